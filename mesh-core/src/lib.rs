@@ -1,1 +1,14 @@
-//! mesh-core
+//! The pure model of the mesh and every decision over it.
+//!
+//! Nothing here does I/O, reads a clock, spawns, locks or keeps global state: time, randomness and
+//! configuration are arguments. The control plane compiles [`state`] into [`snapshot`] sections; the data
+//! plane arranges them as [`tables`] and asks [`decide`]; `explain` asks the same functions.
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod balancing;
+pub mod matching;
+pub mod policy;
+pub mod resilience;
+pub mod routing;
+pub mod vocab;

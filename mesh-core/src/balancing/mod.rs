@@ -1,0 +1,3 @@
+//! Choosing one of many endpoints.
+
+pub mod balancer;

@@ -1,0 +1,240 @@
+//! Conditions on a request: one entry of a VirtualService's `match`.
+
+use http::{HeaderMap, HeaderName};
+
+use super::text::TextMatch;
+use crate::vocab::label::Labels;
+use crate::vocab::name::Text;
+
+/// The request as decisions see it: canonical, read once.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// Method, as sent.
+    pub method: &'a str,
+    /// `http` or `https`.
+    pub scheme: &'a str,
+    /// Authority as sent, port included.
+    pub authority: &'a str,
+    /// Normalised path, without query.
+    pub path: &'a str,
+    /// Query without its `?`.
+    pub query: Option<&'a str>,
+    /// Header fields.
+    pub headers: &'a HeaderMap,
+}
+
+/// Who sends: the workload on this host whose request it is.
+#[derive(Debug, Clone, Copy)]
+pub struct Caller<'a> {
+    /// Its namespace.
+    pub namespace: &'a str,
+    /// Its labels.
+    pub labels: &'a Labels,
+}
+
+/// Conditions that must all hold. The default holds always.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct RequestMatch {
+    /// Name, for the access log.
+    pub name: Option<Text>,
+    /// Path without query.
+    pub uri: Option<TextMatch>,
+    /// `http` or `https`.
+    pub scheme: Option<TextMatch>,
+    /// Method, case-sensitive.
+    pub method: Option<TextMatch>,
+    /// Authority as sent, port included.
+    pub authority: Option<TextMatch>,
+    /// Header fields that must be there and pass; any one of several values is enough.
+    pub headers: Vec<(HeaderName, TextMatch)>,
+    /// Header fields that must not pass; none of several values may. A missing one counts as empty
+    /// where a value is tested.
+    pub without_headers: Vec<(HeaderName, TextMatch)>,
+    /// Query parameters, raw; the first of several is tested.
+    pub query: Vec<(Text, TextMatch)>,
+    /// Labels that the caller must have (`sourceLabels`).
+    pub caller_labels: Labels,
+    /// Namespace that the caller must be in (`sourceNamespace`).
+    pub caller_namespace: Option<Text>,
+}
+
+/// The first condition that did not hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mismatch {
+    /// Of the caller's labels or namespace.
+    Caller,
+    /// Of the path.
+    Uri,
+    /// Of the scheme.
+    Scheme,
+    /// Of the method.
+    Method,
+    /// Of the authority.
+    Authority,
+    /// Of the header condition with this index.
+    Header(usize),
+    /// Of the negated header condition with this index.
+    WithoutHeader(usize),
+    /// Of the query condition with this index.
+    Query(usize),
+}
+
+impl RequestMatch {
+    /// The first condition that does not hold, `None` if all do. An unknown caller has no labels and no namespace.
+    pub fn mismatch(&self, request: &Request<'_>, caller: Option<&Caller<'_>>) -> Option<Mismatch> {
+        if !self.caller_passes(caller) {
+            return Some(Mismatch::Caller);
+        }
+        let fails =
+            |test: &Option<TextMatch>, text: &str| test.as_ref().is_some_and(|t| !t.matches(text.as_bytes()));
+        if fails(&self.uri, request.path) {
+            return Some(Mismatch::Uri);
+        }
+        if fails(&self.method, request.method) {
+            return Some(Mismatch::Method);
+        }
+        if fails(&self.scheme, request.scheme) {
+            return Some(Mismatch::Scheme);
+        }
+        if fails(&self.authority, request.authority) {
+            return Some(Mismatch::Authority);
+        }
+        let header_fails =
+            |(name, test): &(HeaderName, TextMatch)| !header_passes(request.headers, name, test);
+        if let Some(index) = self.headers.iter().position(header_fails) {
+            return Some(Mismatch::Header(index));
+        }
+        let present = |(name, test): &(HeaderName, TextMatch)| {
+            let absent_passes =
+                *test != TextMatch::Present && !request.headers.contains_key(name) && test.matches(b"");
+            absent_passes || header_passes(request.headers, name, test)
+        };
+        if let Some(index) = self.without_headers.iter().position(present) {
+            return Some(Mismatch::WithoutHeader(index));
+        }
+        let query_fails = |(name, test): &(Text, TextMatch)| {
+            !query_value(request.query, name).is_some_and(|value| test.matches(value.as_bytes()))
+        };
+        self.query.iter().position(query_fails).map(Mismatch::Query)
+    }
+
+    fn caller_passes(&self, caller: Option<&Caller<'_>>) -> bool {
+        if self.caller_labels.is_empty() && self.caller_namespace.is_none() {
+            return true;
+        }
+        let Some(caller) = caller else { return false };
+        let namespace = self.caller_namespace.as_deref().is_none_or(|wanted| wanted == caller.namespace);
+        namespace && self.caller_labels.selects(caller.labels)
+    }
+
+    /// Tells a person what did not hold.
+    pub fn explain(&self, mismatch: Mismatch, request: &Request<'_>) -> String {
+        let wanted = |test: &Option<TextMatch>| test.as_ref().map(ToString::to_string).unwrap_or_default();
+        let header = |index: usize, list: &[(HeaderName, TextMatch)]| match list.get(index) {
+            Some((name, test)) => {
+                let found = request.headers.get_all(name).iter().next();
+                let found =
+                    found.map_or("absent".to_owned(), |v| String::from_utf8_lossy(v.as_bytes()).into_owned());
+                (name.to_string(), test.to_string(), found)
+            }
+            None => Default::default(),
+        };
+        match mismatch {
+            Mismatch::Caller => "the caller's labels or namespace differ".to_owned(),
+            Mismatch::Uri => format!("path is {}, wanted {}", request.path, wanted(&self.uri)),
+            Mismatch::Scheme => format!("scheme is {}, wanted {}", request.scheme, wanted(&self.scheme)),
+            Mismatch::Method => format!("method is {}, wanted {}", request.method, wanted(&self.method)),
+            Mismatch::Authority => {
+                format!("authority is {}, wanted {}", request.authority, wanted(&self.authority))
+            }
+            Mismatch::Header(index) => {
+                let (name, test, found) = header(index, &self.headers);
+                format!("header {name} is {found}, wanted {test}")
+            }
+            Mismatch::WithoutHeader(index) => {
+                let (name, test, found) = header(index, &self.without_headers);
+                format!("header {name} is {found}, must not be {test}")
+            }
+            Mismatch::Query(index) => match self.query.get(index) {
+                Some((name, test)) => {
+                    let found = query_value(request.query, name).unwrap_or("absent");
+                    format!("query parameter {name} is {found}, wanted {test}")
+                }
+                None => String::new(),
+            },
+        }
+    }
+}
+
+fn header_passes(headers: &HeaderMap, name: &HeaderName, test: &TextMatch) -> bool {
+    headers.get_all(name).iter().any(|value| test.matches(value.as_bytes()))
+}
+
+/// The raw value of the first query parameter of that name; empty for `?a`.
+pub fn query_value<'q>(query: Option<&'q str>, name: &str) -> Option<&'q str> {
+    query?.split('&').find_map(|pair| {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (key == name).then_some(value)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in pairs {
+            map.append(HeaderName::try_from(*name).unwrap(), value.parse().unwrap());
+        }
+        map
+    }
+
+    fn passes(condition: &RequestMatch, path: &str, query: Option<&str>, fields: &[(&str, &str)]) -> bool {
+        let headers = headers(fields);
+        let request =
+            Request { method: "GET", scheme: "http", authority: "a:80", path, query, headers: &headers };
+        condition.mismatch(&request, None).is_none()
+    }
+
+    fn header(name: &'static str, test: TextMatch) -> Vec<(HeaderName, TextMatch)> {
+        vec![(HeaderName::from_static(name), test)]
+    }
+
+    #[test]
+    fn any_value_of_a_header_is_enough() {
+        let jason = RequestMatch {
+            headers: header("end-user", TextMatch::Exact("jason".into())),
+            ..Default::default()
+        };
+        assert!(passes(&jason, "/", None, &[("end-user", "jason")]));
+        assert!(passes(&jason, "/", None, &[("end-user", "x"), ("end-user", "jason")]));
+        assert!(!passes(&jason, "/", None, &[("end-user", "x,jason")]));
+        assert!(!passes(&jason, "/", None, &[]));
+    }
+
+    #[test]
+    fn a_negated_header_may_be_missing() {
+        let not_a =
+            RequestMatch { without_headers: header("x", TextMatch::Exact("a".into())), ..Default::default() };
+        assert!(passes(&not_a, "/", None, &[]));
+        assert!(!passes(&not_a, "/", None, &[("x", "b"), ("x", "a")]));
+        let absent = RequestMatch { without_headers: header("x", TextMatch::Present), ..Default::default() };
+        assert!(passes(&absent, "/", None, &[]));
+        assert!(!passes(&absent, "/", None, &[("x", "")]));
+    }
+
+    #[test]
+    fn query_values_are_raw_and_the_first_counts() {
+        let check = |test: TextMatch, query: Option<&str>, expected: bool| {
+            let condition = RequestMatch { query: vec![("a".into(), test.clone())], ..Default::default() };
+            assert_eq!(passes(&condition, "/", query, &[]), expected, "{test} {query:?}");
+        };
+        check(TextMatch::Exact("x%20y".into()), Some("a=x%20y"), true);
+        check(TextMatch::Exact("x y".into()), Some("a=x%20y"), false);
+        check(TextMatch::Present, Some("a"), true);
+        check(TextMatch::Present, Some("b=a"), false);
+        check(TextMatch::Exact("1".into()), Some("a=2&a=1"), false);
+        check(TextMatch::Present, None, false);
+    }
+}

@@ -1,0 +1,4 @@
+//! Who may do what.
+
+pub mod authorization;
+pub mod mtls;

@@ -1,0 +1,5 @@
+//! Small machines and policies of resilience: state, event and now go in, an answer comes out.
+
+pub mod fault;
+pub mod retry;
+pub mod timeout;

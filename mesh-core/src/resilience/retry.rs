@@ -1,0 +1,236 @@
+//! May this outcome be tried again, and when (VirtualService `retries`).
+
+use std::time::Duration;
+
+use crate::vocab::outcome::Outcome;
+use crate::vocab::random::Random;
+
+/// A reason to try again (Envoy's `x-envoy-retry-on` and `x-envoy-retry-grpc-on` names).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum RetryCondition {
+    /// No connection.
+    ConnectFailure,
+    /// The stream was refused unprocessed.
+    RefusedStream,
+    /// Any break or timeout before the answer.
+    Reset,
+    /// A break before anything was sent.
+    ResetBeforeRequest,
+    /// Any 5xx, and whatever `Reset` covers.
+    FiveXx,
+    /// 502, 503 or 504.
+    GatewayError,
+    /// 409.
+    Retriable4xx,
+    /// One of the listed status codes.
+    RetriableStatusCodes,
+    /// gRPC status 1.
+    Cancelled,
+    /// gRPC status 4.
+    DeadlineExceeded,
+    /// gRPC status 13.
+    Internal,
+    /// gRPC status 8.
+    ResourceExhausted,
+    /// gRPC status 14.
+    Unavailable,
+}
+
+impl RetryCondition {
+    /// Every condition.
+    pub const ALL: [RetryCondition; 13] = [
+        RetryCondition::ConnectFailure,
+        RetryCondition::RefusedStream,
+        RetryCondition::Reset,
+        RetryCondition::ResetBeforeRequest,
+        RetryCondition::FiveXx,
+        RetryCondition::GatewayError,
+        RetryCondition::Retriable4xx,
+        RetryCondition::RetriableStatusCodes,
+        RetryCondition::Cancelled,
+        RetryCondition::DeadlineExceeded,
+        RetryCondition::Internal,
+        RetryCondition::ResourceExhausted,
+        RetryCondition::Unavailable,
+    ];
+
+    /// The name in `retryOn`.
+    pub fn name(self) -> &'static str {
+        match self {
+            RetryCondition::ConnectFailure => "connect-failure",
+            RetryCondition::RefusedStream => "refused-stream",
+            RetryCondition::Reset => "reset",
+            RetryCondition::ResetBeforeRequest => "reset-before-request",
+            RetryCondition::FiveXx => "5xx",
+            RetryCondition::GatewayError => "gateway-error",
+            RetryCondition::Retriable4xx => "retriable-4xx",
+            RetryCondition::RetriableStatusCodes => "retriable-status-codes",
+            RetryCondition::Cancelled => "cancelled",
+            RetryCondition::DeadlineExceeded => "deadline-exceeded",
+            RetryCondition::Internal => "internal",
+            RetryCondition::ResourceExhausted => "resource-exhausted",
+            RetryCondition::Unavailable => "unavailable",
+        }
+    }
+
+    /// The condition of that name.
+    pub fn from_name(name: &str) -> Option<RetryCondition> {
+        RetryCondition::ALL.into_iter().find(|condition| condition.name() == name)
+    }
+
+    fn covers(self, outcome: Outcome, codes: &[u16]) -> bool {
+        match outcome {
+            Outcome::Response { status, grpc_status } => match self {
+                RetryCondition::FiveXx => status >= 500,
+                RetryCondition::GatewayError => matches!(status, 502..=504),
+                RetryCondition::Retriable4xx => status == 409,
+                RetryCondition::RetriableStatusCodes => codes.contains(&status),
+                RetryCondition::Cancelled => grpc_status == Some(1),
+                RetryCondition::DeadlineExceeded => grpc_status == Some(4),
+                RetryCondition::Internal => grpc_status == Some(13),
+                RetryCondition::ResourceExhausted => grpc_status == Some(8),
+                RetryCondition::Unavailable => grpc_status == Some(14),
+                RetryCondition::ConnectFailure
+                | RetryCondition::RefusedStream
+                | RetryCondition::Reset
+                | RetryCondition::ResetBeforeRequest => false,
+            },
+            Outcome::ConnectFailure | Outcome::ConnectTimeout => matches!(
+                self,
+                RetryCondition::ConnectFailure
+                    | RetryCondition::Reset
+                    | RetryCondition::ResetBeforeRequest
+                    | RetryCondition::FiveXx
+                    | RetryCondition::GatewayError
+            ),
+            Outcome::RefusedStream => {
+                matches!(self, RetryCondition::RefusedStream | RetryCondition::Reset | RetryCondition::FiveXx)
+            }
+            Outcome::Reset { before_request } => match self {
+                RetryCondition::Reset | RetryCondition::FiveXx => true,
+                RetryCondition::ResetBeforeRequest => before_request,
+                RetryCondition::ConnectFailure
+                | RetryCondition::RefusedStream
+                | RetryCondition::GatewayError
+                | RetryCondition::Retriable4xx
+                | RetryCondition::RetriableStatusCodes
+                | RetryCondition::Cancelled
+                | RetryCondition::DeadlineExceeded
+                | RetryCondition::Internal
+                | RetryCondition::ResourceExhausted
+                | RetryCondition::Unavailable => false,
+            },
+            Outcome::AttemptTimeout => {
+                matches!(self, RetryCondition::Reset | RetryCondition::FiveXx | RetryCondition::GatewayError)
+            }
+            Outcome::ProtocolError => matches!(self, RetryCondition::Reset | RetryCondition::FiveXx),
+            Outcome::RequestTimeout | Outcome::Overflow => false,
+        }
+    }
+}
+
+/// How often, on what and how soon to try again.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RetryPolicy {
+    /// Tries after the first one. 0 disables.
+    pub attempts: u32,
+    /// Time for each try; `None` leaves only the request's own.
+    pub per_try_timeout: Option<Duration>,
+    /// Reasons to try again.
+    pub on: Vec<RetryCondition>,
+    /// Status codes of [`RetryCondition::RetriableStatusCodes`].
+    pub codes: Vec<u16>,
+    /// First backoff; doubled each time up to ten times it. Default 25 ms.
+    pub backoff: Duration,
+    /// Whether a retry avoids endpoints that were tried already. Default true.
+    pub avoid_tried: bool,
+}
+
+impl Default for RetryPolicy {
+    /// Istio's default: two retries on what is safe to repeat.
+    fn default() -> RetryPolicy {
+        RetryPolicy {
+            attempts: 2,
+            per_try_timeout: None,
+            on: RetryPolicy::DEFAULT_CONDITIONS.to_vec(),
+            codes: Vec::new(),
+            backoff: Duration::from_millis(25),
+            avoid_tried: true,
+        }
+    }
+}
+
+impl RetryPolicy {
+    /// What an empty `retryOn` means.
+    pub const DEFAULT_CONDITIONS: [RetryCondition; 4] = [
+        RetryCondition::ConnectFailure,
+        RetryCondition::RefusedStream,
+        RetryCondition::Unavailable,
+        RetryCondition::Cancelled,
+    ];
+
+    /// No second try.
+    pub fn disabled() -> RetryPolicy {
+        RetryPolicy { attempts: 0, ..RetryPolicy::default() }
+    }
+
+    /// Whether the conditions name this outcome, however many tries are left.
+    pub fn covers(&self, outcome: Outcome) -> bool {
+        self.on.iter().any(|condition| condition.covers(outcome, &self.codes))
+    }
+
+    /// Whether to try again after `tries` tries, the last of which ended so.
+    pub fn allows(&self, outcome: Outcome, tries: u32) -> bool {
+        tries <= self.attempts && self.covers(outcome)
+    }
+
+    /// How long to wait before retry number `retry` (from 1): uniform below a limit that doubles, full jitter.
+    pub fn wait(&self, retry: u32, random: &mut Random) -> Duration {
+        let doubled = self.backoff.saturating_mul(1 << retry.saturating_sub(1).min(16));
+        let limit = doubled.min(self.backoff.saturating_mul(10));
+        Duration::from_nanos(random.below(u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn default_conditions() {
+        let policy = RetryPolicy::default();
+        let response = |status, grpc_status| Outcome::Response { status, grpc_status };
+        for (outcome, expected) in [
+            (Outcome::ConnectFailure, true),
+            (Outcome::ConnectTimeout, true),
+            (Outcome::RefusedStream, true),
+            (response(503, None), false),
+            (response(200, Some(14)), true),
+            (response(200, Some(13)), false),
+            (Outcome::Reset { before_request: true }, false),
+            (Outcome::RequestTimeout, false),
+            (Outcome::Overflow, false),
+        ] {
+            assert_eq!(policy.allows(outcome, 1), expected, "{outcome:?}");
+        }
+    }
+
+    #[test]
+    fn attempts_are_retries() {
+        let policy = RetryPolicy::default();
+        assert!(policy.allows(Outcome::ConnectFailure, 2));
+        assert!(!policy.allows(Outcome::ConnectFailure, 3));
+        assert!(!RetryPolicy::disabled().allows(Outcome::ConnectFailure, 1));
+    }
+
+    #[test]
+    fn backoff_doubles_up_to_ten_times() {
+        let policy = RetryPolicy::default();
+        let mut random = Random::seeded(3);
+        for (retry, limit) in [(1, 25), (2, 50), (3, 100), (4, 200), (5, 250), (6, 250), (90, 250)] {
+            let longest = (0..500).map(|_| policy.wait(retry, &mut random)).max().unwrap();
+            let limit = Duration::from_millis(limit);
+            assert!(longest < limit && longest > limit * 9 / 10, "{retry}: {longest:?}");
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! What a matched request or byte stream gets.
+
+pub mod header;
+pub mod rewrite;
+pub mod rule;
+pub mod split;

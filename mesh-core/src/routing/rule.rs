@@ -1,0 +1,104 @@
+//! Rules: matches, and what follows.
+
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::header::HeaderChanges;
+use super::rewrite::{Redirect, Rewrite};
+use crate::matching::request::RequestMatch;
+use crate::resilience::fault::FaultPolicy;
+use crate::resilience::retry::RetryPolicy;
+use crate::vocab::label::Labels;
+use crate::vocab::name::Text;
+use crate::vocab::origin::Origin;
+
+/// Where a rule sends traffic: a service port or a subset of it. Whether it exists shows only when tables
+/// are built; a rule with a missing backend still matches and is answered with 503 NC.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Backend {
+    /// Fully qualified host.
+    pub host: Text,
+    /// Service port.
+    pub port: u16,
+    /// Subset of the host's DestinationRule.
+    pub subset: Option<Text>,
+    /// Share, relative to the other backends of the rule.
+    pub weight: u32,
+    /// Changes of the request's header fields for this backend.
+    pub request_headers: HeaderChanges,
+    /// Changes of the response's header fields for this backend.
+    pub response_headers: HeaderChanges,
+    /// Authority set by this backend's header operations; the rule's own rewrite wins.
+    pub authority: Option<Text>,
+}
+
+/// An answer given by the proxy itself.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct DirectResponse {
+    /// Status, 200 to 599.
+    pub status: u16,
+    /// Body.
+    pub body: Vec<u8>,
+}
+
+/// What follows a match.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum RuleAction {
+    /// Send it to one of these. Never empty, no weight 0 among several.
+    Route {
+        /// The choice.
+        backends: Vec<Backend>,
+        /// What is sent in place of what came.
+        rewrite: Rewrite,
+    },
+    /// Send the client elsewhere.
+    Redirect(Redirect),
+    /// Answer.
+    DirectResponse(DirectResponse),
+}
+
+/// One rule for requests.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct HttpRule {
+    /// The resource and the index of the rule in it.
+    pub origin: Origin,
+    /// Name, for the access log.
+    pub name: Option<Text>,
+    /// Any of these; none at all matches everything.
+    pub matches: Vec<RequestMatch>,
+    /// What follows.
+    pub action: RuleAction,
+    /// Time for the whole request, retries included; `None` for no limit.
+    pub timeout: Option<Duration>,
+    /// Retries.
+    pub retry: RetryPolicy,
+    /// Injected faults.
+    pub fault: FaultPolicy,
+    /// Changes of the request's header fields.
+    pub request_headers: HeaderChanges,
+    /// Changes of the response's header fields.
+    pub response_headers: HeaderChanges,
+}
+
+/// Conditions on a byte stream that must all hold. The default holds always.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct StreamMatch {
+    /// Networks of which one must hold the original destination; none means any.
+    pub destination_subnets: Vec<IpNet>,
+    /// Labels that the caller must have.
+    pub caller_labels: Labels,
+    /// Namespace that the caller must be in.
+    pub caller_namespace: Option<Text>,
+}
+
+/// One rule for byte streams.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct TcpRule {
+    /// The resource and the index of the rule in it.
+    pub origin: Origin,
+    /// Any of these; none at all matches everything.
+    pub matches: Vec<StreamMatch>,
+    /// The choice, per connection.
+    pub backends: Vec<Backend>,
+}

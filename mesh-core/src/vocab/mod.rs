@@ -1,0 +1,12 @@
+//! The words everything else uses.
+
+pub mod identity;
+pub mod label;
+pub mod locality;
+pub mod name;
+pub mod node;
+pub mod origin;
+pub mod outcome;
+pub mod protocol;
+pub mod random;
+pub mod ratio;
