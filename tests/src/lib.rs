@@ -1,1 +1,5 @@
-//! lab
+//! Suites that need more than one crate, and the lab that they run in.
+
+pub mod demo;
+pub mod harness;
+pub mod report;

@@ -1,0 +1,13 @@
+//! The lab that demo and e2e share: hosts, programs on them, clients and loads.
+
+pub mod bookshop;
+pub mod client;
+pub mod control;
+pub mod dns;
+pub mod isolate;
+pub mod lab;
+pub mod load;
+mod netlink;
+pub mod netns;
+pub mod process;
+pub mod proxy;

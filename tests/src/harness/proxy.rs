@@ -1,0 +1,118 @@
+//! A meshproxy on a host of the lab.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+
+use super::client::{Answer, Ask};
+use super::control::{Control, READY};
+use super::netns::Namespace;
+use super::process::{Process, Spec};
+
+/// A proxy, running or not.
+pub struct Proxy {
+    /// Its host.
+    pub host: Namespace,
+    /// The running process, if it runs.
+    pub process: Option<Process>,
+    node: String,
+    program: PathBuf,
+    scratch: PathBuf,
+    control: String,
+    extra: Vec<String>,
+}
+
+impl Proxy {
+    pub(crate) fn new(
+        host: Namespace,
+        node: &str,
+        program: PathBuf,
+        scratch: &Path,
+        control: &Control,
+    ) -> Self {
+        Self {
+            host,
+            process: None,
+            node: node.to_owned(),
+            program,
+            scratch: scratch.to_owned(),
+            control: control.url(),
+            extra: Vec::new(),
+        }
+    }
+
+    /// Adds arguments to every later start.
+    pub fn with<S: ToString>(&mut self, arguments: impl IntoIterator<Item = S>) -> &mut Self {
+        self.extra.extend(arguments.into_iter().map(|a| a.to_string()));
+        self
+    }
+
+    /// Its node's name.
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// Its data directory.
+    pub fn data(&self) -> PathBuf {
+        self.scratch.join(&self.node)
+    }
+
+    /// Where its join token lies.
+    pub fn token_file(&self) -> PathBuf {
+        self.scratch.join(format!("{}.token", self.node))
+    }
+
+    /// Has a token made for it that allows some accounts.
+    pub fn invite(&self, control: &Control, accounts: &[&str]) -> anyhow::Result<()> {
+        let mut arguments = vec!["token", "create", "--node", &self.node];
+        for account in accounts {
+            arguments.extend(["--service-account", account]);
+        }
+        Ok(std::fs::write(self.token_file(), control.must(arguments)?.out.trim())?)
+    }
+
+    /// The arguments by which it is started.
+    pub fn spec(&self) -> Spec {
+        Spec::new(&self.node, &self.program)
+            .args(["run", "--node", &self.node, "--control", &self.control])
+            .args(["--token-file", &self.token_file().display().to_string()])
+            .args(["--data-dir", &self.data().display().to_string()])
+            .args(["--address", &self.host.address().to_string()])
+            .args(["--dns", "127.0.0.1:53", "--capture", "explicit,loopback"])
+            .args(&self.extra)
+            .env("RUST_LOG", "info")
+    }
+
+    /// Starts it without waiting.
+    pub fn launch(&mut self) -> anyhow::Result<()> {
+        self.process = Some(self.spec().start(&self.host, &self.scratch.join("logs"))?);
+        Ok(())
+    }
+
+    /// Waits until it says that it is ready; returns the version that it says.
+    pub fn wait_ready(&mut self) -> anyhow::Result<u64> {
+        let process = self.process.as_mut().context("the proxy does not run")?;
+        let line = process.wait_for_line("ready ", READY)?;
+        let version = line.split_whitespace().find_map(|w| w.strip_prefix("version="));
+        version.and_then(|v| v.parse().ok()).with_context(|| format!("no version in {line:?}"))
+    }
+
+    /// The process, which must be running.
+    pub fn running(&mut self) -> anyhow::Result<&mut Process> {
+        self.process.as_mut().with_context(|| format!("the proxy of {} does not run", self.node))
+    }
+
+    /// Asks one of its own ports on this host's loopback.
+    pub fn local(&self, port: u16, path: &str) -> anyhow::Result<Answer> {
+        Ask::get(format!("http://127.0.0.1:{port}{path}"))
+            .patience(Duration::from_secs(5))
+            .send(&self.host, None)
+    }
+
+    /// The access log lines since its start that are JSON objects.
+    pub fn access_log(&self) -> Vec<serde_json::Value> {
+        let out = self.process.as_ref().map(Process::stdout).unwrap_or_default();
+        out.lines().filter_map(|l| serde_json::from_str(l).ok()).collect()
+    }
+}
