@@ -1,0 +1,187 @@
+//! The nodes that have joined, in memory beside the store, so that every call can be checked against them.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tokio::sync::watch;
+
+use super::csr::Fingerprint;
+use super::token::{self, Attempt, JoinRefusal};
+use crate::clock::Seconds;
+use crate::store::{NodeRecord, Store, StoreError};
+
+/// A node renews with a new key before it has thrown the old one away; an answer may get lost, too.
+const KEYS_KEPT: usize = 4;
+
+/// Why a node could not join.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// By the rules of its token.
+    #[error(transparent)]
+    Refused(#[from] JoinRefusal),
+    /// Not written down, so it did not happen.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The joined nodes. Writes go to the store first and block; reads are from memory.
+pub struct Members {
+    store: Arc<dyn Store>,
+    nodes: RwLock<BTreeMap<String, Arc<NodeRecord>>>,
+    changed: watch::Sender<u64>,
+}
+
+impl Members {
+    /// Reads them from the store.
+    pub fn load(store: Arc<dyn Store>) -> Result<Members, StoreError> {
+        let nodes = store.nodes()?.into_iter().map(|node| (node.name.clone(), Arc::new(node))).collect();
+        Ok(Members { store, nodes: RwLock::new(nodes), changed: watch::channel(0).0 })
+    }
+
+    /// Ticks whenever a node joined, was changed or was revoked.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// One node, revoked or not.
+    pub fn find(&self, name: &str) -> Option<Arc<NodeRecord>> {
+        self.nodes.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    /// Every node, by name.
+    pub fn all(&self) -> Vec<Arc<NodeRecord>> {
+        self.nodes.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// The node in good standing that has this key.
+    pub fn standing(&self, name: &str, key: &Fingerprint) -> Option<Arc<NodeRecord>> {
+        self.find(name).filter(|node| !node.revoked && node.keys.contains(key))
+    }
+
+    /// Redeems a token.
+    pub fn join(&self, attempt: &Attempt<'_>) -> Result<Arc<NodeRecord>, JoinError> {
+        let mut outcome = Err(JoinRefusal::Unknown);
+        self.store.join(&attempt.token.id, attempt.node, &mut |token, present| match token::redeem(
+            attempt, token, present,
+        ) {
+            Ok(joined) => {
+                outcome = Ok(joined.node.clone());
+                Some(joined)
+            }
+            Err(refusal) => {
+                outcome = Err(refusal);
+                None
+            }
+        })?;
+        Ok(self.remember(outcome?))
+    }
+
+    /// A certificate for a (perhaps new) key of the node was issued.
+    pub fn certified(&self, name: &str, key: Fingerprint, expires: Seconds) -> Result<(), StoreError> {
+        self.update(name, &mut |node| {
+            node.keys.retain(|known| *known != key);
+            node.keys.push(key);
+            let surplus = node.keys.len().saturating_sub(KEYS_KEPT);
+            node.keys.drain(..surplus);
+            node.certificate_expires = expires;
+        })?;
+        Ok(())
+    }
+
+    /// The node says where it is reached. False if another node in good standing has that address.
+    pub fn relocate(&self, name: &str, address: IpAddr) -> Result<bool, StoreError> {
+        let text = address.to_string();
+        if self.find(name).is_some_and(|node| node.address == text) {
+            return Ok(true);
+        }
+        if self.all().iter().any(|node| node.name != name && !node.revoked && node.address == text) {
+            return Ok(false);
+        }
+        self.update(name, &mut |node| node.address.clone_from(&text))?;
+        Ok(true)
+    }
+
+    /// Allows the node more accounts. `None` if there is no such node.
+    pub fn allow(&self, name: &str, accounts: &[String]) -> Result<Option<Arc<NodeRecord>>, StoreError> {
+        self.update(name, &mut |node| {
+            for account in accounts {
+                if !node.accounts.contains(account) {
+                    node.accounts.push(account.clone());
+                }
+            }
+        })
+    }
+
+    /// Throws the node out, and its tokens with it. `None` if there is no such node.
+    pub fn revoke(&self, name: &str) -> Result<Option<Arc<NodeRecord>>, StoreError> {
+        for token in self.store.tokens()? {
+            if token.node == name {
+                self.store.delete_token(&token.id)?;
+            }
+        }
+        self.update(name, &mut |node| {
+            node.revoked = true;
+            node.keys.clear();
+        })
+    }
+
+    fn update(
+        &self,
+        name: &str,
+        change: &mut dyn FnMut(&mut NodeRecord),
+    ) -> Result<Option<Arc<NodeRecord>>, StoreError> {
+        let updated = self.store.update_node(name, change)?;
+        Ok(updated.map(|node| self.remember(node)))
+    }
+
+    fn remember(&self, node: NodeRecord) -> Arc<NodeRecord> {
+        let node = Arc::new(node);
+        self.nodes
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(node.name.clone(), Arc::clone(&node));
+        self.changed.send_modify(|count| *count += 1);
+        node
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::identity::token::{TokenRequest, create};
+    use crate::store::embedded::EmbeddedStore;
+
+    #[test]
+    fn many_at_once_redeem_a_token_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let store: Arc<dyn Store> = Arc::new(EmbeddedStore::open(&dir.path().join("mesh.redb")).unwrap());
+        let members = Members::load(Arc::clone(&store)).unwrap();
+        let request = TokenRequest {
+            node: "h1".to_owned(),
+            accounts: Vec::new(),
+            ttl: Duration::from_secs(60),
+            uses: 1,
+        };
+        let (record, token) = create(&request, [0; 32], 0).unwrap();
+        store.put_token(&record).unwrap();
+        let granted: usize = std::thread::scope(|scope| {
+            let tries: Vec<_> = (0..8)
+                .map(|key| {
+                    let (members, token) = (&members, &token);
+                    scope.spawn(move || {
+                        let attempt = Attempt { token, node: "h1", key: [key; 32], address: "", now: 1 };
+                        usize::from(members.join(&attempt).is_ok())
+                    })
+                })
+                .collect();
+            tries.into_iter().map(|handle| handle.join().unwrap()).sum()
+        });
+        assert_eq!(granted, 1);
+        members.revoke("h1").unwrap().unwrap();
+        assert!(store.tokens().unwrap().is_empty());
+        assert!((0..8).all(|key| members.standing("h1", &[key; 32]).is_none()));
+    }
+}

@@ -1,0 +1,551 @@
+//! The store of a single meshd: one redb file in the data directory.
+//!
+//! Values are tuples of the database's own, so that no second serialisation stands between us and the file. After
+//! an I/O error redb refuses all further work on that handle; the next call opens the file anew, which rolls the
+//! unfinished transaction back: memory never shows what the disk has not.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use redb::{
+    Database, DatabaseError, Durability, ReadTransaction, ReadableDatabase, ReadableTable, StorageError,
+    TableDefinition, WriteTransaction,
+};
+
+use super::{Change, HistoryEntry, JoinDecision, NodeRecord, Store, StoreError, StoredDocument, TokenRecord};
+
+/// Newest layout that this program reads and the one that it writes.
+const FORMAT: u64 = 1;
+/// The mesh lives in memory; the cache only serves start and commits.
+const CACHE_BYTES: usize = 4 << 20;
+/// History entries kept: a year of a change an hour.
+const HISTORY_KEPT: u64 = 10_000;
+
+const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+/// Key to version, created, owner, JSON.
+const DOCUMENTS: TableDefinition<'_, &str, (u64, i64, &str, &str)> = TableDefinition::new("documents");
+/// Version to time, author, changes a line each.
+const HISTORY: TableDefinition<'_, u64, (i64, &str, &str)> = TableDefinition::new("history");
+/// Id to secret hash, node, accounts a line each, created, expires, uses, fingerprints end to end.
+const TOKENS: TableDefinition<'_, &str, (&[u8], &str, &str, i64, i64, u32, &[u8])> =
+    TableDefinition::new("tokens");
+/// Name to accounts a line each, address, fingerprints end to end, joined, certificate's end, revoked.
+const NODES: TableDefinition<'_, &str, (&str, &str, &[u8], i64, i64, bool)> = TableDefinition::new("nodes");
+const REGISTRATIONS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("registrations");
+const OFFSETS: TableDefinition<'_, &str, u32> = TableDefinition::new("offsets");
+
+/// A store in one file.
+pub struct EmbeddedStore {
+    path: PathBuf,
+    database: Mutex<Option<Database>>,
+}
+
+impl EmbeddedStore {
+    /// Opens the file, or makes it where there is none. An existing file that is not a sound store of ours is an
+    /// error, never an empty store.
+    pub fn open(path: &Path) -> Result<EmbeddedStore, StoreError> {
+        let database = open_database(path)?;
+        Ok(EmbeddedStore { path: path.to_owned(), database: Mutex::new(Some(database)) })
+    }
+
+    fn database(&self) -> MutexGuard<'_, Option<Database>> {
+        // A panic under the lock leaves at most an unfinished transaction, which redb rolls back.
+        self.database.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn with<T>(&self, work: impl Fn(&Database) -> Result<T, redb::Error>) -> Result<T, StoreError> {
+        let mut guard = self.database();
+        if guard.is_none() {
+            *guard = Some(open_database(&self.path)?);
+        }
+        let Some(database) = guard.as_ref() else {
+            return Err(StoreError::Refused { path: self.path.clone(), reason: "not open".to_owned() });
+        };
+        let result = work(database);
+        if matches!(result, Err(redb::Error::Io(_) | redb::Error::PreviousIo | redb::Error::Backend(_))) {
+            *guard = None;
+        }
+        result.map_err(|error| translate(&self.path, error))
+    }
+
+    fn read<T>(&self, work: impl Fn(&ReadTransaction) -> Result<T, redb::Error>) -> Result<T, StoreError> {
+        self.with(|database| work(&database.begin_read()?))
+    }
+
+    fn write<T>(
+        &self,
+        mut work: impl FnMut(&WriteTransaction) -> Result<T, redb::Error>,
+    ) -> Result<T, StoreError> {
+        let work = std::cell::RefCell::new(&mut work);
+        self.with(|database| {
+            let mut transaction = database.begin_write()?;
+            transaction.set_durability(Durability::Immediate)?;
+            let value = (work.borrow_mut())(&transaction)?;
+            transaction.commit()?;
+            Ok(value)
+        })
+    }
+}
+
+fn open_database(path: &Path) -> Result<Database, StoreError> {
+    let existed = match std::fs::metadata(path) {
+        Ok(metadata) if metadata.len() == 0 => {
+            // redb would take an empty file for a new one.
+            return Err(StoreError::Damaged {
+                path: path.to_owned(),
+                reason: "the file is empty".to_owned(),
+            });
+        }
+        Ok(_) => true,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
+        Err(source) => return Err(StoreError::Io { path: path.to_owned(), source }),
+    };
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
+    if existed {
+        let database = builder.open(path).map_err(|error| opening(path, error))?;
+        check_format(path, &database)?;
+        return Ok(database);
+    }
+    // Made beside its place and renamed, so that a crash or a full disk half-way leaves no file that is no store.
+    let fresh = path.with_extension("new");
+    let io = |source| StoreError::Io { path: path.to_owned(), source };
+    match std::fs::remove_file(&fresh) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
+        _ => {}
+    }
+    let database = builder.create(&fresh).map_err(|error| opening(path, error))?;
+    std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(0o600)).map_err(io)?;
+    initialise(&database).map_err(|error| translate(path, error))?;
+    drop(database);
+    std::fs::rename(&fresh, path).map_err(io)?;
+    if let Some(directory) = path.parent() {
+        std::fs::File::open(directory).and_then(|directory| directory.sync_all()).map_err(io)?;
+    }
+    builder.open(path).map_err(|error| opening(path, error))
+}
+
+fn initialise(database: &Database) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    {
+        let mut meta = transaction.open_table(META)?;
+        meta.insert("format", FORMAT)?;
+        meta.insert("version", 0)?;
+        transaction.open_table(DOCUMENTS)?;
+        transaction.open_table(HISTORY)?;
+        transaction.open_table(TOKENS)?;
+        transaction.open_table(NODES)?;
+        transaction.open_table(REGISTRATIONS)?;
+        transaction.open_table(OFFSETS)?;
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+fn check_format(path: &Path, database: &Database) -> Result<(), StoreError> {
+    let found = || -> Result<Option<u64>, redb::Error> {
+        Ok(database.begin_read()?.open_table(META)?.get("format")?.map(|value| value.value()))
+    };
+    match found() {
+        Ok(Some(found)) if found <= FORMAT => Ok(()),
+        Ok(Some(found)) => Err(StoreError::Newer { path: path.to_owned(), found, known: FORMAT }),
+        Ok(None) | Err(_) => {
+            Err(StoreError::Damaged { path: path.to_owned(), reason: "it is no store of meshd".to_owned() })
+        }
+    }
+}
+
+fn opening(path: &Path, error: DatabaseError) -> StoreError {
+    match error {
+        DatabaseError::DatabaseAlreadyOpen => StoreError::InUse { path: path.to_owned() },
+        DatabaseError::UpgradeRequired(found) => {
+            StoreError::Damaged { path: path.to_owned(), reason: format!("file format {found} is not ours") }
+        }
+        DatabaseError::Storage(StorageError::Io(source))
+            if source.kind() == std::io::ErrorKind::InvalidData
+                || source.kind() == std::io::ErrorKind::UnexpectedEof =>
+        {
+            StoreError::Damaged { path: path.to_owned(), reason: source.to_string() }
+        }
+        other => translate(path, other.into()),
+    }
+}
+
+fn translate(path: &Path, error: redb::Error) -> StoreError {
+    let path = path.to_owned();
+    match error {
+        redb::Error::Io(source) => StoreError::Io { path, source },
+        redb::Error::Corrupted(reason) => StoreError::Damaged { path, reason },
+        redb::Error::TableDoesNotExist(name) => {
+            StoreError::Damaged { path, reason: format!("table {name} is missing") }
+        }
+        other => StoreError::Refused { path, reason: other.to_string() },
+    }
+}
+
+fn lines(text: &str) -> Vec<String> {
+    text.lines().map(str::to_owned).collect()
+}
+
+fn fingerprints(bytes: &[u8]) -> Vec<[u8; 32]> {
+    bytes.chunks_exact(32).map(|chunk| std::array::from_fn(|index| chunk[index])).collect()
+}
+
+type TokenRow<'a> = (&'a [u8], &'a str, &'a str, i64, i64, u32, &'a [u8]);
+
+fn token_of(id: &str, row: TokenRow<'_>) -> TokenRecord {
+    let (hash, node, accounts, created, expires, uses, used_by) = row;
+    TokenRecord {
+        id: id.to_owned(),
+        // A hash of another length matches no secret.
+        secret_hash: hash.try_into().unwrap_or_default(),
+        node: node.to_owned(),
+        accounts: lines(accounts),
+        created,
+        expires,
+        uses,
+        used_by: fingerprints(used_by),
+    }
+}
+
+fn put_token(transaction: &WriteTransaction, token: &TokenRecord) -> Result<(), redb::Error> {
+    let accounts = token.accounts.join("\n");
+    let row = (
+        token.secret_hash.as_slice(),
+        token.node.as_str(),
+        accounts.as_str(),
+        token.created,
+        token.expires,
+        token.uses,
+        token.used_by.as_flattened(),
+    );
+    transaction.open_table(TOKENS)?.insert(token.id.as_str(), row)?;
+    Ok(())
+}
+
+type NodeRow<'a> = (&'a str, &'a str, &'a [u8], i64, i64, bool);
+
+fn node_of(name: &str, row: NodeRow<'_>) -> NodeRecord {
+    let (accounts, address, keys, joined, certificate_expires, revoked) = row;
+    NodeRecord {
+        name: name.to_owned(),
+        accounts: lines(accounts),
+        address: address.to_owned(),
+        keys: fingerprints(keys),
+        joined,
+        certificate_expires,
+        revoked,
+    }
+}
+
+fn put_node(transaction: &WriteTransaction, node: &NodeRecord) -> Result<(), redb::Error> {
+    let accounts = node.accounts.join("\n");
+    let row = (
+        accounts.as_str(),
+        node.address.as_str(),
+        node.keys.as_flattened(),
+        node.joined,
+        node.certificate_expires,
+        node.revoked,
+    );
+    transaction.open_table(NODES)?.insert(node.name.as_str(), row)?;
+    Ok(())
+}
+
+impl Store for EmbeddedStore {
+    fn version(&self) -> Result<u64, StoreError> {
+        self.read(|tx| Ok(tx.open_table(META)?.get("version")?.map_or(0, |value| value.value())))
+    }
+
+    fn documents(&self) -> Result<Vec<StoredDocument>, StoreError> {
+        self.read(|tx| {
+            let table = tx.open_table(DOCUMENTS)?;
+            let mut found = Vec::new();
+            for row in table.iter()? {
+                let (key, value) = row?;
+                let (version, created, owner, json) = value.value();
+                found.push(StoredDocument {
+                    key: key.value().to_owned(),
+                    json: json.to_owned(),
+                    created,
+                    version,
+                    owner: owner.to_owned(),
+                });
+            }
+            Ok(found)
+        })
+    }
+
+    fn commit(&self, changes: &[Change], entry: &HistoryEntry) -> Result<u64, StoreError> {
+        self.write(|tx| {
+            let mut meta = tx.open_table(META)?;
+            let version = meta.get("version")?.map_or(0, |value| value.value()) + 1;
+            meta.insert("version", version)?;
+            let mut documents = tx.open_table(DOCUMENTS)?;
+            for change in changes {
+                match change {
+                    Change::Put { key, json, created, owner } => {
+                        let earlier = documents.get(key.as_str())?.map(|row| row.value().1);
+                        let created = earlier.unwrap_or(*created);
+                        documents.insert(key.as_str(), (version, created, owner.as_str(), json.as_str()))?;
+                    }
+                    Change::Delete { key } => {
+                        documents.remove(key.as_str())?;
+                    }
+                }
+            }
+            let mut history = tx.open_table(HISTORY)?;
+            let text = entry.changes.join("\n");
+            history.insert(version, (entry.time, entry.author.as_str(), text.as_str()))?;
+            if version > HISTORY_KEPT {
+                history.remove(version - HISTORY_KEPT)?;
+            }
+            Ok(version)
+        })
+    }
+
+    fn history(&self, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
+        self.read(|tx| {
+            let table = tx.open_table(HISTORY)?;
+            let mut found = Vec::new();
+            for row in table.iter()?.rev().take(limit) {
+                let (version, value) = row?;
+                let (time, author, changes) = value.value();
+                found.push(HistoryEntry {
+                    version: version.value(),
+                    time,
+                    author: author.to_owned(),
+                    changes: lines(changes),
+                });
+            }
+            Ok(found)
+        })
+    }
+
+    fn put_token(&self, token: &TokenRecord) -> Result<(), StoreError> {
+        self.write(|tx| put_token(tx, token))
+    }
+
+    fn tokens(&self) -> Result<Vec<TokenRecord>, StoreError> {
+        self.read(|tx| {
+            let table = tx.open_table(TOKENS)?;
+            let mut found = Vec::new();
+            for row in table.iter()? {
+                let (id, value) = row?;
+                found.push(token_of(id.value(), value.value()));
+            }
+            Ok(found)
+        })
+    }
+
+    fn delete_token(&self, id: &str) -> Result<bool, StoreError> {
+        self.write(|tx| Ok(tx.open_table(TOKENS)?.remove(id)?.is_some()))
+    }
+
+    fn join(&self, token_id: &str, node: &str, decide: &mut JoinDecision<'_>) -> Result<bool, StoreError> {
+        self.write(|tx| {
+            let token = tx.open_table(TOKENS)?.get(token_id)?.map(|row| token_of(token_id, row.value()));
+            let present = tx.open_table(NODES)?.get(node)?.map(|row| node_of(node, row.value()));
+            let Some(joined) = decide(token, present) else { return Ok(false) };
+            put_token(tx, &joined.token)?;
+            put_node(tx, &joined.node)?;
+            Ok(true)
+        })
+    }
+
+    fn node(&self, name: &str) -> Result<Option<NodeRecord>, StoreError> {
+        self.read(|tx| Ok(tx.open_table(NODES)?.get(name)?.map(|row| node_of(name, row.value()))))
+    }
+
+    fn nodes(&self) -> Result<Vec<NodeRecord>, StoreError> {
+        self.read(|tx| {
+            let table = tx.open_table(NODES)?;
+            let mut found = Vec::new();
+            for row in table.iter()? {
+                let (name, value) = row?;
+                found.push(node_of(name.value(), value.value()));
+            }
+            Ok(found)
+        })
+    }
+
+    fn update_node(
+        &self,
+        name: &str,
+        change: &mut dyn FnMut(&mut NodeRecord),
+    ) -> Result<Option<NodeRecord>, StoreError> {
+        self.write(|tx| {
+            let present = tx.open_table(NODES)?.get(name)?.map(|row| node_of(name, row.value()));
+            let Some(mut node) = present else { return Ok(None) };
+            change(&mut node);
+            put_node(tx, &node)?;
+            Ok(Some(node))
+        })
+    }
+
+    fn registrations(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        self.read(|tx| {
+            let table = tx.open_table(REGISTRATIONS)?;
+            let mut found = Vec::new();
+            for row in table.iter()? {
+                let (node, value) = row?;
+                found.push((node.value().to_owned(), value.value().to_owned()));
+            }
+            Ok(found)
+        })
+    }
+
+    fn put_registration(&self, node: &str, registration: Option<&[u8]>) -> Result<(), StoreError> {
+        self.write(|tx| {
+            let mut table = tx.open_table(REGISTRATIONS)?;
+            match registration {
+                Some(bytes) => table.insert(node, bytes)?,
+                None => table.remove(node)?,
+            };
+            Ok(())
+        })
+    }
+
+    fn offsets(&self) -> Result<Vec<(String, u32)>, StoreError> {
+        self.read(|tx| {
+            let table = tx.open_table(OFFSETS)?;
+            let mut found = Vec::new();
+            for row in table.iter()? {
+                let (host, offset) = row?;
+                found.push((host.value().to_owned(), offset.value()));
+            }
+            Ok(found)
+        })
+    }
+
+    fn assign_offsets(&self, hosts: &[String]) -> Result<Vec<(String, u32)>, StoreError> {
+        self.write(|tx| {
+            let mut meta = tx.open_table(META)?;
+            // Offset 0 is the network's own address, 1 is kept for the proxy itself.
+            let mut next = meta.get("next_offset")?.map_or(2, |value| value.value());
+            let mut table = tx.open_table(OFFSETS)?;
+            let mut given = Vec::new();
+            for host in hosts {
+                if table.get(host.as_str())?.is_some() {
+                    continue;
+                }
+                let Ok(offset) = u32::try_from(next) else { break };
+                table.insert(host.as_str(), offset)?;
+                given.push((host.clone(), offset));
+                next += 1;
+            }
+            meta.insert("next_offset", next)?;
+            Ok(given)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(changes: &[&str]) -> HistoryEntry {
+        HistoryEntry {
+            version: 0,
+            time: 100,
+            author: "root".to_owned(),
+            changes: changes.iter().map(|&change| change.to_owned()).collect(),
+        }
+    }
+
+    fn put(key: &str, json: &str, created: i64) -> Change {
+        Change::Put { key: key.to_owned(), json: json.to_owned(), created, owner: String::new() }
+    }
+
+    #[test]
+    fn batches_are_numbered_and_survive_reopening() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("mesh.redb");
+        let store = EmbeddedStore::open(&path).unwrap();
+        assert_eq!(store.version().unwrap(), 0);
+        assert_eq!(store.commit(&[put("service/default/a", "{}", 5)], &entry(&["a created"])).unwrap(), 1);
+        assert_eq!(store.commit(&[put("service/default/a", "{1}", 9)], &entry(&["x", "y"])).unwrap(), 2);
+        drop(store);
+        let store = EmbeddedStore::open(&path).unwrap();
+        let documents = store.documents().unwrap();
+        assert_eq!(documents.len(), 1);
+        assert_eq!((documents[0].created, documents[0].version, documents[0].json.as_str()), (5, 2, "{1}"));
+        assert_eq!(store.history(1).unwrap()[0].changes, ["x", "y"]);
+        let gone = Change::Delete { key: "service/default/a".to_owned() };
+        assert_eq!(store.commit(&[gone], &entry(&[])).unwrap(), 3);
+        assert!(store.documents().unwrap().is_empty());
+    }
+
+    #[test]
+    fn offsets_are_given_once_and_for_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = EmbeddedStore::open(&dir.path().join("mesh.redb")).unwrap();
+        let hosts = ["a".to_owned(), "b".to_owned()];
+        assert_eq!(store.assign_offsets(&hosts).unwrap(), [("a".to_owned(), 2), ("b".to_owned(), 3)]);
+        assert_eq!(store.assign_offsets(&["b".to_owned(), "c".to_owned()]).unwrap(), [("c".to_owned(), 4)]);
+        assert_eq!(store.offsets().unwrap().len(), 3);
+    }
+
+    #[test]
+    fn a_file_that_is_no_store_is_never_taken_for_an_empty_one() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, content) in
+            [("empty", Vec::new()), ("text", b"hello".repeat(2000)), ("zero", vec![0; 1 << 20])]
+        {
+            let path = dir.path().join(name);
+            std::fs::write(&path, &content).unwrap();
+            let error = EmbeddedStore::open(&path).err().expect(name);
+            assert!(matches!(error, StoreError::Damaged { .. }), "{name}: {error}");
+            assert_eq!(std::fs::read(&path).unwrap(), content, "{name} was touched");
+        }
+    }
+
+    #[test]
+    fn damage_anywhere_is_found_or_harmless() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("mesh.redb");
+        let store = EmbeddedStore::open(&path).unwrap();
+        for index in 0..50 {
+            let name = format!("service/default/s{index}");
+            store.commit(&[put(&name, &"x".repeat(300), 1)], &entry(&["c"])).unwrap();
+        }
+        drop(store);
+        let sound = std::fs::read(&path).unwrap();
+        let broken = dir.path().join("broken.redb");
+        for offset in (0..sound.len()).step_by(sound.len() / 40) {
+            let mut bytes = sound.clone();
+            let end = (offset + 64).min(bytes.len());
+            bytes[offset..end].fill(0xa5);
+            std::fs::write(&broken, &bytes).unwrap();
+            match EmbeddedStore::open(&broken) {
+                Ok(store) => {
+                    assert_eq!(store.documents().unwrap().len(), 50, "damage at {offset} lost documents")
+                }
+                Err(error) => assert!(error.to_string().contains("broken.redb"), "{error}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_newer_format_is_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("mesh.redb");
+        drop(EmbeddedStore::open(&path).unwrap());
+        let database = Database::open(&path).unwrap();
+        let transaction = database.begin_write().unwrap();
+        transaction.open_table(META).unwrap().insert("format", FORMAT + 1).unwrap();
+        transaction.commit().unwrap();
+        drop(database);
+        let error = EmbeddedStore::open(&path).err().expect("newer");
+        assert!(error.to_string().contains("newer meshd"), "{error}");
+    }
+
+    #[test]
+    fn one_process_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("mesh.redb");
+        let _first = EmbeddedStore::open(&path).unwrap();
+        assert!(matches!(EmbeddedStore::open(&path).err(), Some(StoreError::InUse { .. })));
+    }
+}
