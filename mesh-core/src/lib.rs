@@ -10,5 +10,7 @@ pub mod balancing;
 pub mod matching;
 pub mod policy;
 pub mod resilience;
+pub mod resource;
 pub mod routing;
+pub mod snapshot;
 pub mod vocab;

@@ -1,0 +1,85 @@
+//! Endpoint slices, cut by a stable hash.
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::vocab::identity::SpiffeId;
+use crate::vocab::label::Labels;
+use crate::vocab::locality::Locality;
+use crate::vocab::name::{Text, WorkloadKey};
+
+/// About so many endpoints make a slice.
+pub const SLICE_SIZE: usize = 100;
+
+/// Whether an endpoint may get traffic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Health {
+    /// Checked and well, or not subject to checks.
+    Healthy,
+    /// Checked and not well.
+    Unhealthy,
+    /// Not checked yet.
+    Unknown,
+}
+
+impl Health {
+    /// The word shown to people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Health::Healthy => "healthy",
+            Health::Unhealthy => "unhealthy",
+            Health::Unknown => "unknown",
+        }
+    }
+}
+
+/// A workload as an endpoint of a host.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Endpoint {
+    /// The workload; for an endpoint written into a ServiceEntry its host and index.
+    pub workload: WorkloadKey,
+    /// Its address.
+    pub address: IpAddr,
+    /// The joined host it runs on.
+    pub node: Option<Text>,
+    /// Port of the service and port of the workload, by the former.
+    pub ports: Vec<(u16, u16)>,
+    /// Labels.
+    pub labels: Labels,
+    /// Who answers there; `None` where it is not known.
+    pub identity: Option<SpiffeId>,
+    /// Where the mesh hop to it ends; `None` where no proxy stands before it.
+    pub tunnel: Option<SocketAddr>,
+    /// Whether its PeerAuthentication refuses mutual TLS on these ports of the workload.
+    pub plaintext_ports: Vec<u16>,
+    /// Region, zone, subzone.
+    pub locality: Locality,
+    /// Relative share, at least 1.
+    pub weight: u32,
+    /// Whether it may get traffic.
+    pub health: Health,
+}
+
+/// Some of the endpoints of a host: those whose workload's hash falls into this slice.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct EndpointSlice {
+    /// Host of the service.
+    pub host: Text,
+    /// Index.
+    pub slice: u32,
+    /// Endpoints, by workload.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// How many slices so many endpoints are cut into: a power of two, so that growth splits slices and moves nothing else.
+pub fn slice_count(endpoints: usize) -> u32 {
+    let slices = endpoints.div_ceil(SLICE_SIZE).next_power_of_two();
+    u32::try_from(slices).unwrap_or(1 << 31)
+}
+
+/// The slice of a workload: FNV-1a of its key, stable over versions and machines.
+pub fn slice_of(workload: &WorkloadKey, slices: u32) -> u32 {
+    let bytes = workload.namespace.bytes().chain([b'/']).chain(workload.name.bytes());
+    let hash =
+        bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, b| (hash ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+    ((hash ^ (hash >> 32)) & u64::from(slices - 1)) as u32
+}
