@@ -28,7 +28,7 @@ enum Role {
 
 /// A small bookshop: one of its four services.
 #[derive(Debug, Parser)]
-#[command(name = "bookshop", version)]
+#[command(name = "bookshop")]
 struct Args {
     /// The service to be.
     #[arg(long, value_enum)]

@@ -30,6 +30,15 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Prove the claims, or those whose names contain a filter.
+    E2e {
+        /// A part of the names of the claims to try.
+        #[arg(default_value = "")]
+        filter: String,
+        /// Print the results as JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Enter a host of the lab and become a program (used by the lab itself).
     #[command(hide = true)]
     Enter {
@@ -73,6 +82,7 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
 fn play(inside: &Inside, verb: &Verb) -> anyhow::Result<bool> {
     match verb {
         Verb::Demo { hold, json } => mesh_tests::demo::play(inside, *hold, *json),
+        Verb::E2e { filter, json } => mesh_tests::claims::prove(inside, filter, *json),
         Verb::Enter { .. } => Ok(false),
     }
 }

@@ -66,8 +66,8 @@ fn open_door(door: TcpListener, control: Namespace, port: u16) -> anyhow::Result
 }
 
 fn carry(mut from: TcpStream, mut to: TcpStream) {
-    let _ = std::io::copy(&mut from, &mut to);
-    let _ = to.shutdown(std::net::Shutdown::Write);
+    drop(std::io::copy(&mut from, &mut to));
+    drop(to.shutdown(std::net::Shutdown::Write));
 }
 
 /// A path as one would type it here.

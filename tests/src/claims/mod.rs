@@ -1,0 +1,77 @@
+//! What is proved from outside, through the real binaries: one function a claim, grouped by subject.
+
+mod capture;
+mod context;
+mod faults;
+mod lab;
+mod policy;
+mod routing;
+
+pub use context::Context;
+
+use crate::harness::isolate::Inside;
+use crate::report::Report;
+
+/// A claim and how it is tried.
+pub struct Claim {
+    /// `SUBJECT/NAME`, what a filter is matched with.
+    pub name: &'static str,
+    /// Whether it wants a lab that nothing has happened to, or leaves one that is of no more use.
+    pub alone: bool,
+    /// Tries it: notes findings in the report, or returns what kept it from doing so.
+    pub run: fn(&mut Context<'_>) -> anyhow::Result<()>,
+}
+
+/// A claim tried in the lab that others use.
+const fn shared(name: &'static str, run: fn(&mut Context<'_>) -> anyhow::Result<()>) -> Claim {
+    Claim { name, alone: false, run }
+}
+
+/// A claim tried in a lab of its own.
+const fn alone(name: &'static str, run: fn(&mut Context<'_>) -> anyhow::Result<()>) -> Claim {
+    Claim { name, alone: true, run }
+}
+
+/// Every claim, in the order of trying.
+fn all() -> Vec<Claim> {
+    let mut claims = Vec::new();
+    claims.extend(lab::claims());
+    claims.extend(routing::claims());
+    claims.extend(faults::claims());
+    claims.extend(policy::claims());
+    claims.extend(capture::claims());
+    claims
+}
+
+/// Tries the claims whose names contain the filter; says whether all hold.
+pub fn prove(inside: &Inside, filter: &str, json: bool) -> anyhow::Result<bool> {
+    let mut report = Report::new(json);
+    let chosen: Vec<Claim> = all().into_iter().filter(|c| c.name.contains(filter)).collect();
+    if chosen.is_empty() {
+        let names: Vec<&str> = all().iter().map(|c| c.name).collect();
+        anyhow::bail!("no claim's name contains {filter:?}; there are {}", names.join(", "));
+    }
+    let mut context = Context::new(inside, &mut report);
+    for claim in chosen {
+        context.report.title(claim.name);
+        if claim.alone {
+            context.discard_lab();
+        }
+        if let Err(error) = (claim.run)(&mut context) {
+            context.report.claim(claim.name, false, format!("{error:#}"));
+        }
+        if claim.alone {
+            context.discard_lab();
+        } else {
+            context.settle();
+        }
+    }
+    context.discard_lab();
+    drop(context);
+    report.title("Summary");
+    let good = report.finish();
+    if !good {
+        std::fs::write(inside.scratch.join("keep"), "")?;
+    }
+    Ok(good)
+}

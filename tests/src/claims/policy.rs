@@ -1,0 +1,129 @@
+//! Who may call whom.
+
+use super::{Claim, Context, shared};
+use crate::harness::client::Ask;
+use crate::harness::lab::{Lab, yaml};
+
+pub(super) fn claims() -> Vec<Claim> {
+    vec![
+        shared("policy/allow", allow),
+        shared("policy/deny", deny),
+        shared("policy/strict", strict),
+        shared("policy/unknown", unknown),
+        shared("policy/namespace", namespaces),
+    ]
+}
+
+/// An authorization policy for reviews.
+fn policy(name: &str, action: &str, rules: &str) -> String {
+    format!(
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: {name}, namespace: default}}\n\
+         spec:\n  selector: {{matchLabels: {{app: reviews}}}}\n  action: {action}\n  rules:\n{rules}\n"
+    )
+}
+
+/// What explain says of reviews calling reviews.
+fn verdict(lab: &Lab, path: &str, method: &str) -> anyhow::Result<serde_json::Value> {
+    let to = format!("http://reviews:9080{path}");
+    let arguments =
+        ["explain", "--from", "default/bookinfo-reviews@h3", "--to", &to, "-X", method, "-o", "json"];
+    Ok(lab.control.must(arguments)?.json()?["authorization"].clone())
+}
+
+fn allow(context: &mut Context<'_>) -> anyhow::Result<()> {
+    let lab = context.lab()?;
+    lab.control.apply(&yaml("demo/5-reviews-from-productpage.yaml"))?;
+    let ask = Ask::get("http://reviews:9080/reviews/0");
+    let (allowed, denied) = (lab.as_productpage(&ask)?, lab.as_reviews(&ask)?);
+    let posted = lab.as_productpage(&ask.method(http::Method::POST))?;
+    let told = verdict(lab, "/reviews/0", "GET")?;
+    context.report.claim("productpage may GET", allowed.status == 200, allowed.status.to_string());
+    context.report.claim(
+        "another identity gets 403",
+        denied.status == 403 && denied.text().contains("RBAC: access denied"),
+        format!("{} {}", denied.status, denied.text()),
+    );
+    context.report.claim("another method gets 403", posted.status == 403, posted.status.to_string());
+    let named = told["verdict"] == "deny" && told.to_string().contains("reviews-from-productpage");
+    context.report.claim("explain agrees and names the policy", named, told.to_string());
+    Ok(())
+}
+
+fn deny(context: &mut Context<'_>) -> anyhow::Result<()> {
+    let lab = context.lab()?;
+    lab.control.apply_text(&policy(
+        "no-admin",
+        "DENY",
+        "    - to: [{operation: {paths: ['/admin*'], hosts: ['reviews*'], ports: ['9080', '9081']}}]",
+    ))?;
+    let get =
+        |path: &str| lab.as_productpage(&Ask::get(format!("http://reviews:9080{path}"))).map(|a| a.status);
+    let forms = ["/admin", "/admin/x", "/x/../admin", "/%61dmin", "/admin?x=1", "//admin/../admin"];
+    let mut statuses = Vec::new();
+    for form in forms {
+        statuses.push(format!("{form} {}", get(form)?));
+    }
+    let held = statuses.iter().all(|s| s.ends_with(" 403"));
+    let fine = get("/reviews/0")?;
+    let told = verdict(lab, "/admin", "GET")?;
+    let by = told["decided_by"].as_str().unwrap_or_default().to_owned();
+    context.report.claim("a denied path is denied in every spelling", held, statuses.join(", "));
+    context.report.claim("other paths are not", fine == 200, fine.to_string());
+    context.report.claim(
+        "explain names the rule",
+        by == "authorizationpolicy/default/no-admin" && told["rule"] == 0,
+        told.to_string(),
+    );
+    Ok(())
+}
+
+/// Plaintext to the mesh port, and without a certificate, is refused.
+fn strict(context: &mut Context<'_>) -> anyhow::Result<()> {
+    let lab = context.lab()?;
+    let plain = Ask::get("http://10.77.0.12:15008/reviews/0").send(lab.h1(), None);
+    context.report.claim(
+        "the mesh port answers no plaintext",
+        plain.as_ref().map_or(true, |a| a.status >= 400),
+        plain.map_or_else(|e| format!("{e:#}"), |a| a.status.to_string()),
+    );
+    Ok(())
+}
+
+/// A process that is none of the host's workloads has no identity and so no way into a strict mesh.
+fn unknown(context: &mut Context<'_>) -> anyhow::Result<()> {
+    let lab = context.lab()?;
+    if !lab.has_users() {
+        context.report.skip("an unknown caller is refused", "one user only in here: run as root");
+        return Ok(());
+    }
+    let answer = Ask::get("http://reviews:9080/reviews/0").send(lab.h1(), Some(4711))?;
+    context.report.claim(
+        "an unknown caller gets nothing from a strict service",
+        answer.status >= 400,
+        format!("{} {}", answer.status, answer.text()),
+    );
+    Ok(())
+}
+
+fn namespaces(context: &mut Context<'_>) -> anyhow::Result<()> {
+    let lab = context.lab()?;
+    lab.control.apply_text(&policy(
+        "from-default",
+        "ALLOW",
+        "    - from: [{source: {namespaces: [default]}}]",
+    ))?;
+    let ask = Ask::get("http://reviews:9080/reviews/0");
+    let inside = lab.as_productpage(&ask)?.status;
+    lab.control.apply_text(&policy(
+        "from-default",
+        "ALLOW",
+        "    - from: [{source: {namespaces: [other]}}]",
+    ))?;
+    let outside = lab.as_productpage(&ask)?.status;
+    context.report.claim(
+        "namespaces decide",
+        inside == 200 && outside == 403,
+        format!("own {inside}, other {outside}"),
+    );
+    Ok(())
+}
