@@ -1,0 +1,34 @@
+//! Generated code: written from the schema, and proved fresh.
+
+use std::path::Path;
+
+use crate::run::{Outcome, cargo, root, shown, target};
+
+const CHECKED_IN: &str = "mesh-proto/src/generated";
+
+/// Writes the generated code.
+pub(crate) fn write() -> Outcome {
+    shown(&mut cargo(&["run", "--quiet", "--package", "mesh-proto", "--example", "codegen"]))?;
+    shown(&mut cargo(&["fmt", "--package", "mesh-proto"]))
+}
+
+/// Whether what is checked in is what the schema gives.
+pub(crate) fn is_fresh() -> Outcome {
+    let out = target().join("codegen-check");
+    drop(std::fs::remove_dir_all(&out));
+    let name = out.display().to_string();
+    shown(&mut cargo(&["run", "--quiet", "--package", "mesh-proto", "--example", "codegen", "--", &name]))?;
+    for entry in std::fs::read_dir(&out).map_err(|e| e.to_string())?.flatten() {
+        let kept = root().join(CHECKED_IN).join(entry.file_name());
+        if formatted(&entry.path())? != formatted(&kept)? {
+            return Err(format!("{} is stale: run `cargo xtask codegen`", kept.display()));
+        }
+    }
+    Ok(())
+}
+
+/// The text of a file without regard to its layout.
+fn formatted(path: &Path) -> Outcome<String> {
+    let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    Ok(text.chars().filter(|c| !c.is_whitespace() && *c != ',').collect())
+}

@@ -1,0 +1,66 @@
+//! What the tests use and a fresh machine lacks.
+
+use std::process::Command;
+
+use crate::run::{Outcome, exists, is_root, root, shown, target};
+
+/// Programs that claims use, with the Debian packages they come in.
+const PROGRAMS: [(&str, &str); 5] = [
+    ("redis-server", "redis-server"),
+    ("pg_ctlcluster", "postgresql"),
+    ("nghttp", "nghttp2-client"),
+    ("python3", "python3"),
+    ("curl", "curl"),
+];
+
+/// Installs what is missing, where that is allowed. What stays missing costs only the claims that use it.
+pub(crate) fn all() {
+    let mut missing: Vec<&str> =
+        PROGRAMS.iter().filter(|(p, _)| !exists(p)).map(|(_, package)| *package).collect();
+    if exists("python3") && !has_venv() {
+        missing.push("python3-venv");
+    }
+    if !missing.is_empty() {
+        if !is_root() || !exists("apt-get") {
+            eprintln!("xtask: not installed, so some claims will be skipped: {}", missing.join(", "));
+        } else if let Err(error) = apt(&missing) {
+            eprintln!("xtask: {error}; some claims will be skipped");
+        }
+    }
+    if let Err(error) = venv() {
+        eprintln!("xtask: no Python helpers, so the gRPC claims will be skipped: {error}");
+    }
+}
+
+fn apt(packages: &[&str]) -> Outcome {
+    let mut command = Command::new("apt-get");
+    command.env("DEBIAN_FRONTEND", "noninteractive");
+    // Services are started by the tests themselves, in their own namespaces.
+    command.env("RUNLEVEL", "1");
+    command.args(["install", "-y", "-q", "--no-install-recommends"]).args(packages);
+    if shown(&mut command).is_ok() {
+        return Ok(());
+    }
+    shown(Command::new("apt-get").args(["update", "-q"]))?;
+    shown(&mut command)
+}
+
+fn has_venv() -> bool {
+    let probe = ["-c", "import ensurepip, venv"];
+    Command::new("python3").args(probe).output().is_ok_and(|o| o.status.success())
+}
+
+/// A virtual environment of the tests' own.
+fn venv() -> Outcome {
+    let place = target().join("venv");
+    let python = place.join("bin/python");
+    let wanted = root().join("tests/python/requirements.txt");
+    let stamp = place.join("installed");
+    let text = std::fs::read(&wanted).map_err(|e| e.to_string())?;
+    if std::fs::read(&stamp).is_ok_and(|have| have == text) {
+        return Ok(());
+    }
+    shown(Command::new("python3").args(["-m", "venv"]).arg(&place))?;
+    shown(Command::new(&python).args(["-m", "pip", "install", "-q", "-r"]).arg(&wanted))?;
+    std::fs::write(stamp, text).map_err(|e| e.to_string())
+}

@@ -1,0 +1,41 @@
+//! The tasks that run in the lab: it is built, and then takes this process's place.
+
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use crate::run::{Outcome, cargo, shown, target};
+
+/// Builds what the lab runs.
+pub(crate) fn build() -> Outcome {
+    eprintln!("xtask: building the mesh and its lab (the first time takes some minutes)");
+    shown(&mut cargo(&[
+        "build",
+        "--package",
+        "meshd",
+        "--package",
+        "meshproxy",
+        "--package",
+        "mesh-tests",
+        "--bins",
+    ]))
+}
+
+/// `demo` and `e2e`.
+pub(crate) fn run(task: &str, rest: &[String]) -> Outcome {
+    build()?;
+    let program = target().join("debug/lab");
+    let error = Command::new(&program).arg(task).args(rest).exec();
+    Err(format!("{}: {error}", program.display()))
+}
+
+/// `bench`: the same lab, but everything as it is shipped.
+pub(crate) fn bench(rest: &[String]) -> Outcome {
+    eprintln!("xtask: building as it is shipped (link-time optimisation takes some minutes)");
+    let packages = ["build", "--profile", "dist", "--package", "meshd", "--package", "meshproxy", "--bins"];
+    shown(&mut cargo(&packages))?;
+    build()?;
+    let program = target().join("debug/lab");
+    let error =
+        Command::new(&program).arg("bench").args(rest).env("LAB_PROGRAMS", target().join("dist")).exec();
+    Err(format!("{}: {error}", program.display()))
+}
