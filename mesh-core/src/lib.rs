@@ -7,10 +7,12 @@
 #![warn(missing_docs)]
 
 pub mod balancing;
+pub mod decide;
 pub mod matching;
 pub mod policy;
 pub mod resilience;
 pub mod resource;
 pub mod routing;
 pub mod snapshot;
+pub mod tables;
 pub mod vocab;

@@ -1,0 +1,10 @@
+//! The order of decisions, written once: the proxy decides with it, `explain` foretells with it.
+
+pub mod explain;
+pub mod facts;
+pub mod inbound;
+pub mod plan;
+pub mod refusal;
+pub mod request;
+pub mod stream;
+pub mod witness;

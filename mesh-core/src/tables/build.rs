@@ -1,0 +1,204 @@
+//! Sections and the tables before -> the next tables, or what cannot be built.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::destinations::Destination;
+use super::routes::{HostRoutes, Resolved, RouteTable, ServiceTable};
+use super::workloads::HostedWorkload;
+use super::{Index, Tables};
+use crate::matching::authority::specificity;
+use crate::policy::authorization::AuthorizationPolicy;
+use crate::routing::rule::{Backend, RuleAction};
+use crate::snapshot::Snapshot;
+use crate::snapshot::endpoints::Endpoint as Declared;
+use crate::snapshot::section::{Section, SectionKey};
+use crate::snapshot::workload::Workload;
+use crate::vocab::name::{DestinationKey, ServicePort, Text};
+
+/// A section that cannot be built into tables, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejection {
+    /// The section.
+    pub key: SectionKey,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+/// Builds the tables of a snapshot. Parts that did not change are shared with `previous`. Fails whole: on any
+/// rejection nothing is built.
+pub fn build(snapshot: &Snapshot, previous: Option<&Tables>) -> Result<Tables, Vec<Rejection>> {
+    let rejections = reject(snapshot);
+    if !rejections.is_empty() {
+        return Err(rejections);
+    }
+    let sorted = Sorted::of(snapshot);
+    let mut tables = Tables { version: snapshot.version, ..Tables::default() };
+    tables.trust = sorted.trust.clone();
+    add_destinations(&mut tables, &sorted, previous);
+    add_routes(&mut tables, &sorted);
+    add_workloads(&mut tables, &sorted, previous);
+    Ok(tables)
+}
+
+fn reject(snapshot: &Snapshot) -> Vec<Rejection> {
+    let reason = |key: &SectionKey, section: &Section| -> Option<String> {
+        if section.key() != *key {
+            return Some(format!("its content belongs to {}", section.key()));
+        }
+        let Section::Routes(routes) = section else { return None };
+        let empty =
+            |action: &RuleAction| matches!(action, RuleAction::Route { backends, .. } if backends.is_empty());
+        let http = routes.http.iter().position(|rule| empty(&rule.action));
+        let tcp = routes.tcp.iter().position(|rule| rule.backends.is_empty());
+        http.or(tcp).map(|rule| format!("rule {rule} has no backend"))
+    };
+    let sections = snapshot.sections.iter();
+    sections
+        .filter_map(|(key, entry)| {
+            reason(key, &entry.section).map(|reason| Rejection { key: key.clone(), reason })
+        })
+        .collect()
+}
+
+/// The sections of a snapshot by kind.
+#[derive(Default)]
+struct Sorted<'s> {
+    trust: Option<Arc<crate::snapshot::security::TrustBundle>>,
+    services: Vec<&'s crate::snapshot::service::Service>,
+    routes: BTreeMap<&'s ServicePort, &'s crate::snapshot::routes::Routes>,
+    destinations: Vec<&'s crate::snapshot::destination::Destination>,
+    endpoints: HashMap<&'s Text, Vec<&'s Declared>>,
+    policies: BTreeMap<(Text, Text), Arc<AuthorizationPolicy>>,
+    workloads: Vec<&'s Workload>,
+}
+
+impl<'s> Sorted<'s> {
+    fn of(snapshot: &'s Snapshot) -> Sorted<'s> {
+        let mut sorted = Sorted::default();
+        for entry in snapshot.sections.values() {
+            match &*entry.section {
+                Section::Trust(trust) => sorted.trust = Some(Arc::new(trust.clone())),
+                Section::Service(service) => sorted.services.push(service),
+                Section::Routes(routes) => {
+                    sorted.routes.insert(&routes.at, routes);
+                }
+                Section::Destination(destination) => sorted.destinations.push(destination),
+                Section::Endpoints(slice) => {
+                    sorted.endpoints.entry(&slice.host).or_default().extend(&slice.endpoints)
+                }
+                Section::Authorization(policy) => {
+                    let key = (policy.namespace.clone(), policy.name.clone());
+                    sorted.policies.insert(key, Arc::new(policy.clone()));
+                }
+                Section::Workload(workload) => sorted.workloads.push(workload),
+            }
+        }
+        for endpoints in sorted.endpoints.values_mut() {
+            endpoints.sort_by(|a, b| a.workload.cmp(&b.workload));
+        }
+        sorted
+    }
+}
+
+fn add_destinations(tables: &mut Tables, sorted: &Sorted<'_>, previous: Option<&Tables>) {
+    for policy in &sorted.destinations {
+        let declared = sorted.endpoints.get(&policy.key.host).into_iter().flatten().copied();
+        let built = Destination::new(policy, declared);
+        let before = previous.and_then(|tables| Some(&tables.destinations[tables.destination(&policy.key)?]));
+        let shared = match before {
+            Some(before) if **before == built => before.clone(),
+            _ => Arc::new(built),
+        };
+        tables.destination_index.insert(policy.key.clone(), tables.destinations.len());
+        tables.destinations.push(shared);
+    }
+}
+
+fn add_routes(tables: &mut Tables, sorted: &Sorted<'_>) {
+    let scopes = scopes(sorted);
+    let mut by_host: HashMap<&Text, Vec<(u16, Arc<RouteTable>)>> = HashMap::new();
+    for (at, routes) in &sorted.routes {
+        let resolve = |backends: &[Backend]| -> Vec<Resolved> {
+            backends.iter().map(|backend| resolve(backend, &tables.destination_index, &scopes)).collect()
+        };
+        let http = routes.http.iter().map(|rule| match &rule.action {
+            RuleAction::Route { backends, .. } => resolve(backends),
+            RuleAction::Redirect(_) | RuleAction::DirectResponse(_) => Vec::new(),
+        });
+        let table = RouteTable {
+            http: http.collect(),
+            tcp: routes.tcp.iter().map(|rule| resolve(&rule.backends)).collect(),
+            section: Arc::new((*routes).clone()),
+        };
+        by_host.entry(&at.host).or_default().push((at.port, Arc::new(table)));
+    }
+    for service in &sorted.services {
+        let ports = by_host.remove(&service.host).unwrap_or_default();
+        let index = tables.services.len();
+        tables.names.add(index, service);
+        tables.services.push(ServiceTable { service: Arc::new((*service).clone()), ports });
+    }
+    for (host, ports) in by_host {
+        let entries = ports.into_iter().map(|(port, routes)| HostRoutes { host: host.clone(), port, routes });
+        tables.unowned.extend(entries);
+    }
+    tables
+        .unowned
+        .sort_by(|a, b| specificity(&b.host).cmp(&specificity(&a.host)).then_with(|| a.host.cmp(&b.host)));
+}
+
+/// Which namespaces shape a host for their own clients.
+fn scopes<'s>(sorted: &Sorted<'s>) -> HashMap<&'s Text, Vec<&'s Text>> {
+    let mut scopes: HashMap<&Text, Vec<&Text>> = HashMap::new();
+    for destination in &sorted.destinations {
+        if let Some(scope) = &destination.key.scope {
+            let of_host = scopes.entry(&destination.key.host).or_default();
+            if !of_host.contains(&scope) {
+                of_host.push(scope);
+            }
+        }
+    }
+    scopes
+}
+
+fn resolve(
+    backend: &Backend,
+    index: &Index<DestinationKey, usize>,
+    scopes: &HashMap<&Text, Vec<&Text>>,
+) -> Resolved {
+    let mut key = DestinationKey {
+        host: backend.host.clone(),
+        port: backend.port,
+        subset: backend.subset.clone(),
+        scope: None,
+    };
+    let general = index.get(&key).copied();
+    let scoped = scopes.get(&backend.host).into_iter().flatten().map(|scope| {
+        key.scope = Some((*scope).clone());
+        ((*scope).clone(), index.get(&key).copied())
+    });
+    Resolved { general, scoped: scoped.collect() }
+}
+
+fn add_workloads(tables: &mut Tables, sorted: &Sorted<'_>, previous: Option<&Tables>) {
+    for section in &sorted.workloads {
+        let found: Vec<_> =
+            section.policies.iter().filter_map(|key| sorted.policies.get(key).cloned()).collect();
+        let hosted = HostedWorkload {
+            complete: found.len() == section.policies.len(),
+            policies: found,
+            section: (*section).clone(),
+        };
+        for port in &section.ports {
+            let address = SocketAddr::new(section.address, port.number);
+            tables.by_address.entry(address).or_insert_with(|| section.key.clone());
+        }
+        let shared = match previous.and_then(|tables| tables.workloads.get(&section.key)) {
+            Some(before) if **before == hosted => before.clone(),
+            _ => Arc::new(hosted),
+        };
+        tables.workloads.insert(section.key.clone(), shared);
+    }
+}

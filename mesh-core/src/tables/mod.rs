@@ -1,0 +1,87 @@
+//! A snapshot arranged for look-up: what decisions read.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use foldhash::fast::FixedState;
+
+use crate::snapshot::Version;
+use crate::snapshot::security::TrustBundle;
+use crate::vocab::name::{DestinationKey, Text, WorkloadKey};
+
+pub mod build;
+pub mod destinations;
+pub mod names;
+pub mod routes;
+pub mod workloads;
+
+use destinations::Destination;
+use names::Names;
+use routes::{HostRoutes, ServiceTable};
+use workloads::HostedWorkload;
+
+/// A map that is looked up on the request path. Its hash is fixed: the keys are the operator's, not the client's.
+pub(crate) type Index<K, V> = HashMap<K, V, FixedState>;
+
+/// Everything that a proxy decides with, at one version. Immutable; parts are shared with the tables before.
+#[derive(Debug, Default)]
+pub struct Tables {
+    /// Version of the snapshot.
+    pub version: Version,
+    /// Trust domain and roots.
+    pub trust: Option<Arc<TrustBundle>>,
+    /// Services; plans and listeners name them by index.
+    pub services: Vec<ServiceTable>,
+    /// Destinations; plans name them by index.
+    pub destinations: Vec<Arc<Destination>>,
+    /// Workloads of this host.
+    pub workloads: BTreeMap<WorkloadKey, Arc<HostedWorkload>>,
+    pub(crate) destination_index: Index<DestinationKey, usize>,
+    pub(crate) names: Names,
+    pub(crate) unowned: Vec<HostRoutes>,
+    pub(crate) by_address: Index<SocketAddr, WorkloadKey>,
+}
+
+impl Tables {
+    /// The service that a name means for callers of a namespace. The name is compared in lower case, without
+    /// its trailing dot.
+    pub fn service_named(&self, name: &str, namespace: Option<&str>) -> Option<usize> {
+        self.names.service(name, namespace)
+    }
+
+    /// The service with this host.
+    pub fn service(&self, host: &str) -> Option<&ServiceTable> {
+        self.names.host(host).map(|index| &self.services[index])
+    }
+
+    /// Index of the destination with this key.
+    pub fn destination(&self, key: &DestinationKey) -> Option<usize> {
+        self.destination_index.get(key).copied()
+    }
+
+    /// The workload of this host at an address and port, with what is known of the port. A port that no
+    /// service reaches belongs to the workload with that address, if there is just one.
+    pub fn workload_at(&self, address: SocketAddr) -> Option<&Arc<HostedWorkload>> {
+        if let Some(key) = self.by_address.get(&address) {
+            return self.workloads.get(key);
+        }
+        let mut there = self.workloads.values().filter(|workload| workload.section.address == address.ip());
+        let only = there.next()?;
+        there.next().is_none().then_some(only)
+    }
+
+    /// The only workload of this host, if there is just one.
+    pub fn only_workload(&self) -> Option<&Arc<HostedWorkload>> {
+        let mut workloads = self.workloads.values();
+        let only = workloads.next()?;
+        workloads.next().is_none().then_some(only)
+    }
+
+    /// The namespaces of this host's workloads, sorted, each once: where bare names are looked for.
+    pub fn namespaces(&self) -> Vec<Text> {
+        let mut namespaces: Vec<Text> = self.workloads.keys().map(|key| key.namespace.clone()).collect();
+        namespaces.dedup();
+        namespaces
+    }
+}
