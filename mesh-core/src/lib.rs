@@ -14,5 +14,6 @@ pub mod resilience;
 pub mod resource;
 pub mod routing;
 pub mod snapshot;
+pub mod sync;
 pub mod tables;
 pub mod vocab;
