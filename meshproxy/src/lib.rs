@@ -1,1 +1,6 @@
-//! meshproxy
+//! The per-host data plane: carries what the snapshot says.
+#![warn(missing_docs)]
+
+pub mod capture;
+pub mod cli;
+pub mod config;

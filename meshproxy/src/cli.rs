@@ -1,0 +1,219 @@
+//! Commands and flags. Every flag has an environment variable of the same name.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use ipnet::Ipv4Net;
+
+use crate::config::{ControlUrl, LocalService, PortCheck, Upstream};
+
+/// The per-host data plane of the mesh.
+#[derive(Debug, Parser)]
+#[command(name = "meshproxy", version, propagate_version = true, max_term_width = 110)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Carry the traffic of this host.
+    Run(Box<RunArgs>),
+    /// Print the resolver snippet for this host.
+    DnsConfig(DnsConfigArgs),
+    /// Print a shell completion script.
+    Completions {
+        /// The shell to print it for.
+        shell: Shell,
+    },
+}
+
+/// Flags of `run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Unique name of this host [default: its host name]
+    #[arg(long, env = "MESHPROXY_NODE", value_name = "NAME")]
+    pub node: Option<String>,
+    /// Where meshd serves, https://HOST:15012; repeat for replicas
+    #[arg(long, env = "MESHPROXY_CONTROL", value_name = "URL", required = true, value_delimiter = ',')]
+    pub control: Vec<ControlUrl>,
+    /// The join token; needed for the first join only
+    #[arg(long, env = "MESHPROXY_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Keys, certificates and the last good snapshot; made with mode 0700
+    #[arg(long, env = "MESHPROXY_DATA_DIR", value_name = "DIR", default_value = "./meshproxy-data")]
+    pub data_dir: PathBuf,
+    /// WorkloadEntry YAML (file or folder) of the workloads on this host; watched
+    #[arg(long, env = "MESHPROXY_WORKLOAD", value_name = "PATH", value_delimiter = ',')]
+    pub workload: Vec<PathBuf>,
+    /// Short form of a workload: this host is an endpoint of service NAME, which is made if it is missing
+    #[arg(long, env = "MESHPROXY_SERVICE", value_name = "NAME[.NS]:PORT[/PROTOCOL]", value_delimiter = ',')]
+    pub service: Vec<LocalService>,
+    /// A label of the workloads that --service declares, K=V
+    #[arg(long, env = "MESHPROXY_LABEL", value_name = "K=V", value_delimiter = ',', value_parser = label)]
+    pub label: Vec<(String, String)>,
+    /// Service account of the workloads that --service declares [default: the service's name]
+    #[arg(long, env = "MESHPROXY_SERVICE_ACCOUNT", value_name = "NAME")]
+    pub service_account: Option<String>,
+    /// Health check: tcp, http:/path, grpc[:service] or exec:CMD; PORT/http:/path names the port
+    /// [default: tcp on each port of the services that select the workload]
+    #[arg(long, env = "MESHPROXY_CHECK", value_name = "CHECK")]
+    pub check: Vec<PortCheck>,
+    /// Where peers reach this host [default: its first address that is not loopback]
+    #[arg(long, env = "MESHPROXY_ADDRESS", value_name = "IP")]
+    pub address: Option<IpAddr>,
+    /// How the traffic of applications gets here
+    #[arg(
+        long,
+        env = "MESHPROXY_CAPTURE",
+        value_name = "LIST",
+        default_value = "explicit,loopback",
+        value_delimiter = ','
+    )]
+    pub capture: Vec<Capture>,
+    /// Where DNS is answered, UDP and TCP
+    #[arg(long, env = "MESHPROXY_DNS", value_name = "ADDR", default_value = "127.0.0.1:15053")]
+    pub dns: SocketAddr,
+    /// Where names outside the mesh are forwarded [default: resolv.conf less own addresses]
+    #[arg(long, env = "MESHPROXY_DNS_UPSTREAM", value_name = "IP[:PORT]", value_delimiter = ',')]
+    pub dns_upstream: Vec<Upstream>,
+    /// Addresses of services on this host
+    #[arg(long, env = "MESHPROXY_LOOPBACK_NET", value_name = "CIDR", default_value = "127.64.0.0/10")]
+    pub loopback_net: Ipv4Net,
+    /// A line on stdout for each exchange
+    #[arg(long, env = "MESHPROXY_ACCESS_LOG", value_name = "FORMAT", default_value = "json")]
+    pub access_log: AccessLog,
+    /// Data-path threads [default: one for each core]
+    #[arg(long, env = "MESHPROXY_THREADS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    /// Where peers connect: mutual TLS, HTTP/2
+    #[arg(long, env = "MESHPROXY_INBOUND_ADDR", value_name = "IP:PORT", default_value = "0.0.0.0:15008")]
+    pub inbound_addr: SocketAddr,
+    /// Where applications find the HTTP proxy
+    #[arg(long, env = "MESHPROXY_EXPLICIT_ADDR", value_name = "IP:PORT", default_value = "127.0.0.1:15080")]
+    pub explicit_addr: SocketAddr,
+    /// Configuration dump and drain
+    #[arg(long, env = "MESHPROXY_ADMIN_ADDR", value_name = "IP:PORT", default_value = "127.0.0.1:15000")]
+    pub admin_addr: SocketAddr,
+    /// /healthz/ready
+    #[arg(long, env = "MESHPROXY_READY_ADDR", value_name = "IP:PORT", default_value = "127.0.0.1:15021")]
+    pub ready_addr: SocketAddr,
+    /// /stats/prometheus
+    #[arg(long, env = "MESHPROXY_METRICS_ADDR", value_name = "IP:PORT", default_value = "127.0.0.1:15090")]
+    pub metrics_addr: SocketAddr,
+    /// How long exchanges may take to end after SIGTERM
+    #[arg(
+        long,
+        env = "MESHPROXY_DRAIN_TIME",
+        value_name = "DURATION",
+        default_value = "30s",
+        value_parser = duration
+    )]
+    pub drain_time: Duration,
+    /// Form of the log on stderr
+    #[arg(long, env = "MESHPROXY_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+}
+
+/// Flags of `dns-config`.
+#[derive(Debug, Args)]
+pub struct DnsConfigArgs {
+    /// Where DNS is answered
+    #[arg(long, env = "MESHPROXY_DNS", value_name = "ADDR", default_value = "127.0.0.1:15053")]
+    pub dns: SocketAddr,
+}
+
+/// How traffic of applications gets here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Capture {
+    /// HTTP proxy requests and CONNECT
+    Explicit,
+    /// An address for each service, served by DNS
+    Loopback,
+    /// nftables redirection of this network namespace
+    Transparent,
+}
+
+/// Form of the access log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AccessLog {
+    /// None
+    Off,
+    /// Istio's text form
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+/// Form of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("expected K=V".to_owned()),
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| format!("{error} (such as 30s or 1m)"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_tree_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_of_run_has_an_environment_variable() {
+        let command = Cli::command();
+        let run = command.find_subcommand("run").unwrap();
+        for argument in run.get_arguments().filter(|a| !matches!(a.get_id().as_str(), "help" | "version")) {
+            let long = argument.get_long().unwrap_or_default();
+            let expected = format!("MESHPROXY_{}", long.replace('-', "_").to_uppercase());
+            assert_eq!(argument.get_env().and_then(|e| e.to_str()), Some(expected.as_str()), "{long}");
+        }
+    }
+
+    #[test]
+    fn defaults_are_the_contract_s() {
+        let cli = Cli::try_parse_from(["meshproxy", "run", "--control", "https://10.0.0.1:15012"]).unwrap();
+        let Command::Run(run) = cli.command else { panic!("not run") };
+        assert_eq!(run.capture, [Capture::Explicit, Capture::Loopback]);
+        assert_eq!(run.inbound_addr.port(), 15008);
+        assert_eq!(run.drain_time, Duration::from_secs(30));
+    }
+
+    #[test]
+    fn wrong_usage_is_refused() {
+        for bad in [
+            &["run"][..],
+            &["run", "--control", "http://h:1"],
+            &["run", "--control", "https://h:1", "--service", "reviews"],
+            &["run", "--control", "https://h:1", "--check", "ping"],
+            &["run", "--control", "https://h:1", "--capture", "magic"],
+            &["run", "--control", "https://h:1", "--threads", "0"],
+            &["run", "--control", "https://h:1", "--label", "x"],
+        ] {
+            let words = ["meshproxy"].iter().chain(bad);
+            assert!(Cli::try_parse_from(words).is_err(), "{bad:?}");
+        }
+    }
+}
