@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::refusal::{Denial, Reason, Refusal};
 use super::witness::Witness;
 use crate::matching::request::Request;
-use crate::policy::authorization::{HttpSubject, Subject, Verdict, judge, nearest_miss};
+use crate::policy::authorization::{Decider, HttpSubject, Subject, Verdict, judge, nearest_miss};
 use crate::tables::Tables;
 use crate::tables::workloads::HostedWorkload;
 use crate::vocab::identity::SpiffeId;
@@ -32,6 +32,8 @@ pub struct Admission {
     pub port: u16,
     /// What the port speaks, as declared; [`Protocol::Auto`] where no service reaches it.
     pub protocol: Protocol,
+    /// The policy and rule that let it in; `None` where no policy restricts the workload.
+    pub by: Option<Decider>,
 }
 
 /// Decides whether something may enter. Fails closed: an unknown workload and a missing policy refuse.
@@ -40,6 +42,15 @@ pub fn admit(tables: &Tables, facts: &Inbound<'_>, witness: &mut impl Witness) -
         witness.note(|| format!("{} is no workload of this host", facts.to));
         return Err(Refusal::new(Reason::NotHere));
     };
+    admit_to(workload, facts, witness)
+}
+
+/// The same for a workload that is already known.
+pub(crate) fn admit_to(
+    workload: &Arc<HostedWorkload>,
+    facts: &Inbound<'_>,
+    witness: &mut impl Witness,
+) -> Result<Admission, Refusal> {
     let port = facts.to.port();
     let mode = workload.section.mtls.mode(port);
     let mutual_tls = facts.peer.is_some();
@@ -60,14 +71,14 @@ pub fn admit(tables: &Tables, facts: &Inbound<'_>, witness: &mut impl Witness) -
     });
     let subject = Subject { identity: facts.peer, port, http };
     let policies = workload.policies.iter().map(|policy| &**policy);
-    match judge(policies.clone(), &subject) {
+    match judge(&policies, &subject) {
         Verdict::Allow(decider) => {
             witness.note(|| match decider {
                 Some(d) => format!("{} rule {} allows it", workload.policies[d.policy].resource(), d.rule),
                 None => format!("no policy restricts {}", workload.section.key),
             });
             let protocol = workload.port(port).map_or(Protocol::Auto, |known| known.protocol);
-            Ok(Admission { workload: workload.clone(), port, protocol })
+            Ok(Admission { workload: workload.clone(), port, protocol, by: decider })
         }
         Verdict::Deny(decider) => {
             witness.note(|| match decider {

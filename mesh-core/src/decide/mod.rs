@@ -8,3 +8,6 @@ pub mod refusal;
 pub mod request;
 pub mod stream;
 pub mod witness;
+
+#[cfg(test)]
+mod tests;

@@ -95,13 +95,13 @@ fn host_routes<'t>(
     let host = Authority::parse(sent).map_or(sent, |authority| authority.host);
     let namespace = facts.caller.map(|caller| caller.namespace);
     let found = tables.service_named(host, namespace);
-    if found.is_none() {
-        if let Some(routes) = unowned(&tables.unowned, &lower(host), facts.port) {
-            witness.note(|| {
-                format!("{host} is the host of {}", routes.section.origin.as_deref().unwrap_or("no resource"))
-            });
-            return Ok((None, routes));
-        }
+    if found.is_none()
+        && let Some(routes) = unowned(&tables.unowned, &lower(host), facts.port)
+    {
+        witness.note(|| {
+            format!("{host} is the host of {}", routes.section.origin.as_deref().unwrap_or("no resource"))
+        });
+        return Ok((None, routes));
     }
     let Some(index) = found.or(facts.owner) else {
         witness.note(|| format!("no service is called {host}"));

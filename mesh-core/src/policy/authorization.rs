@@ -145,7 +145,7 @@ impl Verdict {
 }
 
 /// Judges: any DENY match refuses; then, if there is an ALLOW policy at all, one must match.
-pub fn judge<'p, P>(policies: P, subject: &Subject<'_>) -> Verdict
+pub fn judge<'p, P>(policies: &P, subject: &Subject<'_>) -> Verdict
 where
     P: Iterator<Item = &'p AuthorizationPolicy> + Clone,
 {
@@ -335,7 +335,7 @@ mod tests {
         let id = id();
         let http = http.then_some(HttpSubject { method: "GET", path: "/a", authority: "reviews:9080" });
         let subject = Subject { identity: Some(&id), port: 9080, http };
-        assert_eq!(judge(policies.iter(), &subject).is_allowed(), allowed, "{policies:?}");
+        assert_eq!(judge(&policies.iter(), &subject).is_allowed(), allowed, "{policies:?}");
     }
 
     #[test]
@@ -369,8 +369,8 @@ mod tests {
         };
         let rule = AuthorizationRule { from: vec![not], to: vec![] };
         let allow = policy(PolicyAction::Allow, vec![from_principal("*")]);
-        assert!(!judge([&allow].into_iter(), &subject).is_allowed());
-        assert!(!judge([&policy(PolicyAction::Deny, vec![rule])].into_iter(), &subject).is_allowed());
+        assert!(!judge(&[&allow].into_iter(), &subject).is_allowed());
+        assert!(!judge(&[&policy(PolicyAction::Deny, vec![rule])].into_iter(), &subject).is_allowed());
     }
 
     #[test]
