@@ -26,6 +26,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .build_transport(true)
         .emit_rerun_if_changed(false)
         .bytes(".mesh.v1.Document.content")
+        .bytes(".mesh.v1.SectionEntry.section")
         .out_dir(&out)
         .compile_fds(descriptors)?;
     Ok(())
