@@ -4,3 +4,9 @@
 pub mod capture;
 pub mod cli;
 pub mod config;
+pub mod control;
+pub mod identity;
+pub mod live;
+pub mod runtime;
+pub mod telemetry;
+pub mod workload;

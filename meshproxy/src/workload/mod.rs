@@ -1,0 +1,6 @@
+//! The workloads of this host: what is declared about them, how they fare, whose a connection is.
+
+pub mod check;
+pub mod local;
+pub mod owner;
+pub mod probe;
