@@ -5,6 +5,8 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod convert;
+
 pub mod generated {
     //! Written by `cargo run -p mesh-proto --example codegen` from `proto/mesh/v1/*.proto`.
     #![allow(

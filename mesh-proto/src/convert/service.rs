@@ -1,0 +1,184 @@
+//! Services, their endpoints, and the workloads of a host.
+
+use mesh_core::snapshot::endpoints::{Endpoint, EndpointSlice, Health};
+use mesh_core::snapshot::service::{Port, Service};
+use mesh_core::snapshot::workload::{Recognition, Workload, WorkloadPort};
+use mesh_core::vocab::name::Text;
+
+use super::error::{ConvertError, Fault};
+use super::vocab::wire_enum;
+use super::{Wire, field, list, optional, or_default, required, to_wires};
+use crate::generated as wire;
+
+wire_enum!(Health, wire::Health, Unknown, Healthy, Unhealthy);
+
+impl Wire for Service {
+    type Message = wire::Service;
+
+    fn to_wire(&self) -> wire::Service {
+        wire::Service {
+            host: self.host.to_wire(),
+            namespace: self.namespace.to_wire(),
+            origin: Some(self.origin.to_wire()),
+            names: to_wires(&self.names),
+            short_name: self.short_name.as_ref().map(Wire::to_wire),
+            ports: to_wires(&self.ports),
+            addresses: to_wires(&self.addresses),
+            offset: self.offset,
+            external: self.external,
+        }
+    }
+
+    fn from_wire(message: wire::Service) -> Result<Service, ConvertError> {
+        Ok(Service {
+            host: message.host.into(),
+            namespace: message.namespace.into(),
+            origin: required(message.origin, "origin")?,
+            names: list(message.names, "names")?,
+            short_name: message.short_name.map(Text::from),
+            ports: list(message.ports, "ports")?,
+            addresses: list(message.addresses, "addresses")?,
+            offset: message.offset,
+            external: message.external,
+        })
+    }
+}
+
+impl Wire for Port {
+    type Message = wire::Port;
+
+    fn to_wire(&self) -> wire::Port {
+        wire::Port {
+            number: self.number.to_wire(),
+            name: self.name.to_wire(),
+            protocol: self.protocol.to_wire(),
+        }
+    }
+
+    fn from_wire(message: wire::Port) -> Result<Port, ConvertError> {
+        Ok(Port {
+            number: field(message.number, "number")?,
+            name: message.name.into(),
+            protocol: field(message.protocol, "protocol")?,
+        })
+    }
+}
+
+impl Wire for EndpointSlice {
+    type Message = wire::EndpointSlice;
+
+    fn to_wire(&self) -> wire::EndpointSlice {
+        wire::EndpointSlice {
+            host: self.host.to_wire(),
+            slice: self.slice,
+            endpoints: to_wires(&self.endpoints),
+        }
+    }
+
+    fn from_wire(message: wire::EndpointSlice) -> Result<EndpointSlice, ConvertError> {
+        Ok(EndpointSlice {
+            host: message.host.into(),
+            slice: message.slice,
+            endpoints: list(message.endpoints, "endpoints")?,
+        })
+    }
+}
+
+impl Wire for Endpoint {
+    type Message = wire::Endpoint;
+
+    fn to_wire(&self) -> wire::Endpoint {
+        wire::Endpoint {
+            workload: Some(self.workload.to_wire()),
+            address: self.address.to_wire(),
+            node: self.node.as_ref().map(Wire::to_wire),
+            ports: to_wires(&self.ports),
+            labels: self.labels.to_wire(),
+            identity: self.identity.as_ref().map(Wire::to_wire),
+            tunnel: self.tunnel.as_ref().map(Wire::to_wire),
+            plaintext_ports: to_wires(&self.plaintext_ports),
+            locality: Some(self.locality.to_wire()),
+            weight: self.weight,
+            health: self.health.to_wire(),
+        }
+    }
+
+    fn from_wire(message: wire::Endpoint) -> Result<Endpoint, ConvertError> {
+        Ok(Endpoint {
+            workload: required(message.workload, "workload")?,
+            address: field(message.address, "address")?,
+            node: message.node.map(Text::from),
+            ports: list(message.ports, "ports")?,
+            labels: field(message.labels, "labels")?,
+            identity: optional(message.identity, "identity")?,
+            tunnel: optional(message.tunnel, "tunnel")?,
+            plaintext_ports: list(message.plaintext_ports, "plaintext_ports")?,
+            locality: or_default(message.locality, "locality")?,
+            weight: message.weight,
+            health: field(message.health, "health")?,
+        })
+    }
+}
+
+/// Port of the service and port of the workload.
+impl Wire for (u16, u16) {
+    type Message = wire::PortPair;
+
+    fn to_wire(&self) -> wire::PortPair {
+        wire::PortPair { service: self.0.to_wire(), workload: self.1.to_wire() }
+    }
+
+    fn from_wire(message: wire::PortPair) -> Result<(u16, u16), ConvertError> {
+        Ok((field(message.service, "service")?, field(message.workload, "workload")?))
+    }
+}
+
+impl Wire for Workload {
+    type Message = wire::Workload;
+
+    fn to_wire(&self) -> wire::Workload {
+        wire::Workload {
+            key: Some(self.key.to_wire()),
+            address: self.address.to_wire(),
+            identity: self.identity.as_ref().map(Wire::to_wire),
+            labels: self.labels.to_wire(),
+            ports: to_wires(&self.ports),
+            mtls: Some(self.mtls.to_wire()),
+            policies: to_wires(&self.policies),
+            recognition: Some(wire::Recognition { user: self.recognition.user }),
+        }
+    }
+
+    fn from_wire(message: wire::Workload) -> Result<Workload, ConvertError> {
+        Ok(Workload {
+            key: required(message.key, "key")?,
+            address: field(message.address, "address")?,
+            identity: optional(message.identity, "identity")?,
+            labels: field(message.labels, "labels")?,
+            ports: list(message.ports, "ports")?,
+            mtls: required(message.mtls, "mtls")?,
+            policies: list(message.policies, "policies")?,
+            recognition: Recognition { user: message.recognition.unwrap_or_default().user },
+        })
+    }
+}
+
+impl Wire for WorkloadPort {
+    type Message = wire::WorkloadPort;
+
+    fn to_wire(&self) -> wire::WorkloadPort {
+        wire::WorkloadPort {
+            number: self.number.to_wire(),
+            protocol: self.protocol.to_wire(),
+            service: self.service.to_wire(),
+        }
+    }
+
+    fn from_wire(message: wire::WorkloadPort) -> Result<WorkloadPort, ConvertError> {
+        Ok(WorkloadPort {
+            number: field(message.number, "number")?,
+            protocol: field(message.protocol, "protocol")?,
+            service: message.service.into(),
+        })
+    }
+}
