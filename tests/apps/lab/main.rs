@@ -54,7 +54,7 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
-    match run(Args::parse()) {
+    match run(&Args::parse()) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("lab: {error:#}");
@@ -63,7 +63,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: Args) -> anyhow::Result<ExitCode> {
+fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if let Verb::Enter { net, mount, user, command } = &args.verb {
         netns::enter_and_exec(net, mount, *user, command)?;
     }

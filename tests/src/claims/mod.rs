@@ -1,11 +1,19 @@
 //! What is proved from outside, through the real binaries: one function a claim, grouped by subject.
 
+mod bookinfo;
 mod capture;
+pub mod changes;
 mod context;
+mod crash;
 mod faults;
+mod identity;
+mod input;
 mod lab;
+pub mod observe;
 mod policy;
+mod protocols;
 mod routing;
+mod wire;
 
 pub use context::Context;
 
@@ -40,6 +48,14 @@ fn all() -> Vec<Claim> {
     claims.extend(faults::claims());
     claims.extend(policy::claims());
     claims.extend(capture::claims());
+    claims.extend(protocols::claims());
+    claims.extend(changes::claims());
+    claims.extend(wire::claims());
+    claims.extend(identity::claims());
+    claims.extend(observe::claims());
+    claims.extend(input::claims());
+    claims.extend(crash::claims());
+    claims.extend(bookinfo::claims());
     claims
 }
 

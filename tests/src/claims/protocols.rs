@@ -1,0 +1,275 @@
+//! Protocols other than HTTP/1.1: HTTP/2, gRPC, and any byte stream.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+
+use super::{Claim, Context, shared};
+use crate::harness::echo::{Echo, send};
+use crate::harness::lab::{Lab, host_address};
+use crate::harness::process::Spec;
+use crate::harness::wire::{Capture, shows};
+
+pub(super) fn claims() -> Vec<Claim> {
+    vec![
+        shared("protocols/tcp", tcp),
+        shared("protocols/http2", http2),
+        shared("protocols/grpc", grpc),
+        shared("protocols/redis", redis),
+        shared("protocols/postgresql", postgresql),
+    ]
+}
+
+/// A service on h2 of its own, beside the bookshop; gone when the claim is over.
+struct Extra {
+    file: PathBuf,
+    before: String,
+}
+
+impl Extra {
+    /// Declares the service and lets h2 announce a workload for it.
+    fn announce(lab: &Lab, name: &str, port: u16, protocol: &str) -> anyhow::Result<Self> {
+        let file = lab.scratch.join("h2-workloads.yaml");
+        let before = std::fs::read_to_string(&file)?;
+        lab.control.apply_text(&format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: default}}\n\
+             spec: {{selector: {{app: {name}}}, ports: [{{name: {protocol}, port: {port}}}]}}\n"
+        ))?;
+        let entry = format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: WorkloadEntry\n\
+             metadata: {{name: {name}-v1, namespace: default, annotations: {{mesh.io/user: \"3001\"}}}}\n\
+             spec: {{address: {}, serviceAccount: bookinfo-reviews, labels: {{app: {name}, version: v1}}}}\n",
+            host_address(1)
+        );
+        std::fs::write(&file, format!("{before}{entry}"))?;
+        let extra = Self { file, before };
+        let end = Instant::now() + Duration::from_secs(15);
+        while Instant::now() < end {
+            let rows = lab.control.must(["services", "-A", "-o", "json"])?.json()?;
+            let healthy =
+                rows.as_array().is_some_and(|r| r.iter().any(|s| s["name"] == name && s["healthy"] == 1));
+            if healthy {
+                lab.control.must(["wait", "--synced", "--timeout", "10s"])?;
+                std::thread::sleep(Duration::from_millis(300));
+                return Ok(extra);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        anyhow::bail!("the workload of {name} does not become healthy")
+    }
+}
+
+impl Drop for Extra {
+    fn drop(&mut self) {
+        drop(std::fs::write(&self.file, &self.before));
+    }
+}
+
+fn at_h2(port: u16) -> SocketAddr {
+    SocketAddr::new(host_address(1).into(), port)
+}
+
+fn tcp(context: &mut Context<'_>) -> anyhow::Result<()> {
+    let lab = context.lab()?;
+    let user = lab.user("productpage-v1");
+    let service = Echo::start(&lab.proxies[1].host, at_h2(7000), b"welcome\n")?;
+    let extra = Extra::announce(lab, "echo", 7000, "tcp")?;
+    let few = send(lab.h1(), user, "echo:7000", b"anybody there?".to_vec())?;
+    let many: Vec<u8> = (0..8 << 20).map(|n: u32| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let back = send(lab.h1(), user, "echo:7000", many.clone())?;
+    let marker = b"an-open-secret-over-tcp".to_vec();
+    let capture = Capture::start()?;
+    send(lab.h1(), user, "echo:7000", marker.clone())?;
+    let seen = capture.stop()?;
+    let hidden =
+        shows(&seen, &marker) == 0 && seen.iter().any(|s| s.to.port() == 15008 && !s.payload.is_empty());
+    drop(extra);
+    drop(service);
+    context.report.claim(
+        "a server that speaks first is heard, and hears",
+        few == b"welcome\nanybody there?",
+        String::from_utf8_lossy(&few).replace('\n', "|"),
+    );
+    let whole = back.strip_prefix(b"welcome\n").is_some_and(|b| b == many);
+    context.report.claim(
+        "8 MiB go there and back whole, each half closed on its own",
+        whole,
+        format!("{} bytes", back.len()),
+    );
+    context.report.claim(
+        "over HBONE: nothing of it is clear between hosts",
+        hidden,
+        format!("{} segments", seen.len()),
+    );
+    Ok(())
+}
+
+fn find(names: &[&str]) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders: Vec<PathBuf> = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]).collect();
+    names.iter().flat_map(|n| folders.iter().map(move |f| f.join(n))).find(|p| p.is_file())
+}
+
+/// Runs a program on h1 as productpage; its exit code and what it printed.
+fn on_h1(lab: &Lab, label: &str, program: &Path, arguments: &[&str]) -> anyhow::Result<(i32, String)> {
+    let spec = Spec::new(label, program).args(arguments).user(lab.user("productpage-v1"));
+    let mut process = spec.start(lab.h1(), &lab.logs())?;
+    let status = process.wait(Duration::from_secs(60))?;
+    Ok((status.code().unwrap_or(-1), format!("{}{}", process.stdout(), process.stderr())))
+}
+
+fn http2(context: &mut Context<'_>) -> anyhow::Result<()> {
+    let (Some(nghttp), Some(h2load)) = (find(&["nghttp"]), find(&["h2load"])) else {
+        context.report.skip("HTTP/2 by nghttp and h2load", "nghttp2-client is not installed");
+        return Ok(());
+    };
+    let lab = context.lab()?;
+    let (code, out) = on_h1(lab, "nghttp", &nghttp, &["-v", "--no-color", "http://reviews:9080/reviews/0"])?;
+    let (load_code, load) =
+        on_h1(lab, "h2load", &h2load, &["-n", "3000", "-c", "3", "-m", "20", "http://reviews:9080/health"])?;
+    let line = load.lines().find(|l| l.starts_with("status codes:")).unwrap_or_default().to_owned();
+    context.report.claim(
+        "nghttp is answered over HTTP/2",
+        code == 0 && out.contains(":status: 200"),
+        format!("exit {code}"),
+    );
+    context.report.claim(
+        "h2load: 3,000 requests over 3 connections of 20 streams",
+        load_code == 0 && line.contains("3000 2xx"),
+        line,
+    );
+    Ok(())
+}
+
+/// The Python of the tests' own environment, if gRPC is installed in it.
+fn python() -> Option<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent()?;
+    let python = root.join("target/venv/bin/python");
+    root.join("target/venv/installed").is_file().then_some(python)
+}
+
+fn grpc(context: &mut Context<'_>) -> anyhow::Result<()> {
+    let Some(python) = python() else {
+        context.report.skip("gRPC", "no grpcio: `cargo xtask test` installs it");
+        return Ok(());
+    };
+    let lab = context.lab()?;
+    let script = |name: &str| -> anyhow::Result<String> {
+        // Users of the lab may not be allowed into the checkout.
+        let copy = lab.scratch.join(name);
+        std::fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("python").join(name), &copy)?;
+        Ok(copy.display().to_string())
+    };
+    let listen = at_h2(7070).to_string();
+    let mut server = Spec::new("grpc-server", &python)
+        .args([script("grpc_server.py")?, listen])
+        .start(&lab.proxies[1].host, &lab.logs())?;
+    server.wait_for_line("ready", Duration::from_secs(15))?;
+    let extra = Extra::announce(lab, "greeter", 7070, "grpc")?;
+    // By the first host's only caller where users tell them apart, and else by whoever runs there.
+    let (code, out) = on_h1(lab, "grpc-client", &python, &[&script("grpc_client.py")?, "greeter:7070"])?;
+    drop(extra);
+    let told: serde_json::Value =
+        serde_json::from_str(out.lines().next().unwrap_or_default()).unwrap_or_default();
+    for (key, claim) in [
+        ("unary", "a unary call"),
+        ("trailers", "its trailers"),
+        ("status", "a status with details"),
+        ("both_ways", "a stream both ways, each answer before the next question"),
+        ("server_stream", "a stream of a thousand answers"),
+        ("deadline", "a deadline is kept"),
+        ("large", "4 MiB in one message"),
+    ] {
+        context.report.claim(
+            format!("gRPC: {claim}"),
+            code == 0 && told[key]["ok"] == true,
+            told[key].to_string(),
+        );
+    }
+    if code != 0 {
+        context.report.say(&out);
+    }
+    Ok(())
+}
+
+fn redis(context: &mut Context<'_>) -> anyhow::Result<()> {
+    let Some(program) = find(&["redis-server"]) else {
+        context.report.skip("Redis", "redis-server is not installed");
+        return Ok(());
+    };
+    let lab = context.lab()?;
+    let folder = lab.scratch.display().to_string();
+    let address = host_address(1).to_string();
+    let server = Spec::new("redis", &program)
+        .args(["--bind", &address, "--port", "6379", "--save", "", "--appendonly", "no", "--dir", &folder])
+        .args(["--protected-mode", "no"])
+        .start(&lab.proxies[1].host, &lab.logs())?;
+    let extra = Extra::announce(lab, "redis", 6379, "tcp-redis")?;
+    let mut commands = Vec::new();
+    for number in 0..1000 {
+        commands.extend_from_slice(format!("SET k{number} v{number}\r\n").as_bytes());
+    }
+    commands.extend_from_slice(b"GET k999\r\nDBSIZE\r\nQUIT\r\n");
+    let back = String::from_utf8_lossy(&send(lab.h1(), lab.user("productpage-v1"), "redis:6379", commands)?)
+        .into_owned();
+    drop(extra);
+    drop(server);
+    let stored = back.matches("+OK").count();
+    context.report.claim(
+        "Redis: a thousand keys in one pipeline, and one read back",
+        stored >= 1000 && back.contains("v999") && back.contains(":1000"),
+        format!("{stored} OK"),
+    );
+    Ok(())
+}
+
+fn postgresql(context: &mut Context<'_>) -> anyhow::Result<()> {
+    let claim = "PostgreSQL: a table is made, filled and counted";
+    let folder = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|e| e.path().join("bin"))
+        .find(|p| p.join("initdb").is_file());
+    let (Some(folder), Some(psql)) = (folder, find(&["psql"])) else {
+        context.report.skip(claim, "postgresql is not installed");
+        return Ok(());
+    };
+    let lab = context.lab()?;
+    let accounts = std::fs::read_to_string("/etc/passwd")?;
+    let uid =
+        accounts.lines().find_map(|l| l.strip_prefix("postgres:")?.split(':').nth(1)?.parse::<u32>().ok());
+    let (Some(uid), true) = (uid, lab.has_users()) else {
+        context.report.skip(claim, "it refuses to run as the only user here: run as root");
+        return Ok(());
+    };
+    let data = lab.scratch.join("postgres");
+    std::fs::create_dir_all(&data)?;
+    std::os::unix::fs::chown(&data, Some(uid), Some(uid))?;
+    let place = data.display().to_string();
+    let host = &lab.proxies[1].host;
+    let init = Spec::new("initdb", &folder.join("initdb"))
+        .args(["-D", &place, "-A", "trust", "-U", "postgres", "-N"])
+        .user(Some(uid));
+    init.start(host, &lab.logs())?.wait(Duration::from_secs(60))?;
+    // Who comes over the mesh comes from the proxy on the host itself.
+    std::fs::write(data.join("pg_hba.conf"), "host all all 0.0.0.0/0 trust\n")?;
+    let address: Ipv4Addr = host_address(1);
+    let mut server = Spec::new("postgres", &folder.join("postgres"))
+        .args(["-D", &place, "-h", &address.to_string(), "-p", "5432", "-k", &place, "-F"])
+        .user(Some(uid))
+        .start(host, &lab.logs())?;
+    let extra = Extra::announce(lab, "pg", 5432, "tcp-postgres")?;
+    let sql = "create table t as select n from generate_series(1, 100000) n; select count(*) * 7 from t";
+    let (code, out) = on_h1(lab, "psql", &psql, &["-h", "pg", "-U", "postgres", "-At", "-c", sql])?;
+    drop(extra);
+    server.terminate(Duration::from_secs(15)).context("stopping PostgreSQL")?;
+    context.report.claim(
+        claim,
+        code == 0 && out.contains("700000"),
+        format!("exit {code}: {}", out.trim().replace('\n', " ")),
+    );
+    Ok(())
+}

@@ -1,0 +1,171 @@
+//! What passes between hosts, and with whom the proxies speak at all.
+
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+
+use super::{Claim, Context, alone, shared};
+use crate::harness::client::Ask;
+use crate::harness::lab::{BOOKSHOP, Lab, host_address};
+use crate::harness::peer::{FalseProxy, Signer, Validity, ask_over_mesh, identity, server_name};
+use crate::harness::wire::{Capture, shows};
+
+pub(super) fn claims() -> Vec<Claim> {
+    vec![
+        shared("wire/no-clear-text", no_clear_text),
+        shared("wire/callers", callers),
+        alone("wire/servers", servers),
+    ]
+}
+
+fn no_clear_text(context: &mut Context<'_>) -> anyhow::Result<()> {
+    let lab = context.lab()?;
+    let marker = "an-open-secret-7c1d";
+    // First that the capture would see it: past the mesh, straight to the application.
+    let ratings = BOOKSHOP[5];
+    let capture = Capture::start()?;
+    let past = format!("http://{}:{}/headers", host_address(ratings.host), ratings.port);
+    Ask::get(past).header("cookie", marker).send(lab.h1(), None)?;
+    let open = shows(&capture.stop()?, marker.as_bytes());
+    let capture = Capture::start()?;
+    let tally = lab.pages(lab.page().header("cookie", marker), 100);
+    let seen = capture.stop()?;
+    let mesh: usize = seen.iter().filter(|s| s.to.port() == 15008).map(|s| s.payload.len()).sum();
+    let ports = [9080, 9081];
+    let plain =
+        seen.iter().filter(|s| ports.contains(&s.to.port()) || ports.contains(&s.from.port())).count();
+    let clear = shows(&seen, marker.as_bytes()) + shows(&seen, b"HTTP/1.1") + shows(&seen, b"slapstick");
+    context.report.claim(
+        "the capture sees plain text where there is some",
+        open > 0,
+        format!("{open} segments"),
+    );
+    context.report.claim(
+        "100 pages through the mesh show none of it between hosts",
+        tally.failed() == 0 && mesh > 0 && clear == 0 && plain == 0,
+        format!("{clear} segments with clear text, {plain} to applications, {mesh} bytes to 15008"),
+    );
+    Ok(())
+}
+
+/// Callers of the mesh port with certificates that are not right.
+fn callers(context: &mut Context<'_>) -> anyhow::Result<()> {
+    let lab = context.lab()?;
+    let (mesh, foreign) = (Signer::of_mesh(&lab.control.data())?, Signer::foreign()?);
+    let caller = identity("bookinfo-productpage");
+    let node = "spiffe://cluster.local/mesh/node/h1";
+    let cases = [
+        (
+            "a certificate of the mesh is taken (so that the rest means something)",
+            Some(mesh.sign(&caller, Validity::Now)?),
+            true,
+        ),
+        ("another authority", Some(foreign.sign(&caller, Validity::Now)?), false),
+        ("expired", Some(mesh.sign(&caller, Validity::Over)?), false),
+        ("a node's identity instead of a workload's", Some(mesh.sign(node, Validity::Now)?), false),
+        (
+            "another trust domain",
+            Some(mesh.sign("spiffe://elsewhere/ns/default/sa/bookinfo-productpage", Validity::Now)?),
+            false,
+        ),
+        ("no certificate", None, false),
+    ];
+    let ratings = BOOKSHOP[5];
+    let to = SocketAddr::new(host_address(ratings.host).into(), 15008);
+    let mut found = Vec::new();
+    for (name, credentials, taken) in cases {
+        let headers = vec![
+            ("x-mesh-to", format!("{}:{}", host_address(ratings.host), ratings.port)),
+            ("x-mesh-proto", "http/1.1".to_owned()),
+            ("x-mesh-from", "default/productpage-v1;app=productpage;version=v1".to_owned()),
+            ("x-mesh-version", "1".to_owned()),
+        ];
+        let got =
+            ask_over_mesh(lab.h1(), to, server_name(&identity("bookinfo-ratings")), credentials, headers);
+        let holds = if taken {
+            got.as_ref().is_ok_and(|s| *s == 200)
+        } else {
+            got.as_ref().map_or(true, |s| *s >= 400)
+        };
+        let name = if taken { name.to_owned() } else { format!("a caller is refused: {name}") };
+        found.push((name, holds, got.map_or_else(|e| format!("{e:#}"), |s| s.to_string())));
+    }
+    for (name, holds, figure) in found {
+        context.report.claim(name, holds, figure);
+    }
+    Ok(())
+}
+
+/// A host that joins as an endpoint of ratings and whose mesh port is then taken by another program.
+fn servers(context: &mut Context<'_>) -> anyhow::Result<()> {
+    let lab = context.lab()?;
+    let address = Ipv4Addr::new(10, 77, 0, 14);
+    let host = lab.add_host("h4", address)?;
+    let mut proxy = lab.proxy_on(&host);
+    let workload = lab.scratch.join("h4-workloads.yaml");
+    std::fs::write(&workload, ratings_v9(address))?;
+    proxy.with(["--workload", &workload.display().to_string()]);
+    let app = crate::harness::process::Spec::new("ratings-v9", &lab.scratch.join("bookshop"))
+        .args(["--role", "ratings", "--version", "v9", "--listen", &format!("{address}:9080")])
+        .start(&host, &lab.logs())?;
+    proxy.invite(&lab.control, &["default/bookinfo-ratings"])?;
+    proxy.launch()?;
+    proxy.wait_ready()?;
+    lab.control.apply_text(&only_v9())?;
+    let ask = Ask::get("http://ratings:9080/ratings/0").patience(Duration::from_secs(8));
+    let mut found = Vec::new();
+    let first = until_200(lab, &ask)?;
+    found.push(("the new host serves before its place is taken".to_owned(), first == 200, first.to_string()));
+    proxy.running()?.kill()?;
+    let (mesh, foreign) = (Signer::of_mesh(&lab.control.data())?, Signer::foreign()?);
+    let own = identity("bookinfo-ratings");
+    let cases = [
+        ("another authority", foreign.sign(&own, Validity::Now)?, false),
+        ("another identity of the mesh", mesh.sign(&identity("bookinfo-details"), Validity::Now)?, false),
+        ("expired", mesh.sign(&own, Validity::Over)?, false),
+        ("all right (so that the rest means something)", mesh.sign(&own, Validity::Now)?, true),
+    ];
+    for (name, credentials, taken) in cases {
+        let at = SocketAddr::V4(SocketAddrV4::new(address, 15008));
+        let server = FalseProxy::start(&host, at, credentials, &mesh)?;
+        let status = if taken { until_200(lab, &ask)? } else { lab.as_productpage(&ask)?.status };
+        let (claim, holds) = if taken {
+            (format!("a server is taken whose certificate is {name}"), server.requests() > 0 && status == 200)
+        } else {
+            (format!("a server is refused: {name}"), server.requests() == 0 && status == 503)
+        };
+        found.push((claim, holds, format!("status {status}, {} requests got through", server.requests())));
+    }
+    drop(app);
+    for (claim, holds, figure) in found {
+        context.report.claim(claim, holds, figure);
+    }
+    Ok(())
+}
+
+fn until_200(lab: &Lab, ask: &Ask) -> anyhow::Result<u16> {
+    let end = Instant::now() + Duration::from_secs(10);
+    loop {
+        let status = lab.as_productpage(ask).context("asking as productpage")?.status;
+        if status == 200 || Instant::now() > end {
+            return Ok(status);
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+fn ratings_v9(address: Ipv4Addr) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {{name: ratings-v9, namespace: default}}\n\
+         spec: {{address: {address}, serviceAccount: bookinfo-ratings, labels: {{app: ratings, version: v9}}}}\n"
+    )
+}
+
+fn only_v9() -> String {
+    "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: ratings, namespace: default}\n\
+     spec: {host: ratings, subsets: [{name: v1, labels: {version: v1}}, {name: v9, labels: {version: v9}}]}\n---\n\
+     apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: ratings, namespace: default}\n\
+     spec: {hosts: [ratings], http: [{route: [{destination: {host: ratings, subset: v9}}]}]}\n"
+        .to_owned()
+}
