@@ -7,6 +7,7 @@ pub mod config;
 pub mod control;
 pub mod identity;
 pub mod live;
+pub mod net;
 pub mod runtime;
 pub mod telemetry;
 pub mod workload;

@@ -1,0 +1,4 @@
+//! Who this host's workloads are, and how peers prove who they are.
+
+pub mod svid;
+pub mod tls;

@@ -1,0 +1,441 @@
+//! TLS between proxies: 1.3 only, both sides prove a SPIFFE ID.
+//!
+//! Authority and SNI never count as identity. The client checks one expected identity, by one verifier
+//! object for each, because rustls keys resumption by the verifier; the server takes any workload of the
+//! trust domain and leaves the rest to policy. A node's or the control plane's identity is never a peer.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh_core::vocab::identity::SpiffeId;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{DigitallySignedStruct, DistinguishedName, SignatureScheme};
+use sha2::{Digest as _, Sha256};
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use super::svid::{Material, Svid, Trust};
+
+/// Clocks of hosts may differ by so much (reliability notes, TLS and identity).
+const SKEW: Duration = Duration::from_secs(60);
+
+const ALPN: &[u8] = b"h2";
+
+/// Why a certificate does not prove an identity that may call or be called.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PeerError {
+    /// Not a certificate.
+    #[error("certificate cannot be parsed")]
+    Malformed,
+    /// None, or more than one URI in its names.
+    #[error("certificate must have exactly one URI name")]
+    NotOneUri,
+    /// The URI is not a SPIFFE ID.
+    #[error("certificate's URI is not a SPIFFE ID")]
+    NotSpiffe,
+    /// It is someone else's.
+    #[error("certificate is of {0}")]
+    Other(SpiffeId),
+    /// A node or the control plane.
+    #[error("{0} is not a workload")]
+    NotWorkload(SpiffeId),
+    /// Another trust domain.
+    #[error("{0} is of another trust domain")]
+    TrustDomain(SpiffeId),
+}
+
+/// What a leaf certificate says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leaf {
+    /// Its one SPIFFE ID.
+    pub id: SpiffeId,
+    /// Seconds since 1970.
+    pub not_before: i64,
+    /// Seconds since 1970.
+    pub not_after: i64,
+}
+
+/// Reads the identity and validity of a leaf, strictly: exactly one URI among its names. Verifies nothing.
+pub fn read_leaf(certificate: &CertificateDer<'_>) -> Result<Leaf, PeerError> {
+    let (rest, parsed) = X509Certificate::from_der(certificate).map_err(|_| PeerError::Malformed)?;
+    if !rest.is_empty() {
+        return Err(PeerError::Malformed);
+    }
+    let names = parsed.subject_alternative_name().map_err(|_| PeerError::Malformed)?;
+    let mut uris = names.iter().flat_map(|names| &names.value.general_names).filter_map(|name| match name {
+        GeneralName::URI(uri) => Some(*uri),
+        _ => None,
+    });
+    let (Some(uri), None) = (uris.next(), uris.next()) else { return Err(PeerError::NotOneUri) };
+    let id = SpiffeId::parse(uri).map_err(|_| PeerError::NotSpiffe)?;
+    let validity = parsed.validity();
+    Ok(Leaf { id, not_before: validity.not_before.timestamp(), not_after: validity.not_after.timestamp() })
+}
+
+/// The server name that asks for an identity: half of the SHA-256 of its text. It only selects; it proves nothing.
+pub fn server_name(id: &SpiffeId) -> String {
+    let digest = Sha256::digest(id.as_str().as_bytes());
+    let mut name = String::with_capacity(37);
+    for byte in &digest[..16] {
+        let _ = write!(name, "{byte:02x}");
+    }
+    name.push_str(".mesh");
+    name
+}
+
+/// The one cryptographic provider.
+pub fn provider() -> Arc<CryptoProvider> {
+    static PROVIDER: std::sync::OnceLock<Arc<CryptoProvider>> = std::sync::OnceLock::new();
+    Arc::clone(PROVIDER.get_or_init(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider())))
+}
+
+/// What to present and demand when calling `peer` as the owner of `svid`. Made once for a pair and reused:
+/// resumption depends on it.
+pub fn client_config(svid: &Arc<Svid>, trust: &Arc<Trust>, peer: &SpiffeId) -> Arc<rustls::ClientConfig> {
+    let verifier = PeerVerifier { trust: Arc::clone(trust), expected: Some(peer.clone()) };
+    let builder = rustls::ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("the provider has TLS 1.3");
+    let mut config = builder
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_client_cert_resolver(Arc::new(OneKey(Arc::clone(svid.certified()))));
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.enable_early_data = false;
+    Arc::new(config)
+}
+
+/// What the mesh port presents and demands; `None` without a bundle or any workload's key.
+pub(super) fn server_config(material: &Material) -> Option<Arc<rustls::ServerConfig>> {
+    let trust = material.trust()?;
+    let keys: Vec<(String, Arc<CertifiedKey>)> = material
+        .svids()
+        .filter(|svid| svid.id().account().is_some())
+        .map(|svid| (server_name(svid.id()), Arc::clone(svid.certified())))
+        .collect();
+    if keys.is_empty() {
+        return None;
+    }
+    let verifier = PeerVerifier { trust: Arc::clone(trust), expected: None };
+    let builder = rustls::ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("the provider has TLS 1.3");
+    let mut config =
+        builder.with_client_cert_verifier(Arc::new(verifier)).with_cert_resolver(Arc::new(BySni { keys }));
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.max_early_data_size = 0;
+    Some(Arc::new(config))
+}
+
+/// Who is at the other end, read from the chain that the handshake verified. Checks expiry again, because
+/// a resumed session was verified earlier.
+pub fn peer(
+    chain: Option<&[CertificateDer<'static>]>,
+    trust: &Trust,
+    now: UnixTime,
+) -> Result<Leaf, PeerError> {
+    let leaf = read_leaf(chain.and_then(<[_]>::first).ok_or(PeerError::Malformed)?)?;
+    let expired = i64::try_from(now.as_secs()).is_ok_and(|now| now > leaf.not_after + SKEW.as_secs() as i64);
+    if expired {
+        return Err(PeerError::Malformed);
+    }
+    check_workload(&leaf.id, trust)?;
+    Ok(leaf)
+}
+
+fn check_workload(id: &SpiffeId, trust: &Trust) -> Result<(), PeerError> {
+    if id.trust_domain() != trust.domain().as_str() {
+        return Err(PeerError::TrustDomain(id.clone()));
+    }
+    if id.account().is_none() {
+        return Err(PeerError::NotWorkload(id.clone()));
+    }
+    Ok(())
+}
+
+/// Verifies a peer: chain, usage, validity, then its one identity.
+#[derive(Debug)]
+struct PeerVerifier {
+    trust: Arc<Trust>,
+    /// Whom the peer must be; `None` takes any workload of the trust domain.
+    expected: Option<SpiffeId>,
+}
+
+impl PeerVerifier {
+    fn verify(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+        usage: webpki::KeyUsage,
+    ) -> Result<(), rustls::Error> {
+        let certificate = webpki::EndEntityCert::try_from(leaf)
+            .map_err(|_| rustls::Error::InvalidCertificate(rustls::CertificateError::BadEncoding))?;
+        let verify = |at: UnixTime| {
+            certificate
+                .verify_for_usage(algorithms().all, &self.trust.anchors, intermediates, at, usage, None, None)
+                .map(|_| ())
+        };
+        let verified = match verify(now) {
+            Err(webpki::Error::CertExpired { .. }) => verify(shift(now, false)),
+            Err(webpki::Error::CertNotValidYet { .. }) => verify(shift(now, true)),
+            verified => verified,
+        };
+        verified.map_err(|error| rustls::Error::InvalidCertificate(certificate_error(error)))?;
+        let id = read_leaf(leaf).map_err(peer_error)?.id;
+        check_workload(&id, &self.trust).map_err(peer_error)?;
+        match &self.expected {
+            Some(expected) if *expected != id => Err(peer_error(PeerError::Other(id))),
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+fn shift(now: UnixTime, forward: bool) -> UnixTime {
+    let now = Duration::from_secs(now.as_secs());
+    UnixTime::since_unix_epoch(if forward { now + SKEW } else { now.saturating_sub(SKEW) })
+}
+
+fn certificate_error(error: webpki::Error) -> rustls::CertificateError {
+    match error {
+        webpki::Error::CertExpired { .. } => rustls::CertificateError::Expired,
+        webpki::Error::CertNotValidYet { .. } => rustls::CertificateError::NotValidYet,
+        webpki::Error::UnknownIssuer => rustls::CertificateError::UnknownIssuer,
+        webpki::Error::RequiredEkuNotFoundContext(_) => rustls::CertificateError::InvalidPurpose,
+        other => rustls::CertificateError::Other(rustls::OtherError(Arc::new(other))),
+    }
+}
+
+fn peer_error(error: PeerError) -> rustls::Error {
+    rustls::Error::InvalidCertificate(rustls::CertificateError::Other(rustls::OtherError(Arc::new(error))))
+}
+
+fn algorithms() -> WebPkiSupportedAlgorithms {
+    provider().signature_verification_algorithms
+}
+
+impl ServerCertVerifier for PeerVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        self.verify(end_entity, intermediates, now, webpki::KeyUsage::server_auth())?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(rustls::Error::PeerIncompatible(rustls::PeerIncompatible::Tls12NotOffered))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &algorithms())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        algorithms().supported_schemes()
+    }
+}
+
+impl ClientCertVerifier for PeerVerifier {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        self.verify(end_entity, intermediates, now, webpki::KeyUsage::client_auth())?;
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(rustls::Error::PeerIncompatible(rustls::PeerIncompatible::Tls12NotOffered))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &algorithms())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        algorithms().supported_schemes()
+    }
+}
+
+/// Presents always the same key.
+#[derive(Debug)]
+struct OneKey(Arc<CertifiedKey>);
+
+impl rustls::client::ResolvesClientCert for OneKey {
+    fn resolve(&self, _root_hints: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0))
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+/// Presents the key of the identity that the server name asks for.
+#[derive(Debug)]
+struct BySni {
+    keys: Vec<(String, Arc<CertifiedKey>)>,
+}
+
+impl ResolvesServerCert for BySni {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        match (hello.server_name(), &self.keys[..]) {
+            (Some(name), keys) => {
+                keys.iter().find(|(known, _)| known == name).map(|(_, key)| Arc::clone(key))
+            }
+            // An Istio ambient peer sends none; answered only where there is nothing to choose.
+            (None, [(_, only)]) => Some(Arc::clone(only)),
+            (None, _) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use mesh_core::vocab::identity::TrustDomain;
+    use rcgen::{
+        BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair, SanType,
+    };
+    use rustls::pki_types::PrivatePkcs8KeyDer;
+    use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+    use super::super::svid::Svids;
+
+    /// A root for tests.
+    pub(crate) struct TestCa(CertifiedIssuer<'static, KeyPair>);
+
+    impl TestCa {
+        pub(crate) fn new() -> TestCa {
+            let mut params = CertificateParams::default();
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            TestCa(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+        }
+
+        pub(crate) fn trust(&self) -> Trust {
+            Trust::new(TrustDomain::new("cluster.local").unwrap(), vec![self.0.der().to_vec()]).unwrap()
+        }
+
+        pub(crate) fn svid(&self, id: &str) -> Svid {
+            self.svid_with(id, |_| {})
+        }
+
+        pub(crate) fn svid_with(&self, id: &str, change: impl Fn(&mut CertificateParams)) -> Svid {
+            let mut params = CertificateParams::default();
+            params.subject_alt_names = vec![SanType::URI(id.try_into().unwrap())];
+            params.extended_key_usages =
+                vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+            change(&mut params);
+            let key = KeyPair::generate().unwrap();
+            let certificate = params.signed_by(&key, &self.0).unwrap();
+            let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
+            Svid::new(SpiffeId::parse(id).unwrap(), vec![certificate.der().to_vec()], key).unwrap()
+        }
+    }
+
+    const A: &str = "spiffe://cluster.local/ns/default/sa/a";
+    const B: &str = "spiffe://cluster.local/ns/default/sa/b";
+
+    fn id(text: &str) -> SpiffeId {
+        SpiffeId::parse(text).unwrap()
+    }
+
+    /// Whether `client` reaches `servers` when it expects `peer`.
+    async fn handshake(ca: &TestCa, client: Svid, servers: Vec<Svid>, peer: &str) -> bool {
+        let holder = Svids::new();
+        holder.trust(ca.trust());
+        for server in servers {
+            holder.install(server);
+        }
+        let material = holder.load();
+        let acceptor = TlsAcceptor::from(Arc::clone(material.server().unwrap()));
+        let config = client_config(&Arc::new(client), &Arc::new(ca.trust()), &id(peer));
+        let name = ServerName::try_from(server_name(&id(peer))).unwrap();
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        let connector = TlsConnector::from(config);
+        let (client, server) = tokio::join!(connector.connect(name, near), acceptor.accept(far));
+        // With TLS 1.3 the client finishes first: the server's word counts too.
+        client.is_ok() && server.is_ok()
+    }
+
+    #[tokio::test]
+    async fn the_expected_identity_is_let_in_and_no_other() {
+        let ca = TestCa::new();
+        assert!(handshake(&ca, ca.svid(A), vec![ca.svid(B)], B).await);
+        assert!(handshake(&ca, ca.svid(A), vec![ca.svid(A), ca.svid(B)], B).await);
+        assert!(!handshake(&ca, ca.svid(A), vec![ca.svid(A)], B).await);
+        assert!(!handshake(&ca, TestCa::new().svid(A), vec![ca.svid(B)], B).await);
+        assert!(!handshake(&ca, ca.svid(A), vec![TestCa::new().svid(B)], B).await);
+    }
+
+    #[tokio::test]
+    async fn expired_misused_and_non_workload_certificates_are_refused() {
+        let ca = TestCa::new();
+        let past = time::OffsetDateTime::UNIX_EPOCH + time::Duration::days(365 * 40);
+        let expired = ca.svid_with(A, |params| params.not_after = past);
+        assert!(!handshake(&ca, expired, vec![ca.svid(B)], B).await);
+        let server_only = ca.svid_with(A, |params| {
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        });
+        assert!(!handshake(&ca, server_only, vec![ca.svid(B)], B).await);
+        for caller in [
+            "spiffe://cluster.local/mesh/node/h1",
+            "spiffe://cluster.local/mesh/control",
+            "spiffe://other/ns/default/sa/a",
+        ] {
+            assert!(!handshake(&ca, ca.svid(caller), vec![ca.svid(B)], B).await, "{caller}");
+        }
+        let two = ca.svid_with(A, |params| {
+            params.subject_alt_names.push(SanType::DnsName("a".try_into().unwrap()));
+        });
+        assert!(handshake(&ca, two, vec![ca.svid(B)], B).await);
+    }
+
+    #[test]
+    fn two_uris_are_no_identity() {
+        let ca = TestCa::new();
+        let mut params = CertificateParams::default();
+        params.subject_alt_names =
+            vec![SanType::URI(A.try_into().unwrap()), SanType::URI(B.try_into().unwrap())];
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &ca.0).unwrap();
+        assert_eq!(read_leaf(certificate.der()), Err(PeerError::NotOneUri));
+    }
+}

@@ -1,0 +1,104 @@
+//! What is learned about an endpoint, and the endpoint as the request path uses it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use http::HeaderValue;
+use mesh_core::snapshot::endpoints::Health;
+use mesh_core::tables::destinations::{Endpoint, Transport};
+
+use super::registry::Registry;
+use crate::telemetry::labels::{Numbered, Party};
+use crate::telemetry::metrics::Metrics;
+
+/// What is learned of an endpoint; outlives the tables that name it.
+#[derive(Debug, Default)]
+pub struct EndpointState {
+    in_flight: AtomicU32,
+    gone: AtomicBool,
+}
+
+impl EndpointState {
+    /// Requests and streams that are under way.
+    pub fn in_flight(&self) -> u32 {
+        // Relaxed: a load figure that guides the choice; no other memory depends on it.
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Counts one more until the permit is dropped.
+    pub fn enter(self: &Arc<EndpointState>) -> Permit {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        Permit(Arc::clone(self))
+    }
+
+    /// Whether newer tables do not name it any more.
+    pub fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_gone(&self, gone: bool) {
+        self.gone.store(gone, Ordering::Relaxed);
+    }
+}
+
+/// One request or stream at an endpoint.
+#[derive(Debug)]
+pub struct Permit(Arc<EndpointState>);
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// An endpoint of the tables with its state and everything that can be made ready beforehand.
+#[derive(Debug)]
+pub struct LiveEndpoint {
+    /// Address, transport, identity, weight, health.
+    pub endpoint: Arc<Endpoint>,
+    /// What is learned of it.
+    pub state: Arc<EndpointState>,
+    /// Address and port as `x-mesh-to`.
+    pub to: HeaderValue,
+    /// Number of the identity that must answer; 0 where there is none.
+    pub peer: u32,
+    /// The called party, for metrics.
+    pub party: Numbered<Party>,
+}
+
+impl LiveEndpoint {
+    pub(super) fn new(
+        endpoint: &Arc<Endpoint>,
+        state: Arc<EndpointState>,
+        registry: &mut Registry,
+        metrics: &Metrics,
+    ) -> LiveEndpoint {
+        let peer = match &endpoint.transport {
+            Transport::Mesh { peer, .. } => registry.identity(peer),
+            Transport::Plaintext | Transport::Unreachable => 0,
+        };
+        let identity = endpoint.identity.as_ref();
+        let workload = &endpoint.workload;
+        let party = Party::workload(&workload.name, &workload.namespace, identity, &endpoint.labels);
+        LiveEndpoint {
+            to: address_value(endpoint.address),
+            peer,
+            party: metrics.party(party),
+            endpoint: Arc::clone(endpoint),
+            state,
+        }
+    }
+
+    /// Whether it may get traffic now.
+    pub fn is_usable(&self) -> bool {
+        self.endpoint.health == Health::Healthy
+            && self.endpoint.transport != Transport::Unreachable
+            && !self.state.is_gone()
+    }
+}
+
+/// An address and port as a header value.
+pub fn address_value(address: SocketAddr) -> HeaderValue {
+    HeaderValue::from_str(&address.to_string()).expect("an address is plain text")
+}

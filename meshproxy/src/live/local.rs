@@ -1,0 +1,124 @@
+//! A workload of this host as the request path uses it.
+
+use std::sync::Arc;
+
+use http::HeaderValue;
+use mesh_core::matching::request::Caller;
+use mesh_core::tables::workloads::HostedWorkload;
+use mesh_core::vocab::identity::SpiffeId;
+use mesh_core::vocab::label::Labels;
+use mesh_core::vocab::name::{Text, WorkloadKey};
+
+use super::registry::Registry;
+use crate::telemetry::labels::{Numbered, Party, ServiceLabels};
+use crate::telemetry::metrics::Metrics;
+
+/// A workload with everything that can be made ready beforehand.
+#[derive(Debug)]
+pub struct LocalWorkload {
+    /// Address, identity, ports, policies.
+    pub hosted: Arc<HostedWorkload>,
+    /// Number of its identity; 0 where it has none.
+    pub identity: u32,
+    /// What it says of itself to other proxies: `x-mesh-from`.
+    pub from: HeaderValue,
+    /// The party, for metrics.
+    pub party: Numbered<Party>,
+    /// The services that reach its ports, by port, and what else counts as its service.
+    pub services: Vec<(u16, Numbered<ServiceLabels>)>,
+    /// For a port that no service reaches.
+    pub fallback: Numbered<ServiceLabels>,
+}
+
+impl LocalWorkload {
+    pub(super) fn new(
+        hosted: &Arc<HostedWorkload>,
+        registry: &mut Registry,
+        metrics: &Metrics,
+    ) -> LocalWorkload {
+        let section = &hosted.section;
+        let identity = section.identity.as_ref();
+        let party = Party::workload(&section.key.name, &section.key.namespace, identity, &section.labels);
+        let service = |host: &Text| {
+            // The second label of a mesh host is its namespace.
+            let namespace = match host.split('.').nth(1) {
+                Some(namespace) if host.contains(".svc.") => Text::from(namespace),
+                _ => section.key.namespace.clone(),
+            };
+            metrics.service(ServiceLabels::of(host, &namespace))
+        };
+        let ports = section.ports.iter().map(|port| (port.number, service(&port.service)));
+        let own = ServiceLabels {
+            host: party.canonical_service.clone(),
+            name: party.canonical_service.clone(),
+            namespace: party.namespace.clone(),
+        };
+        LocalWorkload {
+            identity: identity.map_or(0, |id| registry.identity(id)),
+            from: from_value(&section.key, &section.labels),
+            services: ports.collect(),
+            fallback: metrics.service(own),
+            party: metrics.party(party),
+            hosted: Arc::clone(hosted),
+        }
+    }
+
+    /// Its identity.
+    pub fn id(&self) -> Option<&SpiffeId> {
+        self.hosted.section.identity.as_ref()
+    }
+
+    /// It as the sender of a request.
+    pub fn caller(&self) -> Caller<'_> {
+        Caller { namespace: &self.hosted.section.key.namespace, labels: &self.hosted.section.labels }
+    }
+
+    /// The service that reaches a port, for metrics.
+    pub fn service(&self, port: u16) -> &Numbered<ServiceLabels> {
+        self.services
+            .iter()
+            .find(|(number, _)| *number == port)
+            .map_or(&self.fallback, |(_, service)| service)
+    }
+}
+
+/// `NS/WORKLOAD;app=..;version=..`.
+fn from_value(key: &WorkloadKey, labels: &Labels) -> HeaderValue {
+    let mut text = key.to_string();
+    for name in ["app", "version"] {
+        if let Some(value) = labels.value(name) {
+            text.push_str(&format!(";{name}={value}"));
+        }
+    }
+    HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+/// Reads `x-mesh-from`: namespace, workload, app and version.
+pub fn read_from(value: &HeaderValue) -> Option<(&str, &str, Option<&str>, Option<&str>)> {
+    let text = value.to_str().ok().filter(|text| text.len() <= 512)?;
+    let mut parts = text.split(';');
+    let (namespace, workload) = parts.next()?.split_once('/')?;
+    let (mut app, mut version) = (None, None);
+    for part in parts {
+        match part.split_once('=') {
+            Some(("app", value)) => app = Some(value),
+            Some(("version", value)) => version = Some(value),
+            Some(_) | None => {}
+        }
+    }
+    Some((namespace, workload, app, version))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_workload_says_of_itself_is_read_back() {
+        let key = WorkloadKey { namespace: "default".into(), name: "reviews-v1".into() };
+        let labels: Labels = [("app", "reviews"), ("version", "v1")].into_iter().collect();
+        let value = from_value(&key, &labels);
+        assert_eq!(read_from(&value), Some(("default", "reviews-v1", Some("reviews"), Some("v1"))));
+        assert_eq!(read_from(&HeaderValue::from_static("x")), None);
+    }
+}

@@ -1,0 +1,205 @@
+//! Tables joined with live state: the one root that requests read. Only here it is stored.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use http::HeaderValue;
+use mesh_core::tables::Tables;
+use mesh_core::tables::routes::EndpointKey;
+use mesh_core::tables::workloads::HostedWorkload;
+use mesh_core::vocab::name::{Text, WorkloadKey};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::destination::LiveDestination;
+use super::endpoint::LiveEndpoint;
+use super::local::LocalWorkload;
+use super::registry::Registry;
+use crate::telemetry::labels::ServiceLabels;
+use crate::telemetry::metrics::Metrics;
+
+/// Everything that a request reads, at one version. Immutable but for the counters inside.
+#[derive(Debug)]
+pub struct Root {
+    /// Counts the roots of this process; 0 is the empty one from before the first snapshot.
+    pub serial: u64,
+    /// What decisions read.
+    pub tables: Arc<Tables>,
+    /// Destinations by the index that plans name.
+    pub destinations: Vec<Arc<LiveDestination>>,
+    /// Workloads of this host, by key.
+    pub locals: Vec<Arc<LocalWorkload>>,
+    /// The version as `x-mesh-version`.
+    pub version: HeaderValue,
+}
+
+impl Root {
+    /// The live side of a workload of this root's tables.
+    pub fn local(&self, hosted: &Arc<HostedWorkload>) -> Option<&Arc<LocalWorkload>> {
+        self.locals.iter().find(|local| Arc::ptr_eq(&local.hosted, hosted))
+    }
+
+    /// The workload with this key.
+    pub fn local_named(&self, key: &WorkloadKey) -> Option<&Arc<LocalWorkload>> {
+        self.locals.iter().find(|local| local.hosted.section.key == *key)
+    }
+}
+
+/// A socket that the tables ask for and that could not be opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerFault {
+    /// Where it should listen.
+    pub address: SocketAddr,
+    /// What for: the service and port, or what kind of listener.
+    pub purpose: Text,
+    /// Why it does not.
+    pub reason: String,
+    /// The process that has the address, where it can be told.
+    pub holder: Option<String>,
+}
+
+/// Which root the sockets follow, and what they could not open.
+#[derive(Debug, Clone, Default)]
+pub struct SocketReport {
+    /// Serial of the root.
+    pub serial: u64,
+    /// Faults, by address.
+    pub faults: Vec<ListenerFault>,
+    /// Addresses that are listened on. Nothing here is ever dialled.
+    pub open: Vec<SocketAddr>,
+}
+
+/// The holder of the current root, and what must stay when it changes.
+#[derive(Debug)]
+pub struct Roots {
+    current: ArcSwap<Root>,
+    registry: Mutex<Registry>,
+    metrics: Arc<Metrics>,
+    changed: watch::Sender<u64>,
+    sockets: watch::Sender<Arc<SocketReport>>,
+}
+
+impl Roots {
+    /// A holder of an empty root: it routes nothing and admits nothing.
+    pub fn new(metrics: Arc<Metrics>) -> Roots {
+        let empty = Root {
+            serial: 0,
+            tables: Arc::default(),
+            destinations: Vec::new(),
+            locals: Vec::new(),
+            version: HeaderValue::from_static("0"),
+        };
+        Roots {
+            current: ArcSwap::from_pointee(empty),
+            registry: Mutex::default(),
+            metrics,
+            changed: watch::Sender::new(0),
+            sockets: watch::Sender::default(),
+        }
+    }
+
+    /// The current root. Requests use a data thread's view instead.
+    pub fn load(&self) -> Arc<Root> {
+        self.current.load_full()
+    }
+
+    /// Whether `known` is still the current root.
+    pub fn is_current(&self, known: &Arc<Root>) -> bool {
+        Arc::ptr_eq(&self.current.load(), known)
+    }
+
+    /// Joins tables with what is known of their endpoints and makes them current. Returns the root's serial, to be
+    /// waited for with [`Roots::opened`].
+    pub fn install(&self, tables: Arc<Tables>) -> u64 {
+        // Installers come one after another: the lock is held until the root is stored.
+        let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        let previous = self.current.load_full();
+        let root = self.join(tables, &previous, &mut registry);
+        let serial = root.serial;
+        self.current.store(Arc::new(root));
+        self.changed.send_replace(serial);
+        serial
+    }
+
+    /// Hears of every new root by its serial.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Tells what became of the sockets of a root.
+    pub fn report_sockets(&self, report: SocketReport) {
+        self.sockets.send_replace(Arc::new(report));
+    }
+
+    /// The last report of the sockets.
+    pub fn sockets(&self) -> Arc<SocketReport> {
+        Arc::clone(&self.sockets.borrow())
+    }
+
+    /// Hears of every change of the sockets.
+    pub fn subscribe_sockets(&self) -> watch::Receiver<Arc<SocketReport>> {
+        self.sockets.subscribe()
+    }
+
+    /// Resolves when the sockets follow this root or a newer one.
+    pub async fn opened(&self, serial: u64) -> Arc<SocketReport> {
+        let mut reports = self.sockets.subscribe();
+        // The sender lives in `self`, so waiting cannot fail.
+        match reports.wait_for(|report| report.serial >= serial).await {
+            Ok(report) => Arc::clone(&report),
+            Err(_) => Arc::default(),
+        }
+    }
+
+    fn join(&self, tables: Arc<Tables>, previous: &Root, registry: &mut Registry) -> Root {
+        let now = Instant::now();
+        registry.begin();
+        let mut destinations = Vec::with_capacity(tables.destinations.len());
+        for destination in &tables.destinations {
+            let key = &destination.policy.key;
+            let state = registry.destination(key.clone(), now);
+            let name: Text = key.to_string().into();
+            let states: Vec<_> = destination
+                .endpoints
+                .iter()
+                .map(|endpoint| {
+                    let key = EndpointKey {
+                        destination: name.clone(),
+                        workload: endpoint.workload.clone(),
+                        port: endpoint.address.port(),
+                    };
+                    registry.endpoint(key, now)
+                })
+                .collect();
+            let before = previous.tables.destination(key).and_then(|index| previous.destinations.get(index));
+            if let Some(before) = before.filter(|before| Arc::ptr_eq(&before.destination, destination)) {
+                destinations.push(Arc::clone(before));
+                continue;
+            }
+            let endpoints = destination.endpoints.iter().zip(states);
+            let endpoints = endpoints.map(|(e, state)| LiveEndpoint::new(e, state, registry, &self.metrics));
+            let namespace = tables.service(&key.host).map(|table| table.service.namespace.clone());
+            let labels = ServiceLabels::of(&key.host, &namespace.unwrap_or_else(|| "unknown".into()));
+            destinations.push(Arc::new(LiveDestination {
+                endpoints: endpoints.collect(),
+                destination: Arc::clone(destination),
+                state,
+                service: self.metrics.service(labels),
+            }));
+        }
+        let locals = tables.workloads.values().map(|hosted| match previous.local(hosted) {
+            Some(before) => Arc::clone(before),
+            None => Arc::new(LocalWorkload::new(hosted, registry, &self.metrics)),
+        });
+        let locals = locals.collect();
+        registry.end(now);
+        Root {
+            serial: previous.serial + 1,
+            version: HeaderValue::from(tables.version.number),
+            destinations,
+            locals,
+            tables,
+        }
+    }
+}

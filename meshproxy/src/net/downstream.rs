@@ -1,0 +1,57 @@
+//! An accepted stream and what is known of it; its first bytes tell what it speaks.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use mesh_core::vocab::protocol::{Detected, detect};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpStream;
+
+/// A client that says nothing is waited for so long (reliability notes, timeouts).
+pub const FIRST_BYTE: Duration = Duration::from_secs(10);
+/// So much is read to find the protocol out: HTTP/1 heads mostly fit, so that they take one read.
+const LOOK: usize = 8 * 1024;
+
+/// Where a connection came from and where it was accepted.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts {
+    /// Who connected.
+    pub peer: SocketAddr,
+    /// Where it was accepted.
+    pub local: SocketAddr,
+}
+
+/// What was found out about a stream, with the bytes that were read for it.
+#[derive(Debug)]
+pub struct Looked {
+    /// What it speaks; `NeedMore` if it ended or paused before that was clear.
+    pub detected: Detected,
+    /// The first bytes.
+    pub head: Bytes,
+    /// Whether the client has said that it will send no more.
+    pub ended: bool,
+}
+
+/// Reads until the protocol is clear, the client ends or `patience` is over. Reads nothing twice.
+pub async fn look(stream: &mut TcpStream, patience: Duration) -> io::Result<Looked> {
+    let mut head = BytesMut::with_capacity(LOOK);
+    let mut detected = Detected::NeedMore;
+    let mut ended = false;
+    let reading = async {
+        while detected == Detected::NeedMore && head.len() < LOOK {
+            if stream.read_buf(&mut head).await? == 0 {
+                ended = true;
+                break;
+            }
+            detected = detect(&head);
+        }
+        Ok::<(), io::Error>(())
+    };
+    match tokio::time::timeout(patience, reading).await {
+        Ok(read) => read?,
+        Err(_elapsed) => {}
+    }
+    Ok(Looked { detected, head: head.freeze(), ended })
+}

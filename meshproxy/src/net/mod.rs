@@ -1,0 +1,6 @@
+//! Byte streams: accepted ones with their facts, bytes that were looked at, writes put off, two-way copies.
+
+pub mod copy;
+pub mod corked;
+pub mod downstream;
+pub mod rewind;

@@ -1,0 +1,4 @@
+//! Threads and how they end.
+
+pub mod drain;
+pub mod worker;

@@ -1,0 +1,455 @@
+//! Names and labels of every metric, and the handles that traffic writes through.
+//!
+//! Each proxy owns its recorder, so that several fit into one process. Counters go through `metrics`;
+//! histograms are our own atomic buckets, because the exporter keeps every sample until it is scraped.
+//! Series are looked up in a cache of the data thread; only a miss takes the lock here.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::hash::Hash;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use foldhash::fast::RandomState;
+use metrics::{Counter, Key, Label, Level, Metadata, Recorder as _};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+
+use super::flags::Flags;
+use super::histogram::Histogram;
+use super::labels::{Numbered, Party, ServiceLabels, parties};
+
+/// So many different peers and services are told apart; later ones count as unknown. Peers name themselves, so there
+/// must be a bound.
+const MOST_PARTIES: usize = 8192;
+/// So many series are kept; what is beyond is counted in one.
+const MOST_SERIES: usize = 65_536;
+/// So many series a data thread keeps at hand.
+const MOST_CACHED: usize = 8192;
+
+const METADATA: Metadata<'static> = Metadata::new("mesh", Level::INFO, Some("mesh"));
+
+/// Which side of the hop speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reporter {
+    /// The caller's proxy.
+    Source,
+    /// The proxy of the workload that is called.
+    Destination,
+}
+
+impl Reporter {
+    /// The label's value.
+    pub fn name(self) -> &'static str {
+        match self {
+            Reporter::Source => "source",
+            Reporter::Destination => "destination",
+        }
+    }
+}
+
+/// What tells one series of requests from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RequestKey {
+    /// Who speaks.
+    pub reporter: Reporter,
+    /// Number of the calling party.
+    pub source: u32,
+    /// Number of the called party.
+    pub destination: u32,
+    /// Number of the service.
+    pub service: u32,
+    /// Status; 0 where no answer was given.
+    pub code: u16,
+    /// `grpc-status` of a gRPC request; `None` for plain HTTP.
+    pub grpc_status: Option<u16>,
+    /// Whether the request was gRPC.
+    pub grpc: bool,
+    /// Response flags.
+    pub flags: Flags,
+    /// Whether the connection was mutual TLS; only the destination says so.
+    pub mutual_tls: bool,
+}
+
+/// What tells one series of byte streams from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct StreamKey {
+    /// Who speaks.
+    pub reporter: Reporter,
+    /// Number of the calling party.
+    pub source: u32,
+    /// Number of the called party.
+    pub destination: u32,
+    /// Number of the service.
+    pub service: u32,
+    /// Response flags.
+    pub flags: Flags,
+    /// Whether the connection was mutual TLS; only the destination says so.
+    pub mutual_tls: bool,
+}
+
+/// Handles of one series of requests.
+#[derive(Debug)]
+pub struct RequestSeries {
+    labels: String,
+    /// `istio_requests_total`.
+    pub requests: Counter,
+    /// `istio_request_duration_milliseconds`.
+    pub duration: Histogram,
+    /// `istio_request_bytes`.
+    pub request_bytes: Histogram,
+    /// `istio_response_bytes`.
+    pub response_bytes: Histogram,
+}
+
+/// Handles of one series of byte streams.
+#[derive(Debug)]
+pub struct StreamSeries {
+    /// `istio_tcp_connections_opened_total`.
+    pub opened: Counter,
+    /// `istio_tcp_connections_closed_total`.
+    pub closed: Counter,
+    /// `istio_tcp_sent_bytes_total`: to the client.
+    pub sent: Counter,
+    /// `istio_tcp_received_bytes_total`: from the client.
+    pub received: Counter,
+}
+
+/// Counters of the proxy itself.
+#[derive(Debug)]
+pub struct ProxyCounters {
+    /// Connections accepted.
+    pub accepted: Counter,
+    /// Connections closed at once because there are too many.
+    pub shed: Counter,
+    /// Handshakes on the mesh port that failed.
+    pub handshake_failures: Counter,
+    /// Lines of the access log that were dropped because the reader is too slow.
+    pub log_dropped: Counter,
+    /// Panics caught in connections.
+    pub panics: Counter,
+    /// Attempts beyond the first.
+    pub retries: Counter,
+    /// Attempts to dial a listener of our own.
+    pub loops_refused: Counter,
+}
+
+#[derive(Default)]
+struct State {
+    parties: Interner<Party>,
+    services: Interner<ServiceLabels>,
+    requests: HashMap<RequestKey, Arc<RequestSeries>, RandomState>,
+    streams: HashMap<StreamKey, Arc<StreamSeries>, RandomState>,
+}
+
+/// All metrics of one proxy.
+pub struct Metrics {
+    recorder: PrometheusRecorder,
+    handle: PrometheusHandle,
+    state: Mutex<State>,
+    /// Counters of the proxy itself.
+    pub proxy: ProxyCounters,
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Metrics {
+        Metrics::new()
+    }
+}
+
+impl Metrics {
+    /// A recorder with nothing recorded.
+    pub fn new() -> Metrics {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let handle = recorder.handle();
+        let build = Key::from_parts(
+            "istio_build",
+            vec![Label::new("component", "proxy"), Label::new("tag", env!("CARGO_PKG_VERSION"))],
+        );
+        recorder.register_gauge(&build, &METADATA).set(1.0);
+        let counter = |name: &'static str| recorder.register_counter(&Key::from_name(name), &METADATA);
+        let proxy = ProxyCounters {
+            accepted: counter("mesh_proxy_connections_accepted_total"),
+            shed: counter("mesh_proxy_connections_shed_total"),
+            handshake_failures: counter("mesh_proxy_handshake_failures_total"),
+            log_dropped: counter("mesh_proxy_access_log_dropped_total"),
+            panics: counter("mesh_proxy_panics_total"),
+            retries: counter("mesh_proxy_retries_total"),
+            loops_refused: counter("mesh_proxy_loops_refused_total"),
+        };
+        let mut state = State::default();
+        state.parties.number(Party::unknown());
+        state.services.number(ServiceLabels::outside("unknown"));
+        Metrics { recorder, handle, state: Mutex::new(state), proxy }
+    }
+
+    /// The number of a party; that of the unknown one where there are too many.
+    pub fn party(&self, party: Party) -> Numbered<Party> {
+        self.state().parties.number(party)
+    }
+
+    /// The party of which nothing is known.
+    pub fn unknown_party(&self) -> Numbered<Party> {
+        self.state().parties.first()
+    }
+
+    /// The number of a service.
+    pub fn service(&self, service: ServiceLabels) -> Numbered<ServiceLabels> {
+        self.state().services.number(service)
+    }
+
+    /// Everything in Prometheus' text format.
+    pub fn render(&self) -> String {
+        let mut out = self.handle.render();
+        let mut series: Vec<Arc<RequestSeries>> = self.state().requests.values().cloned().collect();
+        series.sort_by(|a, b| a.labels.cmp(&b.labels));
+        type Select = fn(&RequestSeries) -> &Histogram;
+        let histograms: [(&str, Select); 3] = [
+            ("istio_request_duration_milliseconds", |s| &s.duration),
+            ("istio_request_bytes", |s| &s.request_bytes),
+            ("istio_response_bytes", |s| &s.response_bytes),
+        ];
+        for (name, select) in histograms.into_iter().filter(|_| !series.is_empty()) {
+            let _ = writeln!(out, "# TYPE {name} histogram");
+            series.iter().for_each(|one| select(one).render(name, &one.labels, &mut out));
+            out.push('\n');
+        }
+        out
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn request_series(&self, key: RequestKey) -> Arc<RequestSeries> {
+        let mut state = self.state();
+        let full = state.requests.len() >= MOST_SERIES;
+        let key = if full { RequestKey { source: 0, destination: 0, ..key } } else { key };
+        if let Some(series) = state.requests.get(&key) {
+            return Arc::clone(series);
+        }
+        let mut pairs = state.pairs(key.source, key.destination, key.service);
+        let security = security(key.reporter, key.mutual_tls);
+        let grpc = key.grpc_status.map(|status| status.to_string()).unwrap_or_default();
+        for (name, value) in [
+            ("reporter", key.reporter.name().to_owned()),
+            ("request_protocol", if key.grpc { "grpc" } else { "http" }.to_owned()),
+            ("response_code", key.code.to_string()),
+            ("response_flags", key.flags.to_string()),
+            ("grpc_response_status", grpc),
+            ("connection_security_policy", security.to_owned()),
+        ] {
+            pairs.push((name.to_owned(), value));
+        }
+        let series = Arc::new(RequestSeries {
+            labels: text(&pairs),
+            requests: self.counter("istio_requests_total", &pairs),
+            duration: Histogram::default(),
+            request_bytes: Histogram::default(),
+            response_bytes: Histogram::default(),
+        });
+        state.requests.insert(key, Arc::clone(&series));
+        series
+    }
+
+    fn stream_series(&self, key: StreamKey) -> Arc<StreamSeries> {
+        let mut state = self.state();
+        let full = state.streams.len() >= MOST_SERIES;
+        let key = if full { StreamKey { source: 0, destination: 0, ..key } } else { key };
+        if let Some(series) = state.streams.get(&key) {
+            return Arc::clone(series);
+        }
+        let mut pairs = state.pairs(key.source, key.destination, key.service);
+        for (name, value) in [
+            ("reporter", key.reporter.name().to_owned()),
+            ("request_protocol", "tcp".to_owned()),
+            ("response_flags", key.flags.to_string()),
+            ("connection_security_policy", security(key.reporter, key.mutual_tls).to_owned()),
+        ] {
+            pairs.push((name.to_owned(), value));
+        }
+        let series = Arc::new(StreamSeries {
+            opened: self.counter("istio_tcp_connections_opened_total", &pairs),
+            closed: self.counter("istio_tcp_connections_closed_total", &pairs),
+            sent: self.counter("istio_tcp_sent_bytes_total", &pairs),
+            received: self.counter("istio_tcp_received_bytes_total", &pairs),
+        });
+        state.streams.insert(key, Arc::clone(&series));
+        series
+    }
+
+    fn counter(&self, name: &'static str, pairs: &[(String, String)]) -> Counter {
+        let labels: Vec<Label> =
+            pairs.iter().map(|(key, value)| Label::new(key.clone(), value.clone())).collect();
+        self.recorder.register_counter(&Key::from_parts(name, labels), &METADATA)
+    }
+}
+
+fn security(reporter: Reporter, mutual_tls: bool) -> &'static str {
+    match (reporter, mutual_tls) {
+        (Reporter::Source, _) => "unknown",
+        (Reporter::Destination, true) => "mutual_tls",
+        (Reporter::Destination, false) => "none",
+    }
+}
+
+impl State {
+    fn pairs(&self, source: u32, destination: u32, service: u32) -> Vec<(String, String)> {
+        let party = |number: u32| self.parties.value(number);
+        parties(&party(source), &party(destination), &self.services.value(service))
+    }
+}
+
+fn text(pairs: &[(String, String)]) -> String {
+    let mut out = String::new();
+    for (index, (key, value)) in pairs.iter().enumerate() {
+        let comma = if index == 0 { "" } else { "," };
+        let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+        let _ = write!(out, "{comma}{key}=\"{value}\"");
+    }
+    out
+}
+
+/// Gives equal values one number, up to a bound; beyond it everything is the first value.
+struct Interner<T> {
+    numbers: HashMap<Arc<T>, u32, RandomState>,
+    values: Vec<Arc<T>>,
+}
+
+impl<T> Default for Interner<T> {
+    fn default() -> Interner<T> {
+        Interner { numbers: HashMap::default(), values: Vec::new() }
+    }
+}
+
+impl<T: Eq + Hash> Interner<T> {
+    fn number(&mut self, value: T) -> Numbered<T> {
+        if let Some((known, number)) = self.numbers.get_key_value(&value) {
+            return Numbered { number: *number, value: Arc::clone(known) };
+        }
+        if self.values.len() >= MOST_PARTIES {
+            return self.first();
+        }
+        let number = self.values.len() as u32;
+        let value = Arc::new(value);
+        self.values.push(Arc::clone(&value));
+        self.numbers.insert(Arc::clone(&value), number);
+        Numbered { number, value }
+    }
+
+    fn first(&self) -> Numbered<T> {
+        Numbered { number: 0, value: self.value(0) }
+    }
+
+    fn value(&self, number: u32) -> Arc<T> {
+        Arc::clone(self.values.get(number as usize).unwrap_or(&self.values[0]))
+    }
+}
+
+/// A data thread's way to the metrics: series that were used before are found without a lock.
+#[derive(Debug)]
+pub struct SeriesCache {
+    metrics: Arc<Metrics>,
+    requests: RefCell<HashMap<RequestKey, Rc<Arc<RequestSeries>>, RandomState>>,
+    streams: RefCell<HashMap<StreamKey, Arc<StreamSeries>, RandomState>>,
+}
+
+impl SeriesCache {
+    /// An empty cache.
+    pub fn new(metrics: Arc<Metrics>) -> SeriesCache {
+        SeriesCache { metrics, requests: RefCell::default(), streams: RefCell::default() }
+    }
+
+    /// The metrics behind it.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// Writes into the series of a key.
+    pub fn requests(&self, key: RequestKey, write: impl FnOnce(&RequestSeries)) {
+        let mut cache = self.requests.borrow_mut();
+        if let Some(series) = cache.get(&key) {
+            return write(series);
+        }
+        if cache.len() >= MOST_CACHED {
+            cache.clear();
+        }
+        let series = self.metrics.request_series(key);
+        write(&series);
+        cache.insert(key, Rc::new(series));
+    }
+
+    /// The series of a key.
+    pub fn streams(&self, key: StreamKey) -> Arc<StreamSeries> {
+        let mut cache = self.streams.borrow_mut();
+        if cache.len() >= MOST_CACHED {
+            cache.clear();
+        }
+        Arc::clone(cache.entry(key).or_insert_with(|| self.metrics.stream_series(key)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(source: u32) -> RequestKey {
+        RequestKey {
+            reporter: Reporter::Destination,
+            source,
+            destination: 0,
+            service: 0,
+            code: 200,
+            grpc_status: None,
+            grpc: false,
+            flags: Flags::NONE,
+            mutual_tls: true,
+        }
+    }
+
+    #[test]
+    fn series_have_istio_s_names_and_labels() {
+        let metrics = Arc::new(Metrics::new());
+        let party = Party { workload: "a\"b".into(), ..Party::unknown() };
+        let number = metrics.party(party.clone()).number;
+        assert_eq!(metrics.party(party).number, number);
+        let cache = SeriesCache::new(Arc::clone(&metrics));
+        for _ in 0..2 {
+            cache.requests(key(number), |series| {
+                series.requests.increment(1);
+                series.duration.record(3);
+            });
+        }
+        let out = metrics.render();
+        let line = out.lines().find(|line| line.starts_with("istio_requests_total{")).unwrap();
+        assert!(line.ends_with(" 2"), "{line}");
+        for label in [
+            "reporter=\"destination\"",
+            "source_workload=\"a\\\"b\"",
+            "response_code=\"200\"",
+            "response_flags=\"-\"",
+            "connection_security_policy=\"mutual_tls\"",
+            "source_canonical_revision=\"latest\"",
+            "grpc_response_status=\"\"",
+        ] {
+            assert!(line.contains(label), "{label} in {line}");
+        }
+        assert!(out.contains("istio_request_duration_milliseconds_count{"), "{out}");
+    }
+
+    #[test]
+    fn peers_cannot_grow_the_labels_without_bound() {
+        let metrics = Metrics::new();
+        for index in 0..MOST_PARTIES + 10 {
+            metrics.party(Party { workload: index.to_string().into(), ..Party::unknown() });
+        }
+        let late = metrics.party(Party { workload: "late".into(), ..Party::unknown() });
+        assert_eq!(late.number, 0);
+    }
+}

@@ -1,0 +1,8 @@
+//! What is measured and logged of the traffic: names, labels and formats are Istio's.
+
+pub mod access;
+pub mod flags;
+pub mod histogram;
+pub mod labels;
+pub mod metrics;
+pub mod trace;
