@@ -349,3 +349,71 @@ fn unchanged_destinations_are_shared_between_tables() {
     let second = build(&make(2), Some(&first)).unwrap();
     assert!(std::sync::Arc::ptr_eq(&first.destinations[0], &second.destinations[0]));
 }
+
+mod agreement {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A rule's match: a path prefix, a header value, both or neither (which matches everything).
+    type Wanted = (Option<u8>, Option<u8>);
+
+    fn rule_of(index: usize, wanted: Wanted, weights: &[(bool, u32)]) -> HttpRule {
+        let mut condition = RequestMatch {
+            uri: wanted.0.map(|p| TextMatch::Prefix(format!("/{p}").into())),
+            ..Default::default()
+        };
+        if let Some(user) = wanted.1 {
+            condition
+                .headers
+                .push((HeaderName::from_static("end-user"), TextMatch::Exact(user.to_string().into())));
+        }
+        let matches = if wanted == (None, None) { vec![] } else { vec![condition] };
+        let backends =
+            weights.iter().map(|(v1, weight)| backend(if *v1 { "v1" } else { "v2" }, *weight)).collect();
+        rule(u32::try_from(index).unwrap(), matches, backends)
+    }
+
+    /// The rule that a reader of the list would name.
+    fn first(rules: &[(Wanted, Vec<(bool, u32)>)], path: u8, user: Option<u8>) -> Option<usize> {
+        let holds = |(prefix, header): &Wanted| {
+            prefix.is_none_or(|p| path.to_string().starts_with(&p.to_string()))
+                && header.is_none_or(|h| user == Some(h))
+        };
+        rules.iter().position(|(wanted, _)| holds(wanted))
+    }
+
+    proptest! {
+        /// The proxy's decision is the rule of a linear search, and one of the choices that explain lays open.
+        #[test]
+        fn the_proxy_does_what_explain_foretells(
+            rules in prop::collection::vec(
+                ((prop::option::of(0u8..12), prop::option::of(0u8..3)), prop::collection::vec((any::<bool>(), 1u32..100), 1..4)), 0..6),
+            path in 0u8..15, user in prop::option::of(0u8..4), seed in any::<u64>(),
+        ) {
+            let http = rules.iter().enumerate().map(|(i, (wanted, weights))| rule_of(i, *wanted, weights)).collect();
+            let tables = mesh(vec![routes(http)]);
+            let (mut headers, labels) = (HeaderMap::new(), Labels::default());
+            if let Some(user) = user {
+                headers.insert("end-user", user.to_string().parse().unwrap());
+            }
+            let path_text = format!("/{path}");
+            let request = Request { method: "GET", scheme: "http", authority: "reviews:9080", path: &path_text, query: None, headers: &headers };
+            let caller = Caller { namespace: "default", labels: &labels };
+            let facts = OutboundRequest { request, port: 9080, owner: None, caller: Some(caller) };
+            let plan = outbound(&tables, &facts, &mut Random::seeded(seed), &mut Silent);
+            let told = explain(&tables, &Question { identity: None, caller, request, port: 9080, stream: false });
+
+            let expected = first(&rules, path, user);
+            prop_assert_eq!(plan.as_ref().ok().map(|plan| plan.rule), expected);
+            prop_assert_eq!(told.route.as_ref().map(|route| route.rule), expected);
+            match plan {
+                Ok(plan) => {
+                    let Action::Forward(forward) = &plan.action else { panic!("only routes were declared") };
+                    let cluster = &tables.destinations[forward.destination].cluster;
+                    prop_assert!(told.destinations.iter().any(|found| *found.cluster == **cluster));
+                }
+                Err(refusal) => prop_assert_eq!(told.status, Some(refusal.status())),
+            }
+        }
+    }
+}
