@@ -7,6 +7,7 @@
 #![warn(missing_docs)]
 
 pub mod balancing;
+pub mod compile;
 pub mod decide;
 pub mod matching;
 pub mod policy;
@@ -14,6 +15,7 @@ pub mod resilience;
 pub mod resource;
 pub mod routing;
 pub mod snapshot;
+pub mod state;
 pub mod sync;
 pub mod tables;
 pub mod vocab;

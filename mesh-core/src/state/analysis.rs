@@ -1,0 +1,240 @@
+//! Findings across resources, with Istio's codes where its analyzer finds the same.
+//!
+//! Only resources that are new or changed are looked at, in the light of the state that would result.
+
+use std::sync::Arc;
+
+use super::hosts;
+use super::index::KnownService;
+use super::{Change, MeshState};
+use crate::resource::diagnostic::{Diagnostic, Severity};
+use crate::resource::virtual_service::{HttpAction, RouteDestination, VirtualService};
+use crate::resource::{Resource, Spec};
+use crate::vocab::label::Labels;
+use crate::vocab::name::Text;
+
+impl MeshState {
+    /// What is wrong across resources if these were applied. File and line are left open.
+    pub fn check(&self, upserts: &[Arc<Resource>]) -> Vec<Diagnostic> {
+        let (result, _) = self.apply(Change { upserts: upserts.to_vec(), ..Change::default() });
+        let mut findings = Vec::new();
+        for resource in upserts {
+            let mut check = Check { state: &result, resource, findings: &mut findings };
+            match &resource.spec {
+                Spec::VirtualService(rules) => check.virtual_service(rules),
+                Spec::DestinationRule(rule) => check.known_host(&rule.host),
+                Spec::PeerAuthentication(policy) => check.selector(&policy.selector, false),
+                Spec::AuthorizationPolicy(policy) => check.selector(&policy.selector, true),
+                Spec::Namespace
+                | Spec::ServiceAccount
+                | Spec::Service(_)
+                | Spec::WorkloadEntry(_)
+                | Spec::ServiceEntry(_) => {}
+            }
+        }
+        findings
+    }
+}
+
+struct Check<'a> {
+    state: &'a MeshState,
+    resource: &'a Arc<Resource>,
+    findings: &'a mut Vec<Diagnostic>,
+}
+
+impl Check<'_> {
+    fn find(&mut self, code: &'static str, severity: Severity, field: String, message: String) {
+        self.findings.push(Diagnostic {
+            code,
+            severity,
+            resource: self.resource.meta.key.to_string().into(),
+            file: "".into(),
+            line: 0,
+            column: 0,
+            field,
+            message,
+        });
+    }
+
+    fn namespace(&self) -> &Text {
+        &self.resource.meta.key.namespace
+    }
+
+    fn virtual_service(&mut self, rules: &VirtualService) {
+        for (index, host) in rules.hosts.iter().enumerate() {
+            self.only_one_for_host(index, host);
+        }
+        for (index, route) in rules.http.iter().enumerate() {
+            if let HttpAction::Route { destinations, .. } = &route.action {
+                let ports: Vec<u16> = route.matches.iter().filter_map(|entry| entry.port).collect();
+                self.destinations(rules, &format!("spec.http[{index}]"), destinations, &ports);
+            }
+        }
+        for (index, route) in rules.tcp.iter().enumerate() {
+            let ports: Vec<u16> = route.matches.iter().filter_map(|entry| entry.port).collect();
+            self.destinations(rules, &format!("spec.tcp[{index}]"), &route.destinations, &ports);
+        }
+    }
+
+    fn only_one_for_host(&mut self, index: usize, written: &Text) {
+        let host = hosts::resolve(written, self.namespace());
+        let all = self.state.virtual_services().of(&host);
+        let [winner, ignored @ ..] = all else { return };
+        if ignored.is_empty() {
+            return;
+        }
+        let names: Vec<String> = all.iter().map(|resource| resource.meta.key.to_string()).collect();
+        let message = format!(
+            "host {written} is claimed by {}; only the oldest counts, which is {}",
+            names.join(" and "),
+            winner.meta.key
+        );
+        self.find("IST0109", Severity::Warning, format!("spec.hosts[{index}]"), message);
+    }
+
+    fn destinations(
+        &mut self,
+        rules: &VirtualService,
+        rule: &str,
+        destinations: &[RouteDestination],
+        matched_ports: &[u16],
+    ) {
+        for (index, destination) in destinations.iter().enumerate() {
+            let field = format!("{rule}.route[{index}].destination");
+            let host = hosts::resolve(&destination.host, self.namespace());
+            let Some(service) = self.state.service(&host).cloned() else {
+                let message = format!(
+                    "no service has the host {:?}{}",
+                    &*destination.host,
+                    did_you_mean(self.nearest_host(&destination.host))
+                );
+                self.find("IST0101", Severity::Error, format!("{field}.host"), message);
+                continue;
+            };
+            self.port(rules, &field, destination, &service, matched_ports);
+            if let Some(subset) = &destination.subset {
+                self.subset(&field, subset, &service);
+            }
+        }
+    }
+
+    fn port(
+        &mut self,
+        rules: &VirtualService,
+        field: &str,
+        destination: &RouteDestination,
+        service: &KnownService,
+        matched: &[u16],
+    ) {
+        let numbers: Vec<String> = service.ports.iter().map(|port| port.number.to_string()).collect();
+        match destination.port {
+            Some(port) if service.port(port).is_none() => {
+                let message = format!("{} has no port {port}, only {}", service.host, numbers.join(", "));
+                self.find("IST0101", Severity::Error, format!("{field}.port.number"), message);
+            }
+            None if service.ports.len() > 1 => {
+                let addressed = self.addressed_ports(rules, matched);
+                let Some(missing) = addressed.into_iter().find(|port| service.port(*port).is_none()) else {
+                    return;
+                };
+                let message = format!(
+                    "{} has the ports {} but not {missing}, the port addressed; say which one is meant",
+                    service.host,
+                    numbers.join(", ")
+                );
+                self.find("IST0112", Severity::Warning, format!("{field}.port"), message);
+            }
+            Some(_) | None => {}
+        }
+    }
+
+    /// The ports that clients of a VirtualService's hosts may address.
+    fn addressed_ports(&self, rules: &VirtualService, matched: &[u16]) -> Vec<u16> {
+        if !matched.is_empty() {
+            return matched.to_vec();
+        }
+        let hosts = rules.hosts.iter().map(|host| hosts::resolve(host, self.namespace()));
+        let services = hosts.flat_map(|pattern| {
+            self.state.services().filter(move |service| hosts::covers(&pattern, &service.host))
+        });
+        services.flat_map(|service| service.ports.iter().map(|port| port.number)).collect()
+    }
+
+    fn subset(&mut self, field: &str, subset: &Text, service: &KnownService) {
+        let rules = self.state.destination_rules().flat_map(|(_, table)| table.most_specific(&service.host));
+        let names: Vec<Text> = rules
+            .filter_map(|resource| match &resource.spec {
+                Spec::DestinationRule(rule) => Some(rule.subsets.iter().map(|subset| subset.name.clone())),
+                _ => None,
+            })
+            .flatten()
+            .collect();
+        if names.contains(subset) {
+            return;
+        }
+        let message = format!(
+            "no DestinationRule defines the subset {:?} of {}{}",
+            &**subset,
+            service.host,
+            did_you_mean(nearest(subset, names.iter().map(|name| (name.clone(), name.clone()))))
+        );
+        self.find("IST0101", Severity::Error, format!("{field}.subset"), message);
+    }
+
+    fn known_host(&mut self, written: &Text) {
+        let host = hosts::resolve(written, self.namespace());
+        let known = self.state.services().any(|service| hosts::covers(&host, &service.host));
+        if known {
+            return;
+        }
+        let message =
+            format!("no service has the host {:?}{}", &**written, did_you_mean(self.nearest_host(written)));
+        self.find("IST0174", Severity::Warning, "spec.host".to_owned(), message);
+    }
+
+    /// `mesh_wide`: whether a selector in the root namespace reaches into others.
+    fn selector(&mut self, selector: &Option<Labels>, mesh_wide: bool) {
+        let Some(selector) = selector.as_ref().filter(|selector| !selector.is_empty()) else { return };
+        let namespace = self.namespace().clone();
+        let everywhere = mesh_wide && namespace == self.state.settings.root_namespace;
+        let selected = self.state.workloads().any(|workload| {
+            (everywhere || workload.key.namespace == namespace) && selector.selects(&workload.entry.labels)
+        });
+        if selected {
+            return;
+        }
+        let pairs: Vec<String> = selector.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let place = if everywhere { "the mesh".to_owned() } else { format!("namespace {namespace}") };
+        let message = format!("no workload of {place} has the labels {}", pairs.join(", "));
+        self.find("IST0127", Severity::Warning, "spec.selector".to_owned(), message);
+    }
+
+    /// How the service was probably meant to be written: a bare name for a bare name, else a full host.
+    fn nearest_host(&self, written: &Text) -> Option<Text> {
+        let namespace = self.namespace();
+        let candidates = self.state.services().flat_map(|service| {
+            let host = service.host.clone();
+            let mut names = vec![(host.clone(), host.clone())];
+            if let Some(name) = service.short_name() {
+                let long = Text::from(format!("{name}.{}", service.namespace));
+                let bare = if service.namespace == *namespace { name.clone() } else { host.clone() };
+                names.extend([(long, host), (name.clone(), bare)]);
+            }
+            names
+        });
+        nearest(written, candidates)
+    }
+}
+
+/// What to suggest for the candidate that is written most like `wanted`, if any is much like it.
+fn nearest(wanted: &str, candidates: impl Iterator<Item = (Text, Text)>) -> Option<Text> {
+    let limit = (wanted.len() / 3).max(1);
+    let near = candidates
+        .map(|(name, suggestion)| (strsim::damerau_levenshtein(wanted, &name), suggestion))
+        .filter(|(distance, _)| *distance <= limit);
+    near.min().map(|(_, suggestion)| suggestion)
+}
+
+fn did_you_mean(name: Option<Text>) -> String {
+    name.map_or_else(String::new, |name| format!("; did you mean {:?}?", &*name))
+}

@@ -1,0 +1,517 @@
+//! A change applied: the new state, and what the compile step must redo.
+//!
+//! Each stage works from what the stages before it changed: resources and registrations, then known services and
+//! workloads, then what depends on them. A stage may name too much, never too little: the compile step keeps a
+//! section whose content comes out the same.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::hosts::{self, HostTable};
+use super::index::{self, KnownService, KnownWorkload};
+use super::{MeshState, Registration};
+use crate::resource::virtual_service::{HttpAction, RouteDestination, VirtualService};
+use crate::resource::{Resource, Spec};
+use crate::vocab::label::Labels;
+use crate::vocab::name::{Text, WorkloadKey};
+use crate::vocab::origin::{Kind, ResourceKey};
+
+/// What is to change, all at once.
+#[derive(Debug, Clone, Default)]
+pub struct Change {
+    /// Resources of the operator that are new or changed. One that is also removed stays.
+    pub upserts: Vec<Arc<Resource>>,
+    /// Resources of the operator that are gone.
+    pub removals: Vec<ResourceKey>,
+    /// Nodes that joined, changed or left, by name. The last one of a name counts.
+    pub registrations: Vec<(Text, Option<Registration>)>,
+    /// Offsets assigned to hosts.
+    pub offsets: Vec<(Text, u32)>,
+    /// The roots of trust, if they change.
+    pub roots: Option<Vec<Vec<u8>>>,
+}
+
+/// What must be compiled again.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Touched {
+    /// The trust bundle.
+    pub trust: bool,
+    /// Hosts with all their sections.
+    pub hosts: BTreeSet<Text>,
+    /// Hosts of which only the endpoints may differ.
+    pub endpoints: BTreeSet<Text>,
+    /// Workloads.
+    pub workloads: BTreeSet<WorkloadKey>,
+    /// Authorization policies.
+    pub policies: BTreeSet<ResourceKey>,
+}
+
+impl Touched {
+    /// Whether every section stays as it is.
+    pub fn is_empty(&self) -> bool {
+        *self == Touched::default()
+    }
+
+    /// What two changes, one after the other, touch.
+    pub fn merge(&mut self, later: Touched) {
+        self.trust |= later.trust;
+        self.hosts.extend(later.hosts);
+        self.endpoints.extend(later.endpoints);
+        self.workloads.extend(later.workloads);
+        self.policies.extend(later.policies);
+    }
+}
+
+impl MeshState {
+    /// The state after a change, and what it touches. `self` stays as it is.
+    pub fn apply(&self, change: Change) -> (MeshState, Touched) {
+        let mut step = Step {
+            next: self.clone(),
+            touched: Touched::default(),
+            hosts: BTreeSet::new(),
+            workloads: BTreeSet::new(),
+        };
+        let edits = step.store_resources(change.upserts, change.removals);
+        let joined = step.store_registrations(change.registrations);
+        step.store_rest(change.offsets, change.roots);
+        step.note_edits(&edits);
+        step.note_registrations(&joined);
+        let workloads = step.refresh_workloads();
+        let services = step.refresh_services();
+        step.refresh_rules(&edits);
+        step.touch_services(&services);
+        step.touch_workloads(&workloads);
+        step.touch_policies(&edits);
+        (step.next, step.touched)
+    }
+}
+
+/// A resource before and after; never both absent, never equal.
+struct Edit {
+    key: ResourceKey,
+    before: Option<Arc<Resource>>,
+    after: Option<Arc<Resource>>,
+}
+
+impl Edit {
+    fn sides(&self) -> impl Iterator<Item = &Arc<Resource>> {
+        self.before.iter().chain(&self.after)
+    }
+}
+
+/// Something known before and after.
+type Turn<T> = (Option<Arc<T>>, Option<Arc<T>>);
+
+struct Step {
+    next: MeshState,
+    touched: Touched,
+    /// Hosts whose service must be worked out again.
+    hosts: BTreeSet<Text>,
+    /// Workloads that must be worked out again.
+    workloads: BTreeSet<WorkloadKey>,
+}
+
+impl Step {
+    fn store_resources(&mut self, upserts: Vec<Arc<Resource>>, removals: Vec<ResourceKey>) -> Vec<Edit> {
+        let mut wanted: BTreeMap<ResourceKey, Option<Arc<Resource>>> =
+            removals.into_iter().map(|key| (key, None)).collect();
+        wanted.extend(upserts.into_iter().map(|resource| (resource.meta.key.clone(), Some(resource))));
+        let mut edits = Vec::new();
+        for (key, after) in wanted {
+            let before = self.next.resources.get(&key).cloned();
+            if before == after {
+                continue;
+            }
+            let resources = Arc::make_mut(&mut self.next.resources);
+            match &after {
+                Some(resource) => resources.insert(key.clone(), resource.clone()),
+                None => resources.remove(&key),
+            };
+            edits.push(Edit { key, before, after });
+        }
+        edits
+    }
+
+    fn store_registrations(
+        &mut self,
+        registrations: Vec<(Text, Option<Registration>)>,
+    ) -> Vec<(Text, Turn<Registration>)> {
+        let wanted: BTreeMap<Text, Option<Registration>> = registrations.into_iter().collect();
+        let mut turns = Vec::new();
+        for (node, after) in wanted {
+            let before = self.next.registrations.get(&node).cloned();
+            if before.as_deref() == after.as_ref() {
+                continue;
+            }
+            let after = after.map(Arc::new);
+            let stored = Arc::make_mut(&mut self.next.registrations);
+            match &after {
+                Some(registration) => stored.insert(node.clone(), registration.clone()),
+                None => stored.remove(&node),
+            };
+            turns.push((node, (before, after)));
+        }
+        turns
+    }
+
+    fn store_rest(&mut self, offsets: Vec<(Text, u32)>, roots: Option<Vec<Vec<u8>>>) {
+        for (host, offset) in offsets {
+            if self.next.offsets.get(&host) != Some(&offset) {
+                Arc::make_mut(&mut self.next.offsets).insert(host.clone(), offset);
+                self.touched.hosts.insert(host);
+            }
+        }
+        if let Some(roots) = roots.filter(|roots| *roots != *self.next.roots) {
+            self.next.roots = Arc::new(roots);
+            self.touched.trust = true;
+        }
+    }
+
+    /// Which hosts and workloads edited resources stand for.
+    fn note_edits(&mut self, edits: &[Edit]) {
+        for edit in edits {
+            match edit.key.kind {
+                Kind::Service => self.claim(&edit.key),
+                Kind::WorkloadEntry => {
+                    self.workloads.insert(WorkloadKey {
+                        namespace: edit.key.namespace.clone(),
+                        name: edit.key.name.clone(),
+                    });
+                }
+                Kind::ServiceEntry => self.note_service_entry(edit),
+                Kind::Namespace
+                | Kind::ServiceAccount
+                | Kind::VirtualService
+                | Kind::DestinationRule
+                | Kind::PeerAuthentication
+                | Kind::AuthorizationPolicy => {}
+            }
+        }
+    }
+
+    fn note_service_entry(&mut self, edit: &Edit) {
+        let claims = Arc::make_mut(&mut self.next.index.claims);
+        for (side, stays) in [(&edit.before, false), (&edit.after, true)] {
+            let Some(resource) = side else { continue };
+            let Some(entry) = index::service_entry(resource) else { continue };
+            for host in &entry.hosts {
+                let claimants = claims.entry(host.clone()).or_default();
+                if stays {
+                    claimants.insert(edit.key.clone());
+                } else {
+                    claimants.remove(&edit.key);
+                }
+                self.hosts.insert(host.clone());
+            }
+            let keys = (0..entry.endpoints.len()).map(|index| index::inline_key(resource, index));
+            self.workloads.extend(keys);
+        }
+    }
+
+    /// Records whether a Service of that key is declared at all.
+    fn claim(&mut self, key: &ResourceKey) {
+        let host = hosts::service_host(&key.name, &key.namespace);
+        let exists = self.next.declared(key).is_some();
+        let claimants = Arc::make_mut(&mut self.next.index.claims).entry(host.clone()).or_default();
+        if exists {
+            claimants.insert(key.clone());
+        } else {
+            claimants.remove(key);
+        }
+        self.hosts.insert(host);
+    }
+
+    /// Which workloads and announced services a changed registration stands for.
+    fn note_registrations(&mut self, turns: &[(Text, Turn<Registration>)]) {
+        for (node, (before, after)) in turns {
+            let (before, after) = (before.as_deref(), after.as_deref());
+            self.note_host(node, before, after);
+            let announced = Arc::make_mut(&mut self.next.index.announced);
+            for key in announce(announced, node, before.map(|r| &r.workloads), after.map(|r| &r.workloads)) {
+                self.workloads.insert(WorkloadKey { namespace: key.namespace, name: key.name });
+            }
+            let services = Arc::make_mut(&mut self.next.announced_services);
+            for key in announce(services, node, before.map(|r| &r.services), after.map(|r| &r.services)) {
+                self.claim(&key);
+            }
+            let health = |side: Option<&Registration>, key: &WorkloadKey| {
+                side.and_then(|r| r.health.get(key).cloned())
+            };
+            let reported = [before, after].into_iter().flatten().flat_map(|side| side.health.keys());
+            let changed = reported.filter(|key| health(before, key) != health(after, key)).cloned();
+            self.workloads.extend(changed);
+        }
+    }
+
+    /// A node that comes, goes, moves or is drained may change every workload it owns, or would own.
+    fn note_host(&mut self, node: &Text, before: Option<&Registration>, after: Option<&Registration>) {
+        let facts = |side: Option<&Registration>| side.map(|r| (r.address, r.inbound, r.drained));
+        if facts(before) == facts(after) {
+            return;
+        }
+        let addresses: Vec<IpAddr> = [before, after].into_iter().flatten().map(|r| r.address).collect();
+        let table = Arc::make_mut(&mut self.next.index.addresses);
+        if let Some(gone) = before {
+            if let Some(nodes) = table.get_mut(&gone.address) {
+                nodes.remove(node);
+                if nodes.is_empty() {
+                    table.remove(&gone.address);
+                }
+            }
+        }
+        if let Some(here) = after {
+            table.entry(here.address).or_default().insert(node.clone());
+        }
+        let concerned = self.next.index.workloads.values().filter(|workload| {
+            workload.node.as_ref() == Some(node) || addresses.contains(&workload.entry.address)
+        });
+        self.workloads.extend(concerned.map(|workload| workload.key.clone()));
+    }
+
+    fn refresh_workloads(&mut self) -> Vec<Turn<KnownWorkload>> {
+        let mut turns = Vec::new();
+        for key in std::mem::take(&mut self.workloads) {
+            let after = KnownWorkload::of(&self.next, &key).map(Arc::new);
+            let before = self.next.index.workloads.get(&key).cloned();
+            if before == after {
+                continue;
+            }
+            let workloads = Arc::make_mut(&mut self.next.index.workloads);
+            match &after {
+                Some(workload) => workloads.insert(key, workload.clone()),
+                None => workloads.remove(&key),
+            };
+            turns.push((before, after));
+        }
+        turns
+    }
+
+    fn refresh_services(&mut self) -> Vec<Turn<KnownService>> {
+        let mut turns = Vec::new();
+        for host in std::mem::take(&mut self.hosts) {
+            let after = KnownService::of(&self.next, &host).map(Arc::new);
+            let before = self.next.index.services.get(&host).cloned();
+            if before == after {
+                continue;
+            }
+            let namespaces = Arc::make_mut(&mut self.next.index.namespaces);
+            let services = Arc::make_mut(&mut self.next.index.services);
+            if let Some(service) = &before {
+                if let Some(hosts) = namespaces.get_mut(&service.namespace) {
+                    hosts.remove(&host);
+                }
+                services.remove(&host);
+            }
+            if let Some(service) = &after {
+                namespaces.entry(service.namespace.clone()).or_default().insert(host.clone());
+                services.insert(host, service.clone());
+            }
+            turns.push((before, after));
+        }
+        turns
+    }
+
+    /// Rebuilds the look-up of VirtualServices and DestinationRules if one of them changed.
+    fn refresh_rules(&mut self, edits: &[Edit]) {
+        let edited = |kind: Kind| edits.iter().any(|edit| edit.key.kind == kind);
+        if edited(Kind::VirtualService) {
+            let mut table = HostTable::default();
+            for resource in self.next.resources(Kind::VirtualService) {
+                for host in rule_hosts(resource) {
+                    table.add(host, resource);
+                }
+            }
+            self.next.index.virtual_services = Arc::new(table);
+        }
+        if edited(Kind::DestinationRule) {
+            let mut tables: BTreeMap<Text, HostTable> = BTreeMap::new();
+            for resource in self.next.resources(Kind::DestinationRule) {
+                for host in rule_hosts(resource) {
+                    tables.entry(resource.meta.key.namespace.clone()).or_default().add(host, resource);
+                }
+            }
+            self.next.index.destination_rules = Arc::new(tables);
+        }
+        for resource in edits.iter().flat_map(Edit::sides) {
+            for host in rule_hosts(resource) {
+                self.touch_pattern(&host);
+            }
+        }
+    }
+
+    /// Touches a host, or a wildcard and each service that it holds.
+    fn touch_pattern(&mut self, pattern: &Text) {
+        if hosts::is_wildcard(pattern) {
+            let held = self.next.index.services.keys().filter(|host| hosts::covers(pattern, host));
+            self.touched.hosts.extend(held.cloned());
+        }
+        self.touched.hosts.insert(pattern.clone());
+    }
+
+    fn touch_services(&mut self, turns: &[Turn<KnownService>]) {
+        let mut changed = BTreeSet::new();
+        for (before, after) in turns {
+            for service in before.iter().chain(after) {
+                changed.insert(service.host.clone());
+                let reached = self.next.workloads_in(&service.namespace);
+                let reached = reached.filter(|workload| service.reaches(workload).is_some());
+                self.touched.workloads.extend(reached.map(|workload| workload.key.clone()));
+            }
+        }
+        if changed.is_empty() {
+            return;
+        }
+        // A wildcard has rules of its own only while it holds no service.
+        let wildcards = self.next.index.virtual_services.wildcards();
+        let holding = wildcards.filter(|pattern| changed.iter().any(|host| hosts::covers(pattern, host)));
+        self.touched.hosts.extend(holding.cloned());
+        // A destination without a port takes the service's only one.
+        let mut dependent = BTreeSet::new();
+        for resource in self.next.resources(Kind::VirtualService) {
+            let Spec::VirtualService(rules) = &resource.spec else { continue };
+            let namespace = &resource.meta.key.namespace;
+            let depends = destinations(rules).any(|destination| {
+                destination.port.is_none() && changed.contains(&hosts::resolve(&destination.host, namespace))
+            });
+            if depends {
+                dependent.extend(rule_hosts(resource));
+            }
+        }
+        dependent.iter().for_each(|host| self.touch_pattern(host));
+        self.touched.hosts.extend(changed);
+    }
+
+    fn touch_workloads(&mut self, turns: &[Turn<KnownWorkload>]) {
+        for workload in turns.iter().flat_map(|(before, after)| before.iter().chain(after)) {
+            let services = self.next.services_of(workload);
+            self.touched.endpoints.extend(services.iter().map(|service| service.host.clone()));
+            self.touched.workloads.insert(workload.key.clone());
+            // The endpoint of a ServiceEntry changes when another workload takes its key.
+            if let Some(resource) = self.next.resources.get(&workload.source).filter(|_| workload.is_inline())
+            {
+                let hosts = index::service_entry(resource).map(|entry| entry.hosts.clone());
+                self.touched.endpoints.extend(hosts.into_iter().flatten());
+            }
+        }
+    }
+
+    fn touch_policies(&mut self, edits: &[Edit]) {
+        for edit in edits {
+            for resource in edit.sides() {
+                match &resource.spec {
+                    Spec::PeerAuthentication(policy) => {
+                        let keys = self.governed(&edit.key.namespace, &policy.selector);
+                        for key in &keys {
+                            let services =
+                                self.next.workload(key).map(|workload| self.next.services_of(workload));
+                            let hosts = services.into_iter().flatten().map(|service| service.host.clone());
+                            self.touched.endpoints.extend(hosts);
+                        }
+                        self.touched.workloads.extend(keys);
+                    }
+                    Spec::AuthorizationPolicy(policy) => {
+                        self.touched.policies.insert(edit.key.clone());
+                        let keys = self.governed(&edit.key.namespace, &policy.selector);
+                        self.touched.workloads.extend(keys);
+                    }
+                    Spec::Namespace
+                    | Spec::ServiceAccount
+                    | Spec::Service(_)
+                    | Spec::WorkloadEntry(_)
+                    | Spec::ServiceEntry(_)
+                    | Spec::VirtualService(_)
+                    | Spec::DestinationRule(_) => {}
+                }
+            }
+        }
+    }
+
+    /// The workloads that a policy of a namespace may concern; those of all namespaces for the root namespace.
+    fn governed(&self, namespace: &Text, selector: &Option<Labels>) -> Vec<WorkloadKey> {
+        let everywhere = *namespace == self.next.settings.root_namespace;
+        self.next
+            .workloads()
+            .filter(|workload| everywhere || workload.key.namespace == *namespace)
+            .filter(|workload| selector.as_ref().is_none_or(|s| s.selects(&workload.entry.labels)))
+            .map(|workload| workload.key.clone())
+            .collect()
+    }
+}
+
+/// Takes a node's announcements in, and names the keys for which they differ.
+fn announce(
+    table: &mut BTreeMap<ResourceKey, BTreeMap<Text, Arc<Resource>>>,
+    node: &Text,
+    before: Option<&Vec<Arc<Resource>>>,
+    after: Option<&Vec<Arc<Resource>>>,
+) -> BTreeSet<ResourceKey> {
+    let by_key = |list: Option<&Vec<Arc<Resource>>>| -> BTreeMap<ResourceKey, Arc<Resource>> {
+        let resources = list.into_iter().flatten();
+        resources.map(|resource| (resource.meta.key.clone(), resource.clone())).collect()
+    };
+    let (before, after) = (by_key(before), by_key(after));
+    let keys: BTreeSet<_> = before.keys().chain(after.keys()).cloned().collect();
+    let mut changed = BTreeSet::new();
+    for key in keys {
+        if before.get(&key) == after.get(&key) {
+            continue;
+        }
+        match after.get(&key) {
+            Some(resource) => {
+                table.entry(key.clone()).or_default().insert(node.clone(), resource.clone());
+            }
+            None => {
+                if let Some(nodes) = table.get_mut(&key) {
+                    nodes.remove(node);
+                    if nodes.is_empty() {
+                        table.remove(&key);
+                    }
+                }
+            }
+        }
+        changed.insert(key);
+    }
+    changed
+}
+
+/// The one Service that announcements of several nodes amount to: the first node's, with the ports of all.
+pub(super) fn merged_announcements(nodes: &BTreeMap<Text, Arc<Resource>>) -> Option<Arc<Resource>> {
+    let first = nodes.values().next()?;
+    let alike =
+        nodes.values().all(|other| other.spec == first.spec && other.meta.created == first.meta.created);
+    if alike {
+        return Some(first.clone());
+    }
+    let mut merged = Resource::clone(first);
+    merged.meta.created = nodes.values().map(|resource| resource.meta.created).min()?;
+    if let Spec::Service(service) = &mut merged.spec {
+        let lists = nodes.values().filter_map(|resource| match &resource.spec {
+            Spec::Service(service) => Some(service.ports.as_slice()),
+            _ => None,
+        });
+        service.ports = index::merged_ports(lists);
+    }
+    Some(Arc::new(merged))
+}
+
+/// The resolved hosts that a VirtualService or DestinationRule is for.
+fn rule_hosts(resource: &Resource) -> Vec<Text> {
+    let namespace = &resource.meta.key.namespace;
+    match &resource.spec {
+        Spec::VirtualService(rules) => {
+            rules.hosts.iter().map(|host| hosts::resolve(host, namespace)).collect()
+        }
+        Spec::DestinationRule(rule) => vec![hosts::resolve(&rule.host, namespace)],
+        _ => Vec::new(),
+    }
+}
+
+/// Every destination that a VirtualService names.
+pub(super) fn destinations(rules: &VirtualService) -> impl Iterator<Item = &RouteDestination> {
+    let http = rules.http.iter().flat_map(|route| match &route.action {
+        HttpAction::Route { destinations, .. } => destinations.as_slice(),
+        HttpAction::Redirect(_) | HttpAction::DirectResponse(_) => &[],
+    });
+    http.chain(rules.tcp.iter().flat_map(|route| &route.destinations))
+}
