@@ -39,6 +39,21 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Measure: pair (CPU a request beside HAProxy and nginx), apply (latency of a change), idle (memory).
+    Bench {
+        /// Which; all without a name.
+        #[arg(default_value = "")]
+        name: String,
+        /// How often each pair is measured.
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+        /// How long each run is.
+        #[arg(long, default_value_t = 4)]
+        secs: u64,
+        /// Print the results as JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Enter a host of the lab and become a program (used by the lab itself).
     #[command(hide = true)]
     Enter {
@@ -48,6 +63,8 @@ enum Verb {
         mount: String,
         #[arg(long)]
         user: Option<u32>,
+        #[arg(long)]
+        cpu: Option<usize>,
         #[arg(last = true, required = true)]
         command: Vec<String>,
     },
@@ -64,8 +81,8 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    if let Verb::Enter { net, mount, user, command } = &args.verb {
-        netns::enter_and_exec(net, mount, *user, command)?;
+    if let Verb::Enter { net, mount, user, cpu, command } = &args.verb {
+        netns::enter_and_exec(net, mount, *user, *cpu, command)?;
     }
     let inside = match isolate::enter()? {
         Stage::Inside(inside) => inside,
@@ -83,6 +100,9 @@ fn play(inside: &Inside, verb: &Verb) -> anyhow::Result<bool> {
     match verb {
         Verb::Demo { hold, json } => mesh_tests::demo::play(inside, *hold, *json),
         Verb::E2e { filter, json } => mesh_tests::claims::prove(inside, filter, *json),
+        Verb::Bench { name, rounds, secs, json } => {
+            mesh_tests::bench::run(inside, name, *rounds, *secs, *json)
+        }
         Verb::Enter { .. } => Ok(false),
     }
 }

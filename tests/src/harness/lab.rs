@@ -97,18 +97,33 @@ pub fn yaml(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("apps/bookshop/yaml").join(name)
 }
 
+/// The folder of this program.
+fn beside() -> anyhow::Result<PathBuf> {
+    let here = std::env::current_exe()?;
+    Ok(here.parent().context("the lab's program has no directory")?.to_owned())
+}
+
+/// The folder of meshd and meshproxy: `$LAB_PROGRAMS`, or beside this program.
+pub fn programs() -> anyhow::Result<PathBuf> {
+    let folder = match std::env::var_os("LAB_PROGRAMS") {
+        Some(folder) => PathBuf::from(folder),
+        None => beside()?,
+    };
+    for program in ["meshd", "meshproxy"] {
+        require(&folder.join(program))?;
+    }
+    Ok(folder)
+}
+
 impl Lab {
     /// Lays out the network; nothing runs on it yet. `scratch` is a directory of this lab's own.
     pub fn lay_out(inside: &Inside, scratch: &Path) -> anyhow::Result<Self> {
-        let here = std::env::current_exe()?;
-        let programs = here.parent().context("the lab's program has no directory")?.to_owned();
-        for program in ["meshd", "meshproxy", "bookshop"] {
-            require(&programs.join(program))?;
-        }
+        let (beside, programs) = (beside()?, programs()?);
+        require(&beside.join("bookshop"))?;
         std::fs::create_dir_all(scratch.join("logs"))?;
         open_to_all(scratch)?;
         // The users that the applications run as may not be allowed into the build directory.
-        std::fs::copy(programs.join("bookshop"), scratch.join("bookshop"))?;
+        std::fs::copy(beside.join("bookshop"), scratch.join("bookshop"))?;
         let resolver = (scratch.join("resolv.conf"), scratch.join("nsswitch.conf"));
         std::fs::write(&resolver.0, "nameserver 127.0.0.1\noptions timeout:2 attempts:2\n")?;
         std::fs::write(&resolver.1, "passwd: files\ngroup: files\nhosts: files dns\n")?;

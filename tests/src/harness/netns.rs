@@ -35,6 +35,35 @@ impl Namespace {
         address: Ipv4Addr,
         resolver: Option<(&Path, &Path)>,
     ) -> anyhow::Result<Self> {
+        let (net, mount) = Self::apart(resolver)?;
+        Links::open()?.add_pair(&format!("to-{name}"), bridge, "eth0", net.as_fd())?;
+        let host = Self { inner: Arc::new(Held { name: name.to_owned(), net, mount, address }) };
+        host.run(None, move || -> anyhow::Result<()> {
+            let links = Links::open()?;
+            links.set_up("lo")?;
+            links.add_address("eth0", address, 24)?;
+            links.set_up("eth0")
+        })??;
+        Ok(host)
+    }
+
+    /// Makes a namespace without a cable; its loopback interface has these addresses too.
+    pub(crate) fn lonely(name: &str, addresses: &[Ipv4Addr]) -> anyhow::Result<Self> {
+        let (net, mount) = Self::apart(None)?;
+        let host = Self {
+            inner: Arc::new(Held { name: name.to_owned(), net, mount, address: Ipv4Addr::LOCALHOST }),
+        };
+        let addresses = addresses.to_vec();
+        host.run(None, move || -> anyhow::Result<()> {
+            let links = Links::open()?;
+            links.set_up("lo")?;
+            addresses.into_iter().try_for_each(|address| links.add_address("lo", address, 32))
+        })??;
+        Ok(host)
+    }
+
+    /// Fresh namespaces for network and mounts.
+    fn apart(resolver: Option<(&Path, &Path)>) -> anyhow::Result<(File, File)> {
         let resolver = resolver.map(|(r, s)| (r.to_owned(), s.to_owned()));
         let made = std::thread::spawn(move || -> anyhow::Result<(File, File)> {
             unshare(UnshareFlags::NEWNET | UnshareFlags::NEWNS | UnshareFlags::FS)?;
@@ -46,16 +75,7 @@ impl Namespace {
             }
             Ok((File::open("/proc/thread-self/ns/net")?, File::open("/proc/thread-self/ns/mnt")?))
         });
-        let (net, mount) = made.join().map_err(|_| anyhow::anyhow!("laying out {name} panicked"))??;
-        Links::open()?.add_pair(&format!("to-{name}"), bridge, "eth0", net.as_fd())?;
-        let host = Self { inner: Arc::new(Held { name: name.to_owned(), net, mount, address }) };
-        host.run(None, move || -> anyhow::Result<()> {
-            let links = Links::open()?;
-            links.set_up("lo")?;
-            links.add_address("eth0", address, 24)?;
-            links.set_up("eth0")
-        })??;
-        Ok(host)
+        made.join().map_err(|_| anyhow::anyhow!("making namespaces panicked"))?
     }
 
     /// The host's name.
@@ -141,12 +161,24 @@ fn become_user(user: u32) -> anyhow::Result<()> {
 }
 
 /// The other half of [`Namespace::entry`]: moves this process into a host, becomes the user, and turns into `command`.
-pub fn enter_and_exec(net: &str, mount: &str, user: Option<u32>, command: &[String]) -> anyhow::Result<()> {
+pub fn enter_and_exec(
+    net: &str,
+    mount: &str,
+    user: Option<u32>,
+    cpu: Option<usize>,
+    command: &[String],
+) -> anyhow::Result<()> {
     use std::os::unix::process::CommandExt;
     let (net, mount) = (File::open(net)?, File::open(mount)?);
     let directory = std::env::current_dir()?;
     enter_net(&net)?;
     rustix::thread::move_into_link_name_space(mount.as_fd(), Some(LinkNameSpaceType::Mount))?;
+    if let Some(cpu) = cpu {
+        let mut set = rustix::thread::CpuSet::new();
+        set.set(cpu);
+        // Where there is no such CPU the program runs on what there is.
+        let _ = rustix::thread::sched_setaffinity(None, &set);
+    }
     if let Some(user) = user {
         become_user(user)?;
     }

@@ -32,6 +32,8 @@ pub struct Spec {
     env: Vec<(String, String)>,
     user: Option<u32>,
     prefix: Vec<String>,
+    cpu: Option<usize>,
+    quiet: bool,
 }
 
 impl Spec {
@@ -43,6 +45,8 @@ impl Spec {
             env: Vec::new(),
             user: None,
             prefix: Vec::new(),
+            cpu: None,
+            quiet: false,
         }
     }
 
@@ -74,6 +78,20 @@ impl Spec {
         self
     }
 
+    /// Runs it on this CPU only.
+    #[must_use]
+    pub fn cpu(mut self, cpu: Option<usize>) -> Self {
+        self.cpu = cpu;
+        self
+    }
+
+    /// Throws away what it prints to standard output.
+    #[must_use]
+    pub fn quiet(mut self) -> Self {
+        self.quiet = true;
+        self
+    }
+
     /// Starts it on a host; what it prints goes to files in `logs`.
     pub fn start(&self, host: &Namespace, logs: &Path) -> anyhow::Result<Process> {
         let (out, err) = (logs.join(format!("{}.out", self.label)), logs.join(format!("{}.err", self.label)));
@@ -86,6 +104,9 @@ impl Spec {
         if let Some(user) = self.user {
             command.arg("--user").arg(user.to_string());
         }
+        if let Some(cpu) = self.cpu {
+            command.arg("--cpu").arg(cpu.to_string());
+        }
         command.arg("--").args(&self.prefix).args(&self.command);
         for name in ["http_proxy", "HTTP_PROXY", "RUST_LOG"] {
             command.env_remove(name);
@@ -93,7 +114,7 @@ impl Spec {
         let child = command
             .envs(self.env.iter().map(|(n, v)| (n, v)))
             .stdin(Stdio::null())
-            .stdout(append(&out)?)
+            .stdout(if self.quiet { Stdio::null() } else { append(&out)?.into() })
             .stderr(append(&err)?)
             .spawn()
             .with_context(|| format!("starting {}", self.label))?;

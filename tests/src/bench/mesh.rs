@@ -1,0 +1,120 @@
+//! Our own pair: two proxies that have joined a meshd, all on the loopback interface.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context;
+use serde_json::Value;
+
+use super::setup::Setup;
+use crate::harness::control::READY;
+use crate::harness::process::Spec;
+
+/// The address of the caller's host and of the server's.
+pub(super) const HOSTS: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 78, 0, 1), Ipv4Addr::new(10, 78, 0, 2)];
+
+/// What is declared: a strict mesh, a route, and a policy that lets the caller in.
+const DECLARED: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: app, namespace: default}
+spec: {selector: {app: app}, ports: [{name: http, port: 8080}]}
+---
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: default, namespace: istio-system}
+spec: {mtls: {mode: STRICT}}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: app, namespace: default}
+spec:
+  host: app
+  trafficPolicy: {loadBalancer: {simple: LEAST_REQUEST}}
+  subsets: [{name: v1, labels: {version: v1}}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: app, namespace: default}
+spec:
+  hosts: [app]
+  http:
+    - match: [{headers: {end-user: {exact: jason}}}]
+      directResponse: {status: 418}
+    - route: [{destination: {host: app, subset: v1}}]
+      timeout: 15s
+      retries: {attempts: 2, retryOn: 'connect-failure,refused-stream'}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: app, namespace: default}
+spec:
+  selector: {matchLabels: {app: app}}
+  action: ALLOW
+  rules:
+    - from: [{source: {principals: [cluster.local/ns/default/sa/caller]}}]
+      to: [{operation: {methods: [GET]}}]
+";
+
+fn workload(name: &str, address: Ipv4Addr, port: u16) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {{name: {name}, namespace: default}}\n\
+         spec: {{address: {address}, serviceAccount: {name}, labels: {{app: {name}, version: v1}}, ports: {{http: {port}}}}}\n"
+    )
+}
+
+/// Starts meshd and the two proxies; `log` is their `--access-log`.
+pub(super) fn pair(setup: &mut Setup, programs: &Path, log: &str) -> anyhow::Result<()> {
+    let backend = setup.backend(HOSTS[1])?;
+    let data = setup.folder.join("meshd").display().to_string();
+    let meshd = programs.join("meshd");
+    let spec = Spec::new("meshd", &meshd).args(["serve", "--data-dir", &data]);
+    let spec = spec.args(["--grpc-addr", "127.0.0.1:15012", "--http-addr", "127.0.0.1:15014"]);
+    setup.other(spec)?.wait_for_line("ready ", READY)?;
+    let server = format!("unix:{data}/admin.sock");
+    let cli = |arguments: &[&str]| -> anyhow::Result<String> {
+        let output =
+            std::process::Command::new(&meshd).args(arguments).env("MESHD_SERVER", &server).output()?;
+        anyhow::ensure!(
+            output.status.success(),
+            "meshd {arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(String::from_utf8(output.stdout)?)
+    };
+    cli(&["apply", "-f", &setup.file("declared.yaml", DECLARED)?.display().to_string()])?;
+    for (number, (name, port)) in [("caller", 8081), ("app", backend.port())].into_iter().enumerate() {
+        let account = format!("default/{name}");
+        let token = cli(&["token", "create", "--node", name, "--service-account", &account])?;
+        let token = setup.file(&format!("{name}.token"), token.trim())?;
+        let entry = setup.file(&format!("{name}.yaml"), &workload(name, HOSTS[number], port))?;
+        let local = |base: u16| format!("127.0.0.1:{}", base + number as u16);
+        // The caller's workload has no server; a check that always holds keeps it in the mesh.
+        let spec = Spec::new(name, &programs.join("meshproxy"))
+            .args(["run", "--node", name, "--control", "https://127.0.0.1:15012", "--threads", "1"])
+            .args(["--token-file", &token.display().to_string(), "--workload", &entry.display().to_string()])
+            .args(["--data-dir", &setup.folder.join(name).display().to_string()])
+            .args(["--address", &HOSTS[number].to_string(), "--access-log", log])
+            .args(["--inbound-addr", &format!("{}:15008", HOSTS[number])])
+            .args(["--capture", if number == 0 { "loopback" } else { "explicit" }])
+            .args(["--dns", &local(15053), "--explicit-addr", &local(15080), "--admin-addr", &local(15000)])
+            .args(["--ready-addr", &local(15021), "--metrics-addr", &local(15090)])
+            .quiet();
+        setup.proxy(spec)?;
+    }
+    let end = std::time::Instant::now() + Duration::from_secs(20);
+    loop {
+        let services: Value = serde_json::from_str(&cli(&["services", "-o", "json"])?)?;
+        let app = services.as_array().and_then(|all| all.iter().find(|s| s["name"] == "app")).cloned();
+        let app = app.unwrap_or_default();
+        if app["healthy"] == 1 {
+            let address: Ipv4Addr = app["address"].as_str().context("app has no address")?.parse()?;
+            setup.entry = SocketAddr::from((address, 8080));
+            "app:8080".clone_into(&mut setup.host_header);
+            return Ok(());
+        }
+        anyhow::ensure!(std::time::Instant::now() < end, "the backend does not become healthy: {app}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
