@@ -90,7 +90,7 @@ fn run(args: &Args) -> anyhow::Result<ExitCode> {
     };
     isolate::end_on_interrupt(|| INTERRUPTED.load(Ordering::Relaxed))?;
     let outcome = play(&inside, &args.verb);
-    if outcome.is_err() {
+    if !matches!(outcome, Ok(true)) {
         keep_logs(&inside);
     }
     Ok(if outcome? { ExitCode::SUCCESS } else { ExitCode::FAILURE })

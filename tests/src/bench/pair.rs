@@ -1,7 +1,7 @@
 //! CPU per request of pairs of proxies: HTTP/1.1 in, mutual TLS between, HTTP/1.1 out; 32 connections, 1 KiB answers.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -84,9 +84,9 @@ pub(super) fn run(inside: &Inside, report: &mut Report, rounds: usize, seconds: 
 
 fn measured(
     host: &Namespace,
-    place: &PathBuf,
+    place: &Path,
     name: &str,
-    certificates: &PathBuf,
+    certificates: &Path,
     seconds: u64,
 ) -> anyhow::Result<Run> {
     let mut setup = Setup::new(host, place)?;

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use rcgen::{
-    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
 };
 
 use super::setup::{LOCAL, Setup};
@@ -123,6 +124,7 @@ pub(super) fn certificates(folder: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(folder)?;
     let key = KeyPair::generate()?;
     let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, "bench authority");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let authority = params.self_signed(&key)?;
@@ -132,6 +134,9 @@ pub(super) fn certificates(folder: &Path) -> anyhow::Result<()> {
         let key = KeyPair::generate()?;
         let mut params =
             CertificateParams::new(vec![format!("{name}.mesh")]).context("naming a certificate")?;
+        params.distinguished_name.push(DnType::CommonName, format!("{name}.mesh"));
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.use_authority_key_identifier_extension = true;
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let certificate = params.signed_by(&key, &issuer)?.pem();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
@@ -19,7 +20,7 @@ static RUNNING: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
 pub(crate) fn kill_all() {
     if let Ok(running) = RUNNING.lock() {
         for pid in running.iter().filter_map(|pid| Pid::from_raw(*pid)) {
-            let _ = rustix::process::kill_process(pid, Signal::KILL);
+            let _ = rustix::process::kill_process_group(pid, Signal::KILL);
         }
     }
 }
@@ -111,7 +112,9 @@ impl Spec {
         for name in ["http_proxy", "HTTP_PROXY", "RUST_LOG"] {
             command.env_remove(name);
         }
+        // A group of its own, so that what it starts ends with it.
         let child = command
+            .process_group(0)
             .envs(self.env.iter().map(|(n, v)| (n, v)))
             .stdin(Stdio::null())
             .stdout(if self.quiet { Stdio::null() } else { append(&out)?.into() })
@@ -181,7 +184,8 @@ impl Process {
 
     /// Kills it at once and waits until it is gone.
     pub fn kill(&mut self) -> anyhow::Result<()> {
-        self.signal(Signal::KILL)?;
+        let pid = Pid::from_raw(self.child.id().cast_signed()).context("no process id")?;
+        rustix::process::kill_process_group(pid, Signal::KILL)?;
         self.child.wait()?;
         self.forget();
         Ok(())
