@@ -10,6 +10,7 @@
 //! The first workload of each host is the one that calls others. As root every application runs as a user of its own
 //! and is known by it; inside a user namespace there is one user only, and the callers are it.
 
+use std::cell::RefCell;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -90,6 +91,7 @@ pub struct Lab {
     is_root: bool,
     programs: PathBuf,
     resolver: (PathBuf, PathBuf),
+    hosts: RefCell<Vec<Namespace>>,
 }
 
 /// Where the project's own YAML for the bookshop lies.
@@ -145,7 +147,9 @@ impl Lab {
             is_root: inside.is_root,
             programs,
             resolver,
+            hosts: RefCell::default(),
         };
+        lab.hosts.borrow_mut().push(lab.control.host.clone());
         for number in 0..3 {
             let host = lab.add_host(&format!("h{}", number + 1), host_address(number))?;
             let mut proxy = lab.proxy_on(&host);
@@ -281,8 +285,10 @@ impl Lab {
 
     /// One more host on the bridge.
     pub fn add_host(&self, name: &str, address: Ipv4Addr) -> anyhow::Result<Namespace> {
-        Namespace::create(name, BRIDGE, address, Some((&self.resolver.0, &self.resolver.1)))
-            .with_context(|| format!("laying out {name}"))
+        let host = Namespace::create(name, BRIDGE, address, Some((&self.resolver.0, &self.resolver.1)))
+            .with_context(|| format!("laying out {name}"))?;
+        self.hosts.borrow_mut().push(host.clone());
+        Ok(host)
     }
 
     /// A proxy for a host, not started; named as the host.
@@ -310,6 +316,12 @@ impl Lab {
             ));
         }
         text.trim_end_matches("---\n").to_owned()
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        self.hosts.borrow().iter().for_each(Namespace::unplug);
     }
 }
 

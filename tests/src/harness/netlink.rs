@@ -9,6 +9,7 @@ use anyhow::{Context, bail};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, netdevice};
 
 const NEW_LINK: u16 = 16;
+const DELETE_LINK: u16 = 17;
 const NEW_ADDRESS: u16 = 20;
 const REQUEST_WITH_ACK: u16 = 0x1 | 0x4;
 const CREATE_NEW: u16 = 0x400 | 0x200;
@@ -62,6 +63,13 @@ impl Links {
             });
         });
         self.ask(message).with_context(|| format!("making the interfaces {name} and {peer_name}"))
+    }
+
+    /// Takes an interface away, and the other end of its pair with it.
+    pub(crate) fn delete(&self, name: &str) -> anyhow::Result<()> {
+        let mut message = Message::new(DELETE_LINK, 0);
+        message.bytes.extend_from_slice(&link_header(self.index(name)?, 0));
+        self.ask(message).with_context(|| format!("taking {name} away"))
     }
 
     /// Sets an interface up.

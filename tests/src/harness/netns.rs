@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
 
 use anyhow::Context;
@@ -13,6 +14,8 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
 use super::isolate::unshare;
 use super::netlink::Links;
+
+static CABLES: AtomicU32 = AtomicU32::new(0);
 
 /// The namespaces of one host. They vanish with the last clone and the last process in them.
 #[derive(Clone)]
@@ -25,6 +28,7 @@ struct Held {
     net: File,
     mount: File,
     address: Ipv4Addr,
+    cable: String,
 }
 
 impl Namespace {
@@ -36,8 +40,10 @@ impl Namespace {
         resolver: Option<(&Path, &Path)>,
     ) -> anyhow::Result<Self> {
         let (net, mount) = Self::apart(resolver)?;
-        Links::open()?.add_pair(&format!("to-{name}"), bridge, "eth0", net.as_fd())?;
-        let host = Self { inner: Arc::new(Held { name: name.to_owned(), net, mount, address }) };
+        // The kernel takes its time to clear away the cables of a lab before this one.
+        let cable = format!("{name}.{}", CABLES.fetch_add(1, Ordering::Relaxed));
+        Links::open()?.add_pair(&cable, bridge, "eth0", net.as_fd())?;
+        let host = Self { inner: Arc::new(Held { name: name.to_owned(), net, mount, address, cable }) };
         host.run(None, move || -> anyhow::Result<()> {
             let links = Links::open()?;
             links.set_up("lo")?;
@@ -51,7 +57,13 @@ impl Namespace {
     pub(crate) fn lonely(name: &str, addresses: &[Ipv4Addr]) -> anyhow::Result<Self> {
         let (net, mount) = Self::apart(None)?;
         let host = Self {
-            inner: Arc::new(Held { name: name.to_owned(), net, mount, address: Ipv4Addr::LOCALHOST }),
+            inner: Arc::new(Held {
+                name: name.to_owned(),
+                net,
+                mount,
+                address: Ipv4Addr::LOCALHOST,
+                cable: String::new(),
+            }),
         };
         let addresses = addresses.to_vec();
         host.run(None, move || -> anyhow::Result<()> {
@@ -76,6 +88,13 @@ impl Namespace {
             Ok((File::open("/proc/thread-self/ns/net")?, File::open("/proc/thread-self/ns/mnt")?))
         });
         made.join().map_err(|_| anyhow::anyhow!("making namespaces panicked"))?
+    }
+
+    /// Takes its cable away: nothing of it answers any more, however long the kernel keeps the namespace.
+    pub(crate) fn unplug(&self) {
+        if let Ok(links) = Links::open() {
+            drop(links.delete(&self.inner.cable));
+        }
     }
 
     /// The host's name.
