@@ -1,15 +1,11 @@
 //! The lab: plays the demo and proves the claims against the real binaries.
 
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use mesh_tests::harness::isolate::{self, Inside, Stage};
 use mesh_tests::harness::netns;
-
-/// What an interrupt makes of the exit code: 130 until the demo has played.
-static INTERRUPTED: AtomicI32 = AtomicI32::new(130);
 
 /// A mesh over three hosts on this machine.
 #[derive(Debug, Parser)]
@@ -88,7 +84,7 @@ fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Stage::Inside(inside) => inside,
         Stage::Ended(code) => return Ok(code),
     };
-    isolate::end_on_interrupt(|| INTERRUPTED.load(Ordering::Relaxed))?;
+    isolate::end_on_interrupt()?;
     let outcome = play(&inside, &args.verb);
     if !matches!(outcome, Ok(true)) {
         keep_logs(&inside);

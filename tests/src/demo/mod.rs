@@ -6,7 +6,7 @@ mod hold;
 use std::time::{Duration, Instant};
 
 use crate::harness::bookshop::whole_page;
-use crate::harness::isolate::Inside;
+use crate::harness::isolate::{self, Inside};
 use crate::harness::lab::Lab;
 use crate::harness::load::{Load, LoadSpec};
 use crate::report::Report;
@@ -30,16 +30,22 @@ pub fn play(inside: &Inside, hold_for: Option<Duration>, json: bool) -> anyhow::
         },
     );
     acts::all(&mut lab, &steady, &mut report);
-    let rest = hold_for.map(|whole| whole.saturating_sub(began.elapsed()));
-    if !json || hold_for.is_some() {
-        hold::stay_up(inside, &lab, &steady, &report, rest)?;
-    }
     report.title("Summary");
-    let tally = steady.stop();
+    let tally = steady.tally();
     report.claim(
         "no request of the steady traffic failed",
         tally.failed() == 0 && tally.total > 0,
         tally.figure(),
     );
-    Ok(report.finish())
+    let good = report.finish();
+    let rest = hold_for.map(|whole| whole.saturating_sub(began.elapsed()));
+    if rest.is_some_and(|rest| !rest.is_zero()) || (hold_for.is_none() && !json) {
+        isolate::end_with(i32::from(!good));
+        hold::stay_up(inside, &lab, &steady, &report, rest)?;
+    }
+    let later = steady.stop();
+    if later.failed() > tally.failed() {
+        report.say(&format!("while the mesh stayed up: {}", later.figure()));
+    }
+    Ok(good && later.failed() == 0)
 }

@@ -10,6 +10,7 @@ use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use anyhow::{Context, bail};
 use rustix::mount::{MountFlags, MountPropagationFlags};
@@ -136,8 +137,16 @@ fn refused(error: &std::io::Error) -> anyhow::Error {
     anyhow::anyhow!("the lab needs network namespaces and may not make them ({error}); {hint}")
 }
 
-/// Ends this process on an interrupt with the code that `code` gives at that moment.
-pub fn end_on_interrupt(code: impl Fn() -> i32 + Send + 'static) -> anyhow::Result<()> {
+/// What an interrupt makes of the exit code: 130 until the work is done.
+static INTERRUPTED: AtomicI32 = AtomicI32::new(130);
+
+/// From here on an interrupt is the ordinary end, with this exit code.
+pub fn end_with(code: i32) {
+    INTERRUPTED.store(code, Ordering::Relaxed);
+}
+
+/// Ends this process on an interrupt.
+pub fn end_on_interrupt() -> anyhow::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (mut interrupt, mut terminate) = {
@@ -152,7 +161,7 @@ pub fn end_on_interrupt(code: impl Fn() -> i32 + Send + 'static) -> anyhow::Resu
             }
         });
         super::process::kill_all();
-        std::process::exit(code());
+        std::process::exit(INTERRUPTED.load(Ordering::Relaxed));
     })?;
     Ok(())
 }
