@@ -16,6 +16,11 @@ pub fn now_seconds() -> Seconds {
     now().unix_timestamp()
 }
 
+/// What the host's clock says, in milliseconds since 1970.
+pub fn now_milliseconds() -> i64 {
+    i64::try_from(now().unix_timestamp_nanos() / 1_000_000).unwrap_or(0)
+}
+
 /// A moment as people and JSON read it: `2026-11-23T10:00:00Z`.
 pub fn text(seconds: Seconds) -> String {
     OffsetDateTime::from_unix_timestamp(seconds)

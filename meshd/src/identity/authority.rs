@@ -170,6 +170,11 @@ impl Authority {
         &self.root
     }
 
+    /// Start and end of the time in which it can sign, in seconds since 1970.
+    pub fn validity(&self) -> (i64, i64) {
+        (self.not_before, self.not_after)
+    }
+
     /// SHA-256 of the root's DER.
     pub fn pin(&self) -> [u8; 32] {
         Sha256::digest(&self.root).into()

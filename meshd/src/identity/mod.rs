@@ -6,4 +6,5 @@ pub mod csr;
 pub mod files;
 pub mod members;
 pub mod service;
+pub mod tls;
 pub mod token;

@@ -83,8 +83,8 @@ pub struct StoredDocument {
     pub key: String,
     /// Canonical JSON of the whole resource.
     pub json: String,
-    /// When the key was first committed; kept by later changes, forgotten by removal.
-    pub created: Seconds,
+    /// When the key was first committed, in milliseconds since 1970; kept by later changes, forgotten by removal.
+    pub created: i64,
     /// The version that brought this content.
     pub version: u64,
     /// The `--config` file that owns it; empty when it was applied.
@@ -100,8 +100,8 @@ pub enum Change {
         key: String,
         /// Canonical JSON of the whole resource.
         json: String,
-        /// When it was created; the store keeps an earlier value that it has.
-        created: Seconds,
+        /// When it was created, in milliseconds since 1970; the store keeps an earlier value that it has.
+        created: i64,
         /// The `--config` file that owns it, or empty.
         owner: String,
     },

@@ -1,0 +1,170 @@
+//! The admin API called from the command line, over the Unix socket.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+
+use super::view::RefusalView;
+
+/// Why a call came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Not an address that we can call.
+    #[error("--server {0:?}: expected unix:PATH")]
+    Address(String),
+    /// `https://` needs what a later version brings.
+    #[error(
+        "--server {0}: remote access comes with a later version; run the command on the control node with --server unix:DIR/admin.sock"
+    )]
+    Remote(String),
+    /// Nobody answers there.
+    #[error("cannot reach meshd at unix:{path}: {reason}{hint}", path = path.display())]
+    Unreachable {
+        /// The socket.
+        path: PathBuf,
+        /// What the system said.
+        reason: String,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// The server said no.
+    #[error("{}", .0.error)]
+    Refused(RefusalView),
+    /// The server said something else.
+    #[error("meshd answered {0}: {1}")]
+    Odd(StatusCode, String),
+}
+
+/// Where a meshd is called.
+#[derive(Debug, Clone)]
+pub struct Client {
+    socket: PathBuf,
+}
+
+impl Client {
+    /// Reads `unix:PATH`; a bare path is a socket, too.
+    pub fn new(server: &str) -> Result<Client, ClientError> {
+        if server.starts_with("https://") {
+            return Err(ClientError::Remote(server.to_owned()));
+        }
+        let path = server.strip_prefix("unix:").unwrap_or(server);
+        if path.is_empty() || path.contains("://") {
+            return Err(ClientError::Address(server.to_owned()));
+        }
+        // Both spellings, `unix:/x` and `unix:///x`, are in use.
+        let path = if path.starts_with("//") { &path[2..] } else { path };
+        Ok(Client { socket: PathBuf::from(path) })
+    }
+
+    /// Reads something.
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        self.call(Method::GET, path, Bytes::new()).await
+    }
+
+    /// Removes something.
+    pub async fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        self.call(Method::DELETE, path, Bytes::new()).await
+    }
+
+    /// Sends something.
+    pub async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, ClientError> {
+        let body = serde_json::to_vec(body).map_err(|error| {
+            ClientError::Odd(StatusCode::BAD_REQUEST, format!("cannot write the request: {error}"))
+        })?;
+        self.call(Method::POST, path, body.into()).await
+    }
+
+    async fn call<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<T, ClientError> {
+        let (status, body) = self.exchange(method, path, body).await?;
+        if status.is_success() {
+            return serde_json::from_slice(&body)
+                .map_err(|error| ClientError::Odd(status, format!("not the answer expected: {error}")));
+        }
+        match serde_json::from_slice::<RefusalView>(&body) {
+            Ok(refusal) => Err(ClientError::Refused(refusal)),
+            Err(_) => Err(ClientError::Odd(status, String::from_utf8_lossy(&body).trim().to_owned())),
+        }
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<(StatusCode, Bytes), ClientError> {
+        let unreachable =
+            |reason: String, hint| ClientError::Unreachable { path: self.socket.clone(), reason, hint };
+        let connect = tokio::time::timeout(Duration::from_secs(5), UnixStream::connect(&self.socket));
+        let stream = match connect.await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return Err(unreachable(error.to_string(), hint(&error))),
+            Err(_) => return Err(unreachable("it does not accept within 5s".to_owned(), "")),
+        };
+        let lost = |error: hyper::Error| unreachable(format!("the connection broke: {error}"), "");
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(lost)?;
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(http::header::HOST, "meshd")
+            .header(http::header::CONTENT_TYPE, "application/json")
+            .body(Full::new(body))
+            .map_err(|error| ClientError::Odd(StatusCode::BAD_REQUEST, error.to_string()))?;
+        let exchange = async {
+            let response = sender.send_request(request).await?;
+            let status = response.status();
+            Ok((status, response.into_body().collect().await?.to_bytes()))
+        };
+        // The connection's own future moves the bytes; it ends with the exchange.
+        tokio::pin!(connection);
+        tokio::pin!(exchange);
+        tokio::select! {
+            answer = &mut exchange => answer.map_err(lost),
+            ended = &mut connection => match ended {
+                Err(error) => Err(lost(error)),
+                Ok(()) => exchange.await.map_err(lost),
+            },
+        }
+    }
+}
+
+fn hint(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => {
+            "; is it running? Name its socket with --server unix:DIR/admin.sock or MESHD_SERVER"
+        }
+        std::io::ErrorKind::PermissionDenied => "; run as the user who runs meshd",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses() {
+        for good in ["unix:/run/meshd/admin.sock", "./meshd-data/admin.sock", "unix:///run/x"] {
+            assert!(Client::new(good).is_ok(), "{good}");
+        }
+        for bad in ["", "unix:", "http://x", "https://x:1"] {
+            assert!(Client::new(bad).is_err(), "{bad}");
+        }
+    }
+}

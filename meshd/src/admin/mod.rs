@@ -1,0 +1,10 @@
+//! The face for people: a JSON API on a Unix socket, its client, and the public port with metrics and readiness.
+
+pub mod catalogue;
+pub mod check;
+pub mod client;
+pub mod configuration;
+pub mod explain;
+pub mod fleet;
+pub mod server;
+pub mod view;

@@ -1,0 +1,302 @@
+//! Composes meshd, starts it, and ends it.
+//!
+//! Everything that can be refused is refused before the first port is open: data directory, store, authority,
+//! `--config`. Tasks are owned by [`App`]; ending it ends them.
+
+use std::fs::{DirBuilder, Permissions};
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh_proto::generated::discovery_server::DiscoveryServer;
+use mesh_proto::generated::identity_server::IdentityServer;
+use mesh_proto::generated::registry_server::RegistryServer;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::server::{self, AdminState};
+use crate::config::{ServeArgs, advertised};
+use crate::controller::{Controller, StartError as ControllerError};
+use crate::discovery::roster::Roster;
+use crate::discovery::service::DiscoveryService;
+use crate::grpc;
+use crate::identity::authority::{Authority, AuthorityError, Brought};
+use crate::identity::members::Members;
+use crate::identity::service::IdentityService;
+use crate::identity::tls::{ServerTls, TlsError};
+use crate::registry::service::RegistryService;
+use crate::store::{self, Store, StoreError};
+use crate::telemetry::Metrics;
+
+/// How long calls that are under way may go on after SIGTERM.
+const DRAIN: Duration = Duration::from_secs(5);
+/// The largest message that a node may send.
+const LARGEST_MESSAGE: usize = 8 << 20;
+
+/// Why meshd does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data directory cannot be used.
+    #[error("--data-dir {}: {source}{}", path.display(), permission_hint(source))]
+    DataDir {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A port or socket cannot be had.
+    #[error("cannot listen on {address} ({flag}): {}", listen_reason(source))]
+    Listen {
+        /// The address.
+        address: String,
+        /// The flag that names it.
+        flag: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The authority.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    /// TLS.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// Configuration.
+    #[error(transparent)]
+    Controller(#[from] ControllerError),
+}
+
+fn permission_hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            " (run as a user who may write there, or choose another directory)"
+        }
+        io::ErrorKind::ReadOnlyFilesystem => " (the file system is mounted read-only)",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => " (free some space)",
+        _ => "",
+    }
+}
+
+fn listen_reason(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "the port is in use; stop the program that has it, or choose another".to_owned()
+        }
+        io::ErrorKind::PermissionDenied => {
+            "no permission; ports below 1024 need root or CAP_NET_BIND_SERVICE".to_owned()
+        }
+        io::ErrorKind::AddrNotAvailable => "this host does not have that address".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// A running meshd.
+pub struct App {
+    /// Where proxies reach it.
+    pub grpc: SocketAddr,
+    /// Metrics and readiness.
+    pub http: SocketAddr,
+    /// The admin socket.
+    pub socket: PathBuf,
+    /// The version that it started with.
+    pub version: u64,
+    /// Its parts, for commands of this process.
+    pub admin: Arc<AdminState>,
+    stop: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+impl App {
+    /// Starts meshd; returns when it serves.
+    pub async fn start(args: ServeArgs, metrics: Metrics) -> Result<App, StartError> {
+        let data_dir = prepare(&args.data_dir)?;
+        let grpc_listener = listen(&args.grpc_addr, "--grpc-addr").await?;
+        let http_listener = listen(&args.http_addr, "--http-addr").await?;
+        let local = |listener: &TcpListener, address: &str, flag| {
+            listener.local_addr().map_err(|source| StartError::Listen {
+                address: address.to_owned(),
+                flag,
+                source,
+            })
+        };
+        let grpc = local(&grpc_listener, &args.grpc_addr, "--grpc-addr")?;
+        let http = local(&http_listener, &args.http_addr, "--http-addr")?;
+
+        let store = store::open(&args.store, &data_dir)?;
+        let authority = Arc::new(open_authority(&args, &data_dir)?);
+        let members = Arc::new(Members::load(Arc::clone(&store))?);
+        let names = advertised(&args.advertise, grpc);
+        let tls = Arc::new(ServerTls::new(Arc::clone(&authority), names, args.workload_cert_ttl)?);
+        let roster = Arc::new(Roster::default());
+        let controller =
+            Controller::start(&args, Arc::clone(&store), &authority, Arc::clone(&members)).await?;
+        let version = controller.published().version.number;
+
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        let parts = Parts { authority, members, roster, controller, store };
+        spawn_grpc(&mut tasks, grpc_listener, Arc::clone(&tls), &parts, &args, &stop);
+        tasks.spawn({
+            let stop = stop.clone();
+            async move {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = tls.keep_fresh() => {}
+                }
+            }
+        });
+        let socket = data_dir.join("admin.sock");
+        let admin_listener = listen_unix(&socket)?;
+        let admin = Arc::new(AdminState {
+            controller: parts.controller.clone(),
+            members: parts.members,
+            roster: parts.roster,
+            store: parts.store,
+            authority: parts.authority,
+            metrics,
+            data_dir,
+        });
+        tasks.spawn(server::serve_socket(admin_listener, Arc::clone(&admin), stop.clone()));
+        tasks.spawn(server::serve_public(http_listener, Arc::clone(&admin), stop.clone()));
+        if !args.config.is_empty() {
+            tasks.spawn(parts.controller.watch_config(stop.clone()));
+        }
+        Ok(App { grpc, http, socket, version, admin, stop, tasks })
+    }
+
+    /// Reads `--config` again.
+    pub async fn reload(&self) {
+        self.admin.controller.reload().await;
+    }
+
+    /// Resolves when something that must not end has ended.
+    pub async fn failed(&mut self) {
+        while let Some(ended) = self.tasks.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(%error, "a part of meshd has failed");
+                return;
+            }
+            if !self.stop.is_cancelled() {
+                tracing::error!("a part of meshd has ended");
+                return;
+            }
+        }
+    }
+
+    /// Ends it: takes no more calls, lets those under way finish, then goes.
+    pub async fn stop(mut self) {
+        self.stop.cancel();
+        let all = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(DRAIN, all).await.is_err() {
+            tracing::warn!("some calls did not end in time and were cut off");
+        }
+        self.tasks.shutdown().await;
+        self.admin.controller.stop().await;
+        let _gone = std::fs::remove_file(&self.socket);
+    }
+}
+
+struct Parts {
+    authority: Arc<Authority>,
+    members: Arc<Members>,
+    roster: Arc<Roster>,
+    controller: Controller,
+    store: Arc<dyn Store>,
+}
+
+fn spawn_grpc(
+    tasks: &mut JoinSet<()>,
+    listener: TcpListener,
+    tls: Arc<ServerTls>,
+    parts: &Parts,
+    args: &ServeArgs,
+    stop: &CancellationToken,
+) {
+    let identity = IdentityService {
+        authority: Arc::clone(&parts.authority),
+        members: Arc::clone(&parts.members),
+        ttl: args.workload_cert_ttl,
+    };
+    let registry = RegistryService {
+        domain: parts.authority.domain().clone(),
+        members: Arc::clone(&parts.members),
+        controller: parts.controller.clone(),
+        stop: stop.clone(),
+    };
+    let discovery = DiscoveryService {
+        domain: parts.authority.domain().clone(),
+        members: Arc::clone(&parts.members),
+        controller: parts.controller.clone(),
+        roster: Arc::clone(&parts.roster),
+        fanout: Arc::default(),
+        stop: stop.clone(),
+    };
+    let (ready, incoming) = mpsc::channel(64);
+    tasks.spawn(grpc::accept(listener, tls, ready, stop.clone()));
+    let stop = stop.clone();
+    tasks.spawn(async move {
+        let served = tonic::transport::Server::builder()
+            .max_concurrent_streams(64)
+            .http2_keepalive_interval(Some(Duration::from_secs(15)))
+            .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+            .http2_max_header_list_size(16 << 10)
+            .initial_stream_window_size(1 << 20)
+            .initial_connection_window_size(8 << 20)
+            .add_service(IdentityServer::new(identity).max_decoding_message_size(64 << 10))
+            .add_service(RegistryServer::new(registry).max_decoding_message_size(LARGEST_MESSAGE))
+            .add_service(DiscoveryServer::new(discovery).max_decoding_message_size(LARGEST_MESSAGE))
+            .serve_with_incoming_shutdown(ReceiverStream::new(incoming), stop.cancelled())
+            .await;
+        if let Err(error) = served {
+            tracing::error!(%error, "the gRPC server failed");
+        }
+    });
+}
+
+fn open_authority(args: &ServeArgs, data_dir: &Path) -> Result<Authority, AuthorityError> {
+    match (&args.ca_cert, &args.ca_key) {
+        (Some(certificate), Some(key)) => {
+            let brought = Brought { certificate, key, chain: args.ca_chain.as_deref() };
+            Authority::bring(&brought, &args.trust_domain)
+        }
+        _ => Authority::open(&data_dir.join("ca"), &args.trust_domain),
+    }
+}
+
+fn prepare(path: &Path) -> Result<PathBuf, StartError> {
+    let at = |source| StartError::DataDir { path: path.to_owned(), source };
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(at)?;
+    std::fs::canonicalize(path).map_err(at)
+}
+
+async fn listen(address: &str, flag: &'static str) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|source| StartError::Listen {
+        address: address.to_owned(),
+        flag,
+        source,
+    })
+}
+
+fn listen_unix(path: &Path) -> Result<UnixListener, StartError> {
+    let at = |source| StartError::Listen {
+        address: format!("unix:{}", path.display()),
+        flag: "--data-dir",
+        source,
+    };
+    // The store is locked by now, so a socket that is there was left by a meshd that is gone.
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at(error)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path).map_err(at)?;
+    std::fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(at)?;
+    Ok(listener)
+}

@@ -1,0 +1,336 @@
+//! The single writer: everything that changes the mesh passes through here, one after the other.
+//!
+//! ```text
+//!  apply, --config ──▶ judge ──▶ store (version) ─┐
+//!  announcements, health, leases ─────────────────┴─▶ mesh state ──▶ compile ──▶ Published ──▶ streams
+//! ```
+//!
+//! A thread of its own does the work, for the store and the compiler block. Callers hold a [`Controller`], which
+//! sends it commands and hands out what was published last. A command that fails has changed nothing.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh_core::compile::Compiled;
+use mesh_core::resource::diagnostic::Diagnostic;
+use mesh_core::snapshot::Version;
+use mesh_core::snapshot::endpoints::Health;
+use mesh_core::state::{MeshState, Settings};
+use mesh_core::vocab::name::{Text, WorkloadKey};
+use mesh_core::vocab::origin::ResourceKey;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::ServeArgs;
+use crate::dialect::{self, Document, Input, Parsed};
+use crate::identity::authority::Authority;
+use crate::identity::members::Members;
+use crate::registry::announcement::Announcement;
+use crate::source::directory::{self, ReadError, Watch};
+use crate::store::{Store, StoreError, StoredDocument};
+
+mod batch;
+mod writer;
+
+pub(crate) use batch::parse_key;
+use writer::Writer;
+
+/// Commands that wait for the writer; whoever sends more waits, too.
+const QUEUE: usize = 256;
+/// How often leases are looked at.
+const TICK: Duration = Duration::from_secs(1);
+
+/// The mesh as it is in force: what `get` shows and what proxies are sent.
+#[derive(Clone)]
+pub struct Published {
+    /// Version and revision.
+    pub version: Version,
+    /// The mesh.
+    pub state: Arc<MeshState>,
+    /// Its sections.
+    pub compiled: Arc<Compiled>,
+    /// Declared resources as they were written, by key.
+    pub documents: Arc<BTreeMap<String, StoredDocument>>,
+    /// When it was published.
+    pub at: tokio::time::Instant,
+}
+
+/// What to change, and how.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// Resources to create or replace.
+    pub documents: Vec<Document>,
+    /// Resources to remove.
+    pub removals: Vec<ResourceKey>,
+    /// Removing what is not there is no error.
+    pub ignore_not_found: bool,
+    /// Judge only.
+    pub dry_run: bool,
+    /// Who asks.
+    pub author: String,
+    /// The documents are all that `--config` declares, with the file of each; absent ones are removed.
+    pub from_config: bool,
+}
+
+/// An accepted batch.
+#[derive(Debug, Clone)]
+pub struct Applied {
+    /// The version that the mesh has now.
+    pub version: u64,
+    /// What happened to each resource, in the order of the batch.
+    pub changes: Vec<(String, &'static str)>,
+    /// What looks odd but was accepted.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// Why a batch was refused. Nothing has changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// For what is in it.
+    #[error("refused")]
+    Findings(Vec<Diagnostic>),
+    /// It could not be made durable.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// meshd is going down.
+    #[error("meshd is going down")]
+    Closed,
+}
+
+/// What became of an announcement.
+#[derive(Debug, Clone, Default)]
+pub struct Announced {
+    /// Workloads taken in, with their identity where they have one.
+    pub workloads: Vec<(WorkloadKey, Option<String>)>,
+    /// What was not taken in, and why.
+    pub problems: Vec<String>,
+}
+
+/// Health of one workload as its node reports it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reported {
+    /// The workload.
+    pub workload: WorkloadKey,
+    /// Its health.
+    pub health: Health,
+    /// Why it is not healthy.
+    pub reason: Text,
+}
+
+enum Command {
+    Apply(Box<Batch>, oneshot::Sender<Result<Applied, ApplyError>>),
+    Announce { node: String, announcement: Box<Announcement>, reply: oneshot::Sender<Announced> },
+    Report { node: String, reports: Vec<Reported> },
+    Renew(String),
+    Revoke(String),
+    Reconsider(String),
+    Tick,
+    Stop(oneshot::Sender<()>),
+}
+
+/// Why the controller does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// `--config` cannot be read.
+    #[error(transparent)]
+    Config(#[from] ReadError),
+    /// `--config` holds what cannot be accepted.
+    #[error("--config is refused:\n{}", lines(.0))]
+    Refused(Vec<Diagnostic>),
+    /// The system refused a thread.
+    #[error("cannot start the controller: {0}")]
+    Thread(#[from] std::io::Error),
+    /// It ended at once.
+    #[error("the controller has ended; the log says why")]
+    Ended,
+}
+
+fn lines(findings: &[Diagnostic]) -> String {
+    findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// A handle of the writer.
+#[derive(Clone)]
+pub struct Controller {
+    commands: mpsc::Sender<Command>,
+    published: watch::Receiver<Arc<Published>>,
+    config: Arc<[PathBuf]>,
+}
+
+impl Controller {
+    /// Reads the store, takes in `--config`, compiles, and starts the writer's thread.
+    pub async fn start(
+        args: &ServeArgs,
+        store: Arc<dyn Store>,
+        authority: &Authority,
+        members: Arc<Members>,
+    ) -> Result<Controller, StartError> {
+        let settings = Settings {
+            trust_domain: args.trust_domain.clone(),
+            root_namespace: args.root_namespace.as_str().into(),
+        };
+        let roots = authority.bundle().iter().map(|der| der.to_vec()).collect();
+        let (commands, queue) = mpsc::channel(QUEUE);
+        let writer = Writer::load(store, members, settings, roots)?;
+        let published = writer.subscribe();
+        std::thread::Builder::new().name("controller".to_owned()).spawn(move || writer.run(queue))?;
+        let controller =
+            Controller { commands: commands.clone(), published, config: args.config.clone().into() };
+        tokio::spawn(async move {
+            let mut ticks = tokio::time::interval(TICK);
+            ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+            loop {
+                ticks.tick().await;
+                if commands.is_closed() {
+                    return;
+                }
+                // A full queue ticks by itself.
+                let _full = commands.try_send(Command::Tick);
+            }
+        });
+        match controller.take_config().await {
+            Ok(_) => Ok(controller),
+            Err(ConfigError::Read(error)) => Err(error.into()),
+            Err(ConfigError::Apply(ApplyError::Findings(findings))) => Err(StartError::Refused(findings)),
+            Err(ConfigError::Apply(ApplyError::Store(error))) => Err(error.into()),
+            Err(ConfigError::Apply(ApplyError::Closed)) => Err(StartError::Ended),
+        }
+    }
+
+    /// What is in force now.
+    pub fn published(&self) -> Arc<Published> {
+        self.published.borrow().clone()
+    }
+
+    /// Follows what is in force.
+    pub fn subscribe(&self) -> watch::Receiver<Arc<Published>> {
+        self.published.clone()
+    }
+
+    /// Applies a batch, all or nothing; durable on return.
+    pub async fn apply(&self, batch: Batch) -> Result<Applied, ApplyError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Apply(Box::new(batch), reply)).await;
+        answer.await.unwrap_or(Err(ApplyError::Closed))
+    }
+
+    /// Replaces what a node has announced.
+    pub async fn announce(&self, node: &str, announcement: Announcement) -> Option<Announced> {
+        let (reply, answer) = oneshot::channel();
+        let announcement = Box::new(announcement);
+        self.send(Command::Announce { node: node.to_owned(), announcement, reply }).await;
+        answer.await.ok()
+    }
+
+    /// Notes the health of workloads of a node; renews its lease.
+    pub async fn report(&self, node: &str, reports: Vec<Reported>) {
+        self.send(Command::Report { node: node.to_owned(), reports }).await;
+    }
+
+    /// Renews a node's lease.
+    pub async fn renew(&self, node: &str) {
+        self.send(Command::Renew(node.to_owned())).await;
+    }
+
+    /// Forgets a node that was thrown out.
+    pub async fn revoke(&self, node: &str) {
+        self.send(Command::Revoke(node.to_owned())).await;
+    }
+
+    /// Reads a node's announcement again: it is allowed more than before.
+    pub async fn reconsider(&self, node: &str) {
+        self.send(Command::Reconsider(node.to_owned())).await;
+    }
+
+    /// Reads `--config` again; what is wrong with it is logged, and what was in force stays.
+    pub async fn reload(&self) {
+        match self.take_config().await {
+            Ok(Some(applied)) if !applied.changes.is_empty() => {
+                tracing::info!(
+                    version = applied.version,
+                    changes = applied.changes.len(),
+                    "configuration reloaded"
+                );
+            }
+            Ok(_) => {}
+            Err(ConfigError::Apply(ApplyError::Findings(findings))) => {
+                for finding in findings {
+                    tracing::error!(%finding, "--config is refused, what was in force stays");
+                }
+            }
+            Err(error) => tracing::error!(%error, "--config was not taken in, what was in force stays"),
+        }
+    }
+
+    /// Reloads `--config` whenever it changes.
+    pub fn watch_config(&self, stop: CancellationToken) -> impl Future<Output = ()> + Send + 'static {
+        let controller = self.clone();
+        async move {
+            let mut watch = match Watch::start(&controller.config) {
+                Ok(watch) => watch,
+                Err(error) => {
+                    tracing::error!(%error, "--config cannot be watched; send SIGHUP after a change");
+                    return stop.cancelled().await;
+                }
+            };
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = watch.changed() => controller.reload().await,
+                }
+            }
+        }
+    }
+
+    /// Ends the writer after the commands that it has.
+    pub async fn stop(&self) {
+        let (reply, ended) = oneshot::channel();
+        self.send(Command::Stop(reply)).await;
+        let _gone = ended.await;
+    }
+
+    async fn take_config(&self) -> Result<Option<Applied>, ConfigError> {
+        let paths = Arc::clone(&self.config);
+        let read = tokio::task::spawn_blocking(move || -> Result<Parsed, ReadError> {
+            let files = directory::read(&paths)?;
+            let inputs: Vec<_> =
+                files.iter().map(|file| Input { file: &file.name, bytes: &file.content }).collect();
+            Ok(dialect::parse(&inputs, &dialect::Options::default()))
+        });
+        let parsed = read.await.map_err(|_| ApplyError::Closed)??;
+        if parsed.is_refused() {
+            return Err(ApplyError::Findings(parsed.diagnostics).into());
+        }
+        for finding in &parsed.diagnostics {
+            tracing::warn!(%finding, "--config");
+        }
+        let batch = Batch {
+            documents: parsed.documents,
+            removals: Vec::new(),
+            ignore_not_found: true,
+            dry_run: false,
+            author: "--config".to_owned(),
+            from_config: true,
+        };
+        Ok(Some(self.apply(batch).await?))
+    }
+
+    async fn send(&self, command: Command) {
+        if self.commands.send(command).await.is_err() {
+            tracing::debug!("the controller has ended");
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum ConfigError {
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+}

@@ -1,0 +1,405 @@
+//! The writer's loop. Commands that wait are taken together, so that a burst of health changes is one revision;
+//! answers go out after what they answer for was published.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use mesh_core::compile::{Compiled, compile, recompile};
+use mesh_core::resource::diagnostic::{Diagnostic, Severity};
+use mesh_core::snapshot::Version;
+use mesh_core::snapshot::endpoints::Health;
+use mesh_core::state::{Change as StateChange, MeshState, Settings, Touched};
+use mesh_core::vocab::name::Text;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use super::{Announced, Applied, ApplyError, Batch, Command, Published, Reported, StartError, batch};
+use crate::dialect;
+use crate::identity::members::Members;
+use crate::registry::announcement::{Announcement, understand};
+use crate::registry::lease::Leases;
+use crate::registry::record;
+use crate::store::{Change, HistoryEntry, Store, StoreError, StoredDocument};
+use crate::{clock, telemetry};
+
+/// Commands that are taken together at most.
+const BURST: usize = 64;
+
+type ApplyReply = (oneshot::Sender<Result<Applied, ApplyError>>, Result<Applied, ApplyError>);
+
+/// Owns everything that changes.
+pub(super) struct Writer {
+    store: Arc<dyn Store>,
+    members: Arc<Members>,
+    state: MeshState,
+    compiled: Arc<Compiled>,
+    documents: Arc<BTreeMap<String, StoredDocument>>,
+    announcements: BTreeMap<String, Announcement>,
+    leases: Leases,
+    version: Version,
+    touched: Touched,
+    /// Nodes whose announcement the disk does not have yet.
+    unsaved: BTreeSet<String>,
+    applied: Vec<ApplyReply>,
+    announced: Vec<(oneshot::Sender<Announced>, Announced)>,
+    publish: watch::Sender<Arc<Published>>,
+}
+
+impl Writer {
+    /// Reads the store and compiles what is in it.
+    pub(super) fn load(
+        store: Arc<dyn Store>,
+        members: Arc<Members>,
+        settings: Settings,
+        roots: Vec<Vec<u8>>,
+    ) -> Result<Writer, StartError> {
+        let mut change = StateChange { roots: Some(roots), ..StateChange::default() };
+        let mut documents = BTreeMap::new();
+        for document in store.documents()? {
+            match resource(&document) {
+                Ok(resource) => change.upserts.push(Arc::new(resource)),
+                // An older meshd accepted it; refusing to start would take the mesh down with it.
+                Err(finding) => {
+                    tracing::error!(resource = document.key, finding, "a stored resource cannot be read")
+                }
+            }
+            documents.insert(document.key.clone(), document);
+        }
+        change.offsets = store.offsets()?.into_iter().map(|(host, offset)| (host.into(), offset)).collect();
+        let (state, _) = MeshState::new(settings).apply(change);
+        let version = Version { number: store.version()?, revision: 0 };
+        let compiled = Arc::new(Compiled::default());
+        let documents = Arc::new(documents);
+        let published = Arc::new(Published {
+            version,
+            state: Arc::new(state.clone()),
+            compiled: Arc::clone(&compiled),
+            documents: Arc::clone(&documents),
+            at: Instant::now(),
+        });
+        let mut writer = Writer {
+            store,
+            members,
+            state,
+            compiled,
+            documents,
+            announcements: BTreeMap::new(),
+            leases: Leases::default(),
+            version,
+            touched: Touched::default(),
+            unsaved: BTreeSet::new(),
+            applied: Vec::new(),
+            announced: Vec::new(),
+            publish: watch::channel(published).0,
+        };
+        writer.load_registrations()?;
+        writer.assign_offsets(&writer.state.clone()).map(|change| writer.change(change))?;
+        writer.compiled = Arc::new(compile(&writer.state));
+        writer.touched = Touched::default();
+        writer.send();
+        Ok(writer)
+    }
+
+    /// Every stored registration is alive with its last health for one full lease.
+    fn load_registrations(&mut self) -> Result<(), StoreError> {
+        let now = Instant::now();
+        for (node, bytes) in self.store.registrations()? {
+            let Some(announcement) = record::decode(&bytes) else {
+                tracing::error!(
+                    node,
+                    "its stored registration cannot be read; it will announce itself again"
+                );
+                continue;
+            };
+            let Some(member) = self.members.find(&node).filter(|member| !member.revoked) else { continue };
+            let understood = understand(&announcement, &member, &self.state);
+            self.change(StateChange {
+                registrations: vec![(node.as_str().into(), Some(understood.registration))],
+                ..StateChange::default()
+            });
+            self.leases.renew(&node, now);
+            self.announcements.insert(node, announcement);
+        }
+        Ok(())
+    }
+
+    pub(super) fn subscribe(&self) -> watch::Receiver<Arc<Published>> {
+        self.publish.subscribe()
+    }
+
+    /// Works until told to stop.
+    pub(super) fn run(mut self, mut queue: mpsc::Receiver<Command>) {
+        while let Some(first) = queue.blocking_recv() {
+            let mut ending = self.take(first);
+            for _ in 1..BURST {
+                if ending.is_some() {
+                    break;
+                }
+                let Ok(next) = queue.try_recv() else { break };
+                ending = self.take(next);
+            }
+            self.publish();
+            self.save();
+            self.answer();
+            if let Some(reply) = ending {
+                let _gone = reply.send(());
+                return;
+            }
+        }
+    }
+
+    fn take(&mut self, command: Command) -> Option<oneshot::Sender<()>> {
+        match command {
+            Command::Apply(batch, reply) => {
+                let result = self.apply(&batch);
+                telemetry::applied(match &result {
+                    Ok(_) => "accepted",
+                    Err(ApplyError::Findings(_)) => "refused",
+                    Err(_) => "failed",
+                });
+                self.applied.push((reply, result));
+            }
+            Command::Announce { node, announcement, reply } => {
+                let announced = self.announce(&node, *announcement);
+                self.announced.push((reply, announced));
+            }
+            Command::Report { node, reports } => self.report(&node, reports),
+            Command::Renew(node) => self.renew(&node),
+            Command::Reconsider(node) => {
+                if let Some(announcement) = self.announcements.get(&node).cloned() {
+                    self.announce(&node, announcement);
+                }
+            }
+            Command::Revoke(node) => self.forget(&node, "revoked"),
+            Command::Tick => {
+                for node in self.leases.expired(Instant::now()) {
+                    self.forget(&node, "its lease ran out");
+                }
+            }
+            Command::Stop(reply) => return Some(reply),
+        }
+        None
+    }
+
+    fn apply(&mut self, batch: &Batch) -> Result<Applied, ApplyError> {
+        let now = clock::now_milliseconds();
+        let plan = batch::plan(batch, &self.documents, now).map_err(ApplyError::Findings)?;
+        let mut findings = self.state.check(&plan.state.upserts);
+        place(&mut findings, batch);
+        if findings.iter().any(|finding| finding.severity == Severity::Error) {
+            return Err(ApplyError::Findings(findings));
+        }
+        if batch.dry_run || plan.store.is_empty() {
+            return Ok(Applied { version: self.version.number, changes: plan.results, warnings: findings });
+        }
+        let (next, _) = self.state.apply(plan.state.clone());
+        let offsets = self.assign_offsets(&next)?;
+        let changes: Vec<_> = plan
+            .results
+            .iter()
+            .filter(|(key, result)| *result != "unchanged" || plan.touched.contains(key))
+            .map(|(key, result)| format!("{key} {result}"))
+            .collect();
+        let entry = HistoryEntry {
+            version: 0,
+            time: now / 1000,
+            author: batch.author.clone(),
+            changes: changes.clone(),
+        };
+        let number = self.store.commit(&plan.store, &entry)?;
+        tracing::info!(version = number, author = batch.author, changes = changes.len(), "applied");
+        self.remember(plan.store, number);
+        self.version = Version { number, revision: 0 };
+        self.change(StateChange { offsets: offsets.offsets, ..plan.state });
+        Ok(Applied { version: number, changes: plan.results, warnings: findings })
+    }
+
+    fn remember(&mut self, changes: Vec<Change>, version: u64) {
+        let documents = Arc::make_mut(&mut self.documents);
+        for change in changes {
+            match change {
+                Change::Put { key, json, created, owner } => {
+                    let document = StoredDocument { key: key.clone(), json, created, version, owner };
+                    documents.insert(key, document);
+                }
+                Change::Delete { key } => {
+                    documents.remove(&key);
+                }
+            }
+        }
+    }
+
+    fn announce(&mut self, node: &str, announcement: Announcement) -> Announced {
+        let Some(member) = self.members.find(node).filter(|member| !member.revoked) else {
+            return Announced {
+                problems: vec![format!("node {node} is not joined")],
+                ..Announced::default()
+            };
+        };
+        self.leases.renew(node, Instant::now());
+        let understood = understand(&announcement, &member, &self.state);
+        self.change(StateChange {
+            registrations: vec![(node.into(), Some(understood.registration.clone()))],
+            ..StateChange::default()
+        });
+        match self.assign_offsets(&self.state.clone()) {
+            Ok(change) => self.change(change),
+            Err(error) => tracing::error!(%error, "services that a node announced get no address"),
+        }
+        let changed = self.announcements.get(node) != Some(&announcement);
+        if changed {
+            tracing::info!(
+                node,
+                workloads = understood.registration.workloads.len(),
+                "node announced its workloads"
+            );
+            self.announcements.insert(node.to_owned(), announcement);
+            self.unsaved.insert(node.to_owned());
+        }
+        for problem in &understood.problems {
+            tracing::warn!(node, problem, "not taken in");
+        }
+        let workloads = understood.registration.workloads.iter().map(|resource| {
+            let key = &resource.meta.key;
+            let key = mesh_core::vocab::name::WorkloadKey {
+                namespace: key.namespace.clone(),
+                name: key.name.clone(),
+            };
+            let known = self.state.workload(&key).and_then(|known| known.identity.as_ref());
+            let identity = known.map(|identity| identity.as_str().to_owned());
+            (key, identity)
+        });
+        Announced { workloads: workloads.collect(), problems: understood.problems }
+    }
+
+    fn report(&mut self, node: &str, reports: Vec<Reported>) {
+        self.renew(node);
+        let Some(present) = self.state.registration(node) else { return };
+        let mut registration = (**present).clone();
+        for Reported { workload, health, reason } in reports {
+            // A node speaks for its own workloads only.
+            let is_its_own =
+                self.state.workload(&workload).is_some_and(|known| known.node.as_deref() == Some(node));
+            if !is_its_own {
+                continue;
+            }
+            if health == Health::Unknown {
+                registration.health.remove(&workload);
+            } else {
+                registration.health.insert(workload, (health, reason));
+            }
+        }
+        if registration == **present {
+            return;
+        }
+        if let Some(announcement) = self.announcements.get_mut(node) {
+            announcement.health = registration.health.clone();
+            self.unsaved.insert(node.to_owned());
+        }
+        self.change(StateChange {
+            registrations: vec![(node.into(), Some(registration))],
+            ..StateChange::default()
+        });
+    }
+
+    fn renew(&mut self, node: &str) {
+        if self.announcements.contains_key(node) {
+            self.leases.renew(node, Instant::now());
+        }
+    }
+
+    fn forget(&mut self, node: &str, why: &str) {
+        self.leases.forget(node);
+        if self.announcements.remove(node).is_none() {
+            return;
+        }
+        tracing::warn!(node, why, "its workloads leave the mesh");
+        self.unsaved.insert(node.to_owned());
+        self.change(StateChange { registrations: vec![(node.into(), None)], ..StateChange::default() });
+    }
+
+    fn change(&mut self, change: StateChange) {
+        let (next, touched) = self.state.apply(change);
+        self.state = next;
+        self.touched.merge(touched);
+    }
+
+    /// Addresses for the hosts that have none, durable before anyone hears of them.
+    fn assign_offsets(&self, state: &MeshState) -> Result<StateChange, StoreError> {
+        let hosts: Vec<String> = state.hosts_without_offset().iter().map(ToString::to_string).collect();
+        if hosts.is_empty() {
+            return Ok(StateChange::default());
+        }
+        let given = self.store.assign_offsets(&hosts)?;
+        let offsets = given.into_iter().map(|(host, offset)| (Text::from(host), offset)).collect();
+        Ok(StateChange { offsets, ..StateChange::default() })
+    }
+
+    /// Compiles what was touched and hands it out, if anything is new.
+    fn publish(&mut self) {
+        let is_new_version = self.publish.borrow().version.number != self.version.number;
+        if self.touched.is_empty() && !is_new_version {
+            return;
+        }
+        let touched = std::mem::take(&mut self.touched);
+        if !is_new_version {
+            self.version.revision += 1;
+        }
+        let started = Instant::now();
+        self.compiled = Arc::new(recompile(&self.compiled, &self.state, &touched));
+        telemetry::compiled(self.version.number, started.elapsed().as_secs_f64());
+        self.send();
+    }
+
+    fn send(&self) {
+        self.publish.send_replace(Arc::new(Published {
+            version: self.version,
+            state: Arc::new(self.state.clone()),
+            compiled: Arc::clone(&self.compiled),
+            documents: Arc::clone(&self.documents),
+            at: Instant::now(),
+        }));
+    }
+
+    fn save(&mut self) {
+        for node in std::mem::take(&mut self.unsaved) {
+            let bytes = self.announcements.get(&node).map(record::encode);
+            if let Err(error) = self.store.put_registration(&node, bytes.as_deref()) {
+                tracing::error!(node, %error, "a registration is not stored; it will be at its next change");
+                self.unsaved.insert(node);
+                break;
+            }
+        }
+    }
+
+    fn answer(&mut self) {
+        // Whoever asked may have gone; what was done stays done.
+        for (reply, result) in self.applied.drain(..) {
+            let _gone = reply.send(result);
+        }
+        for (reply, announced) in self.announced.drain(..) {
+            let _gone = reply.send(announced);
+        }
+    }
+}
+
+fn resource(document: &StoredDocument) -> Result<mesh_core::resource::Resource, String> {
+    let json = serde_json::from_str(&document.json).map_err(|error| error.to_string())?;
+    let created = u64::try_from(document.created).unwrap_or(0);
+    dialect::from_json(&json, created)
+        .map_err(|findings| findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+}
+
+/// Adds file and line to findings across resources.
+fn place(findings: &mut [Diagnostic], batch: &Batch) {
+    for finding in findings {
+        let document = batch
+            .documents
+            .iter()
+            .find(|document| document.resource.meta.key.to_string() == *finding.resource);
+        if let Some(document) = document {
+            finding.file = document.resource.meta.place.file.clone();
+            (finding.line, finding.column) = document.locate(&finding.field);
+        }
+    }
+}

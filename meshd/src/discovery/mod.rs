@@ -1,0 +1,5 @@
+//! Snapshots to proxies.
+
+pub mod fanout;
+pub mod roster;
+pub mod service;

@@ -1,0 +1,6 @@
+//! Nodes announce their workloads and how these fare.
+
+pub mod announcement;
+pub mod lease;
+pub mod record;
+pub mod service;

@@ -1,0 +1,146 @@
+//! The gRPC face: one stream a node, on which it announces, reports and stays alive.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use mesh_core::vocab::identity::TrustDomain;
+use mesh_proto::generated::announcement::News;
+use mesh_proto::generated::registry_server::Registry;
+use mesh_proto::generated::{Announced, Announcement, RegisteredWorkload, Registration};
+use tokio::sync::mpsc;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::lease::LEASE;
+use super::record;
+use crate::controller::Controller;
+use crate::identity::attest::{Caller, caller};
+use crate::identity::members::Members;
+
+/// Takes in what nodes announce.
+pub struct RegistryService {
+    /// The trust domain.
+    pub domain: TrustDomain,
+    /// Who has joined.
+    pub members: Arc<Members>,
+    /// Takes it further.
+    pub controller: Controller,
+    /// Ends all streams.
+    pub stop: CancellationToken,
+}
+
+type Answers = Pin<Box<dyn Stream<Item = Result<Announced, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Registry for RegistryService {
+    type AnnounceStream = Answers;
+
+    async fn announce(&self, request: Request<Streaming<Announcement>>) -> Result<Response<Answers>, Status> {
+        let caller = caller(&request, &self.domain, &self.members)?;
+        let (answers, receiver) = mpsc::channel(4);
+        let session = Session {
+            members: Arc::clone(&self.members),
+            controller: self.controller.clone(),
+            caller,
+            answers,
+        };
+        let stop = self.stop.clone();
+        let messages = request.into_inner();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = session.run(messages) => {}
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+}
+
+struct Session {
+    members: Arc<Members>,
+    controller: Controller,
+    caller: Caller,
+    answers: mpsc::Sender<Result<Announced, Status>>,
+}
+
+impl Session {
+    async fn run(self, mut messages: Streaming<Announcement>) {
+        let name = self.caller.node.name.clone();
+        let mut changes = self.members.subscribe();
+        loop {
+            let message = tokio::select! {
+                message = messages.message() => message,
+                // A revoked node is out at once.
+                _ = changes.changed() => {
+                    if self.members.standing(&name, &self.caller.key).is_some() {
+                        continue;
+                    }
+                    let _gone = self.answers.send(Err(Status::permission_denied("the node was revoked"))).await;
+                    return;
+                }
+            };
+            let message = match message {
+                Ok(Some(message)) => message,
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::debug!(node = name, %error, "announcement stream ended");
+                    return;
+                }
+            };
+            let mut answer = Announced {
+                sequence: message.sequence,
+                lease_seconds: u32::try_from(LEASE.as_secs()).unwrap_or(u32::MAX),
+                ..Announced::default()
+            };
+            match message.news {
+                None => self.controller.renew(&name).await,
+                Some(News::Health(report)) => self.controller.report(&name, record::reports(report)).await,
+                Some(News::Registration(registration)) => {
+                    if let Err(status) = self.register(registration, &mut answer).await {
+                        let _gone = self.answers.send(Err(status)).await;
+                        return;
+                    }
+                }
+            }
+            if self.answers.send(Ok(answer)).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn register(&self, registration: Registration, answer: &mut Announced) -> Result<(), Status> {
+        let announcement = record::announcement(registration).map_err(Status::invalid_argument)?;
+        let name = &self.caller.node.name;
+        let (members, owned, address) = (Arc::clone(&self.members), name.clone(), announcement.address);
+        let is_free = tokio::task::spawn_blocking(move || members.relocate(&owned, address))
+            .await
+            .map_err(|_| Status::unavailable("meshd is going down"))?
+            .map_err(|error| {
+                tracing::error!(%error, "the store failed");
+                Status::unavailable("the control plane cannot write its store; its log says why")
+            })?;
+        if !is_free {
+            return Err(Status::already_exists(format!(
+                "address {address} belongs to another node; choose this host's with --address, or revoke the other"
+            )));
+        }
+        let announced = self
+            .controller
+            .announce(name, announcement)
+            .await
+            .ok_or_else(|| Status::unavailable("meshd is going down"))?;
+        answer.problems = announced.problems;
+        answer.workloads = announced
+            .workloads
+            .into_iter()
+            .map(|(key, identity)| RegisteredWorkload {
+                namespace: key.namespace.to_string(),
+                name: key.name.to_string(),
+                identity: identity.unwrap_or_default(),
+            })
+            .collect();
+        Ok(())
+    }
+}

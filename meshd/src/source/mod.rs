@@ -1,0 +1,3 @@
+//! Where configuration comes from besides `apply`.
+
+pub mod directory;
