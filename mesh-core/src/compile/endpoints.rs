@@ -51,3 +51,55 @@ fn endpoint(state: &MeshState, service: &KnownService, member: &Member) -> Endpo
         health: workload.health,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resource::Spec;
+    use crate::resource::service::Location;
+    use crate::state::sample::{
+        declare, entry, joined, mesh, node, peer_authentication, service, service_entry, workload,
+    };
+
+    /// Everything about the first endpoint of a host that depends on more than its WorkloadEntry.
+    fn first(state: &MeshState, host: &str) -> (bool, Vec<u16>, String) {
+        let sections = slices(state, &host.into());
+        let Some(Section::Endpoints(slice)) = sections.first() else { return Default::default() };
+        let endpoint = &slice.endpoints[0];
+        let identity = endpoint.identity.as_ref().map_or("", |identity| identity.as_str());
+        (endpoint.tunnel.is_some(), endpoint.plaintext_ports.clone(), identity.to_owned())
+    }
+
+    #[test]
+    fn only_endpoints_behind_a_proxy_of_the_mesh_are_tunnelled() {
+        let entry_of = |location: Location| {
+            let mut entry = service_entry("ext", &["http:80"], vec![workload("10.0.0.1", "app=x")]);
+            entry.location = location;
+            declare("default/se", Spec::ServiceEntry(entry))
+        };
+        let here = || vec![node("h1", "10.0.0.1", vec![])];
+        let elsewhere = || vec![node("h2", "10.0.0.2", vec![])];
+        let identity = "spiffe://cluster.local/ns/default/sa/x".to_owned();
+        for (location, nodes, tunnelled) in [
+            (Location::Internal, here(), true),
+            (Location::Internal, elsewhere(), false),
+            (Location::External, here(), false),
+        ] {
+            let state = joined(&mesh(vec![entry_of(location)]), nodes);
+            assert_eq!(first(&state, "ext"), (tunnelled, vec![], identity.clone()), "{location:?}");
+        }
+    }
+
+    #[test]
+    fn ports_whose_policy_is_disable_take_no_mutual_tls() {
+        let ports = [(8081, Some(MtlsMode::Disable)), (9, Some(MtlsMode::Disable))];
+        let resources = vec![
+            service("default/a", &["http:80:8080", "tcp:81:8081"], "app=a"),
+            entry("default/w", "10.0.0.1", "app=a"),
+            peer_authentication("default/p", Some("app=a"), Some(MtlsMode::Strict), &ports),
+        ];
+        let state = joined(&mesh(resources), vec![node("h1", "10.0.0.1", vec![])]);
+        let identity = "spiffe://cluster.local/ns/default/sa/a".to_owned();
+        assert_eq!(first(&state, "a.default.svc.cluster.local"), (true, vec![8081], identity));
+    }
+}

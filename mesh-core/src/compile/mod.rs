@@ -10,9 +10,12 @@ use crate::snapshot::section::{Section, SectionKey};
 use crate::snapshot::{Entry, Sections};
 use crate::state::{MeshState, Touched};
 use crate::vocab::name::{DestinationKey, ServicePort, Text, WorkloadKey};
+use crate::vocab::origin::Kind;
 
 mod destinations;
 mod endpoints;
+#[cfg(test)]
+mod properties;
 mod routes;
 mod security;
 mod services;
@@ -56,10 +59,7 @@ fn everything(state: &MeshState) -> Touched {
             .collect(),
         endpoints: Default::default(),
         workloads: state.workloads().map(|workload| workload.key.clone()).collect(),
-        policies: state
-            .resources(crate::vocab::origin::Kind::AuthorizationPolicy)
-            .map(|policy| policy.meta.key.clone())
-            .collect(),
+        policies: state.resources(Kind::AuthorizationPolicy).map(|policy| policy.meta.key.clone()).collect(),
     }
 }
 

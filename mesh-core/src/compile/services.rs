@@ -35,3 +35,36 @@ pub(super) fn service(state: &MeshState, known: &KnownService) -> Service {
         short_name,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::Change;
+    use crate::state::sample::{self, external, mesh};
+
+    #[test]
+    fn names_and_offset() {
+        let state = mesh(vec![
+            sample::service("prod/reviews", &["http:9080"], "app=a"),
+            external("prod/ext", "api.example", &["http:80"], vec![]),
+        ]);
+        assert_eq!(
+            state.hosts_without_offset(),
+            ["api.example".into(), Text::from("reviews.prod.svc.cluster.local")]
+        );
+        let offsets = vec![("reviews.prod.svc.cluster.local".into(), 7)];
+        let (state, touched) = state.apply(Change { offsets, ..Change::default() });
+        assert_eq!(touched.hosts.len(), 1);
+        assert_eq!(state.hosts_without_offset(), ["api.example".into()]);
+        let section = |host: &str| service(&state, state.service(host).unwrap());
+        let reviews = section("reviews.prod.svc.cluster.local");
+        assert_eq!(
+            reviews.names,
+            ["reviews.prod".into(), "reviews.prod.mesh".into(), Text::from("reviews.prod.svc")]
+        );
+        assert_eq!((reviews.short_name.as_deref(), reviews.offset), (Some("reviews"), Some(7)));
+        assert!(!reviews.external);
+        let ext = section("api.example");
+        assert!(ext.names.is_empty() && ext.short_name.is_none() && ext.external);
+    }
+}

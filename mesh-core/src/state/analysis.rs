@@ -238,3 +238,99 @@ fn nearest(wanted: &str, candidates: impl Iterator<Item = (Text, Text)>) -> Opti
 fn did_you_mean(name: Option<Text>) -> String {
     name.map_or_else(String::new, |name| format!("; did you mean {:?}?", &*name))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::authorization::PolicyAction;
+    use crate::resource::security::AuthorizationPolicy;
+    use crate::state::sample::{
+        declare, destination_rule, entry, http_route, labels, mesh, peer_authentication, service,
+        virtual_service,
+    };
+
+    /// `CODE field: message` of each finding.
+    fn findings(more: &[Arc<Resource>]) -> Vec<String> {
+        let state = mesh(vec![
+            service("default/reviews", &["http:80", "http-x:81"], "app=reviews"),
+            service("default/ratings", &["http:9080", "http-x:9081"], "app=ratings"),
+            service("prod/orders", &["http:80"], "app=orders"),
+            destination_rule("default/reviews", "reviews", &["v1", "v2"], None),
+            virtual_service("default/first@1", &["taken.example"], vec![]),
+            entry("default/w", "10.0.0.1", "app=reviews"),
+        ]);
+        let findings = state.check(more).into_iter();
+        findings.map(|finding| format!("{} {}: {}", finding.code, finding.field, finding.message)).collect()
+    }
+
+    #[track_caller]
+    fn check(resource: Arc<Resource>, expected: &[&str]) {
+        assert_eq!(findings(&[resource]), expected);
+    }
+
+    fn to(destination: &str) -> Arc<Resource> {
+        virtual_service("default/vs@9", &["reviews"], vec![http_route(None, None, &[destination])])
+    }
+
+    #[test]
+    fn destinations_must_exist() {
+        let at = "spec.http[0].route[0].destination";
+        check(to("reviews"), &[]);
+        check(to("reviews/v1:81"), &[]);
+        let host = |written: &str, hint: &str| {
+            let expected = format!("IST0101 {at}.host: no service has the host {written:?}{hint}");
+            check(to(written), &[&expected]);
+        };
+        host("reviewz", "; did you mean \"reviews\"?");
+        host("orders", "; did you mean \"orders.prod.svc.cluster.local\"?");
+        host("orders.prod", "; did you mean \"orders.prod.svc.cluster.local\"?");
+        host("quite-another-thing", "");
+        let subset = "no DestinationRule defines the subset \"v9\" of reviews.default.svc.cluster.local";
+        check(to("reviews/v9"), &[&format!("IST0101 {at}.subset: {subset}; did you mean \"v1\"?")]);
+        let port = "reviews.default.svc.cluster.local has no port 82, only 80, 81";
+        check(to("reviews:82"), &[&format!("IST0101 {at}.port.number: {port}")]);
+        let missing = "ratings.default.svc.cluster.local has the ports 9080, 9081 but not 80, the port \
+                       addressed; say which one is meant";
+        check(to("ratings"), &[&format!("IST0112 {at}.port: {missing}")]);
+        check(to("ratings:9080"), &[]);
+    }
+
+    #[test]
+    fn what_the_same_batch_declares_exists() {
+        let rule = destination_rule("default/new", "new", &["v1"], None);
+        assert!(findings(&[to("new/v1"), rule, service("default/new", &["http:80"], "app=new")]).is_empty());
+    }
+
+    #[test]
+    fn two_virtual_services_for_one_host() {
+        let message = "host taken.example is claimed by virtualservice/default/first and \
+                       virtualservice/default/second; only the oldest counts, which is \
+                       virtualservice/default/first";
+        let second = virtual_service("default/second@2", &["x.example", "taken.example"], vec![]);
+        check(second, &[&format!("IST0109 spec.hosts[1]: {message}")]);
+        check(virtual_service("default/first@1", &["taken.example"], vec![]), &[]);
+    }
+
+    #[test]
+    fn rules_and_policies_for_nobody() {
+        let unknown = "no service has the host \"ratingz\"; did you mean \"ratings\"?";
+        check(
+            destination_rule("default/a", "ratingz", &[], None),
+            &[&format!("IST0174 spec.host: {unknown}")],
+        );
+        check(destination_rule("default/a", "*.prod.svc.cluster.local", &[], None), &[]);
+        let allow = |id: &str, selector: &str| {
+            let selector = Some(labels(selector));
+            let policy = AuthorizationPolicy { selector, action: PolicyAction::Allow, rules: vec![] };
+            declare(id, Spec::AuthorizationPolicy(policy))
+        };
+        let nobody =
+            |place: &str| format!("IST0127 spec.selector: no workload of {place} has the labels app=reviews");
+        check(allow("default/a", "app=reviews"), &[]);
+        check(allow("istio-system/a", "app=reviews"), &[]);
+        check(allow("prod/a", "app=reviews"), &[&nobody("namespace prod")]);
+        let in_root = peer_authentication("istio-system/a", Some("app=reviews"), None, &[]);
+        check(in_root, &[&nobody("namespace istio-system")]);
+        check(peer_authentication("prod/a", None, None, &[]), &[]);
+    }
+}

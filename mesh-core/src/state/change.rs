@@ -8,12 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::announcement::announce;
 use super::hosts::{self, HostTable};
-use super::index::{self, KnownService, KnownWorkload};
+use super::index::{KnownService, KnownWorkload, inline_key, service_entry};
+use super::touched::Touched;
 use super::{MeshState, Registration};
-use crate::resource::virtual_service::{HttpAction, RouteDestination, VirtualService};
 use crate::resource::{Resource, Spec};
-use crate::vocab::label::Labels;
 use crate::vocab::name::{Text, WorkloadKey};
 use crate::vocab::origin::{Kind, ResourceKey};
 
@@ -30,37 +30,6 @@ pub struct Change {
     pub offsets: Vec<(Text, u32)>,
     /// The roots of trust, if they change.
     pub roots: Option<Vec<Vec<u8>>>,
-}
-
-/// What must be compiled again.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Touched {
-    /// The trust bundle.
-    pub trust: bool,
-    /// Hosts with all their sections.
-    pub hosts: BTreeSet<Text>,
-    /// Hosts of which only the endpoints may differ.
-    pub endpoints: BTreeSet<Text>,
-    /// Workloads.
-    pub workloads: BTreeSet<WorkloadKey>,
-    /// Authorization policies.
-    pub policies: BTreeSet<ResourceKey>,
-}
-
-impl Touched {
-    /// Whether every section stays as it is.
-    pub fn is_empty(&self) -> bool {
-        *self == Touched::default()
-    }
-
-    /// What two changes, one after the other, touch.
-    pub fn merge(&mut self, later: Touched) {
-        self.trust |= later.trust;
-        self.hosts.extend(later.hosts);
-        self.endpoints.extend(later.endpoints);
-        self.workloads.extend(later.workloads);
-        self.policies.extend(later.policies);
-    }
 }
 
 impl MeshState {
@@ -88,24 +57,25 @@ impl MeshState {
 }
 
 /// A resource before and after; never both absent, never equal.
-struct Edit {
-    key: ResourceKey,
+pub(super) struct Edit {
+    pub(super) key: ResourceKey,
     before: Option<Arc<Resource>>,
     after: Option<Arc<Resource>>,
 }
 
 impl Edit {
-    fn sides(&self) -> impl Iterator<Item = &Arc<Resource>> {
+    pub(super) fn sides(&self) -> impl Iterator<Item = &Arc<Resource>> {
         self.before.iter().chain(&self.after)
     }
 }
 
 /// Something known before and after.
-type Turn<T> = (Option<Arc<T>>, Option<Arc<T>>);
+pub(super) type Turn<T> = (Option<Arc<T>>, Option<Arc<T>>);
 
-struct Step {
-    next: MeshState,
-    touched: Touched,
+/// A change on its way.
+pub(super) struct Step {
+    pub(super) next: MeshState,
+    pub(super) touched: Touched,
     /// Hosts whose service must be worked out again.
     hosts: BTreeSet<Text>,
     /// Workloads that must be worked out again.
@@ -194,7 +164,7 @@ impl Step {
         let claims = Arc::make_mut(&mut self.next.index.claims);
         for (side, stays) in [(&edit.before, false), (&edit.after, true)] {
             let Some(resource) = side else { continue };
-            let Some(entry) = index::service_entry(resource) else { continue };
+            let Some(entry) = service_entry(resource) else { continue };
             for host in &entry.hosts {
                 let claimants = claims.entry(host.clone()).or_default();
                 if stays {
@@ -204,7 +174,7 @@ impl Step {
                 }
                 self.hosts.insert(host.clone());
             }
-            let keys = (0..entry.endpoints.len()).map(|index| index::inline_key(resource, index));
+            let keys = (0..entry.endpoints.len()).map(|index| inline_key(resource, index));
             self.workloads.extend(keys);
         }
     }
@@ -253,11 +223,10 @@ impl Step {
         let addresses: Vec<IpAddr> = [before, after].into_iter().flatten().map(|r| r.address).collect();
         let table = Arc::make_mut(&mut self.next.index.addresses);
         if let Some(gone) = before {
-            if let Some(nodes) = table.get_mut(&gone.address) {
-                nodes.remove(node);
-                if nodes.is_empty() {
-                    table.remove(&gone.address);
-                }
+            let nodes = table.entry(gone.address).or_default();
+            nodes.remove(node);
+            if nodes.is_empty() {
+                table.remove(&gone.address);
             }
         }
         if let Some(here) = after {
@@ -339,164 +308,10 @@ impl Step {
             }
         }
     }
-
-    /// Touches a host, or a wildcard and each service that it holds.
-    fn touch_pattern(&mut self, pattern: &Text) {
-        if hosts::is_wildcard(pattern) {
-            let held = self.next.index.services.keys().filter(|host| hosts::covers(pattern, host));
-            self.touched.hosts.extend(held.cloned());
-        }
-        self.touched.hosts.insert(pattern.clone());
-    }
-
-    fn touch_services(&mut self, turns: &[Turn<KnownService>]) {
-        let mut changed = BTreeSet::new();
-        for (before, after) in turns {
-            for service in before.iter().chain(after) {
-                changed.insert(service.host.clone());
-                let reached = self.next.workloads_in(&service.namespace);
-                let reached = reached.filter(|workload| service.reaches(workload).is_some());
-                self.touched.workloads.extend(reached.map(|workload| workload.key.clone()));
-            }
-        }
-        if changed.is_empty() {
-            return;
-        }
-        // A wildcard has rules of its own only while it holds no service.
-        let wildcards = self.next.index.virtual_services.wildcards();
-        let holding = wildcards.filter(|pattern| changed.iter().any(|host| hosts::covers(pattern, host)));
-        self.touched.hosts.extend(holding.cloned());
-        // A destination without a port takes the service's only one.
-        let mut dependent = BTreeSet::new();
-        for resource in self.next.resources(Kind::VirtualService) {
-            let Spec::VirtualService(rules) = &resource.spec else { continue };
-            let namespace = &resource.meta.key.namespace;
-            let depends = destinations(rules).any(|destination| {
-                destination.port.is_none() && changed.contains(&hosts::resolve(&destination.host, namespace))
-            });
-            if depends {
-                dependent.extend(rule_hosts(resource));
-            }
-        }
-        dependent.iter().for_each(|host| self.touch_pattern(host));
-        self.touched.hosts.extend(changed);
-    }
-
-    fn touch_workloads(&mut self, turns: &[Turn<KnownWorkload>]) {
-        for workload in turns.iter().flat_map(|(before, after)| before.iter().chain(after)) {
-            let services = self.next.services_of(workload);
-            self.touched.endpoints.extend(services.iter().map(|service| service.host.clone()));
-            self.touched.workloads.insert(workload.key.clone());
-            // The endpoint of a ServiceEntry changes when another workload takes its key.
-            if let Some(resource) = self.next.resources.get(&workload.source).filter(|_| workload.is_inline())
-            {
-                let hosts = index::service_entry(resource).map(|entry| entry.hosts.clone());
-                self.touched.endpoints.extend(hosts.into_iter().flatten());
-            }
-        }
-    }
-
-    fn touch_policies(&mut self, edits: &[Edit]) {
-        for edit in edits {
-            for resource in edit.sides() {
-                match &resource.spec {
-                    Spec::PeerAuthentication(policy) => {
-                        let keys = self.governed(&edit.key.namespace, &policy.selector);
-                        for key in &keys {
-                            let services =
-                                self.next.workload(key).map(|workload| self.next.services_of(workload));
-                            let hosts = services.into_iter().flatten().map(|service| service.host.clone());
-                            self.touched.endpoints.extend(hosts);
-                        }
-                        self.touched.workloads.extend(keys);
-                    }
-                    Spec::AuthorizationPolicy(policy) => {
-                        self.touched.policies.insert(edit.key.clone());
-                        let keys = self.governed(&edit.key.namespace, &policy.selector);
-                        self.touched.workloads.extend(keys);
-                    }
-                    Spec::Namespace
-                    | Spec::ServiceAccount
-                    | Spec::Service(_)
-                    | Spec::WorkloadEntry(_)
-                    | Spec::ServiceEntry(_)
-                    | Spec::VirtualService(_)
-                    | Spec::DestinationRule(_) => {}
-                }
-            }
-        }
-    }
-
-    /// The workloads that a policy of a namespace may concern; those of all namespaces for the root namespace.
-    fn governed(&self, namespace: &Text, selector: &Option<Labels>) -> Vec<WorkloadKey> {
-        let everywhere = *namespace == self.next.settings.root_namespace;
-        self.next
-            .workloads()
-            .filter(|workload| everywhere || workload.key.namespace == *namespace)
-            .filter(|workload| selector.as_ref().is_none_or(|s| s.selects(&workload.entry.labels)))
-            .map(|workload| workload.key.clone())
-            .collect()
-    }
-}
-
-/// Takes a node's announcements in, and names the keys for which they differ.
-fn announce(
-    table: &mut BTreeMap<ResourceKey, BTreeMap<Text, Arc<Resource>>>,
-    node: &Text,
-    before: Option<&Vec<Arc<Resource>>>,
-    after: Option<&Vec<Arc<Resource>>>,
-) -> BTreeSet<ResourceKey> {
-    let by_key = |list: Option<&Vec<Arc<Resource>>>| -> BTreeMap<ResourceKey, Arc<Resource>> {
-        let resources = list.into_iter().flatten();
-        resources.map(|resource| (resource.meta.key.clone(), resource.clone())).collect()
-    };
-    let (before, after) = (by_key(before), by_key(after));
-    let keys: BTreeSet<_> = before.keys().chain(after.keys()).cloned().collect();
-    let mut changed = BTreeSet::new();
-    for key in keys {
-        if before.get(&key) == after.get(&key) {
-            continue;
-        }
-        match after.get(&key) {
-            Some(resource) => {
-                table.entry(key.clone()).or_default().insert(node.clone(), resource.clone());
-            }
-            None => {
-                if let Some(nodes) = table.get_mut(&key) {
-                    nodes.remove(node);
-                    if nodes.is_empty() {
-                        table.remove(&key);
-                    }
-                }
-            }
-        }
-        changed.insert(key);
-    }
-    changed
-}
-
-/// The one Service that announcements of several nodes amount to: the first node's, with the ports of all.
-pub(super) fn merged_announcements(nodes: &BTreeMap<Text, Arc<Resource>>) -> Option<Arc<Resource>> {
-    let first = nodes.values().next()?;
-    let alike =
-        nodes.values().all(|other| other.spec == first.spec && other.meta.created == first.meta.created);
-    if alike {
-        return Some(first.clone());
-    }
-    let mut merged = Resource::clone(first);
-    merged.meta.created = nodes.values().map(|resource| resource.meta.created).min()?;
-    if let Spec::Service(service) = &mut merged.spec {
-        let lists = nodes.values().filter_map(|resource| match &resource.spec {
-            Spec::Service(service) => Some(service.ports.as_slice()),
-            _ => None,
-        });
-        service.ports = index::merged_ports(lists);
-    }
-    Some(Arc::new(merged))
 }
 
 /// The resolved hosts that a VirtualService or DestinationRule is for.
-fn rule_hosts(resource: &Resource) -> Vec<Text> {
+pub(super) fn rule_hosts(resource: &Resource) -> Vec<Text> {
     let namespace = &resource.meta.key.namespace;
     match &resource.spec {
         Spec::VirtualService(rules) => {
@@ -505,13 +320,4 @@ fn rule_hosts(resource: &Resource) -> Vec<Text> {
         Spec::DestinationRule(rule) => vec![hosts::resolve(&rule.host, namespace)],
         _ => Vec::new(),
     }
-}
-
-/// Every destination that a VirtualService names.
-pub(super) fn destinations(rules: &VirtualService) -> impl Iterator<Item = &RouteDestination> {
-    let http = rules.http.iter().flat_map(|route| match &route.action {
-        HttpAction::Route { destinations, .. } => destinations.as_slice(),
-        HttpAction::Redirect(_) | HttpAction::DirectResponse(_) => &[],
-    });
-    http.chain(rules.tcp.iter().flat_map(|route| &route.destinations))
 }

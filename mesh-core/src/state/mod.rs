@@ -14,14 +14,19 @@ use crate::vocab::name::{Text, WorkloadKey};
 use crate::vocab::origin::{Kind, ResourceKey};
 
 mod analysis;
+mod announcement;
 mod change;
 pub mod hosts;
 pub mod index;
 #[cfg(test)]
 pub(crate) mod sample;
+mod service;
+mod touched;
+mod workload;
 
-pub use change::{Change, Touched};
+pub use change::Change;
 use index::{Index, KnownService, KnownWorkload};
+pub use touched::Touched;
 
 /// What holds for the whole life of a control plane.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,7 +119,7 @@ impl MeshState {
     pub fn declared(&self, key: &ResourceKey) -> Option<Arc<Resource>> {
         match self.resources.get(key) {
             Some(resource) => Some(resource.clone()),
-            None => self.announced_services.get(key).and_then(change::merged_announcements),
+            None => self.announced_services.get(key).and_then(announcement::merged_announcements),
         }
     }
 
