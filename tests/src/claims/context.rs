@@ -42,6 +42,17 @@ impl<'a> Context<'a> {
         self.lab.as_mut().context("no lab")
     }
 
+    /// A control node with the bookshop declared, and hosts on which nothing runs.
+    pub fn control_only(&mut self) -> anyhow::Result<Lab> {
+        let scratch = self.scratch()?;
+        let mut lab = Lab::lay_out(self.inside, &scratch)?;
+        lab.control.start()?;
+        for file in BASELINE {
+            lab.control.apply(&yaml(file))?;
+        }
+        Ok(lab)
+    }
+
     /// A directory for a claim that starts its own things.
     pub fn scratch(&mut self) -> anyhow::Result<std::path::PathBuf> {
         self.labs += 1;

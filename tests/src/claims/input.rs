@@ -2,18 +2,18 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Claim, Context, alone, shared};
+use super::{Claim, Context, alone};
 use crate::harness::control::Said;
 use crate::harness::lab::Lab;
 use crate::harness::process::Spec;
 
 pub(super) fn claims() -> Vec<Claim> {
     vec![
-        shared("input/apply", apply),
+        alone("input/apply", apply),
         alone("input/damaged-store", damaged_store),
         alone("input/damaged-snapshot", damaged_snapshot),
         alone("input/places", places),
-        shared("input/usage", usage),
+        alone("input/usage", usage),
     ]
 }
 
@@ -51,33 +51,33 @@ fn cases() -> Vec<(&'static str, Vec<u8>, Vec<&'static str>)> {
         ))
     };
     vec![
-        ("no YAML at all", b"apiVersion: v1\nkind: [Service\n".to_vec(), vec![".yaml", "2"]),
-        ("a tab as indentation", b"kind: Service\n\tapiVersion: v1\n".to_vec(), vec![".yaml", "2"]),
+        ("no YAML at all", b"apiVersion: v1\nkind: [Service\n".to_vec(), vec![".yaml:3", "expected"]),
+        ("a tab as indentation", b"kind: Service\n\tapiVersion: v1\n".to_vec(), vec![".yaml:1", "tab"]),
         (
             "an unknown field, with the nearest name",
             service("[{rout: []}]"),
-            vec![".yaml", "5", "rout", "route"],
+            vec![".yaml:5", "rout", "route"],
         ),
         (
             "an unknown kind",
             b"apiVersion: networking.istio.io/v1\nkind: VirtualServise\nmetadata: {name: x}\n".to_vec(),
             vec![".yaml", "VirtualServise"],
         ),
-        ("a wrong type", rule("heavy"), vec![".yaml", "5", "weight"]),
+        ("a wrong type", rule("heavy"), vec![".yaml:5", "weight"]),
         (
             "a value out of range",
             service("[{route: [{destination: {host: reviews, port: {number: 70000}}}]}]"),
-            vec![".yaml", "5", "70000"],
+            vec![".yaml:5", "70000"],
         ),
         (
             "a bad duration",
             service("[{timeout: 5 parsecs, route: [{destination: {host: reviews}}]}]"),
-            vec![".yaml", "5", "timeout"],
+            vec![".yaml:5", "timeout"],
         ),
         (
             "a bad regex",
             service("[{match: [{uri: {regex: '('}}], route: [{destination: {host: reviews}}]}]"),
-            vec![".yaml", "5", "regex"],
+            vec![".yaml:5", "regex"],
         ),
         (
             "a subset that does not exist",
@@ -116,7 +116,7 @@ fn everything(lab: &Lab) -> anyhow::Result<String> {
 }
 
 fn apply(context: &mut Context<'_>) -> anyhow::Result<()> {
-    let lab = context.lab()?;
+    let lab = &context.control_only()?;
     let before = everything(lab)?;
     let mut found = Vec::new();
     for (name, document, words) in cases() {
@@ -148,7 +148,7 @@ fn brief(said: &Said, folder: &str) -> String {
 }
 
 fn usage(context: &mut Context<'_>) -> anyhow::Result<()> {
-    let lab = context.lab()?;
+    let lab = context.control_only()?;
     let wrong = lab.control.cli(["aply", "-f", "x"])?;
     let missing = lab.control.cli(["apply", "-f", "/nowhere/at-all.yaml"])?;
     let away = lab.control.cli(["--server", "unix:/nowhere/admin.sock", "status"])?;
@@ -188,10 +188,7 @@ fn largest(folder: &std::path::Path, skip: &[&str]) -> anyhow::Result<std::path:
 }
 
 fn damaged_store(context: &mut Context<'_>) -> anyhow::Result<()> {
-    let scratch = context.scratch()?;
-    let mut lab = Lab::lay_out(context.inside, &scratch)?;
-    lab.control.start()?;
-    lab.control.must(["apply", "-f", &crate::harness::lab::yaml("bookshop.yaml").display().to_string()])?;
+    let mut lab = context.control_only()?;
     lab.control.kill()?;
     let store = largest(&lab.control.data(), &["/ca/", ".sock"])?;
     std::fs::write(&store, vec![0x5a; 64 << 10])?;
@@ -237,9 +234,8 @@ fn damaged_snapshot(context: &mut Context<'_>) -> anyhow::Result<()> {
 
 /// Ports in use, directories that may not be written, full disks.
 fn places(context: &mut Context<'_>) -> anyhow::Result<()> {
-    let scratch = context.scratch()?;
-    let mut lab = Lab::lay_out(context.inside, &scratch)?;
-    lab.control.start()?;
+    let mut lab = context.control_only()?;
+    let scratch = lab.scratch.clone();
     let logs = lab.logs();
     let meshd = lab.program("meshd");
     let run = |label: &str,
