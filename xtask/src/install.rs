@@ -5,12 +5,13 @@ use std::process::Command;
 use crate::run::{Outcome, exists, is_root, root, shown, target};
 
 /// Programs that claims use, with the Debian packages they come in.
-const PROGRAMS: [(&str, &str); 5] = [
+const PROGRAMS: [(&str, &str); 6] = [
     ("redis-server", "redis-server"),
     ("pg_ctlcluster", "postgresql"),
     ("nghttp", "nghttp2-client"),
     ("python3", "python3"),
     ("curl", "curl"),
+    ("faketime", "faketime"),
 ];
 
 /// Installs what is missing, where that is allowed. What stays missing costs only the claims that use it.

@@ -13,6 +13,7 @@ pub(super) fn claims() -> Vec<Claim> {
         alone("input/damaged-store", damaged_store),
         alone("input/damaged-snapshot", damaged_snapshot),
         alone("input/places", places),
+        alone("input/clock", clock),
         alone("input/usage", usage),
     ]
 }
@@ -297,6 +298,45 @@ fn places(context: &mut Context<'_>) -> anyhow::Result<()> {
         None => context.report.skip("a directory that may not be made", "one user only in here: run as root"),
     }
     context.report.claim("a full disk: apply exits 1 and says so, and meshd lives", full.0, full.1);
+    Ok(())
+}
+
+/// A clock that is wrong by years, on the control node and on a host.
+fn clock(context: &mut Context<'_>) -> anyhow::Result<()> {
+    if !std::path::Path::new("/usr/bin/faketime").exists() {
+        context.report.skip("a wrong clock is named", "faketime is not installed");
+        return Ok(());
+    }
+    let mut lab = context.control_only()?;
+    lab.control.kill()?;
+    let past = ["faketime", "-f", "-9000d"];
+    let mut meshd = lab.control.spec().under(past).start(&lab.control.host, &lab.logs())?;
+    let code = meshd.wait(Duration::from_secs(10)).map(|s| s.code()).unwrap_or(None);
+    let said = meshd.stderr();
+    let naming = |text: &str| text.lines().find(|l| l.to_lowercase().contains("clock")).map(str::to_owned);
+    let by_meshd = naming(&said);
+    drop(meshd);
+    lab.control.start()?;
+    let proxy = &lab.proxies[0];
+    proxy.invite(&lab.control, &["default/bookinfo-productpage", "default/bookinfo-details"])?;
+    let mut process = proxy.spec().under(["faketime", "-f", "+9000d"]).start(&proxy.host, &lab.logs())?;
+    let end = Instant::now() + Duration::from_secs(8);
+    while naming(&process.stderr()).is_none() && process.is_running() && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let by_proxy = naming(&process.stderr());
+    let nothing = || "nothing was said of a clock".to_owned();
+    let holds = code == Some(1) && by_meshd.is_some();
+    context.report.claim(
+        "meshd before its own authority's time: exit 1, the clock is named",
+        holds,
+        by_meshd.unwrap_or_else(nothing),
+    );
+    context.report.claim(
+        "a proxy years ahead names the clock",
+        by_proxy.is_some(),
+        by_proxy.unwrap_or_else(nothing),
+    );
     Ok(())
 }
 
