@@ -1,0 +1,415 @@
+//! Reading typed values out of nodes. Whatever does not fit becomes a diagnostic with file, line and field;
+//! reading goes on, so that all faults come back at once.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::rc::Rc;
+
+use mesh_core::resource::diagnostic::{Diagnostic, Severity};
+use mesh_core::vocab::name::Text;
+
+use super::node::{Entry, Mark, Node, Value, quoted};
+
+/// The document does not fit its schema (the code of `istioctl analyze`).
+pub(crate) const SCHEMA: &str = "IST0106";
+/// It fits, but something about it should be looked at (the code of `istioctl analyze`).
+pub(crate) const SCHEMA_WARNING: &str = "IST0133";
+/// A field, value or kind that is known and valid and that this mesh does not carry out.
+pub(crate) const NOT_CARRIED_OUT: &str = "MSH0010";
+
+/// Collects what is wrong with one document.
+pub(crate) struct Report {
+    file: Text,
+    resource: Text,
+    /// Kubernetes reads null as absent; Istio's schemas refuse it.
+    null_is_absent: bool,
+    found: RefCell<Vec<Diagnostic>>,
+}
+
+impl Report {
+    pub(crate) fn new(file: &Text, resource: &str, null_is_absent: bool) -> Report {
+        Report { file: file.clone(), resource: resource.into(), null_is_absent, found: RefCell::default() }
+    }
+
+    pub(crate) fn add(
+        &self,
+        code: &'static str,
+        severity: Severity,
+        mark: Mark,
+        field: String,
+        message: impl Into<String>,
+    ) {
+        self.found.borrow_mut().push(Diagnostic {
+            code,
+            severity,
+            resource: self.resource.clone(),
+            file: self.file.clone(),
+            line: mark.line,
+            column: mark.column,
+            field,
+            message: message.into(),
+        });
+    }
+
+    pub(crate) fn into_diagnostics(self) -> Vec<Diagnostic> {
+        self.found.into_inner()
+    }
+}
+
+/// The fields of a message, all of them, so that an unknown name and one for later are told apart.
+pub(crate) struct Message {
+    /// What it is, for messages to people: `a VirtualService`.
+    pub(crate) name: &'static str,
+    /// Carried out.
+    pub(crate) fields: &'static [&'static str],
+    /// Known, but not carried out.
+    pub(crate) later: &'static [&'static str],
+    /// Known and without a meaning here: skipped.
+    pub(crate) skipped: &'static [&'static str],
+}
+
+/// Where a value stands in its document.
+#[derive(Clone)]
+struct Path<'a>(Option<Rc<Step<'a>>>);
+
+struct Step<'a> {
+    parent: Path<'a>,
+    at: At<'a>,
+}
+
+enum At<'a> {
+    Key(&'a str),
+    Index(usize),
+}
+
+impl<'a> Path<'a> {
+    fn then(&self, at: At<'a>) -> Path<'a> {
+        Path(Some(Rc::new(Step { parent: self.clone(), at })))
+    }
+}
+
+impl fmt::Display for Path<'_> {
+    /// `spec.http[0].route`; keys with other characters than those of names as `["app.kubernetes.io/name"]`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(step) = &self.0 else { return Ok(()) };
+        step.parent.fmt(f)?;
+        match step.at {
+            At::Index(index) => write!(f, "[{index}]"),
+            At::Key(key) if !key.is_empty() && key.bytes().all(is_plain) => {
+                f.write_str(if step.parent.0.is_some() { "." } else { "" })?;
+                f.write_str(key)
+            }
+            At::Key(key) => write!(f, "[\"{key}\"]"),
+        }
+    }
+}
+
+fn is_plain(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_')
+}
+
+/// A value, where it stands, and whom to tell what is wrong with it.
+#[derive(Clone)]
+pub(crate) struct Field<'a> {
+    node: &'a Node,
+    path: Path<'a>,
+    report: &'a Report,
+}
+
+impl<'a> Field<'a> {
+    /// A whole document.
+    pub(crate) fn root(node: &'a Node, report: &'a Report) -> Field<'a> {
+        Field { node, path: Path(None), report }
+    }
+
+    /// The value of a key of `node`, unless it is absent or null. Nothing is checked.
+    pub(crate) fn at(node: &'a Node, key: &str, report: &'a Report) -> Option<Field<'a>> {
+        Field::root(node, report).below(key)
+    }
+
+    /// The value of a key, unless it is absent or null. Nothing is checked.
+    pub(crate) fn below(&self, key: &str) -> Option<Field<'a>> {
+        let entry = self.node.entry(key).filter(|entry| entry.value.value != Value::Null)?;
+        Some(self.child(At::Key(&entry.key), &entry.value))
+    }
+
+    /// A value that is not written, as if it were at `key` of the document.
+    pub(crate) fn stand_in(node: &'a Node, key: &'static str, report: &'a Report) -> Field<'a> {
+        Field::root(node, report).child(At::Key(key), node)
+    }
+
+    fn child(&self, at: At<'a>, node: &'a Node) -> Field<'a> {
+        Field { node, path: self.path.then(at), report: self.report }
+    }
+
+    /// The path as text.
+    pub(crate) fn path(&self) -> String {
+        self.path.to_string()
+    }
+
+    /// The value as it was written.
+    pub(crate) fn value(&self) -> &'a Value {
+        &self.node.value
+    }
+
+    /// Refuses the value.
+    pub(crate) fn fault(&self, message: impl Into<String>) {
+        self.report.add(SCHEMA, Severity::Error, self.node.mark, self.path(), message);
+    }
+
+    /// Accepts the value, but says something about it.
+    pub(crate) fn warn(&self, message: impl Into<String>) {
+        self.report.add(SCHEMA_WARNING, Severity::Warning, self.node.mark, self.path(), message);
+    }
+
+    /// Refuses what is valid but not carried out; `what` is the subject of the sentence.
+    pub(crate) fn later(&self, what: impl fmt::Display) {
+        let message = format!("{what} is not carried out yet");
+        self.report.add(NOT_CARRIED_OUT, Severity::Error, self.node.mark, self.path(), message);
+    }
+
+    fn wrong_type(&self, wanted: &str) {
+        self.fault(format!("found {}, wanted {wanted}", self.node.value));
+    }
+
+    /// A map with the fields of `message`; unknown fields and those for later are refused here.
+    pub(crate) fn object(&self, message: &'static Message) -> Option<Object<'a>> {
+        let Value::Map(entries) = &self.node.value else {
+            self.wrong_type(&format!("a map: {}", message.name));
+            return None;
+        };
+        for entry in entries {
+            self.check_entry(entry, message);
+        }
+        Some(Object { field: self.clone(), entries, message })
+    }
+
+    fn check_entry(&self, entry: &'a Entry, message: &'static Message) {
+        let key = &*entry.key;
+        let path = || self.path.then(At::Key(key)).to_string();
+        if message.skipped.contains(&key) {
+            return;
+        }
+        let is_null = entry.value.value == Value::Null;
+        if is_null && self.report.null_is_absent {
+            return;
+        }
+        if message.later.contains(&key) {
+            let text = format!("the field {key} is not carried out yet");
+            self.report.add(NOT_CARRIED_OUT, Severity::Error, entry.mark, path(), text);
+        } else if !message.fields.contains(&key) {
+            let text = unknown_field(key, message);
+            self.report.add(SCHEMA, Severity::Error, entry.mark, path(), text);
+        } else if is_null {
+            let text = "null is not allowed; leave the field out".to_owned();
+            self.report.add(SCHEMA, Severity::Error, entry.mark, path(), text);
+        }
+    }
+
+    /// A map whose keys are data. Its null values are refused, or left out where null means absent.
+    pub(crate) fn map(&self) -> Vec<(&'a str, Field<'a>)> {
+        let Value::Map(entries) = &self.node.value else {
+            self.wrong_type("a map");
+            return Vec::new();
+        };
+        let pairs = entries.iter().map(|entry| (&*entry.key, self.child(At::Key(&entry.key), &entry.value)));
+        pairs.filter(|(_, field)| !field.refuses_null()).collect()
+    }
+
+    /// A list.
+    pub(crate) fn items(&self) -> Vec<Field<'a>> {
+        let Value::List(items) = &self.node.value else {
+            self.wrong_type("a list");
+            return Vec::new();
+        };
+        let fields = items.iter().enumerate().map(|(index, item)| self.child(At::Index(index), item));
+        fields.filter(|field| !field.refuses_null()).collect()
+    }
+
+    /// Whether this is null, which is said where it is not the same as absent.
+    fn refuses_null(&self) -> bool {
+        let is_null = self.node.value == Value::Null;
+        if is_null && !self.report.null_is_absent {
+            self.fault("null is not allowed");
+        }
+        is_null
+    }
+
+    /// Text.
+    pub(crate) fn text(&self) -> Option<&'a str> {
+        match &self.node.value {
+            Value::Text(text) => Some(text),
+            Value::Number(_) | Value::Bool(_) => {
+                self.wrong_type("text; put it in quotes");
+                None
+            }
+            _ => {
+                self.wrong_type("text");
+                None
+            }
+        }
+    }
+
+    /// Text that is not empty.
+    pub(crate) fn some_text(&self) -> Option<&'a str> {
+        let text = self.text()?;
+        if text.is_empty() {
+            self.fault("must not be empty");
+            return None;
+        }
+        Some(text)
+    }
+
+    /// `true` or `false`.
+    pub(crate) fn boolean(&self) -> Option<bool> {
+        match &self.node.value {
+            Value::Bool(value) => Some(*value),
+            _ => {
+                self.wrong_type("true or false");
+                None
+            }
+        }
+    }
+
+    /// A whole number in a range.
+    pub(crate) fn integer(&self, range: RangeInclusive<i64>) -> Option<i64> {
+        let Value::Number(number) = &self.node.value else {
+            self.wrong_type("a whole number");
+            return None;
+        };
+        let whole = number.as_i64().or_else(|| {
+            let float = number.as_f64().filter(|float| float.fract() == 0.0 && float.abs() < 1e15)?;
+            // Exact: whole and below 2^53 by the check above.
+            Some(float as i64)
+        });
+        match whole {
+            Some(value) if range.contains(&value) => Some(value),
+            Some(value) => {
+                self.fault(format!("{value} is out of range: {} to {}", range.start(), range.end()));
+                None
+            }
+            None if number.is_u64() => {
+                self.fault(format!("{number} is out of range: {} to {}", range.start(), range.end()));
+                None
+            }
+            None => {
+                self.wrong_type("a whole number");
+                None
+            }
+        }
+    }
+
+    /// A number.
+    pub(crate) fn number(&self) -> Option<f64> {
+        match &self.node.value {
+            Value::Number(number) => number.as_f64(),
+            _ => {
+                self.wrong_type("a number");
+                None
+            }
+        }
+    }
+
+    /// A port, 1 to 65535.
+    pub(crate) fn port(&self) -> Option<u16> {
+        self.integer(1..=65535).and_then(|port| u16::try_from(port).ok())
+    }
+
+    /// One of these words.
+    pub(crate) fn choice(&self, allowed: &[&'static str]) -> Option<&'static str> {
+        let text = self.text()?;
+        let found = allowed.iter().copied().find(|word| *word == text);
+        if found.is_none() {
+            self.fault(not_one_of(text, allowed));
+        }
+        found
+    }
+}
+
+/// A map whose keys are fields.
+pub(crate) struct Object<'a> {
+    field: Field<'a>,
+    entries: &'a [Entry],
+    message: &'static Message,
+}
+
+impl<'a> Object<'a> {
+    /// A field that is carried out, if it is there.
+    pub(crate) fn get(&self, key: &'static str) -> Option<Field<'a>> {
+        debug_assert!(self.message.fields.contains(&key), "{key} is not a field of {}", self.message.name);
+        let entry = self.entries.iter().find(|entry| &*entry.key == key)?;
+        // Null was refused or means absent, see `check_entry`.
+        if entry.value.value == Value::Null {
+            return None;
+        }
+        Some(self.field.child(At::Key(&entry.key), &entry.value))
+    }
+
+    /// A field that must be there.
+    pub(crate) fn require(&self, key: &'static str) -> Option<Field<'a>> {
+        let field = self.get(key);
+        if field.is_none() && !self.has(key) {
+            self.field.fault(format!("the field {key} is missing"));
+        }
+        field
+    }
+
+    /// Whether a field is written, whatever it says.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.entries.iter().any(|entry| &*entry.key == key)
+    }
+
+    /// Whether no field is written.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The map itself.
+    pub(crate) fn field(&self) -> &Field<'a> {
+        &self.field
+    }
+
+    /// Text of a field; empty text is absent, as in proto-JSON.
+    pub(crate) fn text(&self, key: &'static str) -> Option<&'a str> {
+        self.get(key)?.text().filter(|text| !text.is_empty())
+    }
+
+    /// The entries of a list; none where it is absent.
+    pub(crate) fn items(&self, key: &'static str) -> Vec<Field<'a>> {
+        self.get(key).map(|field| field.items()).unwrap_or_default()
+    }
+}
+
+fn unknown_field(key: &str, message: &Message) -> String {
+    let mut allowed: Vec<&str> = message.fields.iter().chain(message.later).copied().collect();
+    allowed.sort_unstable();
+    let hint = match nearest(key, &allowed) {
+        Some(name) => format!(", did you mean {name}?"),
+        None => String::new(),
+    };
+    format!("unknown field {}{hint} {} has: {}", quoted(key), message.name, allowed.join(", "))
+}
+
+/// Says that a word is none of those that are allowed.
+pub(crate) fn not_one_of(found: &str, allowed: &[&str]) -> String {
+    let hint = match nearest(found, allowed) {
+        Some(name) => format!(", did you mean {name}?"),
+        None => ";".to_owned(),
+    };
+    format!("found {}{hint} allowed: {}", quoted(found), allowed.join(", "))
+}
+
+/// The name that was probably meant: by few slips of the hand, or by another way to write it.
+pub(crate) fn nearest<'n>(found: &str, names: &[&'n str]) -> Option<&'n str> {
+    if found.len() > 64 {
+        return None;
+    }
+    let plain = |name: &str| name.replace(['_', '-'], "").to_ascii_lowercase();
+    let wanted = plain(found);
+    let distance = |name: &&str| strsim::damerau_levenshtein(&wanted, &plain(name));
+    let best = names.iter().copied().min_by_key(distance)?;
+    let close = distance(&best) <= (best.len() / 3).max(1);
+    let part = wanted.len() >= 4 && plain(best).starts_with(&wanted);
+    (close || part).then_some(best)
+}

@@ -1,0 +1,284 @@
+//! VirtualService.
+
+use ipnet::IpNet;
+use mesh_core::matching::authority::host_matches;
+use mesh_core::resilience::fault::FaultPolicy;
+use mesh_core::resilience::retry::RetryPolicy;
+use mesh_core::resource::virtual_service::{
+    HttpAction, HttpMatch, HttpRoute, RouteDestination, TcpMatch, TcpRoute, VirtualService,
+};
+use mesh_core::routing::rewrite::Rewrite;
+use mesh_core::vocab::name::Text;
+
+use super::{header, http, redirect, resilience};
+use crate::dialect::field::{Field, Message, Object};
+use crate::dialect::node::quoted;
+use crate::dialect::scalar;
+
+static SPEC: Message = Message {
+    name: "spec of a VirtualService",
+    fields: &["exportTo", "gateways", "hosts", "http", "tcp"],
+    later: &["tls"],
+    skipped: &[],
+};
+
+static HTTP: Message = Message {
+    name: "an HTTP rule",
+    fields: &[
+        "directResponse",
+        "fault",
+        "headers",
+        "match",
+        "name",
+        "redirect",
+        "retries",
+        "rewrite",
+        "route",
+        "timeout",
+    ],
+    later: &[
+        "corsPolicy",
+        "delegate",
+        "mirror",
+        "mirrorPercent",
+        "mirrorPercentage",
+        "mirror_percent",
+        "mirrors",
+    ],
+    skipped: &[],
+};
+
+static TCP: Message = Message { name: "a TCP rule", fields: &["match", "route"], later: &[], skipped: &[] };
+
+static TCP_MATCH: Message = Message {
+    name: "a match",
+    fields: &["destinationSubnets", "gateways", "port", "sourceLabels", "sourceNamespace"],
+    later: &["sourceSubnet"],
+    skipped: &[],
+};
+
+static ROUTE: Message =
+    Message { name: "a route", fields: &["destination", "headers", "weight"], later: &[], skipped: &[] };
+
+static TCP_ROUTE: Message =
+    Message { name: "a route", fields: &["destination", "weight"], later: &[], skipped: &[] };
+
+static DESTINATION: Message =
+    Message { name: "a destination", fields: &["host", "port", "subset"], later: &[], skipped: &[] };
+
+static PORT: Message = Message { name: "a port", fields: &["number"], later: &[], skipped: &[] };
+
+/// Reads the spec of a VirtualService.
+pub(crate) fn virtual_service(field: &Field<'_>) -> Option<VirtualService> {
+    let spec = field.object(&SPEC)?;
+    if let Some(field) = spec.get("exportTo") {
+        scalar::export_to(&field);
+    }
+    if let Some(field) = spec.get("gateways") {
+        http::is_mesh(&field);
+    }
+    let hosts = hosts(&spec);
+    let http: Vec<HttpRoute> = spec.items("http").iter().filter_map(http_route).collect();
+    let tcp: Vec<TcpRoute> = spec.items("tcp").iter().filter_map(tcp_route).collect();
+    let rules = |key| spec.get(key).is_some_and(|field| !field.items().is_empty());
+    if !rules("http") && !rules("tcp") && !spec.has("tls") {
+        field.fault("a VirtualService needs at least one rule in http, tcp or tls");
+    }
+    Some(VirtualService { hosts, http, tcp })
+}
+
+fn hosts(spec: &Object<'_>) -> Vec<Text> {
+    let Some(field) = spec.get("hosts") else {
+        if !spec.has("hosts") {
+            spec.field().fault(
+                "the field hosts is missing; a VirtualService without hosts is a delegate, which is not carried out yet",
+            );
+        }
+        return Vec::new();
+    };
+    let items = field.items();
+    if items.is_empty() {
+        field.fault("needs at least one host");
+    }
+    let mut hosts: Vec<Text> = Vec::new();
+    for item in &items {
+        let Some(text) = item.some_text() else { continue };
+        let host = match text.parse::<std::net::IpAddr>() {
+            Ok(address) => address.to_string().into(),
+            Err(_) => match scalar::host(item) {
+                Some(host) => host,
+                None => continue,
+            },
+        };
+        if &*host == "*" {
+            item.fault("the host '*' is not allowed in the mesh, only at a gateway");
+            continue;
+        }
+        let overlaps =
+            |other: &&Text| **other == host || host_matches(other, &host) || host_matches(&host, other);
+        match hosts.iter().find(overlaps) {
+            Some(other) if *other == host => item.fault(format!("the host {host} is there twice")),
+            Some(other) => item.fault(format!("the hosts {host} and {other} overlap")),
+            None => hosts.push(host),
+        }
+    }
+    hosts
+}
+
+fn http_route(field: &Field<'_>) -> Option<HttpRoute> {
+    let rule = field.object(&HTTP)?;
+    let matches: Vec<HttpMatch> = rule.items("match").iter().filter_map(http::condition).collect();
+    let headers = rule.get("headers").map(|field| header::changes(&field)).unwrap_or_default();
+    let retry = match rule.get("retries") {
+        Some(field) => resilience::retries(&field),
+        None => Some(RetryPolicy::default()),
+    };
+    let fault = match rule.get("fault") {
+        Some(field) => resilience::fault(&field),
+        None => Some(FaultPolicy::default()),
+    };
+    let timeout = rule.get("timeout").and_then(|field| resilience::timeout(&field));
+    exclusive(&rule);
+    let action = action(&rule, &matches, headers.authority);
+    Some(HttpRoute {
+        name: rule.text("name").map(Text::from),
+        matches,
+        action: action?,
+        timeout,
+        retry: retry?,
+        fault: fault?,
+        request_headers: headers.request,
+        response_headers: headers.response,
+    })
+}
+
+/// Refuses actions that exclude each other.
+fn exclusive(rule: &Object<'_>) {
+    const PAIRS: [(&str, &str); 12] = [
+        ("route", "redirect"),
+        ("route", "directResponse"),
+        ("redirect", "directResponse"),
+        ("rewrite", "redirect"),
+        ("rewrite", "directResponse"),
+        ("fault", "redirect"),
+        ("fault", "directResponse"),
+        ("mirror", "mirrors"),
+        ("mirror", "redirect"),
+        ("delegate", "route"),
+        ("delegate", "redirect"),
+        ("delegate", "directResponse"),
+    ];
+    for (one, other) in PAIRS.into_iter().filter(|(one, other)| rule.has(one) && rule.has(other)) {
+        rule.field().fault(format!("{one} and {other} cannot both be set"));
+    }
+}
+
+fn action(rule: &Object<'_>, matches: &[HttpMatch], authority: Option<Text>) -> Option<HttpAction> {
+    if let Some(field) = rule.get("redirect") {
+        return redirect::redirect(&field, matches).map(HttpAction::Redirect);
+    }
+    if let Some(field) = rule.get("directResponse") {
+        return redirect::direct_response(&field).map(HttpAction::DirectResponse);
+    }
+    let Some(field) = rule.get("route") else {
+        if !["route", "redirect", "directResponse", "delegate"].iter().any(|key| rule.has(key)) {
+            rule.field().fault("a rule needs route, redirect or directResponse");
+        }
+        return None;
+    };
+    let destinations = destinations(&field, &ROUTE);
+    let mut rewrite = match rule.get("rewrite") {
+        Some(field) => redirect::rewrite(&field)?,
+        None => Rewrite::default(),
+    };
+    // The rewrite itself beats what header operations say of the host.
+    rewrite.authority = rewrite.authority.or(authority);
+    Some(HttpAction::Route { destinations: destinations?, rewrite })
+}
+
+/// Reads `route`; `None` if there is none that can be used.
+fn destinations(field: &Field<'_>, message: &'static Message) -> Option<Vec<RouteDestination>> {
+    let items = field.items();
+    if items.is_empty() {
+        field.fault("needs at least one destination");
+        return None;
+    }
+    let read: Vec<RouteDestination> = items.iter().filter_map(|item| destination(item, message)).collect();
+    if read.len() < items.len() {
+        return None;
+    }
+    let total: u64 = read.iter().map(|destination| u64::from(destination.weight.unwrap_or(0))).sum();
+    if read.len() > 1 && total == 0 {
+        field.fault(format!(
+            "the weights of these {} destinations add up to 0: none would get traffic",
+            read.len()
+        ));
+    } else if total > u64::from(u32::MAX) {
+        field.fault(format!("the weights add up to {total}, more than {}", u32::MAX));
+    }
+    Some(read)
+}
+
+fn destination(field: &Field<'_>, message: &'static Message) -> Option<RouteDestination> {
+    let entry = field.object(message)?;
+    let weight = match entry.get("weight") {
+        Some(field) => Some(u32::try_from(field.integer(0..=i64::from(i32::MAX))?).ok()?),
+        None => None,
+    };
+    let headers = match message.fields.contains(&"headers").then(|| entry.get("headers")).flatten() {
+        Some(field) => header::changes(&field),
+        None => header::Changes::default(),
+    };
+    let destination = entry.require("destination")?.object(&DESTINATION)?;
+    let subset = destination.get("subset").filter(|field| field.text() != Some(""));
+    let subset = match subset {
+        Some(field) => Some(scalar::label_name(&field)?),
+        None => None,
+    };
+    let port = match destination.get("port") {
+        Some(field) => Some(field.object(&PORT)?.require("number")?.port()?),
+        None => None,
+    };
+    let host_field = destination.require("host")?;
+    let host = scalar::host(&host_field)?;
+    if &*host == "*" {
+        host_field.fault("a destination cannot be the host '*'");
+        return None;
+    }
+    Some(RouteDestination {
+        host,
+        subset,
+        port,
+        weight,
+        request_headers: headers.request,
+        response_headers: headers.response,
+        authority: headers.authority,
+    })
+}
+
+fn tcp_route(field: &Field<'_>) -> Option<TcpRoute> {
+    let rule = field.object(&TCP)?;
+    let matches = rule.items("match").iter().filter_map(tcp_match).collect();
+    let destinations = destinations(&rule.require("route")?, &TCP_ROUTE)?;
+    Some(TcpRoute { matches, destinations })
+}
+
+fn tcp_match(field: &Field<'_>) -> Option<TcpMatch> {
+    let entry = field.object(&TCP_MATCH)?;
+    let destination_subnets = entry.items("destinationSubnets").iter().filter_map(subnet).collect();
+    let (caller_labels, caller_namespace) = http::caller(&entry);
+    let port = entry.get("port").and_then(|field| field.port());
+    Some(TcpMatch { destination_subnets, port, caller_labels, caller_namespace })
+}
+
+fn subnet(field: &Field<'_>) -> Option<IpNet> {
+    let text = field.some_text()?;
+    let network = text.parse::<IpNet>().or_else(|_| text.parse::<std::net::IpAddr>().map(IpNet::from));
+    match network {
+        Ok(network) => Some(network.trunc()),
+        Err(_) => {
+            field.fault(format!("{} is no network such as 10.0.0.0/8", quoted(text)));
+            None
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! What a rule does with path and authority, or answers itself: `rewrite`, `redirect`, `directResponse`.
+
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE};
+use http::HeaderValue;
+use mesh_core::matching::text::TextMatch;
+use mesh_core::resource::virtual_service::HttpMatch;
+use mesh_core::routing::rewrite::{PathRewrite, Redirect, RedirectPort, Rewrite};
+use mesh_core::routing::rule::DirectResponse;
+use mesh_core::vocab::name::Text;
+
+use super::header::authority;
+use super::http::regex;
+use crate::dialect::field::{Field, Message, Object};
+use crate::dialect::node::quoted;
+
+static REWRITE: Message =
+    Message { name: "a rewrite", fields: &["authority", "uri", "uriRegexRewrite"], later: &[], skipped: &[] };
+
+static REGEX_REWRITE: Message =
+    Message { name: "a uriRegexRewrite", fields: &["match", "rewrite"], later: &[], skipped: &[] };
+
+static REDIRECT: Message = Message {
+    name: "a redirect",
+    fields: &["authority", "derivePort", "port", "prefixRewrite", "redirectCode", "scheme", "uri"],
+    later: &[],
+    skipped: &[],
+};
+
+static DIRECT_RESPONSE: Message =
+    Message { name: "a directResponse", fields: &["body", "status"], later: &[], skipped: &[] };
+
+static BODY: Message = Message { name: "a body", fields: &["bytes", "string"], later: &[], skipped: &[] };
+
+const REDIRECT_CODES: [u16; 5] = [301, 302, 303, 307, 308];
+const LARGEST_BODY: usize = 1 << 20;
+const LARGE_BODY: usize = 100 << 10;
+
+/// Reads `rewrite`.
+pub(super) fn rewrite(field: &Field<'_>) -> Option<Rewrite> {
+    let entry = field.object(&REWRITE)?;
+    let uri = entry.text("uri");
+    let by_regex = entry.get("uriRegexRewrite");
+    let new_authority = entry.text("authority");
+    if uri.is_some() && by_regex.is_some() {
+        field.fault("only one of uri and uriRegexRewrite can be set");
+    }
+    if uri.is_none() && by_regex.is_none() && new_authority.is_none() {
+        field.fault("a rewrite needs uri, uriRegexRewrite or authority");
+    }
+    let path = match (uri, by_regex) {
+        (Some(uri), _) => {
+            new_path(&entry, "uri");
+            Some(PathRewrite::Matched(uri.into()))
+        }
+        (None, Some(field)) => Some(regex_rewrite(&field)?),
+        (None, None) => None,
+    };
+    let new_authority = match new_authority {
+        Some(text) => Some(authority(&entry.get("authority")?, text)?),
+        None => None,
+    };
+    Some(Rewrite { path, authority: new_authority })
+}
+
+fn regex_rewrite(field: &Field<'_>) -> Option<PathRewrite> {
+    let entry = field.object(&REGEX_REWRITE)?;
+    let pattern = entry.require("match").and_then(|field| regex(&field));
+    let substitution = entry.require("rewrite").and_then(|field| Some((field.some_text()?, field)));
+    let (pattern, (substitution, substitution_field)) = (pattern?, substitution?);
+    // Counted by the same engine that the pattern was compiled with.
+    let groups = regex::Regex::new(pattern.source()).map_or(10, |regex| regex.captures_len());
+    let bytes = substitution.as_bytes();
+    let mut at = 0;
+    while let Some(found) = bytes[at..].iter().position(|&b| b == b'\\') {
+        let next = bytes.get(at + found + 1).copied();
+        match next {
+            Some(digit @ b'0'..=b'9') if usize::from(digit - b'0') >= groups => {
+                let group = char::from(digit);
+                substitution_field.fault(format!("\\{group} names a group that the match does not have"));
+            }
+            Some(b'0'..=b'9' | b'\\') => {}
+            _ => substitution_field.fault("a backslash stands before a digit or another backslash"),
+        }
+        at += found + 2;
+        if at > bytes.len() {
+            break;
+        }
+    }
+    new_path(&entry, "rewrite");
+    Some(PathRewrite::Regex { pattern, substitution: substitution.into() })
+}
+
+/// Refuses what cannot stand in a request line or a header.
+fn new_path(entry: &Object<'_>, key: &'static str) {
+    let Some(field) = entry.get(key) else { return };
+    let odd = |text: &str| text.bytes().any(|b| b <= b' ' || b == 0x7f || b == b'#');
+    if let Some(text) = field.text().filter(|text| odd(text)) {
+        field.fault(format!("{} has a character that no path may have", quoted(text)));
+    }
+}
+
+/// Reads `redirect`. `matches` are those of its rule.
+pub(super) fn redirect(field: &Field<'_>, matches: &[HttpMatch]) -> Option<Redirect> {
+    let entry = field.object(&REDIRECT)?;
+    let (path, prefix) = (entry.text("uri"), entry.text("prefixRewrite"));
+    let (new_authority, scheme) = (entry.text("authority"), entry.get("scheme"));
+    let says = path.is_some() || prefix.is_some() || new_authority.is_some() || scheme.is_some();
+    if !says && !entry.has("port") && !entry.has("derivePort") {
+        field.fault("a redirect needs uri, prefixRewrite, authority, scheme, port or derivePort");
+    }
+    if path.is_some() && prefix.is_some() {
+        field.fault("only one of uri and prefixRewrite can be set");
+    }
+    if entry.has("port") && entry.has("derivePort") {
+        field.fault("only one of port and derivePort can be set");
+    }
+    if let (Some(_), Some(at)) = (prefix, entry.get("prefixRewrite")) {
+        let by_prefix =
+            |uri: &TextMatch| matches!(uri, TextMatch::Prefix(_) | TextMatch::PrefixIgnoringCase(_));
+        if matches.iter().any(|entry| !entry.request.uri.as_ref().is_none_or(by_prefix)) {
+            at.fault("prefixRewrite needs every uri match of the rule to be a prefix");
+        }
+    }
+    new_path(&entry, "uri");
+    new_path(&entry, "prefixRewrite");
+    let port = match (entry.get("port"), entry.get("derivePort")) {
+        (Some(port), _) => RedirectPort::Fixed(port.port()?),
+        (None, Some(derive)) => match derive.choice(&["FROM_PROTOCOL_DEFAULT", "FROM_REQUEST_PORT"])? {
+            "FROM_REQUEST_PORT" => RedirectPort::Request,
+            _ => RedirectPort::ProtocolDefault,
+        },
+        (None, None) => RedirectPort::ProtocolDefault,
+    };
+    let scheme = match scheme.filter(|field| field.text() != Some("")) {
+        Some(field) => Some(Text::from(field.choice(&["http", "https"])?)),
+        None => None,
+    };
+    let new_authority = match new_authority {
+        Some(text) => Some(authority(&entry.get("authority")?, text)?),
+        None => None,
+    };
+    let code = entry.get("redirectCode").map_or(Some(301), |field| redirect_code(&field))?;
+    let writable = |text: &&str| HeaderValue::from_str(text).is_ok();
+    let text = |text: &str| Text::from(text);
+    Some(Redirect {
+        code,
+        path: path.filter(writable).map(text),
+        prefix: prefix.filter(writable).map(text),
+        authority: new_authority,
+        scheme,
+        port,
+    })
+}
+
+fn redirect_code(field: &Field<'_>) -> Option<u16> {
+    let code = field.integer(0..=i64::from(u32::MAX))?;
+    let code = match code {
+        // The zero of proto-JSON is absent.
+        0 => Some(301),
+        _ => u16::try_from(code).ok().filter(|code| REDIRECT_CODES.contains(code)),
+    };
+    if code.is_none() {
+        field.fault("a redirectCode is one of 301, 302, 303, 307, 308");
+    }
+    code
+}
+
+/// Reads `directResponse`.
+pub(super) fn direct_response(field: &Field<'_>) -> Option<DirectResponse> {
+    let entry = field.object(&DIRECT_RESPONSE)?;
+    let status = entry.require("status").and_then(|field| field.integer(200..=599));
+    let body = match entry.get("body") {
+        Some(field) => body(&field)?,
+        None => Vec::new(),
+    };
+    Some(DirectResponse { status: u16::try_from(status?).ok()?, body })
+}
+
+fn body(field: &Field<'_>) -> Option<Vec<u8>> {
+    let entry = field.object(&BODY)?;
+    if entry.has("string") && entry.has("bytes") {
+        field.fault("only one of string and bytes can be set");
+        return None;
+    }
+    let body = match (entry.get("string"), entry.get("bytes")) {
+        (Some(string), _) => string.text()?.as_bytes().to_vec(),
+        (None, Some(bytes)) => {
+            let text = bytes.text()?;
+            match STANDARD.decode(text).or_else(|_| URL_SAFE.decode(text)) {
+                Ok(body) => body,
+                Err(error) => {
+                    bytes.fault(format!("not base64: {error}"));
+                    return None;
+                }
+            }
+        }
+        (None, None) => Vec::new(),
+    };
+    if body.len() > LARGEST_BODY {
+        field.fault(format!("the body has {} bytes, at most {LARGEST_BODY} are allowed", body.len()));
+        return None;
+    }
+    if body.len() > LARGE_BODY {
+        field.warn(format!("the body has {} bytes; every proxy keeps it in memory", body.len()));
+    }
+    Some(body)
+}

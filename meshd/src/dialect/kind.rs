@@ -1,0 +1,231 @@
+//! Which kinds mean something here, by `apiVersion` and `kind`.
+
+use mesh_core::resource::diagnostic::Severity;
+use mesh_core::vocab::origin::Kind;
+
+use super::field::{Field, NOT_CARRIED_OUT, Report, nearest, not_one_of};
+use super::node::{Node, quoted};
+
+/// How a kind stands with the mesh.
+pub(crate) enum Standing {
+    /// It means something.
+    Carried(Kind),
+    /// It is somebody else's: skipped, with this name in the warning.
+    Skipped(String),
+}
+
+/// What is to be done about a kind of Istio that is not carried out.
+enum Other {
+    /// Some day.
+    Later,
+    /// Never; with a sentence what to use instead.
+    Refused(&'static str),
+}
+
+struct Group {
+    name: &'static str,
+    versions: &'static [&'static str],
+    carried: &'static [Kind],
+    others: &'static [(&'static str, Other)],
+}
+
+const GROUPS: [Group; 4] = [
+    Group {
+        name: "networking.istio.io",
+        versions: &["v1", "v1beta1", "v1alpha3"],
+        carried: &[Kind::VirtualService, Kind::DestinationRule, Kind::ServiceEntry, Kind::WorkloadEntry],
+        others: &[
+            ("Gateway", Other::Later),
+            ("Sidecar", Other::Later),
+            ("WorkloadGroup", Other::Later),
+            ("ProxyConfig", Other::Later),
+            (
+                "EnvoyFilter",
+                Other::Refused(
+                    "EnvoyFilter patches Envoy's own configuration and this data plane is not Envoy; say it with VirtualService, DestinationRule, AuthorizationPolicy or Telemetry",
+                ),
+            ),
+        ],
+    },
+    Group {
+        name: "security.istio.io",
+        versions: &["v1", "v1beta1"],
+        carried: &[Kind::PeerAuthentication, Kind::AuthorizationPolicy],
+        others: &[("RequestAuthentication", Other::Later)],
+    },
+    Group {
+        name: "telemetry.istio.io",
+        versions: &["v1", "v1alpha1"],
+        carried: &[],
+        others: &[("Telemetry", Other::Later)],
+    },
+    Group {
+        name: "extensions.istio.io",
+        versions: &["v1alpha1"],
+        carried: &[],
+        others: &[
+            (
+                "WasmPlugin",
+                Other::Refused(
+                    "WasmPlugin runs code inside Envoy and this data plane is not Envoy; use AuthorizationPolicy for access, or a service of its own on the path",
+                ),
+            ),
+            (
+                "TrafficExtension",
+                Other::Refused(
+                    "TrafficExtension runs code inside Envoy and this data plane is not Envoy; use AuthorizationPolicy for access, or a service of its own on the path",
+                ),
+            ),
+        ],
+    },
+];
+
+/// The kinds of Kubernetes' group `v1`.
+const CORE: [&str; 18] = [
+    "Binding",
+    "ComponentStatus",
+    "ConfigMap",
+    "Endpoints",
+    "Event",
+    "LimitRange",
+    "List",
+    "Namespace",
+    "Node",
+    "PersistentVolume",
+    "PersistentVolumeClaim",
+    "Pod",
+    "PodTemplate",
+    "ReplicationController",
+    "ResourceQuota",
+    "Secret",
+    "Service",
+    "ServiceAccount",
+];
+
+/// How the document's kind stands; `None` if it is refused, and the report says why.
+pub(crate) fn standing(root: &Node, report: &Report) -> Option<Standing> {
+    let required = |key: &str| {
+        let field = Field::at(root, key, report);
+        if field.is_none() {
+            Field::root(root, report).fault(format!("the field {key} is missing"));
+        }
+        field
+    };
+    let kind_field = required("kind")?;
+    let kind = kind_field.some_text()?;
+    if kind == "MeshConfig" {
+        kind_field.later("the kind MeshConfig");
+        return None;
+    }
+    let version_field = required("apiVersion")?;
+    let api_version = version_field.some_text()?;
+    let Some((group, version)) = api_version.split_once('/') else {
+        return core(root, &kind_field, kind, &version_field, api_version);
+    };
+    if let Some(known) = GROUPS.iter().find(|known| known.name == group) {
+        return istio(known, &kind_field, kind, &version_field, version, report, root);
+    }
+    if group == "gateway.networking.k8s.io" {
+        kind_field.later(format!("the kind {kind} of the Gateway API"));
+        return None;
+    }
+    let of_istio = GROUPS.iter().find(|known| known.kinds().any(|name| name == kind));
+    let near = nearest(group, &GROUPS.map(|known| known.name));
+    if group.ends_with(".istio.io") || (near.is_some() && of_istio.is_some()) {
+        version_field.fault(not_one_of(group, &GROUPS.map(|known| known.name)));
+        return None;
+    }
+    let own = Kind::ALL.into_iter().find(|own| own.name() == kind);
+    // A group without a dot is Kubernetes' own, and there is no second Service among those.
+    if let (Some(own), false) = (own, group.contains('.')) {
+        version_field.fault(format!("{kind} is of {}, found {}", versions_of(own), quoted(api_version)));
+        return None;
+    }
+    Some(Standing::Skipped(format!("{api_version} {kind}")))
+}
+
+impl Group {
+    fn kinds(&self) -> impl Iterator<Item = &'static str> {
+        self.carried.iter().map(|kind| kind.name()).chain(self.others.iter().map(|(name, _)| *name))
+    }
+}
+
+fn versions_of(kind: Kind) -> String {
+    match GROUPS.iter().find(|group| group.carried.contains(&kind)) {
+        Some(group) => format!("{}/{}", group.name, group.versions[0]),
+        None => "v1".to_owned(),
+    }
+}
+
+fn core(
+    root: &Node,
+    kind_field: &Field<'_>,
+    kind: &str,
+    version_field: &Field<'_>,
+    version: &str,
+) -> Option<Standing> {
+    if version != "v1" {
+        let own = Kind::ALL.into_iter().find(|own| own.name() == kind);
+        let wanted = own.map_or("GROUP/VERSION or v1".to_owned(), versions_of);
+        version_field.fault(format!("found {}, wanted {wanted}", quoted(version)));
+        return None;
+    }
+    match kind {
+        "Namespace" => return Some(Standing::Carried(Kind::Namespace)),
+        "ServiceAccount" => return Some(Standing::Carried(Kind::ServiceAccount)),
+        "Service" => return Some(Standing::Carried(Kind::Service)),
+        _ => {}
+    }
+    if let Some(group) = GROUPS.iter().find(|group| group.kinds().any(|name| name == kind)) {
+        version_field.fault(format!("{kind} is of {}/{}, found \"v1\"", group.name, group.versions[0]));
+        return None;
+    }
+    if !CORE.contains(&kind) {
+        kind_field.fault(not_one_of(kind, &CORE));
+        return None;
+    }
+    if kind == "ConfigMap" && root.entry("data").is_some_and(|data| data.value.entry("mesh").is_some()) {
+        let named = root.entry("metadata").and_then(|entry| entry.value.text_at("name"));
+        if named.is_some_and(|name| name == "istio" || name.starts_with("istio-")) {
+            kind_field.later("Istio's ConfigMap with a MeshConfig");
+            return None;
+        }
+    }
+    Some(Standing::Skipped(format!("v1 {kind}")))
+}
+
+fn istio(
+    group: &'static Group,
+    kind_field: &Field<'_>,
+    kind: &str,
+    version_field: &Field<'_>,
+    version: &str,
+    report: &Report,
+    root: &Node,
+) -> Option<Standing> {
+    if let Some((_, other)) = group.others.iter().find(|(name, _)| *name == kind) {
+        match other {
+            Other::Later => kind_field.later(format!("the kind {kind}")),
+            Other::Refused(why) => {
+                report.add(NOT_CARRIED_OUT, Severity::Error, root.mark, kind_field.path(), *why);
+            }
+        }
+        return None;
+    }
+    let Some(known) = group.carried.iter().find(|known| known.name() == kind) else {
+        let names: Vec<&str> = group.kinds().collect();
+        let elsewhere = GROUPS.iter().find(|other| other.kinds().any(|name| name == kind));
+        match elsewhere {
+            Some(other) => {
+                version_field.fault(format!("{kind} is of {}, found {}", other.name, quoted(group.name)));
+            }
+            None => kind_field.fault(not_one_of(kind, &names)),
+        }
+        return None;
+    };
+    if !group.versions.contains(&version) {
+        version_field.fault(format!("version {}", not_one_of(version, group.versions)));
+        return None;
+    }
+    Some(Standing::Carried(*known))
+}

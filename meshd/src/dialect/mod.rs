@@ -1,0 +1,273 @@
+//! Documents to resources: strict, with file, line and field of every fault, all faults at once.
+//!
+//! The layers, each ignorant of the next: `yaml` makes nodes with places, `field` reads typed values out of
+//! nodes and collects what does not fit, `istio` and `kubernetes` know the shapes. What comes out is valid by
+//! itself; whether it fits other resources is not judged here.
+
+use std::collections::{BTreeMap, HashMap};
+
+use mesh_core::resource::Resource;
+use mesh_core::resource::diagnostic::{Diagnostic, Severity};
+use mesh_core::vocab::name::Text;
+use mesh_core::vocab::origin::ResourceKey;
+
+mod document;
+mod field;
+mod istio;
+mod kind;
+mod kubernetes;
+mod node;
+mod scalar;
+mod yaml;
+
+#[cfg(test)]
+mod tests;
+
+use document::{Meaning, interpret};
+use node::{Mark, Node, Value};
+
+/// A file could not be read as YAML, or is beyond the limits.
+pub const UNREADABLE: &str = "MSH0011";
+/// A resource is there twice.
+pub const TWICE: &str = "MSH0012";
+/// A kind of Kubernetes that means nothing here was skipped.
+pub const SKIPPED: &str = "MSH0013";
+
+/// Largest resource, as JSON, in bytes.
+const LARGEST_RESOURCE: usize = 1 << 20;
+/// Most resources in one batch.
+const MOST_RESOURCES: usize = 100_000;
+/// Most findings that are worth showing.
+const MOST_FINDINGS: usize = 1_000;
+
+/// A file, by the name under which faults are to be reported.
+#[derive(Debug, Clone, Copy)]
+pub struct Input<'a> {
+    /// Name; `-` for standard input.
+    pub file: &'a str,
+    /// Contents.
+    pub bytes: &'a [u8],
+}
+
+/// How to read.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Whether kinds of Kubernetes that mean nothing here are refused instead of skipped.
+    pub strict: bool,
+    /// Namespace of resources that name none.
+    pub default_namespace: Text,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { strict: false, default_namespace: "default".into() }
+    }
+}
+
+/// A resource and the document that declared it.
+#[derive(Debug, Clone)]
+pub struct Document {
+    /// What it declares. `created` is the document's `creationTimestamp`, 0 where it has none.
+    pub resource: Resource,
+    /// The document in canonical form: keys in the order in which they were written, the namespace filled
+    /// in, without `status` and what a server sets.
+    pub json: serde_json::Value,
+    marks: Vec<Mark>,
+}
+
+impl Document {
+    /// Line and column of a field such as `spec.http[0].route[0].destination.host`, or of the nearest one
+    /// above it that is written.
+    pub fn locate(&self, field: &str) -> (u32, u32) {
+        let mark = node::locate(&self.json, &self.marks, field);
+        (mark.line, mark.column)
+    }
+}
+
+/// What a batch of files holds.
+#[derive(Debug, Clone, Default)]
+pub struct Parsed {
+    /// The valid resources, in the order in which they were written.
+    pub documents: Vec<Document>,
+    /// Errors and warnings. With an error among them nothing is to be applied.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+impl Parsed {
+    /// Whether anything was refused.
+    pub fn is_refused(&self) -> bool {
+        self.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error)
+    }
+}
+
+/// Reads all documents of all files.
+pub fn parse(inputs: &[Input<'_>], options: &Options) -> Parsed {
+    let mut batch =
+        Batch { options, parsed: Parsed::default(), seen: HashMap::new(), skipped: BTreeMap::new() };
+    for input in inputs {
+        batch.file(input);
+    }
+    batch.finish()
+}
+
+/// Reads a document out of the store again. `created_ms` is when it was first committed.
+pub fn from_json(value: &serde_json::Value, created_ms: u64) -> Result<Resource, Vec<Diagnostic>> {
+    let node = Node::from_json(value);
+    let read = interpret(&node, &"".into(), "default");
+    match read.meaning {
+        Meaning::Resource(mut resource) => {
+            resource.meta.created = created_ms;
+            Ok(*resource)
+        }
+        Meaning::Skipped(_) | Meaning::Refused => Err(read.diagnostics),
+    }
+}
+
+struct Batch<'o> {
+    options: &'o Options,
+    parsed: Parsed,
+    /// Where each resource was seen first.
+    seen: HashMap<ResourceKey, (Text, u32)>,
+    /// Kinds that were skipped: the first one and how many.
+    skipped: BTreeMap<String, (Diagnostic, usize)>,
+}
+
+impl Batch<'_> {
+    fn file(&mut self, input: &Input<'_>) {
+        let file = Text::from(input.file);
+        let text = match yaml::text(input.bytes) {
+            Ok(text) => text,
+            Err(fault) => return self.unreadable(&file, fault),
+        };
+        let mut reader = yaml::Reader::new(text);
+        while let Some(read) = reader.next() {
+            if self.is_full() {
+                return;
+            }
+            match read {
+                Ok((node, faults)) => {
+                    for fault in faults {
+                        self.unreadable(&file, fault);
+                    }
+                    self.document(&file, node);
+                }
+                Err(fault) => return self.unreadable(&file, fault),
+            }
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.parsed.diagnostics.len() > MOST_FINDINGS || self.parsed.documents.len() > MOST_RESOURCES
+    }
+
+    /// A document, or each item of a list of them.
+    fn document(&mut self, file: &Text, node: Node) {
+        if node.value == Value::Null {
+            return;
+        }
+        let is_list = node.text_at("kind").is_some_and(|kind| kind.ends_with("List"));
+        if !is_list || node.entry("items").is_none() {
+            return self.resource(file, node);
+        }
+        let Value::Map(entries) = node.value else { return };
+        let Some(items) = entries.into_iter().find(|entry| &*entry.key == "items") else { return };
+        let mark = items.value.mark;
+        match items.value.value {
+            Value::List(items) => {
+                for item in items {
+                    if self.is_full() {
+                        return;
+                    }
+                    self.document(file, item);
+                }
+            }
+            Value::Null => {}
+            found => {
+                let message = format!("items: found {found}, wanted a list of resources");
+                self.unreadable(file, yaml::Fault { mark, message });
+            }
+        }
+    }
+
+    fn resource(&mut self, file: &Text, node: Node) {
+        let read = interpret(&node, file, &self.options.default_namespace);
+        self.parsed.diagnostics.extend(read.diagnostics);
+        match read.meaning {
+            Meaning::Refused => {}
+            Meaning::Skipped(kind) => self.skip(file, &node, kind),
+            Meaning::Resource(resource) => {
+                let key = resource.meta.key.clone();
+                let line = resource.meta.place.line;
+                if let Some((first, first_line)) = self.seen.get(&key) {
+                    let message = format!("declared twice, first in {first}:{first_line}");
+                    return self.finding(TWICE, &key.to_string(), file, node.mark, message);
+                }
+                let (json, marks) = document::canonical(node, &resource.meta.key);
+                let size = document::size(&json);
+                if size > LARGEST_RESOURCE {
+                    let message =
+                        format!("the resource has {size} bytes, at most {LARGEST_RESOURCE} are allowed");
+                    let mark = Mark { line, column: 1 };
+                    return self.finding(UNREADABLE, &key.to_string(), file, mark, message);
+                }
+                if self.parsed.documents.len() == MOST_RESOURCES {
+                    let message = format!("more than {MOST_RESOURCES} resources at once");
+                    self.finding(UNREADABLE, "", file, Mark { line, column: 1 }, message);
+                }
+                self.seen.insert(key, (file.clone(), line));
+                self.parsed.documents.push(Document { resource: *resource, json, marks });
+            }
+        }
+    }
+
+    fn skip(&mut self, file: &Text, node: &Node, kind: String) {
+        if let Some((_, count)) = self.skipped.get_mut(&kind) {
+            *count += 1;
+            return;
+        }
+        let severity = if self.options.strict { Severity::Error } else { Severity::Warning };
+        let first = Diagnostic {
+            code: SKIPPED,
+            severity,
+            resource: "".into(),
+            file: file.clone(),
+            line: node.mark.line,
+            column: node.mark.column,
+            field: String::new(),
+            message: String::new(),
+        };
+        self.skipped.insert(kind, (first, 1));
+    }
+
+    fn unreadable(&mut self, file: &Text, fault: yaml::Fault) {
+        self.finding(UNREADABLE, "", file, fault.mark, fault.message);
+    }
+
+    fn finding(&mut self, code: &'static str, resource: &str, file: &Text, mark: Mark, message: String) {
+        self.parsed.diagnostics.push(Diagnostic {
+            code,
+            severity: Severity::Error,
+            resource: resource.into(),
+            file: file.clone(),
+            line: mark.line,
+            column: mark.column,
+            field: String::new(),
+            message,
+        });
+    }
+
+    fn finish(mut self) -> Parsed {
+        if self.parsed.diagnostics.len() > MOST_FINDINGS {
+            self.parsed.diagnostics.truncate(MOST_FINDINGS);
+            let message = format!("more than {MOST_FINDINGS} findings; the rest is left out");
+            self.finding(UNREADABLE, "", &"".into(), Mark::default(), message);
+        }
+        for (kind, (mut diagnostic, count)) in std::mem::take(&mut self.skipped) {
+            let times = if count > 1 { format!(" ({count} of them)") } else { String::new() };
+            let verb = if self.options.strict { "means nothing here" } else { "means nothing here: skipped" };
+            diagnostic.message = format!("{kind} {verb}{times}");
+            self.parsed.diagnostics.push(diagnostic);
+        }
+        self.parsed
+    }
+}

@@ -1,0 +1,233 @@
+//! Texts with a meaning: durations, names, hosts, labels, addresses.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use mesh_core::vocab::label::Labels;
+use mesh_core::vocab::name::{NameError, Text, check_label};
+
+use super::field::Field;
+use super::node::quoted;
+
+const UNITS: [(&str, u128); 8] = [
+    ("ns", 1),
+    ("us", 1_000),
+    ("µs", 1_000),
+    ("μs", 1_000),
+    ("ms", 1_000_000),
+    ("s", 1_000_000_000),
+    ("m", 60_000_000_000),
+    ("h", 3_600_000_000_000),
+];
+
+/// Longest duration that protobuf has, in seconds.
+const LONGEST: u128 = 315_576_000_000;
+
+/// Reads `1h30m`, `1.5s`, `250ms`; `None` if it is none.
+fn parse_duration(text: &str) -> Option<Duration> {
+    if text == "0" {
+        return Some(Duration::ZERO);
+    }
+    if text.is_empty() || text.len() > 64 {
+        return None;
+    }
+    let mut rest = text;
+    let mut nanos: u128 = 0;
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (amount, after) = rest.split_at(end);
+        let unit_end = after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len());
+        let (unit, after) = after.split_at(unit_end);
+        let factor = UNITS.iter().find(|(name, _)| *name == unit)?.1;
+        let (whole, fraction) = amount.split_once('.').unwrap_or((amount, ""));
+        if whole.is_empty() && fraction.is_empty() {
+            return None;
+        }
+        let whole: u128 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
+        nanos = nanos.checked_add(whole.checked_mul(factor)?)?;
+        let mut place = factor;
+        for digit in fraction.bytes() {
+            place /= 10;
+            nanos = nanos.checked_add(u128::from(digit.checked_sub(b'0').filter(|d| *d < 10)?) * place)?;
+        }
+        rest = after;
+    }
+    if nanos > LONGEST * 1_000_000_000 {
+        return None;
+    }
+    let seconds = u64::try_from(nanos / 1_000_000_000).ok()?;
+    let subsecond = u32::try_from(nanos % 1_000_000_000).ok()?;
+    Some(Duration::new(seconds, subsecond))
+}
+
+/// A duration of 0 or at least a millisecond, in whole milliseconds.
+pub(crate) fn duration_or_zero(field: &Field<'_>) -> Option<Duration> {
+    let text = field.text()?;
+    let Some(duration) = parse_duration(text) else {
+        field.fault(format!("found {}, wanted a duration such as 1h, 1m, 1.5s or 250ms", quoted(text)));
+        return None;
+    };
+    if !duration.is_zero() && (duration.subsec_nanos() % 1_000_000 != 0) {
+        field.fault(format!("{text} is not in whole milliseconds"));
+        return None;
+    }
+    Some(duration)
+}
+
+/// A duration of at least a millisecond.
+pub(crate) fn duration(field: &Field<'_>) -> Option<Duration> {
+    let duration = duration_or_zero(field)?;
+    if duration.is_zero() {
+        field.fault("must be at least 1ms");
+        return None;
+    }
+    Some(duration)
+}
+
+/// An RFC 1123 label: names of subsets, namespaces.
+pub(crate) fn label_name(field: &Field<'_>) -> Option<Text> {
+    let text = field.some_text()?;
+    match check_label(text) {
+        Ok(()) => Some(text.into()),
+        Err(NameError::Shape(_)) => {
+            field.fault(format!(
+                "{} must consist of lower-case letters, digits and '-', and start and end with a letter or digit",
+                quoted(text)
+            ));
+            None
+        }
+        Err(error) => {
+            field.fault(error.to_string());
+            None
+        }
+    }
+}
+
+fn name_part(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let edge = |b: &u8| b.is_ascii_alphanumeric();
+    !bytes.is_empty()
+        && bytes.len() <= 63
+        && bytes.first().is_some_and(edge)
+        && bytes.last().is_some_and(edge)
+        && bytes.iter().all(|b| edge(b) || matches!(b, b'-' | b'_' | b'.'))
+}
+
+/// Checks the key of a label or annotation: `[PREFIX/]NAME`.
+pub(crate) fn check_qualified(field: &Field<'_>, key: &str) -> bool {
+    let (prefix, name) = match key.split_once('/') {
+        Some((prefix, name)) => (Some(prefix), name),
+        None => (None, key),
+    };
+    let valid = name_part(name)
+        && prefix.is_none_or(|prefix| {
+            mesh_core::vocab::name::check_subdomain(&prefix.to_ascii_lowercase()).is_ok()
+        });
+    if !valid {
+        field.fault(format!(
+            "{} is no key: wanted letters, digits, '-', '_' and '.', at most 63, after a DNS name and '/' or without",
+            quoted(key)
+        ));
+    }
+    valid
+}
+
+/// Labels: a map of text to text, both of limited form.
+pub(crate) fn labels(field: &Field<'_>) -> Labels {
+    let mut labels = Labels::default();
+    for (key, value) in field.map() {
+        let key_valid = check_qualified(&value, key);
+        let Some(text) = value.text() else { continue };
+        if !text.is_empty() && !name_part(text) {
+            value.fault(format!(
+                "{} is no label value: wanted at most 63 letters, digits, '-', '_' and '.', letter or digit at both ends",
+                quoted(text)
+            ));
+        } else if key_valid {
+            labels.set(key, text);
+        }
+    }
+    labels
+}
+
+/// The labels of a selector; `*` has a sentence of its own, as people expect it to work.
+pub(crate) fn selector(field: &Field<'_>) -> Labels {
+    for (key, value) in field.map() {
+        let stars = key.contains('*')
+            || matches!(value.value(), super::node::Value::Text(text) if text.contains('*'));
+        if stars {
+            value.fault("a selector takes no wildcard '*'");
+            return Labels::default();
+        }
+    }
+    labels(field)
+}
+
+/// An IP address.
+pub(crate) fn ip(field: &Field<'_>) -> Option<IpAddr> {
+    let text = field.some_text()?;
+    let parsed = text.parse().ok();
+    if parsed.is_none() {
+        field.fault(format!("{} is no IP address", quoted(text)));
+    }
+    parsed
+}
+
+/// Whether a text is a host name, with a leading `*` or without (Istio: a wildcard or partial wildcard in
+/// the first label, labels of letters, digits and hyphens, at most 255 characters).
+pub(crate) fn is_host(text: &str) -> bool {
+    if text == "*" {
+        return true;
+    }
+    if text.is_empty() || text.len() > 255 {
+        return false;
+    }
+    let name = text.strip_prefix('*').unwrap_or(text);
+    let name = if name.len() < text.len() { name.strip_prefix(['.', '-']).unwrap_or(name) } else { name };
+    let label = |label: &str| {
+        let bytes = label.as_bytes();
+        let edge = |b: &u8| b.is_ascii_alphanumeric();
+        bytes.len() <= 63
+            && bytes.first().is_some_and(edge)
+            && bytes.last().is_some_and(edge)
+            && bytes.iter().all(|b| edge(b) || *b == b'-')
+    };
+    name.split('.').all(label)
+}
+
+/// A host name, in lower case.
+pub(crate) fn host(field: &Field<'_>) -> Option<Text> {
+    let text = field.some_text()?;
+    if !is_host(text) {
+        field.fault(format!(
+            "{} is no host: wanted a DNS name, or one whose first label is '*'",
+            quoted(text)
+        ));
+        return None;
+    }
+    Some(text.to_ascii_lowercase().into())
+}
+
+/// A field that only has one value that is carried out: absent or `["*"]`.
+pub(crate) fn export_to(field: &Field<'_>) {
+    let mut seen: Vec<&str> = Vec::new();
+    let items = field.items();
+    let mut limited = false;
+    for item in &items {
+        let Some(text) = item.some_text() else { continue };
+        let known = matches!(text, "." | "*" | "~") || check_label(text).is_ok();
+        if !known {
+            item.fault(format!("found {}, wanted '*', '.' or the name of a namespace", quoted(text)));
+        } else if seen.contains(&text) {
+            item.fault(format!("{} is there twice", quoted(text)));
+        } else if items.len() > 1 && matches!(text, "*" | "~") {
+            item.fault(format!("{} cannot be combined with others", quoted(text)));
+        } else if text != "*" {
+            limited = true;
+        }
+        seen.push(text);
+    }
+    if limited {
+        field.later("exportTo other than [\"*\"]");
+    }
+}

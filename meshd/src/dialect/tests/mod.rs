@@ -1,0 +1,50 @@
+//! What is refused and with which words; what is read and as what.
+
+use super::*;
+use mesh_core::resource::Spec;
+
+mod fuzz;
+mod kubernetes;
+mod networking;
+mod samples;
+mod security;
+mod yaml;
+
+fn read(text: &str) -> Parsed {
+    parse(&[Input { file: "x.yaml", bytes: text.as_bytes() }], &Options::default())
+}
+
+/// The specs of documents without a fault.
+#[track_caller]
+fn specs(text: &str) -> Vec<Spec> {
+    let parsed = read(text);
+    assert!(parsed.diagnostics.is_empty(), "{}", show(&parsed));
+    parsed.documents.into_iter().map(|document| document.resource.spec).collect()
+}
+
+fn show(parsed: &Parsed) -> String {
+    parsed.diagnostics.iter().map(|d| format!("{d} (column {})\n", d.column)).collect()
+}
+
+/// Checks that exactly one fault is found: at this field, with these words.
+#[track_caller]
+fn refused(text: &str, field: &str, words: &str) {
+    let parsed = read(text);
+    let found: Vec<_> = parsed.diagnostics.iter().filter(|d| d.severity == Severity::Error).collect();
+    assert_eq!(found.len(), 1, "{}\n{text}", show(&parsed));
+    assert_eq!(found[0].field, field, "{}", found[0]);
+    assert!(found[0].message.contains(words), "{}\nwanted: {words}", found[0]);
+    assert!(parsed.is_refused());
+}
+
+/// A resource of a kind with this spec, in flow or block notation.
+fn resource(kind: &str, spec: &str) -> String {
+    let group = if kind.ends_with("Authentication") || kind.ends_with("Policy") {
+        "security.istio.io/v1"
+    } else if kind == "Service" {
+        "v1"
+    } else {
+        "networking.istio.io/v1"
+    };
+    format!("apiVersion: {group}\nkind: {kind}\nmetadata:\n  name: a\nspec: {spec}\n")
+}
