@@ -1,13 +1,16 @@
 //! The per-host data plane: carries what the snapshot says.
 #![warn(missing_docs)]
 
+pub mod admin;
 pub mod capture;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod dns;
 pub mod identity;
 pub mod live;
 pub mod net;
 pub mod runtime;
 pub mod telemetry;
+pub mod upstream;
 pub mod workload;

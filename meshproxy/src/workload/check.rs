@@ -15,6 +15,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use super::probe::probe;
 use crate::config::{CheckKind, PortCheck};
+use crate::live::root::Roots;
 
 /// How often a healthy workload is asked.
 const PERIOD: Duration = Duration::from_secs(2);
@@ -106,48 +107,41 @@ fn targets(address: SocketAddr, tables: &Tables) -> Vec<SocketAddr> {
     targets
 }
 
-/// Checks every workload of the tables for as long as it is one of this host's.
-pub async fn run(
-    flags: Vec<PortCheck>,
-    mut tables: watch::Receiver<Option<Arc<Tables>>>,
-    reports: watch::Sender<Reports>,
-) {
+/// Checks every workload of this host for as long as it is one. Runs until dropped.
+pub async fn run(flags: Vec<PortCheck>, roots: Arc<Roots>, reports: watch::Sender<Reports>) {
     let mut tasks: JoinSet<()> = JoinSet::new();
     let mut running: BTreeMap<WorkloadKey, (Vec<Planned>, AbortHandle)> = BTreeMap::new();
+    let mut changed = roots.subscribe();
     loop {
-        let current = tables.borrow_and_update().clone();
-        if let Some(current) = current {
-            running.retain(|key, (_, handle)| {
-                let stays = current.workloads.contains_key(key);
-                if !stays {
-                    handle.abort();
-                }
-                stays
-            });
-            reports.send_if_modified(|reports| {
-                let before = reports.len();
-                reports.retain(|key, _| current.workloads.contains_key(key));
-                reports.len() != before
-            });
-            for (key, hosted) in &current.workloads {
-                let planned = plan(&hosted.section, &flags, &current);
-                if running.get(key).is_some_and(|(known, _)| *known == planned) {
-                    continue;
-                }
-                if let Some((_, handle)) = running.remove(key) {
-                    handle.abort();
-                }
-                let handle = tasks.spawn(watch_one(key.clone(), planned.clone(), reports.clone()));
-                running.insert(key.clone(), (planned, handle));
+        changed.mark_unchanged();
+        let tables = Arc::clone(&roots.load().tables);
+        running.retain(|key, (_, handle)| {
+            let stays = tables.workloads.contains_key(key);
+            if !stays {
+                handle.abort();
             }
+            stays
+        });
+        reports.send_if_modified(|reports| {
+            let before = reports.len();
+            reports.retain(|key, _| tables.workloads.contains_key(key));
+            reports.len() != before
+        });
+        for (key, hosted) in &tables.workloads {
+            let planned = plan(&hosted.section, &flags, &tables);
+            if running.get(key).is_some_and(|(known, _)| *known == planned) {
+                continue;
+            }
+            if let Some((_, handle)) = running.remove(key) {
+                handle.abort();
+            }
+            let handle = tasks.spawn(watch_one(key.clone(), planned.clone(), reports.clone()));
+            running.insert(key.clone(), (planned, handle));
         }
         loop {
             tokio::select! {
-                changed = tables.changed() => match changed {
-                    Ok(()) => break,
-                    // Nobody will change the tables any more: the proxy ends.
-                    Err(_) => return,
-                },
+                // `roots` holds the sender.
+                _ = changed.changed() => break,
                 Some(_) = tasks.join_next() => {}
             }
         }
@@ -271,12 +265,12 @@ mod tests {
     #[tokio::test]
     async fn a_workload_without_ports_is_healthy() {
         let built = Arc::new(tables(&[workload("a", "10.0.0.1", &[])]));
-        let (sender, receiver) = watch::channel(Some(built));
+        let roots = Arc::new(Roots::new(Arc::new(crate::telemetry::metrics::Metrics::new())));
+        roots.install(built);
         let (reports, mut seen) = watch::channel(Reports::new());
-        let running = tokio::spawn(run(Vec::new(), receiver, reports));
+        let running = tokio::spawn(run(Vec::new(), roots, reports));
         let found = seen.wait_for(|reports| !reports.is_empty()).await.unwrap().clone();
         assert_eq!(found.values().next().unwrap().health, Health::Healthy);
-        drop(sender);
-        running.await.unwrap();
+        running.abort();
     }
 }

@@ -1,0 +1,4 @@
+//! The face for operators on the host: readiness, metrics, what is in force, and the graceful end.
+
+pub mod dump;
+pub mod server;

@@ -1,0 +1,225 @@
+//! Three small HTTP faces: 15000 for operators on the host, 15021 for readiness, 15090 for metrics.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+use super::dump::{Certificate, dump};
+use crate::live::root::Roots;
+use crate::runtime::drain::Drain;
+use crate::telemetry::metrics::Metrics;
+
+/// Connections of one face at one time.
+const CONNECTIONS: usize = 64;
+/// How long a client may take to send its request head.
+const HEAD: Duration = Duration::from_secs(5);
+
+/// Which face of the three.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Face {
+    /// Everything.
+    Admin,
+    /// `/healthz/ready`.
+    Ready,
+    /// `/stats/prometheus`.
+    Metrics,
+}
+
+/// What the faces show.
+pub struct Facts {
+    /// Name of the node.
+    pub node: String,
+    /// What is in force.
+    pub roots: Arc<Roots>,
+    /// What was counted.
+    pub metrics: Arc<Metrics>,
+    /// Whether the end has begun.
+    pub drain: Drain,
+    /// Asked to begin it.
+    pub end: Arc<Notify>,
+    /// The certificates of this host.
+    pub certificates: Box<dyn Fn() -> Vec<Certificate> + Send + Sync>,
+}
+
+impl Facts {
+    /// Whether this proxy serves: it has a snapshot, its sockets followed, and it does not end.
+    pub fn is_ready(&self) -> bool {
+        self.roots.sockets().serial > 0 && !self.drain.has_begun()
+    }
+
+    fn answer(&self, face: Face, method: &Method, path: &str) -> Response<Full<Bytes>> {
+        let shown = |one: Face| face == Face::Admin || face == one;
+        match (method, path) {
+            (&Method::GET | &Method::HEAD, "/healthz/ready" | "/ready") if shown(Face::Ready) => {
+                self.readiness()
+            }
+            (&Method::GET | &Method::HEAD, "/healthz/live") if shown(Face::Ready) => {
+                text(StatusCode::OK, "live\n")
+            }
+            (&Method::GET | &Method::HEAD, "/stats/prometheus" | "/metrics") if shown(Face::Metrics) => {
+                let mut answer = text(StatusCode::OK, self.metrics.render());
+                let kind = header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+                answer.headers_mut().insert(header::CONTENT_TYPE, kind);
+                answer
+            }
+            (&Method::GET, "/config_dump" | "/config") if face == Face::Admin => self.dump(None),
+            (&Method::GET, path) if face == Face::Admin && path.starts_with("/config/") => {
+                self.dump(path.strip_prefix("/config/"))
+            }
+            (&Method::POST, "/drain" | "/quitquitquit") if face == Face::Admin => {
+                self.end.notify_one();
+                text(StatusCode::ACCEPTED, "draining\n")
+            }
+            (_, "/drain" | "/quitquitquit") if face == Face::Admin => {
+                text(StatusCode::METHOD_NOT_ALLOWED, "use POST\n")
+            }
+            (&Method::GET, "/") if face == Face::Admin => text(
+                StatusCode::OK,
+                "/config_dump\n/config/{listeners,services,routes,endpoints,policies,secrets}\n\
+                 /healthz/ready\n/stats/prometheus\nPOST /drain\n",
+            ),
+            _ => text(StatusCode::NOT_FOUND, "not found\n"),
+        }
+    }
+
+    fn readiness(&self) -> Response<Full<Bytes>> {
+        match self.is_ready() {
+            true => {
+                text(StatusCode::OK, format!("ready version={}\n", self.roots.load().tables.version.number))
+            }
+            false if self.drain.has_begun() => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+            false => text(StatusCode::SERVICE_UNAVAILABLE, "waiting for the first snapshot\n"),
+        }
+    }
+
+    fn dump(&self, part: Option<&str>) -> Response<Full<Bytes>> {
+        let (root, sockets) = (self.roots.load(), self.roots.sockets());
+        match dump(&self.node, &root, &sockets, &(self.certificates)(), part) {
+            Some(value) => {
+                let mut answer = text(StatusCode::OK, format!("{value:#}\n"));
+                let kind = header::HeaderValue::from_static("application/json");
+                answer.headers_mut().insert(header::CONTENT_TYPE, kind);
+                answer
+            }
+            None => text(StatusCode::NOT_FOUND, "no such part\n"),
+        }
+    }
+}
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut answer = Response::new(Full::new(body.into()));
+    *answer.status_mut() = status;
+    let kind = header::HeaderValue::from_static("text/plain; charset=utf-8");
+    answer.headers_mut().insert(header::CONTENT_TYPE, kind);
+    answer
+}
+
+/// Opens the socket of a face.
+pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::bind(address).await
+}
+
+/// Serves a face until dropped.
+pub async fn serve(listener: TcpListener, face: Face, facts: Arc<Facts>) {
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept(), if connections.len() < CONNECTIONS => accepted,
+            Some(_) = connections.join_next() => continue,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                connections.spawn(serve_connection(stream, face, Arc::clone(&facts)));
+            }
+            Err(error) => {
+                tracing::warn!(%error, ?face, "accepting a connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn serve_connection(stream: TcpStream, face: Face, facts: Arc<Facts>) {
+    let service = service_fn(|request: Request<Incoming>| {
+        let answer = facts.answer(face, request.method(), request.uri().path());
+        std::future::ready(Ok::<_, std::convert::Infallible>(answer))
+    });
+    let served = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .max_buf_size(16 << 10)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%error, ?face, "a connection ended");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    fn facts() -> Facts {
+        let metrics = Arc::new(Metrics::new());
+        Facts {
+            node: "h1".to_owned(),
+            roots: Arc::new(Roots::new(Arc::clone(&metrics))),
+            metrics,
+            drain: Drain::new(),
+            end: Arc::new(Notify::new()),
+            certificates: Box::new(|| {
+                vec![Certificate { identity: "spiffe://td/x".to_owned(), not_before: 1, not_after: 2 }]
+            }),
+        }
+    }
+
+    #[track_caller]
+    fn check(facts: &Facts, face: Face, method: Method, path: &str, expected: u16) {
+        assert_eq!(facts.answer(face, &method, path).status().as_u16(), expected, "{face:?} {method} {path}");
+    }
+
+    #[test]
+    fn each_face_shows_its_own() {
+        let facts = facts();
+        check(&facts, Face::Ready, Method::GET, "/healthz/ready", 503);
+        check(&facts, Face::Ready, Method::GET, "/config_dump", 404);
+        check(&facts, Face::Ready, Method::GET, "/stats/prometheus", 404);
+        check(&facts, Face::Metrics, Method::GET, "/stats/prometheus", 200);
+        check(&facts, Face::Metrics, Method::POST, "/drain", 404);
+        check(&facts, Face::Admin, Method::GET, "/drain", 405);
+        check(&facts, Face::Admin, Method::POST, "/drain", 202);
+        check(&facts, Face::Admin, Method::GET, "/config/routes", 200);
+        check(&facts, Face::Admin, Method::GET, "/config/nothing", 404);
+    }
+
+    #[test]
+    fn ready_from_the_first_snapshot_to_the_drain() {
+        let facts = facts();
+        facts.roots.report_sockets(crate::live::root::SocketReport { serial: 1, ..Default::default() });
+        check(&facts, Face::Ready, Method::GET, "/healthz/ready", 200);
+        facts.drain.begin();
+        check(&facts, Face::Ready, Method::GET, "/healthz/ready", 503);
+    }
+
+    #[tokio::test]
+    async fn the_dump_is_json() {
+        let answer = facts().answer(Face::Admin, &Method::GET, "/config_dump");
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        let value: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(value["node"], "h1");
+        assert_eq!(value["secrets"][0]["identity"], "spiffe://td/x");
+    }
+}

@@ -1,0 +1,109 @@
+//! Snapshot to tables to root to sockets: off the request path, whole or not at all.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use mesh_core::snapshot::Snapshot;
+use mesh_core::snapshot::section::SectionKey;
+use mesh_core::sync::message::ListenerFault;
+use mesh_core::tables::Tables;
+use mesh_core::tables::build::{Rejection, build};
+use mesh_core::vocab::identity::SpiffeId;
+use tokio::sync::{Mutex, watch};
+
+use super::certificates::Certificates;
+use crate::identity::svid::{Svids, Trust};
+use crate::live::root::{Roots, SocketReport};
+
+/// What is in force.
+#[derive(Debug, Clone)]
+pub struct InForce {
+    /// The snapshot.
+    pub snapshot: Arc<Snapshot>,
+    /// The tables made of it.
+    pub tables: Arc<Tables>,
+}
+
+/// Puts snapshots in force, one after another.
+pub struct Apply {
+    roots: Arc<Roots>,
+    svids: Arc<Svids>,
+    certificates: Arc<Certificates>,
+    turn: Mutex<()>,
+    in_force: watch::Sender<Option<InForce>>,
+}
+
+impl Apply {
+    /// Nothing is in force yet.
+    pub fn new(roots: Arc<Roots>, svids: Arc<Svids>, certificates: Arc<Certificates>) -> Apply {
+        Apply { roots, svids, certificates, turn: Mutex::default(), in_force: watch::channel(None).0 }
+    }
+
+    /// What is in force; `None` before the first snapshot.
+    pub fn in_force(&self) -> watch::Receiver<Option<InForce>> {
+        self.in_force.subscribe()
+    }
+
+    /// Puts a snapshot in force and answers which sockets could not be opened. On a rejection everything stays
+    /// as it was.
+    pub async fn apply(&self, snapshot: Arc<Snapshot>) -> Result<Vec<ListenerFault>, Vec<Rejection>> {
+        let _turn = self.turn.lock().await;
+        self.replace(snapshot).await
+    }
+
+    /// Puts a snapshot in force if nothing is. `None` if something is.
+    pub async fn apply_first(
+        &self,
+        snapshot: Arc<Snapshot>,
+    ) -> Option<Result<Vec<ListenerFault>, Vec<Rejection>>> {
+        let _turn = self.turn.lock().await;
+        if self.in_force.borrow().is_some() {
+            return None;
+        }
+        Some(self.replace(snapshot).await)
+    }
+
+    async fn replace(&self, snapshot: Arc<Snapshot>) -> Result<Vec<ListenerFault>, Vec<Rejection>> {
+        let previous = self.in_force.borrow().as_ref().map(|in_force| Arc::clone(&in_force.tables));
+        let (roots, svids, wanted) =
+            (Arc::clone(&self.roots), Arc::clone(&self.svids), Arc::clone(&snapshot));
+        let certificates = Arc::clone(&self.certificates);
+        // A large one takes a while, and this runtime also answers DNS.
+        let built = tokio::task::spawn_blocking(move || {
+            let tables = Arc::new(build(&wanted, previous.as_deref())?);
+            if let Some(trust) = &tables.trust {
+                let trust = Trust::new(trust.domain.clone(), trust.roots.clone())
+                    .map_err(|error| vec![Rejection { key: SectionKey::Trust, reason: error.to_string() }])?;
+                svids.trust(trust);
+            }
+            let identities: BTreeSet<SpiffeId> =
+                tables.workloads.values().filter_map(|workload| workload.section.identity.clone()).collect();
+            certificates.want(&identities);
+            let serial = roots.install(Arc::clone(&tables));
+            Ok::<_, Vec<Rejection>>((tables, serial))
+        });
+        let (tables, serial) = match built.await {
+            Ok(built) => built?,
+            Err(error) => {
+                let reason = format!("building the tables failed: {error}");
+                tracing::error!(reason);
+                return Err(vec![Rejection { key: SectionKey::Trust, reason }]);
+            }
+        };
+        let report = self.roots.opened(serial).await;
+        self.in_force.send_replace(Some(InForce { snapshot, tables }));
+        Ok(faults(&report))
+    }
+}
+
+/// The faults of the sockets as they travel.
+pub fn faults(report: &SocketReport) -> Vec<ListenerFault> {
+    let fault = |fault: &crate::live::root::ListenerFault| {
+        let holder = fault.holder.as_ref().map(|holder| format!(", held by {holder}")).unwrap_or_default();
+        ListenerFault {
+            address: fault.address.to_string().into(),
+            reason: format!("{}: {}{holder}", fault.purpose, fault.reason).into(),
+        }
+    };
+    report.faults.iter().map(fault).collect()
+}

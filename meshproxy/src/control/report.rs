@@ -1,0 +1,224 @@
+//! Announces this host's workloads to meshd, keeps the lease alive and tells how the workloads fare.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use mesh_core::snapshot::endpoints::Health;
+use mesh_proto::generated as wire;
+use mesh_proto::generated::registry_client::RegistryClient;
+use tokio::sync::{mpsc, watch};
+use tokio::time::MissedTickBehavior;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+use tonic::transport::Channel;
+
+use crate::config::LocalService;
+use crate::workload::check::Reports;
+use crate::workload::local::Documents;
+
+/// How often files are looked at.
+const LOOK: Duration = Duration::from_secs(1);
+/// Until meshd has said how long its lease is.
+const FIRST_LEASE: Duration = Duration::from_secs(15);
+
+/// What is announced, living longer than the streams it is announced on.
+pub struct Report {
+    /// Where peers reach this host.
+    pub address: IpAddr,
+    /// The port of the mesh listener there.
+    pub mesh_port: u16,
+    /// Files of `--workload`.
+    pub documents: Documents,
+    /// Workloads in the short form.
+    pub services: Vec<LocalService>,
+    /// How the workloads fare.
+    pub health: watch::Receiver<Reports>,
+    /// Set when the proxy is about to end: then nothing here shall get traffic any more.
+    pub draining: watch::Receiver<bool>,
+    /// Told when meshd has taken in the registration of the present stream.
+    pub registered: watch::Sender<bool>,
+    /// Told when meshd knows that this host drains.
+    pub withdrawn: watch::Sender<bool>,
+}
+
+/// The state of one stream.
+struct Stream {
+    outbound: mpsc::Sender<wire::Announcement>,
+    sequence: u64,
+    sent: Reports,
+    withdrawal: Option<u64>,
+    problems: Vec<String>,
+}
+
+impl Report {
+    /// Announces for as long as the channel lasts.
+    pub async fn run(&mut self, channel: Channel) -> Status {
+        match self.announce(channel).await {
+            Ok(()) => Status::unavailable("meshd closed the registry stream"),
+            Err(status) => status,
+        }
+    }
+
+    async fn announce(&mut self, channel: Channel) -> Result<(), Status> {
+        self.registered.send_replace(false);
+        let (outbound, receiver) = mpsc::channel(8);
+        let mut stream =
+            Stream { outbound, sequence: 0, sent: Reports::new(), withdrawal: None, problems: Vec::new() };
+        self.documents.refresh();
+        self.register(&mut stream).await?;
+        let mut client = RegistryClient::new(channel);
+        let mut inbound = client.announce(ReceiverStream::new(receiver)).await?.into_inner();
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut heartbeat = heartbeat_every(FIRST_LEASE);
+        loop {
+            tokio::select! {
+                answer = inbound.message() => {
+                    let Some(answer) = answer? else { return Ok(()) };
+                    let lease = Duration::from_secs(u64::from(answer.lease_seconds.max(1)));
+                    if heartbeat.period() != period(lease) {
+                        heartbeat = heartbeat_every(lease);
+                    }
+                    self.answered(&mut stream, answer);
+                }
+                _ = look.tick() => {
+                    if self.documents.refresh() {
+                        tracing::info!(files = self.documents.current().len(), "workload files changed");
+                        self.register(&mut stream).await?;
+                    }
+                }
+                _ = heartbeat.tick() => stream.send(None).await?,
+                Ok(()) = self.health.changed() => self.report_health(&mut stream).await?,
+                Ok(()) = self.draining.changed() => self.report_health(&mut stream).await?,
+            }
+        }
+    }
+
+    async fn register(&mut self, stream: &mut Stream) -> Result<(), Status> {
+        let health = self.present_health();
+        let documents = self.documents.current().iter();
+        let registration = wire::Registration {
+            address: self.address.to_string(),
+            mesh_port: u32::from(self.mesh_port),
+            documents: documents
+                .map(|document| wire::Document {
+                    file: document.file.clone(),
+                    content: document.content.clone().into(),
+                })
+                .collect(),
+            services: self.services.iter().map(local_service).collect(),
+            health: Some(health_report(health.iter())),
+        };
+        stream.sent = health;
+        stream.send(Some(wire::announcement::News::Registration(registration))).await?;
+        self.note_withdrawal(stream);
+        Ok(())
+    }
+
+    async fn report_health(&mut self, stream: &mut Stream) -> Result<(), Status> {
+        let health = self.present_health();
+        let changed = health.iter().filter(|(key, report)| stream.sent.get(*key) != Some(*report));
+        let report = health_report(changed);
+        stream.sent = health;
+        if !report.workloads.is_empty() {
+            stream.send(Some(wire::announcement::News::Health(report))).await?;
+        }
+        self.note_withdrawal(stream);
+        Ok(())
+    }
+
+    /// The answer to what was sent last says that meshd knows of the draining.
+    fn note_withdrawal(&self, stream: &mut Stream) {
+        if *self.draining.borrow() && stream.withdrawal.is_none() {
+            stream.withdrawal = Some(stream.sequence);
+        }
+    }
+
+    fn present_health(&mut self) -> Reports {
+        let mut reports = self.health.borrow_and_update().clone();
+        if *self.draining.borrow_and_update() {
+            for report in reports.values_mut() {
+                report.health = Health::Unhealthy;
+                report.reason = "draining".to_owned();
+            }
+        }
+        reports
+    }
+
+    fn answered(&self, stream: &mut Stream, answer: wire::Announced) {
+        let is_registration = !answer.workloads.is_empty() || !answer.problems.is_empty();
+        if is_registration && answer.problems != stream.problems {
+            for problem in &answer.problems {
+                tracing::error!(problem, "meshd refused a workload of this host");
+            }
+            stream.problems = answer.problems;
+        }
+        for workload in &answer.workloads {
+            tracing::debug!(
+                namespace = workload.namespace,
+                name = workload.name,
+                identity = workload.identity,
+                "registered"
+            );
+        }
+        self.registered.send_if_modified(|registered| !std::mem::replace(registered, true));
+        if stream.withdrawal.is_some_and(|sequence| answer.sequence >= sequence) {
+            self.withdrawn.send_replace(true);
+        }
+    }
+}
+
+impl Stream {
+    async fn send(&mut self, news: Option<wire::announcement::News>) -> Result<(), Status> {
+        self.sequence += 1;
+        let announcement = wire::Announcement { sequence: self.sequence, news };
+        self.outbound
+            .send(announcement)
+            .await
+            .map_err(|_| Status::unavailable("the registry stream was closed"))
+    }
+}
+
+/// At least three words a lease, so that two may get lost.
+fn period(lease: Duration) -> Duration {
+    (lease / 3).max(Duration::from_millis(300))
+}
+
+fn heartbeat_every(lease: Duration) -> tokio::time::Interval {
+    let period = period(lease);
+    let mut interval = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}
+
+fn local_service(service: &LocalService) -> wire::LocalService {
+    wire::LocalService {
+        name: service.name.clone(),
+        namespace: service.namespace.clone(),
+        port: u32::from(service.port),
+        protocol: service.protocol.clone(),
+        labels: service.labels.iter().cloned().collect(),
+        service_account: service.account.clone().unwrap_or_default(),
+    }
+}
+
+fn health_report<'r>(
+    reports: impl Iterator<Item = (&'r mesh_core::vocab::name::WorkloadKey, &'r crate::workload::check::Report)>,
+) -> wire::HealthReport {
+    let workload =
+        |(key, report): (&mesh_core::vocab::name::WorkloadKey, &crate::workload::check::Report)| {
+            wire::WorkloadHealth {
+                namespace: key.namespace.to_string(),
+                name: key.name.to_string(),
+                health: match report.health {
+                    Health::Unknown => wire::Health::Unknown,
+                    Health::Healthy => wire::Health::Healthy,
+                    Health::Unhealthy => wire::Health::Unhealthy,
+                }
+                .into(),
+                check: report.check.clone(),
+                reason: report.reason.clone(),
+            }
+        };
+    wire::HealthReport { workloads: reports.map(workload).collect() }
+}
