@@ -2,11 +2,13 @@
 #![warn(missing_docs)]
 
 pub mod admin;
+pub mod app;
 pub mod capture;
 pub mod cli;
 pub mod config;
 pub mod control;
 pub mod dns;
+pub mod http;
 pub mod identity;
 pub mod live;
 pub mod net;

@@ -48,7 +48,7 @@ impl Drain {
     pub async fn begun(&self) {
         let mut ends = self.0.ends.subscribe();
         // The sender lives in `self`, so this cannot fail.
-        let _ = ends.wait_for(|ends| *ends).await;
+        drop(ends.wait_for(|ends| *ends).await);
     }
 
     /// Counts something open until it is dropped.

@@ -1,0 +1,322 @@
+//! Attempts until one is final: pick an endpoint, find a connection, send, judge the outcome, wait, try another.
+
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::uri::{Authority, PathAndQuery};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Version, header};
+use hyper::body::Incoming;
+use mesh_core::resilience::retry::RetryPolicy;
+use mesh_core::tables::destinations::Transport;
+use mesh_core::vocab::outcome::Outcome;
+use tokio::time::Instant;
+
+use super::body::{Held, grpc_status};
+use super::canonical::absolute;
+use super::headers::{ATTEMPT_COUNT, EXPECTED_TIMEOUT, MESH_FROM, MESH_PROTO, MESH_TO, MESH_VERSION, number};
+use super::reply::Failure;
+use crate::live::destination::LiveDestination;
+use crate::live::endpoint::{LiveEndpoint, Permit};
+use crate::live::local::LocalWorkload;
+use crate::live::root::Root;
+use crate::upstream::body::{RequestBody, Upload};
+use crate::upstream::failure::{self, ConnectError};
+use crate::upstream::pool::{Lease, Who};
+use crate::upstream::thread::DataThread;
+
+/// What is sent upstream, ready but for what depends on the endpoint.
+#[derive(Debug, Clone)]
+pub struct Message {
+    /// Method.
+    pub method: Method,
+    /// Host and port.
+    pub authority: Authority,
+    /// Path and query.
+    pub target: PathAndQuery,
+    /// Fields.
+    pub headers: HeaderMap,
+}
+
+/// Everything that the attempts of one request share.
+#[derive(Debug)]
+pub struct Trial<'a> {
+    /// Who carries it.
+    pub thread: &'a Rc<DataThread>,
+    /// The root that decided.
+    pub root: &'a Root,
+    /// Where it goes.
+    pub destination: &'a LiveDestination,
+    /// Who calls.
+    pub caller: Option<&'a Arc<LocalWorkload>>,
+    /// How often and on what to try again.
+    pub retry: &'a RetryPolicy,
+    /// Whether the application there is spoken to in HTTP/2.
+    pub http2: bool,
+    /// When the request's time is over.
+    pub deadline: Option<Instant>,
+}
+
+/// An answer and what holds its connection.
+#[derive(Debug)]
+pub struct Answer {
+    /// The head, and the body that is still to come.
+    pub response: Response<Incoming>,
+    /// The connection.
+    pub held: Held,
+}
+
+/// How the attempts ended.
+#[derive(Debug)]
+pub struct Tried {
+    /// Index of the endpoint that was tried last.
+    pub endpoint: Option<usize>,
+    /// The place at that endpoint.
+    pub permit: Option<Permit>,
+    /// What came of it; `None` if no endpoint may get traffic.
+    pub result: Option<Result<Answer, Failure>>,
+    /// Whether the answer would have been tried again if a try had been left.
+    pub exhausted: bool,
+}
+
+impl Trial<'_> {
+    /// Tries until an outcome is final.
+    pub async fn run(&self, message: Message, upload: Option<&Upload>) -> Tried {
+        let mut message = Some(message);
+        let mut tried: Vec<usize> = Vec::new();
+        let mut tries = 0;
+        loop {
+            let avoid: &[usize] = if self.retry.avoid_tried { &tried } else { &[] };
+            let Some(index) = self.thread.random(|random| self.destination.pick(avoid, random)) else {
+                return Tried { endpoint: None, permit: None, result: None, exhausted: false };
+            };
+            tried.push(index);
+            tries += 1;
+            let endpoint = &self.destination.endpoints[index];
+            let permit = endpoint.state.enter();
+            let may_repeat = tries <= self.retry.attempts;
+            let sent = match (&message, may_repeat) {
+                (Some(kept), true) => kept.clone(),
+                _ => match message.take() {
+                    Some(last) => last,
+                    None => break Tried::nothing(),
+                },
+            };
+            let (result, outcome) = self.attempt(sent, upload, endpoint, tries).await;
+            let covered = self.retry.attempts > 0 && self.retry.covers(outcome);
+            let repeatable = upload.is_none_or(Upload::can_repeat);
+            let again = covered && may_repeat && repeatable && outcome != Outcome::RequestTimeout;
+            if !again || !self.wait(tries).await {
+                if let Some(upload) = upload {
+                    upload.settle();
+                }
+                let exhausted = covered && !may_repeat;
+                let result = result.map_err(|failure| Failure { retried: tries > 1, exhausted, ..failure });
+                return Tried {
+                    endpoint: Some(index),
+                    permit: Some(permit),
+                    result: Some(result),
+                    exhausted,
+                };
+            }
+            self.thread.metrics().proxy.retries.increment(1);
+        }
+    }
+
+    /// Waits before the next try; `false` if the request's time would be over then.
+    async fn wait(&self, tries: u32) -> bool {
+        let wait = self.thread.random(|random| self.retry.wait(tries, random));
+        if self.deadline.is_some_and(|deadline| Instant::now() + wait >= deadline) {
+            return false;
+        }
+        tokio::time::sleep(wait).await;
+        true
+    }
+
+    /// One try, within its own time and the request's.
+    async fn attempt(
+        &self,
+        message: Message,
+        upload: Option<&Upload>,
+        endpoint: &LiveEndpoint,
+        tries: u32,
+    ) -> (Result<Answer, Failure>, Outcome) {
+        let own = self.retry.per_try_timeout.map(|time| Instant::now() + time);
+        let deadline = match (own, self.deadline) {
+            (Some(own), Some(whole)) => Some(own.min(whole)),
+            (own, whole) => own.or(whole),
+        };
+        let result = match within(deadline, self.once(message, upload, endpoint, tries)).await {
+            Some(result) => result,
+            None => {
+                let whole_is_over = self.deadline.is_some_and(|whole| own.is_none_or(|own| whole <= own));
+                let outcome = if whole_is_over { Outcome::RequestTimeout } else { Outcome::AttemptTimeout };
+                Err(fail(outcome, String::new()))
+            }
+        };
+        let outcome = match &result {
+            Ok(answer) => {
+                let status = answer.response.status().as_u16();
+                Outcome::Response { status, grpc_status: grpc_status(answer.response.headers()) }
+            }
+            Err(failure) => failure.outcome,
+        };
+        (result, outcome)
+    }
+
+    async fn once(
+        &self,
+        mut message: Message,
+        upload: Option<&Upload>,
+        endpoint: &LiveEndpoint,
+        tries: u32,
+    ) -> Result<Answer, Failure> {
+        message.headers.insert(&ATTEMPT_COUNT, number(u128::from(tries)));
+        if let Some(deadline) = self.deadline {
+            let left = deadline.saturating_duration_since(Instant::now());
+            message.headers.insert(&EXPECTED_TIMEOUT, number(left.as_millis()));
+        }
+        let patience = self.destination.destination.policy.connect_timeout;
+        match &endpoint.endpoint.transport {
+            Transport::Plaintext => {
+                plain(self.thread, message, upload, &[endpoint.endpoint.address], self.http2, patience).await
+            }
+            Transport::Mesh { hop, peer } => {
+                self.prepare_hop(&mut message.headers, endpoint);
+                let own = self.own()?;
+                let peer = Who { number: endpoint.peer, id: peer };
+                let connected = self.thread.pool.mesh(*hop, own, peer, patience).await;
+                let stream = connected.map_err(connect_failed)?;
+                let request = message.into_http2(body(upload));
+                let sent = stream.sender().send_request(request).await;
+                let response = sent.map_err(|error| broken(&error))?;
+                Ok(Answer { response, held: Held::Http2(stream) })
+            }
+            Transport::Unreachable => Err(connect_failed(ConnectError::NoIdentity)),
+        }
+    }
+
+    /// As whom the mesh hop is made. Without a known caller there is no guess.
+    fn own(&self) -> Result<Who<'_>, Failure> {
+        let caller = match (self.caller, &self.root.locals[..]) {
+            (Some(caller), _) => caller,
+            (None, [only]) => only,
+            (None, _) => return Err(connect_failed(ConnectError::NoIdentity)),
+        };
+        match caller.id() {
+            Some(id) => Ok(Who { number: caller.identity, id }),
+            None => Err(connect_failed(ConnectError::NoIdentity)),
+        }
+    }
+
+    fn prepare_hop(&self, headers: &mut HeaderMap, endpoint: &LiveEndpoint) {
+        let proto = if self.http2 { "h2" } else { "http/1.1" };
+        headers.insert(&MESH_TO, endpoint.to.clone());
+        headers.insert(&MESH_PROTO, HeaderValue::from_static(proto));
+        headers.insert(&MESH_VERSION, self.root.version.clone());
+        if let Some(caller) = self.caller {
+            headers.insert(&MESH_FROM, caller.from.clone());
+        }
+    }
+}
+
+impl Tried {
+    fn nothing() -> Tried {
+        Tried { endpoint: None, permit: None, result: None, exhausted: false }
+    }
+}
+
+/// Sends to an application in the clear: the first of the addresses that does not refuse.
+pub async fn plain(
+    thread: &DataThread,
+    message: Message,
+    upload: Option<&Upload>,
+    addresses: &[SocketAddr],
+    http2: bool,
+    patience: Duration,
+) -> Result<Answer, Failure> {
+    if http2 {
+        let stream = thread.pool.http2(addresses, patience).await.map_err(connect_failed)?;
+        let request = message.into_http2(body(upload));
+        let response = stream.sender().send_request(request).await.map_err(|error| broken(&error))?;
+        return Ok(Answer { response, held: Held::Http2(stream) });
+    }
+    let mut lease = thread.pool.http1(addresses, patience).await.map_err(connect_failed)?;
+    let mut request = message.into_http1(body(upload));
+    loop {
+        let error = match send(&mut lease, request).await {
+            Ok(response) => return Ok(Answer { response, held: Held::Http1(lease) }),
+            Err(error) => error,
+        };
+        let Unsent { error, request: unsent } = error;
+        match unsent {
+            // An idle connection was closed in the meantime and nothing was sent: that is no attempt.
+            Some(unsent) if lease.reused => request = *unsent,
+            Some(_) | None => return Err(broken(&error)),
+        }
+        lease = thread.pool.new_http1(addresses, patience).await.map_err(connect_failed)?;
+    }
+}
+
+struct Unsent {
+    error: hyper::Error,
+    request: Option<Box<Request<RequestBody>>>,
+}
+
+async fn send(lease: &mut Lease, request: Request<RequestBody>) -> Result<Response<Incoming>, Unsent> {
+    let sender = lease.sender().expect("a lease has its connection until it is given back");
+    sender.try_send_request(request).await.map_err(|mut error| {
+        let request = error.take_message().map(Box::new);
+        Unsent { error: error.into_error(), request }
+    })
+}
+
+fn body(upload: Option<&Upload>) -> RequestBody {
+    upload.map_or(RequestBody::Empty, Upload::attempt)
+}
+
+impl Message {
+    fn into_http2(self, body: RequestBody) -> Request<RequestBody> {
+        let mut request = Request::new(body);
+        *request.method_mut() = self.method;
+        *request.version_mut() = Version::HTTP_2;
+        *request.uri_mut() = absolute(self.authority, self.target);
+        *request.headers_mut() = self.headers;
+        request
+    }
+
+    fn into_http1(mut self, body: RequestBody) -> Request<RequestBody> {
+        let host = HeaderValue::from_str(self.authority.as_str());
+        if let Ok(host) = host {
+            self.headers.insert(header::HOST, host);
+        }
+        let mut request = Request::new(body);
+        *request.method_mut() = self.method;
+        *request.uri_mut() = self.target.into();
+        *request.headers_mut() = self.headers;
+        request
+    }
+}
+
+fn fail(outcome: Outcome, transport: String) -> Failure {
+    Failure { outcome, transport, retried: false, exhausted: false }
+}
+
+fn connect_failed(error: ConnectError) -> Failure {
+    fail(error.outcome(), error.to_string())
+}
+
+fn broken(error: &hyper::Error) -> Failure {
+    fail(failure::outcome(error), String::new())
+}
+
+/// The future's output; `None` if the deadline comes first.
+pub async fn within<F: Future>(deadline: Option<Instant>, future: F) -> Option<F::Output> {
+    let future = pin!(future);
+    match deadline {
+        None => Some(future.await),
+        Some(deadline) => tokio::time::timeout_at(deadline, future).await.ok(),
+    }
+}

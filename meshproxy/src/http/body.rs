@@ -1,0 +1,192 @@
+//! The body of an answer on its way to the client. It carries the record of the exchange, which is written when the body
+//! has ended or is dropped, and gives the upstream's connection back when it was read whole.
+
+use std::future::Future as _;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use mesh_core::vocab::outcome::Outcome;
+use tokio::time::{Instant, Sleep};
+
+use super::headers::GRPC_STATUS;
+use super::record::Record;
+use crate::upstream::failure;
+use crate::upstream::pool::{Lease, Stream};
+
+/// What keeps an upstream's connection counted while its answer is read.
+#[derive(Debug)]
+pub enum Held {
+    /// An HTTP/1 connection: goes back to the pool when the answer was read whole.
+    Http1(Lease),
+    /// A stream of a shared connection.
+    Http2(Stream),
+}
+
+/// Why an answer broke off.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplyError {
+    /// The upstream broke off.
+    #[error("the upstream broke off")]
+    Upstream(#[source] hyper::Error),
+    /// The request's time was over.
+    #[error("the request's time was over")]
+    Deadline,
+}
+
+/// The body of an answer.
+#[derive(Debug)]
+pub struct ReplyBody {
+    content: Content,
+    record: Option<Box<Record>>,
+    held: Option<Held>,
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+#[derive(Debug)]
+enum Content {
+    Own(Bytes),
+    Upstream(Incoming),
+}
+
+impl ReplyBody {
+    /// An answer of our own.
+    pub fn own(content: Bytes, record: Box<Record>) -> ReplyBody {
+        ReplyBody { content: Content::Own(content), record: Some(record), held: None, deadline: None }
+    }
+
+    /// An answer without a record: the record is kept by somebody else.
+    pub fn silent() -> ReplyBody {
+        ReplyBody { content: Content::Own(Bytes::new()), record: None, held: None, deadline: None }
+    }
+
+    /// The answer of an upstream, read until `deadline`.
+    pub fn upstream(
+        incoming: Incoming,
+        held: Held,
+        record: Box<Record>,
+        deadline: Option<Instant>,
+    ) -> ReplyBody {
+        ReplyBody {
+            content: Content::Upstream(incoming),
+            record: Some(record),
+            held: Some(held),
+            deadline: deadline.map(|at| Box::pin(tokio::time::sleep_until(at))),
+        }
+    }
+
+    fn finish(&mut self) {
+        if let Some(mut record) = self.record.take() {
+            record.complete();
+        }
+        if let Some(Held::Http1(mut lease)) = self.held.take() {
+            lease.give_back();
+        }
+        self.deadline = None;
+    }
+
+    fn fail(&mut self, flag: &str, reason: &'static str) {
+        if let Some(mut record) = self.record.take() {
+            record.broke_off(flag, reason);
+        }
+        self.held = None;
+    }
+
+    fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ReplyError>>> {
+        let Content::Upstream(incoming) = &mut self.content else { return Poll::Ready(None) };
+        let frame = match Pin::new(incoming).poll_frame(cx) {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => {
+                let over = self.deadline.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready());
+                if over {
+                    self.fail("UT", "response_timeout");
+                    return Poll::Ready(Some(Err(ReplyError::Deadline)));
+                }
+                return Poll::Pending;
+            }
+        };
+        match frame {
+            Some(Ok(frame)) => {
+                if let Some(record) = &mut self.record {
+                    match (frame.data_ref(), frame.trailers_ref()) {
+                        (Some(data), _) => record.data(data.len()),
+                        (None, Some(trailers)) => record.trailers(grpc_status(trailers)),
+                        (None, None) => {}
+                    }
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(error)) => {
+                match failure::outcome(&error) {
+                    Outcome::ProtocolError => {
+                        self.fail("UPE", "upstream_reset_after_response_started{protocol_error}");
+                    }
+                    _ => self.fail("UC", "upstream_reset_after_response_started{connection_termination}"),
+                }
+                Poll::Ready(Some(Err(ReplyError::Upstream(error))))
+            }
+            None => {
+                self.finish();
+                Poll::Ready(None)
+            }
+        }
+    }
+}
+
+/// The gRPC status in the fields of an answer or its trailers.
+pub fn grpc_status(fields: &HeaderMap) -> Option<u16> {
+    fields.get(&GRPC_STATUS)?.to_str().ok()?.parse().ok()
+}
+
+impl Body for ReplyBody {
+    type Data = Bytes;
+    type Error = ReplyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ReplyError>>> {
+        let this = self.get_mut();
+        match &mut this.content {
+            Content::Own(content) if content.is_empty() => {
+                this.finish();
+                Poll::Ready(None)
+            }
+            Content::Own(content) => {
+                let content = std::mem::take(content);
+                if let Some(record) = &mut this.record {
+                    record.data(content.len());
+                }
+                this.finish();
+                Poll::Ready(Some(Ok(Frame::data(content))))
+            }
+            Content::Upstream(_) => Poll::Ready(ready!(this.poll_incoming(cx))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            Content::Own(content) => content.is_empty(),
+            Content::Upstream(incoming) => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Own(content) => SizeHint::with_exact(content.len() as u64),
+            Content::Upstream(incoming) => incoming.size_hint(),
+        }
+    }
+}
+
+impl Drop for ReplyBody {
+    fn drop(&mut self) {
+        // A body without content, or whose length says that all was read, is not polled to its end.
+        if self.record.is_some() && self.is_end_stream() {
+            self.finish();
+        }
+    }
+}

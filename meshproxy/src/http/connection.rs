@@ -1,0 +1,146 @@
+//! What is known of a connection while its requests come.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::HeaderValue;
+use mesh_core::matching::request::Caller;
+use mesh_core::vocab::identity::SpiffeId;
+use mesh_core::vocab::label::Labels;
+use mesh_core::vocab::name::{ServicePort, Text, WorkloadKey};
+
+use crate::live::local::{LocalWorkload, read_from};
+use crate::live::root::Root;
+use crate::net::downstream::Facts;
+use crate::telemetry::labels::{Numbered, Party};
+use crate::upstream::thread::DataThread;
+
+/// Where an application connected to.
+#[derive(Debug, Clone)]
+pub enum Entrance {
+    /// The HTTP proxy: the request says where it goes.
+    Explicit,
+    /// The address of a service.
+    Service(ServicePort),
+}
+
+/// A connection of an application of this host.
+#[derive(Debug)]
+pub struct Outbound {
+    /// Who carries it.
+    pub thread: Rc<DataThread>,
+    /// Where it came from.
+    pub facts: Facts,
+    /// Where it was accepted.
+    pub entrance: Entrance,
+    /// Whose it is.
+    pub caller: Option<WorkloadKey>,
+    found: Cell<(u64, Option<usize>)>,
+}
+
+impl Outbound {
+    /// A connection that was accepted.
+    pub fn new(
+        thread: Rc<DataThread>,
+        facts: Facts,
+        entrance: Entrance,
+        caller: Option<WorkloadKey>,
+    ) -> Outbound {
+        Outbound { thread, facts, entrance, caller, found: Cell::new((u64::MAX, None)) }
+    }
+
+    /// The caller in a root; found once for each root.
+    pub fn local<'r>(&self, root: &'r Root) -> Option<&'r Arc<LocalWorkload>> {
+        let caller = self.caller.as_ref()?;
+        let (serial, index) = self.found.get();
+        if serial == root.serial {
+            return root.locals.get(index?);
+        }
+        let index = root.locals.iter().position(|local| local.hosted.section.key == *caller);
+        self.found.set((root.serial, index));
+        root.locals.get(index?)
+    }
+}
+
+/// The caller as decisions see it. One that is not known still looks names up where all workloads of this host would.
+pub fn caller<'a>(
+    local: Option<&'a Arc<LocalWorkload>>,
+    namespace: &'a Text,
+    none: &'a Labels,
+) -> Caller<'a> {
+    match local {
+        Some(local) => local.caller(),
+        None => Caller { namespace, labels: none },
+    }
+}
+
+/// The namespace of a caller that is not known: that of this host's workloads if they share one, else the default one.
+pub fn namespace(root: &Root) -> Text {
+    let mut namespaces = root.locals.iter().map(|local| &local.hosted.section.key.namespace);
+    match namespaces.next() {
+        Some(first) if namespaces.all(|other| other == first) => first.clone(),
+        Some(_) | None => "default".into(),
+    }
+}
+
+/// A connection of another proxy.
+#[derive(Debug)]
+pub struct MeshPeer {
+    /// Who carries it.
+    pub thread: Rc<DataThread>,
+    /// Where it came from.
+    pub facts: Facts,
+    /// Whom its certificate proves.
+    pub id: SpiffeId,
+    /// Whom we showed ourselves as.
+    pub own: SpiffeId,
+    /// What `x-forwarded-client-cert` says of it.
+    pub client_cert: HeaderValue,
+    said: RefCell<Option<(HeaderValue, Numbered<Party>)>>,
+}
+
+impl MeshPeer {
+    /// A connection whose handshake is done.
+    pub fn new(
+        thread: Rc<DataThread>,
+        facts: Facts,
+        id: SpiffeId,
+        own: SpiffeId,
+        client_cert: HeaderValue,
+    ) -> MeshPeer {
+        MeshPeer { thread, facts, id, own, client_cert, said: RefCell::default() }
+    }
+
+    /// The calling party. What it says of itself is believed for telemetry, and only within its own namespace.
+    pub fn party(&self, from: Option<&HeaderValue>) -> u32 {
+        let Some(from) = from else { return self.anonymous() };
+        if let Some((said, party)) = &*self.said.borrow() {
+            if said == from {
+                return party.number;
+            }
+        }
+        let proven = self.id.account().map(|(namespace, _)| namespace);
+        let party = match read_from(from) {
+            Some((namespace, workload, app, version)) if Some(namespace) == proven => {
+                let pairs = [("app", app), ("version", version)];
+                let labels: Labels =
+                    pairs.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
+                Party::workload(&workload.into(), &namespace.into(), Some(&self.id), &labels)
+            }
+            Some(_) | None => return self.anonymous(),
+        };
+        let party = self.thread.metrics().party(party);
+        let number = party.number;
+        *self.said.borrow_mut() = Some((from.clone(), party));
+        number
+    }
+
+    /// The party of which only the certificate speaks.
+    fn anonymous(&self) -> u32 {
+        let namespace = self.id.account().map_or("unknown", |(namespace, _)| namespace);
+        let party =
+            Party { principal: self.id.text().clone(), namespace: namespace.into(), ..Party::unknown() };
+        self.thread.metrics().party(party).number
+    }
+}

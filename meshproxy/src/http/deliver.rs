@@ -1,0 +1,102 @@
+//! One request of another proxy, for a workload of this host: read, admit, deliver, reply, record.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use http::{HeaderValue, Request, StatusCode};
+use hyper::body::Incoming;
+use mesh_core::decide::inbound::{Admission, Inbound, admit};
+use mesh_core::decide::witness::Silent;
+
+use super::attempt::{Message, plain};
+use super::canonical;
+use super::connection::MeshPeer;
+use super::headers::{CLIENT_CERT, FORWARDED_PROTO, MESH_FROM, MESH_PROTO, MESH_TO, strip_mesh};
+use super::record::{Cluster, Record};
+use super::reply::{self, Reply};
+use crate::live::root::Root;
+use crate::telemetry::metrics::Reporter;
+use crate::upstream::body::Upload;
+
+/// An application on the same host answers a dial at once or not at all.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// One request of another proxy.
+pub async fn inbound(peer: &MeshPeer, request: Request<Incoming>) -> Reply {
+    let root = peer.thread.view.root();
+    let mut record = Record::begin(&peer.thread, &root, peer.facts, Reporter::Destination, true);
+    let (mut head, body) = match canonical::read(request) {
+        Ok(read) => read,
+        Err(bad) => return reply::bad_request(record, bad),
+    };
+    record.request(&head);
+    record.upload = Upload::of(body);
+    record.source = peer.party(head.headers.get(&MESH_FROM));
+    let http2 = head.headers.get(&MESH_PROTO).is_some_and(|proto| proto == "h2");
+    let Some(to) = head.headers.get(&MESH_TO).and_then(address) else {
+        return reply::plain(record, StatusCode::MISDIRECTED_REQUEST, "NR", "workload_not_found", "");
+    };
+    strip_mesh(&mut head.headers);
+    let seen = head.seen();
+    let facts = Inbound { to, peer: Some(&peer.id), request: Some(&seen) };
+    let admission = match admit(&root.tables, &facts, &mut Silent) {
+        Ok(admission) => admission,
+        Err(refusal) => {
+            name_parties(&root, to, &mut record);
+            return reply::refuse(record, &refusal);
+        }
+    };
+    name_parties(&root, to, &mut record);
+    if !is_shown(peer, &admission) {
+        return reply::plain(record, StatusCode::MISDIRECTED_REQUEST, "NR", "identity_not_of_workload", "");
+    }
+    if !head.headers.contains_key(&FORWARDED_PROTO) {
+        head.headers.insert(&FORWARDED_PROTO, HeaderValue::from_static("http"));
+    }
+    head.headers.append(&CLIENT_CERT, peer.client_cert.clone());
+    let targets = targets(&root, &admission, to);
+    record.upstream = targets.first().copied();
+    let message = Message {
+        method: head.method,
+        authority: head.authority,
+        target: head.target,
+        headers: head.headers,
+    };
+    match plain(&peer.thread, message, record.upload.as_ref(), &targets, http2, PATIENCE).await {
+        Ok(answer) => reply::pass_on(answer.response, answer.held, record, &[], None),
+        Err(failure) => reply::failed(record, failure),
+    }
+}
+
+fn address(value: &HeaderValue) -> Option<SocketAddr> {
+    value.to_str().ok()?.parse().ok()
+}
+
+/// The identity that we showed in the handshake must be that of the workload: the caller expected nobody else.
+pub fn is_shown(peer: &MeshPeer, admission: &Admission) -> bool {
+    admission.workload.section.identity.as_ref() == Some(&peer.own)
+}
+
+/// Where the application listens: the workload's own address, else loopback if no other workload of this host has the
+/// port. Loopback only for ports that a service reaches: what else listens there is none of the mesh's business.
+pub fn targets(root: &Root, admission: &Admission, to: SocketAddr) -> Vec<SocketAddr> {
+    let known = admission.workload.port(admission.port).is_some();
+    let others = root
+        .locals
+        .iter()
+        .filter(|local| local.hosted.section.key != admission.workload.section.key)
+        .any(|local| local.hosted.port(admission.port).is_some());
+    let mut targets = vec![to];
+    if known && !others {
+        targets.push(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), admission.port));
+    }
+    targets
+}
+
+fn name_parties(root: &Root, to: SocketAddr, record: &mut Record) {
+    record.cluster = Cluster::Inbound(to.port());
+    if let Some(local) = root.tables.workload_at(to).and_then(|hosted| root.local(hosted)) {
+        record.destination = local.party.number;
+        record.service = local.service(to.port()).number;
+    }
+}

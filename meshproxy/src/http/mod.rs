@@ -1,0 +1,12 @@
+//! One exchange, from the parsed head to the recorded outcome.
+
+pub mod attempt;
+pub mod body;
+pub mod canonical;
+pub mod connection;
+pub mod deliver;
+pub mod exchange;
+pub mod headers;
+pub mod record;
+pub mod reply;
+pub mod server;

@@ -1,0 +1,279 @@
+//! The record of one exchange: filled while it goes on, written to metrics and access log when it is dropped, however
+//! the exchange ended.
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::uri::{Authority, PathAndQuery};
+use http::{HeaderValue, Method, Version};
+use mesh_core::vocab::name::Text;
+use tokio::time::Instant;
+
+use super::canonical::Head;
+use super::headers::{FORWARDED_FOR, REQUEST_ID};
+use crate::live::endpoint::Permit;
+use crate::live::view::Held;
+use crate::net::downstream::Facts;
+use crate::telemetry::access::Entry;
+use crate::telemetry::flags::Flags;
+use crate::telemetry::metrics::{Reporter, RequestKey};
+use crate::upstream::body::Upload;
+use crate::upstream::thread::DataThread;
+
+/// Which cluster of Istio's naming an exchange went to.
+#[derive(Debug, Clone)]
+pub enum Cluster {
+    /// None was chosen.
+    None,
+    /// A destination, or a fixed name.
+    Named(Text),
+    /// A port of a workload of this host.
+    Inbound(u16),
+    /// A host outside the mesh.
+    Passthrough,
+}
+
+/// What is known of one exchange so far.
+#[derive(Debug)]
+pub struct Record {
+    thread: Rc<DataThread>,
+    root: Held,
+    facts: Facts,
+    started: Instant,
+    reporter: Reporter,
+    mutual_tls: bool,
+    /// Numbers of the caller, the called, and the service.
+    pub source: u32,
+    /// See `source`.
+    pub destination: u32,
+    /// See `source`.
+    pub service: u32,
+    /// Whether the request is gRPC.
+    pub grpc: bool,
+    request: Option<Box<Logged>>,
+    request_head: u64,
+    /// The request's body, for its size.
+    pub upload: Option<Upload>,
+    /// Response flags.
+    pub flags: Flags,
+    /// Response code details.
+    pub details: Cow<'static, str>,
+    /// Why the connection upstream failed.
+    pub transport_failure: String,
+    /// Name of the route.
+    pub route: Option<Cow<'static, str>>,
+    /// The cluster.
+    pub cluster: Cluster,
+    /// The endpoint.
+    pub upstream: Option<SocketAddr>,
+    /// The place at the endpoint.
+    pub permit: Option<Permit>,
+    code: u16,
+    grpc_status: Option<u16>,
+    service_time: Option<Duration>,
+    response_head: u64,
+    sent: u64,
+    complete: bool,
+}
+
+/// What only the access log reads.
+#[derive(Debug)]
+struct Logged {
+    method: Method,
+    version: Version,
+    path: PathAndQuery,
+    authority: Authority,
+    user_agent: Option<HeaderValue>,
+    forwarded_for: Option<HeaderValue>,
+    request_id: Option<HeaderValue>,
+}
+
+impl Record {
+    /// An exchange begins.
+    pub fn begin(
+        thread: &Rc<DataThread>,
+        root: &Held,
+        facts: Facts,
+        reporter: Reporter,
+        mutual_tls: bool,
+    ) -> Box<Record> {
+        Box::new(Record {
+            thread: Rc::clone(thread),
+            root: Rc::clone(root),
+            facts,
+            started: Instant::now(),
+            reporter,
+            mutual_tls,
+            source: 0,
+            destination: 0,
+            service: 0,
+            grpc: false,
+            request: None,
+            request_head: 0,
+            upload: None,
+            flags: Flags::NONE,
+            details: Cow::Borrowed(""),
+            transport_failure: String::new(),
+            route: None,
+            cluster: Cluster::None,
+            upstream: None,
+            permit: None,
+            code: 0,
+            grpc_status: None,
+            service_time: None,
+            response_head: 0,
+            sent: 0,
+            complete: false,
+        })
+    }
+
+    /// The head was read.
+    pub fn request(&mut self, head: &Head) {
+        self.grpc = head.grpc;
+        self.request_head = head.bytes;
+        if self.thread.log.is_on() {
+            let field = |name| head.headers.get(name).cloned();
+            self.request = Some(Box::new(Logged {
+                method: head.method.clone(),
+                version: head.version,
+                path: head.received.clone(),
+                authority: head.authority.clone(),
+                user_agent: head.headers.get(http::header::USER_AGENT).cloned(),
+                forwarded_for: field(&FORWARDED_FOR),
+                request_id: field(&REQUEST_ID),
+            }));
+        }
+    }
+
+    /// When it began.
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// The thread that carries it.
+    pub fn thread(&self) -> &Rc<DataThread> {
+        &self.thread
+    }
+
+    /// Whether the caller's proxy speaks.
+    pub fn is_outbound(&self) -> bool {
+        self.reporter == Reporter::Source
+    }
+
+    /// Bytes of the request's body so far.
+    pub fn received(&self) -> u64 {
+        self.upload.as_ref().map_or(0, Upload::received)
+    }
+
+    /// The upstream answered; its time counts from the beginning of the exchange.
+    pub fn answered(&mut self) -> Duration {
+        *self.service_time.insert(self.started.elapsed())
+    }
+
+    /// The head of the answer goes out.
+    pub fn reply(&mut self, code: u16, head_bytes: u64, grpc_status: Option<u16>) {
+        self.code = code;
+        self.response_head = head_bytes;
+        self.grpc_status = grpc_status;
+    }
+
+    /// Bytes of the answer's body go out.
+    pub fn data(&mut self, length: usize) {
+        self.sent += length as u64;
+    }
+
+    /// The answer's trailers go out.
+    pub fn trailers(&mut self, grpc_status: Option<u16>) {
+        self.grpc_status = grpc_status.or(self.grpc_status);
+    }
+
+    /// The answer is whole.
+    pub fn complete(&mut self) {
+        self.complete = true;
+    }
+
+    /// The answer broke off on the upstream's side.
+    pub fn broke_off(&mut self, flag: &str, reason: &'static str) {
+        self.complete = true;
+        self.flags.push(flag);
+        self.details = Cow::Borrowed(reason);
+    }
+
+    fn key(&self) -> RequestKey {
+        RequestKey {
+            reporter: self.reporter,
+            source: self.source,
+            destination: self.destination,
+            service: self.service,
+            code: self.code,
+            grpc_status: if self.grpc { self.grpc_status } else { None },
+            grpc: self.grpc,
+            flags: self.flags,
+            mutual_tls: self.mutual_tls,
+        }
+    }
+
+    fn log(&self, duration: Duration) {
+        let cluster: Cow<'_, str> = match &self.cluster {
+            Cluster::None => "".into(),
+            Cluster::Named(name) => (&**name).into(),
+            Cluster::Inbound(port) => format!("inbound|{port}||").into(),
+            Cluster::Passthrough => "PassthroughCluster".into(),
+        };
+        let request = self.request.as_deref();
+        let protocol =
+            request.map_or("HTTP/1.1", |r| if r.version == Version::HTTP_2 { "HTTP/2" } else { "HTTP/1.1" });
+        self.thread.log.write(&Entry {
+            duration,
+            method: request.map_or("", |r| r.method.as_str()),
+            path: request.map_or("", |r| r.path.as_str()),
+            protocol,
+            code: self.code,
+            flags: self.flags,
+            details: &self.details,
+            termination: "",
+            transport_failure: &self.transport_failure,
+            received: self.received(),
+            sent: self.sent,
+            service_time: self.service_time,
+            forwarded_for: request.and_then(|r| r.forwarded_for.as_ref()),
+            user_agent: request.and_then(|r| r.user_agent.as_ref()),
+            request_id: request.and_then(|r| r.request_id.as_ref()),
+            authority: request.map_or("", |r| r.authority.as_str()),
+            upstream_host: self.upstream,
+            cluster: &cluster,
+            local: self.facts.local,
+            remote: self.facts.peer,
+            route: self.route.as_deref().unwrap_or(""),
+            version: self.root.tables.version.number,
+        });
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        if !self.complete {
+            self.flags.push("DC");
+            self.details = Cow::Borrowed("downstream_remote_disconnect");
+        }
+        let duration = self.started.elapsed();
+        let request_bytes = self.request_head + self.received();
+        self.thread.series.requests(self.key(), |series| {
+            series.requests.increment(1);
+            series.duration.record_thousandths(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX));
+            series.request_bytes.record(request_bytes);
+            series.response_bytes.record(self.response_head + self.sent);
+        });
+        if self.thread.log.is_on() {
+            self.log(duration);
+        }
+    }
+}
+
+/// A fixed cluster name as text.
+pub fn named(name: &Arc<str>) -> Cluster {
+    Cluster::Named(Arc::clone(name))
+}

@@ -1,0 +1,285 @@
+//! Answers: those of an upstream on their way back, and our own. Status, flag, details and body of our own are Envoy's
+//! for the same case; a gRPC client gets them as trailers-only.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Response, StatusCode, Version};
+use hyper::body::Incoming;
+use mesh_core::decide::plan::Plan;
+use mesh_core::decide::refusal::Refusal;
+use mesh_core::resilience::fault::AbortStatus;
+use mesh_core::routing::header::HeaderChanges;
+use mesh_core::vocab::outcome::Outcome;
+use tokio::time::Instant;
+
+use super::body::{Held, ReplyBody, grpc_status};
+use super::canonical::BadRequest;
+use super::headers::{GRPC_MESSAGE, GRPC_STATUS, OVERLOADED, SERVICE_TIME, number, scan, strip_mesh};
+use super::record::Record;
+use crate::telemetry::flags::Flags;
+
+/// What goes back to the client.
+pub type Reply = Response<ReplyBody>;
+
+/// Why there is no answer of an upstream.
+#[derive(Debug)]
+pub struct Failure {
+    /// The classification.
+    pub outcome: Outcome,
+    /// Why the connection failed, for the log.
+    pub transport: String,
+    /// Whether there was more than one try.
+    pub retried: bool,
+    /// Whether a retry would have been made if one had been left.
+    pub exhausted: bool,
+}
+
+/// The answer of an upstream goes back.
+pub fn pass_on(
+    response: Response<Incoming>,
+    held: Held,
+    mut record: Box<Record>,
+    changes: &[&HeaderChanges],
+    deadline: Option<Instant>,
+) -> Reply {
+    let (mut parts, incoming) = response.into_parts();
+    if parts.status == StatusCode::SWITCHING_PROTOCOLS {
+        // Upgrades are not asked for, so nobody may grant one.
+        record.flags.push("UPE");
+        record.details = Cow::Borrowed("upstream_reset_before_response_started{protocol_error}");
+        return local(record, StatusCode::BAD_GATEWAY, Cow::Borrowed(""), None);
+    }
+    let found = scan(&parts.headers);
+    found.strip_connection(&mut parts.headers);
+    if found.lengths > 1 {
+        // hyper has checked that they are equal.
+        if let Some(length) = parts.headers.get(header::CONTENT_LENGTH).cloned() {
+            parts.headers.insert(header::CONTENT_LENGTH, length);
+        }
+    }
+    strip_mesh(&mut parts.headers);
+    for change in changes.iter().filter(|change| !change.is_empty()) {
+        change.apply(&mut parts.headers);
+    }
+    let time = record.answered();
+    parts.headers.insert(&SERVICE_TIME, number(time.as_millis()));
+    parts.headers.insert(header::SERVER, server(&record));
+    parts.version = Version::HTTP_11;
+    let status = if record.grpc { grpc_status(&parts.headers) } else { None };
+    if record.details.is_empty() {
+        record.details = Cow::Borrowed("via_upstream");
+    }
+    record.reply(parts.status.as_u16(), found.bytes as u64 + 15, status);
+    Response::from_parts(parts, ReplyBody::upstream(incoming, held, record, deadline))
+}
+
+/// A request that was refused before anything was decided. The connection is not used further.
+pub fn bad_request(mut record: Box<Record>, bad: BadRequest) -> Reply {
+    record.flags.push(bad.flag);
+    record.details = Cow::Borrowed(bad.details);
+    let mut reply = local(record, bad.status, Cow::Borrowed(bad.body), None);
+    reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    reply
+}
+
+/// A decision went against the request.
+pub fn refuse(mut record: Box<Record>, refusal: &Refusal) -> Reply {
+    record.flags.push(refusal.flag());
+    record.details = Cow::Owned(refusal.details());
+    let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+    local(record, status, Cow::Borrowed(refusal.body()), None)
+}
+
+/// A fault aborts the request.
+pub fn abort(mut record: Box<Record>, abort: AbortStatus) -> Reply {
+    record.flags.push("FI");
+    record.details = Cow::Borrowed("fault_filter_abort");
+    const BODY: &str = "fault filter abort";
+    match abort {
+        AbortStatus::Http(code) => {
+            let status = StatusCode::from_u16(code).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+            local(record, status, Cow::Borrowed(BODY), None)
+        }
+        AbortStatus::Grpc(status) => local(record, grpc_to_http(status), Cow::Borrowed(BODY), Some(status)),
+    }
+}
+
+/// A rule sends the client elsewhere.
+pub fn redirect(mut record: Box<Record>, plan: &Plan, status: u16, location: &str) -> Reply {
+    record.details = Cow::Borrowed("direct_response");
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::MOVED_PERMANENTLY);
+    let mut reply = local(record, status, Cow::Borrowed(""), None);
+    if let Ok(location) = HeaderValue::from_str(location) {
+        reply.headers_mut().insert(header::LOCATION, location);
+    }
+    plan.rule().response_headers.apply(reply.headers_mut());
+    reply
+}
+
+/// A rule answers by itself.
+pub fn respond(mut record: Box<Record>, plan: &Plan, status: u16, body: Vec<u8>) -> Reply {
+    record.details = Cow::Borrowed("direct_response");
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
+    let mut reply = local_bytes(record, status, body.into(), None);
+    plan.rule().response_headers.apply(reply.headers_mut());
+    reply
+}
+
+/// No endpoint may get traffic.
+pub fn no_healthy(mut record: Box<Record>) -> Reply {
+    record.flags.push("UH");
+    record.details = Cow::Borrowed("no_healthy_upstream");
+    local(record, StatusCode::SERVICE_UNAVAILABLE, Cow::Borrowed("no healthy upstream"), None)
+}
+
+/// Every attempt failed.
+pub fn failed(mut record: Box<Record>, failure: Failure) -> Reply {
+    if failure.exhausted {
+        record.flags.push("URX");
+    }
+    let outcome = failure.outcome;
+    record.flags.push(outcome.flag());
+    let status = StatusCode::from_u16(outcome.status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+    if matches!(outcome, Outcome::RequestTimeout | Outcome::AttemptTimeout) {
+        record.details = Cow::Borrowed(match outcome {
+            Outcome::AttemptTimeout => "upstream_per_try_timeout",
+            _ => "response_timeout",
+        });
+        return local(record, status, Cow::Borrowed("upstream request timeout"), None);
+    }
+    let reason = outcome.reason();
+    let bar = if failure.transport.is_empty() { "" } else { "|" };
+    let details = format!("upstream_reset_before_response_started{{{reason}{bar}{}}}", failure.transport)
+        .replace(' ', "_");
+    record.details = Cow::Owned(details);
+    record.transport_failure = failure.transport;
+    let retried = if failure.retried { "retried and the latest reset reason" } else { "reset reason" };
+    let body = format!("upstream connect error or disconnect/reset before headers. {retried}: {reason}");
+    let mut reply = local(record, status, Cow::Owned(body), None);
+    if outcome == Outcome::Overflow {
+        reply.headers_mut().insert(&OVERLOADED, HeaderValue::from_static("true"));
+    }
+    reply
+}
+
+/// Some other answer of our own.
+pub fn plain(
+    mut record: Box<Record>,
+    status: StatusCode,
+    flag: &str,
+    details: &'static str,
+    body: &'static str,
+) -> Reply {
+    record.flags.push(flag);
+    record.details = Cow::Borrowed(details);
+    local(record, status, Cow::Borrowed(body), None)
+}
+
+fn local(record: Box<Record>, status: StatusCode, body: Cow<'static, str>, grpc: Option<u16>) -> Reply {
+    let body = match body {
+        Cow::Borrowed(text) => Bytes::from_static(text.as_bytes()),
+        Cow::Owned(text) => Bytes::from(text),
+    };
+    local_bytes(record, status, body, grpc)
+}
+
+fn local_bytes(mut record: Box<Record>, status: StatusCode, body: Bytes, grpc: Option<u16>) -> Reply {
+    let mut headers = HeaderMap::with_capacity(4);
+    headers.insert(header::SERVER, server(&record));
+    if record.grpc {
+        let grpc = grpc.unwrap_or_else(|| grpc_of(status, record.flags));
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert(&GRPC_STATUS, HeaderValue::from(grpc));
+        if let (false, Ok(message)) = (body.is_empty(), HeaderValue::from_bytes(&percent_encoded(&body))) {
+            headers.insert(&GRPC_MESSAGE, message);
+        }
+        record.reply(200, 60, Some(grpc));
+        return assemble(StatusCode::OK, headers, ReplyBody::own(Bytes::new(), record));
+    }
+    if !body.is_empty() {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    }
+    record.reply(status.as_u16(), 60, None);
+    assemble(status, headers, ReplyBody::own(body, record))
+}
+
+fn assemble(status: StatusCode, headers: HeaderMap, body: ReplyBody) -> Reply {
+    let mut reply = Response::new(body);
+    *reply.status_mut() = status;
+    *reply.headers_mut() = headers;
+    reply
+}
+
+fn server(record: &Record) -> HeaderValue {
+    HeaderValue::from_static(if record.is_outbound() { "envoy" } else { "istio-envoy" })
+}
+
+/// gRPC status of an answer of our own (Envoy, `Utility::httpToGrpcStatus`).
+fn grpc_of(status: StatusCode, flags: Flags) -> u16 {
+    if flags.contains("UT") {
+        return 14;
+    }
+    match status.as_u16() {
+        400 => 13,
+        401 => 16,
+        403 => 7,
+        404 => 12,
+        429 | 502 | 503 | 504 => 14,
+        _ => 2,
+    }
+}
+
+/// What a client that is not gRPC gets for an abort with a gRPC status (Envoy, `Utility::grpcToHttpStatus`).
+fn grpc_to_http(status: u16) -> StatusCode {
+    match status {
+        0 => StatusCode::OK,
+        1 => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
+        3 | 9 | 11 => StatusCode::BAD_REQUEST,
+        4 => StatusCode::GATEWAY_TIMEOUT,
+        5 => StatusCode::NOT_FOUND,
+        6 | 10 => StatusCode::CONFLICT,
+        7 => StatusCode::FORBIDDEN,
+        8 => StatusCode::TOO_MANY_REQUESTS,
+        12 => StatusCode::NOT_IMPLEMENTED,
+        14 => StatusCode::SERVICE_UNAVAILABLE,
+        16 => StatusCode::UNAUTHORIZED,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+/// `grpc-message` is percent-encoded outside of printable ASCII (gRPC over HTTP/2).
+fn percent_encoded(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    for &byte in text {
+        if (0x20..0x7f).contains(&byte) && byte != b'%' {
+            out.push(byte);
+        } else {
+            out.extend_from_slice(format!("%{byte:02X}").as_bytes());
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grpc_statuses_of_our_own_answers() {
+        let check = |code: u16, flag: &str, expected: u16| {
+            assert_eq!(grpc_of(StatusCode::from_u16(code).unwrap(), Flags::of(flag)), expected, "{code}");
+        };
+        check(403, "-", 7);
+        check(404, "NR", 12);
+        check(503, "UH", 14);
+        check(504, "UT", 14);
+        check(500, "FI", 2);
+    }
+
+    #[test]
+    fn messages_are_percent_encoded() {
+        assert_eq!(percent_encoded("100% \u{e9}\n".as_bytes()), b"100%25 %C3%A9%0A");
+    }
+}

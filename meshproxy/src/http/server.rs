@@ -1,0 +1,121 @@
+//! hyper on one accepted connection, with the limits and times that it lacks by itself.
+
+use std::convert::Infallible;
+use std::pin::pin;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::body::ReplyBody;
+use crate::runtime::drain::Drain;
+use crate::upstream::connect::{HEADER_LIST, LocalExec, STREAM_WINDOW, STREAMS};
+
+/// A client's HTTP/1 connection may be idle so long, head included.
+const IDLE_HTTP1: Duration = Duration::from_secs(60);
+/// Head of HTTP/1: the limits of fields are checked apart.
+const HEAD_BUFFER: usize = 64 * 1024;
+const MOST_FIELDS: usize = 128;
+const PING_EVERY: Duration = Duration::from_secs(30);
+const PING_WITHIN: Duration = Duration::from_secs(10);
+/// Windows of clients outside the mesh hop.
+const CLIENT_STREAM_WINDOW: u32 = 64 * 1024;
+const CLIENT_WINDOW: u32 = 1024 * 1024;
+const LOCAL_RESETS: usize = 100;
+const PENDING_RESETS: usize = 20;
+
+/// Whose HTTP/2 connection it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// An application's.
+    Application,
+    /// Another proxy's.
+    Mesh,
+}
+
+/// Serves HTTP/1 until the client or the drain ends it.
+pub async fn http1<T, S, F>(io: T, drain: &Drain, serve: S) -> Result<(), hyper::Error>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Fn(Request<Incoming>) -> F,
+    F: Future<Output = Response<ReplyBody>>,
+{
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(IDLE_HTTP1)
+        .max_headers(MOST_FIELDS)
+        .max_buf_size(HEAD_BUFFER)
+        .half_close(true);
+    let answer = |request| {
+        let reply = serve(request);
+        async move {
+            let mut reply = reply.await;
+            if drain.has_begun() {
+                let close = http::HeaderValue::from_static("close");
+                reply.headers_mut().insert(http::header::CONNECTION, close);
+            }
+            Ok::<_, Infallible>(reply)
+        }
+    };
+    let connection = builder.serve_connection(TokioIo::new(io), service_fn(answer)).with_upgrades();
+    let mut connection = pin!(connection);
+    tokio::select! {
+        ended = connection.as_mut() => return ended,
+        () = drain.begun() => {}
+    }
+    // A request that is already on its way is still answered; an idle connection is closed after a moment.
+    tokio::select! {
+        ended = connection.as_mut() => return ended,
+        () = tokio::time::sleep(Duration::from_millis(500)) => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    connection.await
+}
+
+/// Serves HTTP/2 until the client, the drain or `retire` ends it; requests that have begun are answered.
+pub async fn http2<T, S, F>(
+    io: T,
+    drain: &Drain,
+    side: Side,
+    retire: impl Future<Output = ()>,
+    serve: S,
+) -> Result<(), hyper::Error>
+where
+    T: AsyncRead + AsyncWrite + Unpin + 'static,
+    S: Fn(Request<Incoming>) -> F,
+    F: Future<Output = Response<ReplyBody>> + 'static,
+{
+    let (stream_window, window) = match side {
+        Side::Application => (CLIENT_STREAM_WINDOW, CLIENT_WINDOW),
+        Side::Mesh => (STREAM_WINDOW, STREAM_WINDOW * STREAMS),
+    };
+    let mut builder = http2::Builder::new(LocalExec);
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS)
+        .initial_stream_window_size(stream_window)
+        .initial_connection_window_size(window)
+        .max_header_list_size(HEADER_LIST)
+        .max_frame_size(16 * 1024)
+        .max_local_error_reset_streams(LOCAL_RESETS)
+        .max_pending_accept_reset_streams(PENDING_RESETS)
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_WITHIN);
+    let answer = |request| {
+        let reply = serve(request);
+        async move { Ok::<_, Infallible>(reply.await) }
+    };
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service_fn(answer)));
+    tokio::select! {
+        ended = connection.as_mut() => return ended,
+        () = drain.begun() => {}
+        () = retire => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    connection.await
+}

@@ -1,0 +1,127 @@
+//! Dial and TLS, within the time to connect.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::body::RequestBody;
+use super::failure::ConnectError;
+use crate::net::corked::Corked;
+
+/// Streams of one connection; when they run out another one is opened. Both ends of the mesh hop use it.
+pub const STREAMS: u32 = 100;
+/// Window of a stream between proxies; the connection's is that of all its streams, so that readers that stall never
+/// block the rest.
+pub const STREAM_WINDOW: u32 = 256 * 1024;
+/// Header lists of HTTP/2 (reliability notes, limits).
+pub const HEADER_LIST: u32 = 32 * 1024;
+const PING_EVERY: Duration = Duration::from_secs(30);
+const PING_WITHIN: Duration = Duration::from_secs(10);
+
+/// Sends requests on an HTTP/1 connection.
+pub type Http1 = http1::SendRequest<RequestBody>;
+/// Sends requests on an HTTP/2 connection.
+pub type Http2 = http2::SendRequest<RequestBody>;
+
+/// Runs the tasks of hyper on the data thread that made the connection.
+#[derive(Debug, Clone, Copy)]
+pub struct LocalExec;
+
+impl<F> hyper::rt::Executor<F> for LocalExec
+where
+    F: Future<Output = ()> + 'static,
+{
+    fn execute(&self, task: F) {
+        tokio::task::spawn_local(task);
+    }
+}
+
+/// What the mesh hop to one peer needs.
+#[derive(Debug, Clone)]
+pub struct MeshTls {
+    /// Whom we are and whom we expect.
+    pub config: Arc<rustls::ClientConfig>,
+    /// Asks for the peer's identity.
+    pub name: ServerName<'static>,
+}
+
+/// A TCP connection.
+pub async fn tcp(address: SocketAddr, patience: Duration) -> Result<TcpStream, ConnectError> {
+    let stream = tokio::time::timeout(patience, TcpStream::connect(address))
+        .await
+        .map_err(|_elapsed| ConnectError::Timeout)?
+        .map_err(|error| ConnectError::refused(&error))?;
+    // Fails only on a socket that is already dead, which the first use will tell.
+    drop(stream.set_nodelay(true));
+    Ok(stream)
+}
+
+/// An HTTP/1 connection in the clear.
+pub async fn http1(address: SocketAddr, patience: Duration) -> Result<Http1, ConnectError> {
+    let stream = tcp(address, patience).await?;
+    let mut builder = http1::Builder::new();
+    builder.max_headers(128);
+    let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(handshake)?;
+    tokio::task::spawn_local(async move {
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::debug!(%address, %error, "an upstream connection ended");
+        }
+    });
+    Ok(sender)
+}
+
+/// An HTTP/2 connection in the clear.
+pub async fn http2(address: SocketAddr, patience: Duration) -> Result<Http2, ConnectError> {
+    let stream = tcp(address, patience).await?;
+    over(address, Corked::new(stream)).await
+}
+
+/// The mesh hop: HTTP/2 over TLS, both sides proven.
+pub async fn mesh(hop: SocketAddr, tls: &MeshTls, patience: Duration) -> Result<Http2, ConnectError> {
+    let connecting = async {
+        let stream = TcpStream::connect(hop).await.map_err(|error| ConnectError::refused(&error))?;
+        drop(stream.set_nodelay(true));
+        let connector = TlsConnector::from(Arc::clone(&tls.config));
+        connector
+            .connect(tls.name.clone(), stream)
+            .await
+            .map_err(|error| ConnectError::Tls(error.to_string()))
+    };
+    let stream =
+        tokio::time::timeout(patience, connecting).await.map_err(|_elapsed| ConnectError::Timeout)??;
+    over(hop, Corked::new(stream)).await
+}
+
+async fn over<T>(address: SocketAddr, stream: Corked<T>) -> Result<Http2, ConnectError>
+where
+    T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + 'static,
+{
+    let mut builder = http2::Builder::new(LocalExec);
+    builder
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(STREAM_WINDOW * STREAMS)
+        .max_header_list_size(HEADER_LIST)
+        .max_frame_size(16 * 1024)
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_WITHIN)
+        .keep_alive_while_idle(true)
+        .max_concurrent_reset_streams(100);
+    let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(handshake)?;
+    tokio::task::spawn_local(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%address, %error, "an upstream connection ended");
+        }
+    });
+    Ok(sender)
+}
+
+fn handshake(error: hyper::Error) -> ConnectError {
+    ConnectError::Handshake(error.to_string())
+}

@@ -1,0 +1,98 @@
+//! How an attempt failed: one classification for retries, replies, metrics and the log.
+
+use std::error::Error as _;
+use std::io;
+
+use mesh_core::vocab::outcome::Outcome;
+
+/// Why there is no connection to an endpoint.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ConnectError {
+    /// It took too long.
+    #[error("connection timeout")]
+    Timeout,
+    /// The network or the endpoint's host said no.
+    #[error("delayed connect error: {text}")]
+    Refused {
+        /// What kind of no.
+        kind: io::ErrorKind,
+        /// What the kernel said.
+        text: String,
+    },
+    /// The peer is not who was expected, or does not accept us.
+    #[error("TLS error: {0}")]
+    Tls(String),
+    /// No HTTP connection came about.
+    #[error("handshake error: {0}")]
+    Handshake(String),
+    /// It is not known who calls, or there is no valid document that would prove it.
+    #[error("no identity to call with")]
+    NoIdentity,
+    /// It would lead back into this proxy.
+    #[error("the address is a listener of this proxy")]
+    Loop,
+    /// There is no address to dial.
+    #[error("no address")]
+    NoAddress,
+    /// The name has no address.
+    #[error("name resolution failed: {0}")]
+    Resolve(String),
+}
+
+impl ConnectError {
+    /// From what the kernel said.
+    pub fn refused(error: &io::Error) -> ConnectError {
+        match error.kind() {
+            io::ErrorKind::TimedOut => ConnectError::Timeout,
+            kind => ConnectError::Refused { kind, text: plain(error) },
+        }
+    }
+
+    /// The classification.
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            ConnectError::Timeout => Outcome::ConnectTimeout,
+            ConnectError::Refused { .. }
+            | ConnectError::Tls(_)
+            | ConnectError::Handshake(_)
+            | ConnectError::NoIdentity
+            | ConnectError::Loop
+            | ConnectError::NoAddress
+            | ConnectError::Resolve(_) => Outcome::ConnectFailure,
+        }
+    }
+}
+
+/// The kernel's words without its number: `Connection refused`.
+fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_owned()
+}
+
+/// Classifies what went wrong on a connection that was there.
+pub fn outcome(error: &hyper::Error) -> Outcome {
+    if let Some(h2) = h2_error(error) {
+        if h2.reason() == Some(h2::Reason::REFUSED_STREAM) || h2.is_go_away() {
+            return Outcome::RefusedStream;
+        }
+        if h2.is_library() {
+            return Outcome::ProtocolError;
+        }
+        return Outcome::Reset { before_request: false };
+    }
+    if error.is_parse() {
+        return Outcome::ProtocolError;
+    }
+    Outcome::Reset { before_request: error.is_canceled() }
+}
+
+fn h2_error(error: &hyper::Error) -> Option<&h2::Error> {
+    let mut source = error.source();
+    while let Some(current) = source {
+        if let Some(h2) = current.downcast_ref::<h2::Error>() {
+            return Some(h2);
+        }
+        source = current.source();
+    }
+    None
+}

@@ -1,0 +1,9 @@
+//! Towards an endpoint: connections by pool key, tunnels, and how attempts fail.
+
+pub mod body;
+pub mod connect;
+pub mod failure;
+pub mod pool;
+pub mod resolve;
+pub mod thread;
+pub mod tunnel;

@@ -1,0 +1,396 @@
+//! The connections of one data thread: idle HTTP/1 ones by address, shared HTTP/2 ones by address and identities.
+//!
+//! The key of a shared connection holds what it promised when it was made: who we are and whom we expect. When the
+//! document or the trust bundle changes, connections that were made with the old ones take no new streams and end
+//! with their last.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::time::Duration;
+
+use foldhash::fast::RandomState;
+use mesh_core::vocab::identity::SpiffeId;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use super::connect::{self, Http1, Http2, MeshTls, STREAMS};
+use super::failure::ConnectError;
+use super::resolve;
+use crate::identity::svid::{Material, Svid, Svids, Trust};
+use crate::identity::tls;
+use crate::live::root::Roots;
+
+type Map<K, V> = HashMap<K, V, RandomState>;
+
+/// Idle HTTP/1 connections are closed after so long.
+const IDLE_HTTP1: Duration = Duration::from_secs(60);
+/// Idle HTTP/2 connections are closed after so long (as ztunnel's pool).
+const IDLE_HTTP2: Duration = Duration::from_secs(300);
+/// Idle HTTP/1 connections that are kept for one address.
+const MOST_IDLE: usize = 256;
+/// How often idle connections are looked through.
+const SWEEP: Duration = Duration::from_secs(15);
+
+/// An identity with its number.
+#[derive(Debug, Clone, Copy)]
+pub struct Who<'a> {
+    /// Its number.
+    pub number: u32,
+    /// The identity.
+    pub id: &'a SpiffeId,
+}
+
+/// What tells one shared connection from another. The numbers are 0 for a connection in the clear.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Http2Key {
+    address: SocketAddr,
+    own: u32,
+    peer: u32,
+}
+
+/// The connections of one data thread.
+#[derive(Debug)]
+pub struct Pool {
+    svids: Arc<Svids>,
+    roots: Arc<Roots>,
+    idle: RefCell<Map<SocketAddr, Vec<Idle>>>,
+    shared: RefCell<Map<Http2Key, Rc<Slot>>>,
+    pairs: RefCell<Map<(u32, u32), Rc<Pair>>>,
+    this: Weak<Pool>,
+}
+
+#[derive(Debug)]
+struct Idle {
+    sender: Http1,
+    since: Instant,
+}
+
+/// TLS of one identity pair, with the material that it was made from.
+#[derive(Debug)]
+struct Pair {
+    material: RefCell<Arc<Material>>,
+    svid: Arc<Svid>,
+    trust: Arc<Trust>,
+    tls: MeshTls,
+}
+
+/// The shared connections of one key.
+#[derive(Debug, Default)]
+struct Slot {
+    connections: RefCell<Vec<Rc<Shared>>>,
+    dialing: tokio::sync::Mutex<()>,
+    failed: RefCell<Option<(Instant, ConnectError)>>,
+}
+
+/// One shared connection.
+#[derive(Debug)]
+struct Shared {
+    sender: Http2,
+    pair: Option<Rc<Pair>>,
+    streams: Cell<u32>,
+    used: Cell<Instant>,
+}
+
+/// One stream of a shared connection; counted until it is dropped.
+#[derive(Debug)]
+pub struct Stream(Rc<Shared>);
+
+impl Stream {
+    /// Sends requests on the connection.
+    pub fn sender(&self) -> Http2 {
+        self.0.sender.clone()
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.0.streams.set(self.0.streams.get().saturating_sub(1));
+        self.0.used.set(Instant::now());
+    }
+}
+
+/// An HTTP/1 connection that belongs to one exchange at a time.
+#[derive(Debug)]
+pub struct Lease {
+    sender: Option<Http1>,
+    address: SocketAddr,
+    /// Whether it had served another exchange before: then it may have been closed in the meantime.
+    pub reused: bool,
+    pool: Weak<Pool>,
+}
+
+impl Lease {
+    /// Sends the request.
+    pub fn sender(&mut self) -> Option<&mut Http1> {
+        self.sender.as_mut()
+    }
+
+    /// The exchange is over and its answer was read whole: the connection may serve another.
+    pub fn give_back(&mut self) {
+        let (Some(mut sender), Some(pool)) = (self.sender.take(), self.pool.upgrade()) else { return };
+        if sender.is_ready() {
+            return pool.keep(self.address, sender);
+        }
+        if sender.is_closed() {
+            return;
+        }
+        let (address, pool) = (self.address, Rc::downgrade(&pool));
+        tokio::task::spawn_local(async move {
+            // The connection's task needs another turn to see that the answer has ended.
+            let ready = tokio::time::timeout(Duration::from_secs(1), sender.ready()).await;
+            if let (Ok(Ok(())), Some(pool)) = (ready, pool.upgrade()) {
+                pool.keep(address, sender);
+            }
+        });
+    }
+}
+
+impl Pool {
+    /// An empty pool.
+    pub fn new(svids: Arc<Svids>, roots: Arc<Roots>) -> Rc<Pool> {
+        Rc::new_cyclic(|this| Pool {
+            svids,
+            roots,
+            idle: RefCell::default(),
+            shared: RefCell::default(),
+            pairs: RefCell::default(),
+            this: this.clone(),
+        })
+    }
+
+    /// An idle HTTP/1 connection to one of these addresses, or a new one to the first that does not refuse.
+    pub async fn http1(&self, addresses: &[SocketAddr], patience: Duration) -> Result<Lease, ConnectError> {
+        for address in addresses {
+            if let Some(sender) = self.idle(*address) {
+                return Ok(self.lease(*address, sender, true));
+            }
+        }
+        self.new_http1(addresses, patience).await
+    }
+
+    /// A new HTTP/1 connection to the first of these addresses that does not refuse.
+    pub async fn new_http1(
+        &self,
+        addresses: &[SocketAddr],
+        patience: Duration,
+    ) -> Result<Lease, ConnectError> {
+        let mut last = None;
+        for address in addresses {
+            self.check(*address)?;
+            match connect::http1(*address, patience).await {
+                Ok(sender) => return Ok(self.lease(*address, sender, false)),
+                Err(error @ ConnectError::Refused { .. }) => last = last.or(Some(error)),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(last.unwrap_or(ConnectError::NoAddress))
+    }
+
+    /// A stream of an HTTP/2 connection in the clear, to the first of these addresses that does not refuse.
+    pub async fn http2(&self, addresses: &[SocketAddr], patience: Duration) -> Result<Stream, ConnectError> {
+        let mut last = None;
+        for &address in addresses {
+            let slot = self.slot(Http2Key { address, own: 0, peer: 0 });
+            let dial = || async move {
+                self.check(address)?;
+                connect::http2(address, patience).await
+            };
+            match slot.stream(None, dial).await {
+                Ok(stream) => return Ok(stream),
+                Err(error @ ConnectError::Refused { .. }) => last = last.or(Some(error)),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(last.unwrap_or(ConnectError::NoAddress))
+    }
+
+    /// A TCP connection in the clear, to the first of these addresses that does not refuse.
+    pub async fn tcp(&self, addresses: &[SocketAddr], patience: Duration) -> Result<TcpStream, ConnectError> {
+        let mut last = None;
+        for address in addresses {
+            self.check(*address)?;
+            match connect::tcp(*address, patience).await {
+                Ok(stream) => return Ok(stream),
+                Err(error @ ConnectError::Refused { .. }) => last = last.or(Some(error)),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(last.unwrap_or(ConnectError::NoAddress))
+    }
+
+    /// In the clear we never dial ourselves: that would go round and round.
+    fn check(&self, address: SocketAddr) -> Result<(), ConnectError> {
+        if resolve::is_own(&self.roots, &self.roots.load(), address) {
+            return Err(ConnectError::Loop);
+        }
+        Ok(())
+    }
+
+    /// A stream of the mesh hop from `own` to `peer`.
+    pub async fn mesh(
+        &self,
+        hop: SocketAddr,
+        own: Who<'_>,
+        peer: Who<'_>,
+        patience: Duration,
+    ) -> Result<Stream, ConnectError> {
+        let pair = self.pair(own, peer)?;
+        let slot = self.slot(Http2Key { address: hop, own: own.number, peer: peer.number });
+        let tls = pair.tls.clone();
+        slot.stream(Some(pair), || async move { connect::mesh(hop, &tls, patience).await }).await
+    }
+
+    /// Closes what has been idle for long, again and again; runs as long as its data thread.
+    pub async fn keep_sweeping(self: Rc<Pool>) {
+        loop {
+            tokio::time::sleep(SWEEP).await;
+            self.sweep(Instant::now());
+        }
+    }
+
+    /// Connections at hand: idle HTTP/1, shared HTTP/2.
+    pub fn counts(&self) -> (usize, usize) {
+        let idle = self.idle.borrow().values().map(Vec::len).sum();
+        let shared = self.shared.borrow().values().map(|slot| slot.connections.borrow().len()).sum();
+        (idle, shared)
+    }
+
+    fn sweep(&self, now: Instant) {
+        let young = |since: Instant, limit: Duration| now.saturating_duration_since(since) < limit;
+        self.idle.borrow_mut().retain(|_, idle| {
+            idle.retain(|one| one.sender.is_ready() && young(one.since, IDLE_HTTP1));
+            !idle.is_empty()
+        });
+        self.shared.borrow_mut().retain(|_, slot| {
+            slot.connections
+                .borrow_mut()
+                .retain(|one| one.is_open() && (one.streams.get() > 0 || young(one.used.get(), IDLE_HTTP2)));
+            // Somebody who waits for a connection holds the slot too.
+            !slot.connections.borrow().is_empty() || Rc::strong_count(slot) > 1
+        });
+        if self.shared.borrow().is_empty() {
+            self.pairs.borrow_mut().clear();
+        }
+    }
+
+    fn idle(&self, address: SocketAddr) -> Option<Http1> {
+        let mut idle = self.idle.borrow_mut();
+        let waiting = idle.get_mut(&address)?;
+        while let Some(one) = waiting.pop() {
+            if one.sender.is_ready() {
+                return Some(one.sender);
+            }
+        }
+        None
+    }
+
+    fn keep(&self, address: SocketAddr, sender: Http1) {
+        let mut idle = self.idle.borrow_mut();
+        let waiting = idle.entry(address).or_default();
+        if waiting.len() < MOST_IDLE {
+            waiting.push(Idle { sender, since: Instant::now() });
+        }
+    }
+
+    fn lease(&self, address: SocketAddr, sender: Http1, reused: bool) -> Lease {
+        Lease { sender: Some(sender), address, reused, pool: self.this.clone() }
+    }
+
+    fn slot(&self, key: Http2Key) -> Rc<Slot> {
+        Rc::clone(self.shared.borrow_mut().entry(key).or_default())
+    }
+
+    /// TLS of an identity pair, made anew when the document or the bundle changed.
+    fn pair(&self, own: Who<'_>, peer: Who<'_>) -> Result<Rc<Pair>, ConnectError> {
+        let key = (own.number, peer.number);
+        if let Some(pair) = self.pairs.borrow().get(&key) {
+            if self.svids.is_current(&pair.material.borrow()) {
+                return Ok(Rc::clone(pair));
+            }
+        }
+        let material = self.svids.load();
+        let (Some(svid), Some(trust)) = (material.svid(own.id), material.trust()) else {
+            return Err(ConnectError::NoIdentity);
+        };
+        if let Some(pair) = self.pairs.borrow().get(&key) {
+            if Arc::ptr_eq(&pair.svid, svid) && Arc::ptr_eq(&pair.trust, trust) {
+                *pair.material.borrow_mut() = Arc::clone(&material);
+                return Ok(Rc::clone(pair));
+            }
+        }
+        let name = ServerName::try_from(tls::server_name(peer.id)).expect("hex digits and .mesh are a name");
+        let pair = Rc::new(Pair {
+            svid: Arc::clone(svid),
+            trust: Arc::clone(trust),
+            tls: MeshTls { config: tls::client_config(svid, trust, peer.id), name },
+            material: RefCell::new(material),
+        });
+        self.pairs.borrow_mut().insert(key, Rc::clone(&pair));
+        Ok(pair)
+    }
+}
+
+impl Shared {
+    fn is_open(&self) -> bool {
+        !self.sender.is_closed()
+    }
+
+    fn was_made_with(&self, pair: Option<&Rc<Pair>>) -> bool {
+        match (&self.pair, pair) {
+            (Some(made), Some(now)) => Rc::ptr_eq(made, now),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        }
+    }
+}
+
+impl Slot {
+    /// A stream of a connection that has room, or of a new one. Whoever waits for the same connection shares its failure.
+    async fn stream<F>(
+        &self,
+        pair: Option<Rc<Pair>>,
+        dial: impl FnOnce() -> F,
+    ) -> Result<Stream, ConnectError>
+    where
+        F: Future<Output = Result<Http2, ConnectError>>,
+    {
+        if let Some(stream) = self.room(pair.as_ref()) {
+            return Ok(stream);
+        }
+        let asked = Instant::now();
+        let _dialing = self.dialing.lock().await;
+        if let Some(stream) = self.room(pair.as_ref()) {
+            return Ok(stream);
+        }
+        if let Some((when, error)) = &*self.failed.borrow() {
+            if *when > asked {
+                return Err(error.clone());
+            }
+        }
+        match dial().await {
+            Ok(sender) => {
+                let now = Instant::now();
+                let shared = Rc::new(Shared { sender, pair, streams: Cell::new(1), used: Cell::new(now) });
+                self.connections.borrow_mut().push(Rc::clone(&shared));
+                Ok(Stream(shared))
+            }
+            Err(error) => {
+                *self.failed.borrow_mut() = Some((Instant::now(), error.clone()));
+                Err(error)
+            }
+        }
+    }
+
+    fn room(&self, pair: Option<&Rc<Pair>>) -> Option<Stream> {
+        let mut connections = self.connections.borrow_mut();
+        // Those that are closed or were made with other keys end with their last stream.
+        connections.retain(|one| one.is_open() && one.was_made_with(pair));
+        let free = connections.iter().find(|one| one.streams.get() < STREAMS)?;
+        free.streams.set(free.streams.get() + 1);
+        Some(Stream(Rc::clone(free)))
+    }
+}

@@ -1,0 +1,78 @@
+//! What one data thread works with. Nothing here is shared, so nothing is locked.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use mesh_core::vocab::random::Random;
+
+use super::pool::Pool;
+use crate::identity::svid::Svids;
+use crate::live::root::Roots;
+use crate::live::view::View;
+use crate::runtime::drain::Drain;
+use crate::telemetry::access::{AccessLog, AccessSink};
+use crate::telemetry::metrics::{Metrics, SeriesCache};
+
+/// What all data threads of a proxy share.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    /// The root.
+    pub roots: Arc<Roots>,
+    /// Keys and trust.
+    pub svids: Arc<Svids>,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+    /// Where the access log goes.
+    pub access: AccessSink,
+    /// The end.
+    pub drain: Drain,
+}
+
+/// What one data thread works with.
+#[derive(Debug)]
+pub struct DataThread {
+    /// The root as this thread sees it.
+    pub view: View,
+    /// Its connections.
+    pub pool: Rc<Pool>,
+    /// Its way to the metrics.
+    pub series: SeriesCache,
+    /// Its access log.
+    pub log: Rc<AccessLog>,
+    /// Keys and trust.
+    pub svids: Arc<Svids>,
+    /// The end.
+    pub drain: Drain,
+    random: RefCell<Random>,
+}
+
+impl DataThread {
+    /// Makes one and starts its small tasks. Must run in a `LocalSet`.
+    pub fn start(shared: &Shared) -> Rc<DataThread> {
+        let thread = DataThread {
+            view: View::new(Arc::clone(&shared.roots)),
+            pool: Pool::new(Arc::clone(&shared.svids), Arc::clone(&shared.roots)),
+            series: SeriesCache::new(Arc::clone(&shared.metrics)),
+            log: Rc::new(AccessLog::new(shared.access.clone(), Arc::clone(&shared.metrics))),
+            svids: Arc::clone(&shared.svids),
+            drain: shared.drain.clone(),
+            random: RefCell::new(Random::seeded(rand::random())),
+        };
+        tokio::task::spawn_local(Rc::clone(&thread.pool).keep_sweeping());
+        if thread.log.is_on() {
+            tokio::task::spawn_local(Rc::clone(&thread.log).keep_flushing());
+        }
+        Rc::new(thread)
+    }
+
+    /// Uses the thread's generator.
+    pub fn random<R>(&self, use_it: impl FnOnce(&mut Random) -> R) -> R {
+        use_it(&mut self.random.borrow_mut())
+    }
+
+    /// The metrics.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        self.series.metrics()
+    }
+}
