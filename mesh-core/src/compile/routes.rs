@@ -6,13 +6,10 @@
 
 use std::sync::Arc;
 
-use crate::resilience::fault::FaultPolicy;
-use crate::resilience::retry::RetryPolicy;
 use crate::resource::service::Port;
 use crate::resource::virtual_service::{HttpAction, HttpRoute, RouteDestination, TcpRoute, VirtualService};
 use crate::resource::{Resource, Spec};
 use crate::routing::header::HeaderChanges;
-use crate::routing::rewrite::Rewrite;
 use crate::routing::rule::{Backend, HttpRule, RuleAction, StreamMatch, TcpRule};
 use crate::snapshot::routes::Routes;
 use crate::state::index::KnownService;
@@ -56,43 +53,17 @@ fn of_port(bound: Option<&Bound<'_>>, service: &KnownService, port: &Port) -> Ro
     Routes {
         at: ServicePort { host: service.host.clone(), port: port.number },
         origin: bound.filter(|_| declared).map(Bound::name),
-        http: http.unwrap_or_else(|| vec![default_http(service, port)]),
-        tcp: tcp.unwrap_or_else(|| vec![default_tcp(service, port)]),
+        http: http.unwrap_or_else(|| {
+            vec![HttpRule::default_route(&service_origin(service), service.host.clone(), port.number)]
+        }),
+        tcp: tcp.unwrap_or_else(|| {
+            vec![TcpRule::default_route(&service_origin(service), service.host.clone(), port.number)]
+        }),
     }
 }
 
-fn default_http(service: &KnownService, port: &Port) -> HttpRule {
-    HttpRule {
-        origin: Origin::of(&service.source().meta.key),
-        name: Some("default".into()),
-        matches: Vec::new(),
-        action: RuleAction::Route { backends: vec![itself(service, port)], rewrite: Rewrite::default() },
-        timeout: None,
-        retry: RetryPolicy::default(),
-        fault: FaultPolicy::default(),
-        request_headers: HeaderChanges::default(),
-        response_headers: HeaderChanges::default(),
-    }
-}
-
-fn default_tcp(service: &KnownService, port: &Port) -> TcpRule {
-    TcpRule {
-        origin: Origin::of(&service.source().meta.key),
-        matches: Vec::new(),
-        backends: vec![itself(service, port)],
-    }
-}
-
-fn itself(service: &KnownService, port: &Port) -> Backend {
-    Backend {
-        host: service.host.clone(),
-        port: port.number,
-        subset: None,
-        weight: ALONE,
-        request_headers: HeaderChanges::default(),
-        response_headers: HeaderChanges::default(),
-        authority: None,
-    }
+fn service_origin(service: &KnownService) -> Origin {
+    Origin::of(&service.source().meta.key)
 }
 
 /// A VirtualService that binds a host.

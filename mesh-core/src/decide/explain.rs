@@ -201,7 +201,7 @@ fn explain_request(
     let rule = selected.rule();
     answer.route = Some(RouteFound {
         resource: rule.origin.resource.to_string(),
-        rule: rule.origin.rule.map_or(selected.rule, |index| index as usize),
+        rule: rule.origin.rule.map_or(0, |index| index as usize),
         matched: selected.matched,
         name: route_name(&selected),
     });
@@ -504,7 +504,7 @@ fn explain_stream(
     answer.action = "route";
     answer.route = Some(RouteFound {
         resource: found_rule.origin.resource.to_string(),
-        rule: found_rule.origin.rule.map_or(rule, |index| index as usize),
+        rule: found_rule.origin.rule.map_or(0, |index| index as usize),
         matched: None,
         name: None,
     });

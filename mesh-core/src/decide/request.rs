@@ -80,6 +80,14 @@ pub(crate) fn select(
             return Ok(Selected { service, routes: routes.clone(), rule: index, matched });
         }
     }
+    let caller = facts.caller.as_ref();
+    let foreign =
+        |rule: &HttpRule| !rule.matches.is_empty() && rule.matches.iter().all(|m| !m.concerns(caller));
+    if routes.fallback.is_some() && routes.section.http.iter().all(foreign) {
+        witness.note(|| "every rule is for other callers, so the default route holds".to_owned());
+        let rule = routes.section.http.len();
+        return Ok(Selected { service, routes: routes.clone(), rule, matched: None });
+    }
     witness.note(|| {
         "no rule matches, so the answer is 404; the service's default route is not used instead".to_owned()
     });

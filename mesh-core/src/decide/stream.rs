@@ -5,7 +5,7 @@ use super::plan::StreamPlan;
 use super::refusal::{Reason, Refusal};
 use super::request::cluster_of;
 use super::witness::Witness;
-use crate::routing::rule::StreamMatch;
+use crate::routing::rule::{StreamMatch, TcpRule};
 use crate::routing::split;
 use crate::tables::Tables;
 use crate::vocab::random::Random;
@@ -23,10 +23,15 @@ pub fn outbound(
     let service = table.service.clone();
     let no_route = || Refusal { reason: Reason::NoRoute, service: Some(service.clone()), route: None };
     let routes = table.routes(facts.port).ok_or_else(no_route)?;
-    let matching = routes.section.tcp.iter().position(|rule| {
+    let rules = &routes.section.tcp;
+    let caller = facts.caller.as_ref();
+    let foreign =
+        |rule: &TcpRule| !rule.matches.is_empty() && rule.matches.iter().all(|m| !m.concerns(caller));
+    let matching = rules.iter().position(|rule| {
         rule.matches.is_empty() || rule.matches.iter().any(|condition| holds(condition, facts))
     });
-    let Some(rule) = matching else {
+    let otherwise = || (routes.fallback.is_some() && rules.iter().all(foreign)).then_some(rules.len());
+    let Some(rule) = matching.or_else(otherwise) else {
         witness.note(|| "no rule for byte streams matches".to_owned());
         return Err(no_route());
     };
@@ -48,13 +53,5 @@ fn holds(condition: &StreamMatch, facts: &OutboundStream<'_>) -> bool {
     let subnets = &condition.destination_subnets;
     let network =
         subnets.is_empty() || facts.destination.is_some_and(|ip| subnets.iter().any(|net| net.contains(&ip)));
-    if !network {
-        return false;
-    }
-    if condition.caller_labels.is_empty() && condition.caller_namespace.is_none() {
-        return true;
-    }
-    let Some(caller) = facts.caller else { return false };
-    let namespace = condition.caller_namespace.as_deref().is_none_or(|wanted| wanted == caller.namespace);
-    namespace && condition.caller_labels.selects(caller.labels)
+    network && condition.concerns(facts.caller.as_ref())
 }

@@ -82,7 +82,7 @@ pub enum Mismatch {
 impl RequestMatch {
     /// The first condition that does not hold, `None` if all do. An unknown caller has no labels and no namespace.
     pub fn mismatch(&self, request: &Request<'_>, caller: Option<&Caller<'_>>) -> Option<Mismatch> {
-        if !self.caller_passes(caller) {
+        if !self.concerns(caller) {
             return Some(Mismatch::Caller);
         }
         let fails =
@@ -118,13 +118,9 @@ impl RequestMatch {
         self.query.iter().position(query_fails).map(Mismatch::Query)
     }
 
-    fn caller_passes(&self, caller: Option<&Caller<'_>>) -> bool {
-        if self.caller_labels.is_empty() && self.caller_namespace.is_none() {
-            return true;
-        }
-        let Some(caller) = caller else { return false };
-        let namespace = self.caller_namespace.as_deref().is_none_or(|wanted| wanted == caller.namespace);
-        namespace && self.caller_labels.selects(caller.labels)
+    /// Whether the conditions on the caller hold.
+    pub fn concerns(&self, caller: Option<&Caller<'_>>) -> bool {
+        caller_passes(&self.caller_labels, self.caller_namespace.as_deref(), caller)
     }
 
     /// Tells a person what did not hold.
@@ -164,6 +160,15 @@ impl RequestMatch {
             },
         }
     }
+}
+
+/// Whether a caller has the labels and the namespace that a rule demands. An unknown caller has neither.
+pub(crate) fn caller_passes(labels: &Labels, namespace: Option<&str>, caller: Option<&Caller<'_>>) -> bool {
+    if labels.is_empty() && namespace.is_none() {
+        return true;
+    }
+    let Some(caller) = caller else { return false };
+    namespace.is_none_or(|wanted| wanted == caller.namespace) && labels.selects(caller.labels)
 }
 
 fn header_passes(headers: &HeaderMap, name: &HeaderName, test: &TextMatch) -> bool {

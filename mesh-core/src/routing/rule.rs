@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::header::HeaderChanges;
 use super::rewrite::{Redirect, Rewrite};
-use crate::matching::request::RequestMatch;
+use crate::matching::request::{Caller, RequestMatch, caller_passes};
 use crate::resilience::fault::FaultPolicy;
 use crate::resilience::retry::RetryPolicy;
 use crate::vocab::label::Labels;
@@ -81,6 +81,41 @@ pub struct HttpRule {
     pub response_headers: HeaderChanges,
 }
 
+impl Backend {
+    /// The whole of a service port, with all of the traffic.
+    pub fn whole(host: Text, port: u16) -> Backend {
+        Backend {
+            host,
+            port,
+            subset: None,
+            weight: 100,
+            request_headers: HeaderChanges::default(),
+            response_headers: HeaderChanges::default(),
+            authority: None,
+        }
+    }
+}
+
+impl HttpRule {
+    /// The default route: every request to the service itself, with the mesh's default retries.
+    pub fn default_route(service: &Origin, host: Text, port: u16) -> HttpRule {
+        HttpRule {
+            origin: service.clone(),
+            name: Some("default".into()),
+            matches: Vec::new(),
+            action: RuleAction::Route {
+                backends: vec![Backend::whole(host, port)],
+                rewrite: Rewrite::default(),
+            },
+            timeout: None,
+            retry: RetryPolicy::default(),
+            fault: FaultPolicy::default(),
+            request_headers: HeaderChanges::default(),
+            response_headers: HeaderChanges::default(),
+        }
+    }
+}
+
 /// Conditions on a byte stream that must all hold. The default holds always.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct StreamMatch {
@@ -101,4 +136,18 @@ pub struct TcpRule {
     pub matches: Vec<StreamMatch>,
     /// The choice, per connection.
     pub backends: Vec<Backend>,
+}
+
+impl StreamMatch {
+    /// Whether the conditions on the caller hold. An unknown caller has no labels and no namespace.
+    pub fn concerns(&self, caller: Option<&Caller<'_>>) -> bool {
+        caller_passes(&self.caller_labels, self.caller_namespace.as_deref(), caller)
+    }
+}
+
+impl TcpRule {
+    /// The default route: every stream to the service itself.
+    pub fn default_route(service: &Origin, host: Text, port: u16) -> TcpRule {
+        TcpRule { origin: service.clone(), matches: Vec::new(), backends: vec![Backend::whole(host, port)] }
+    }
 }

@@ -15,3 +15,12 @@ pub struct Routes {
     /// Rules for byte streams.
     pub tcp: Vec<TcpRule>,
 }
+
+impl Routes {
+    /// Whether any rule asks who calls.
+    pub fn depends_on_caller(&self) -> bool {
+        let http = self.http.iter().flat_map(|rule| &rule.matches);
+        let tcp = self.tcp.iter().flat_map(|rule| &rule.matches);
+        http.into_iter().any(|m| !m.concerns(None)) || tcp.into_iter().any(|m| !m.concerns(None))
+    }
+}

@@ -5,17 +5,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::destinations::Destination;
-use super::routes::{HostRoutes, Resolved, RouteTable, ServiceTable};
+use super::routes::{Fallback, HostRoutes, Resolved, RouteTable, ServiceTable};
 use super::workloads::HostedWorkload;
 use super::{Index, Tables};
 use crate::matching::authority::specificity;
 use crate::policy::authorization::AuthorizationPolicy;
-use crate::routing::rule::{Backend, RuleAction};
+use crate::routing::rule::{Backend, HttpRule, RuleAction, TcpRule};
 use crate::snapshot::Snapshot;
 use crate::snapshot::endpoints::Endpoint as Declared;
 use crate::snapshot::section::{Section, SectionKey};
 use crate::snapshot::workload::Workload;
 use crate::vocab::name::{DestinationKey, ServicePort, Text};
+use crate::vocab::origin::Origin;
 
 /// A section that cannot be built into tables, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,18 +119,26 @@ fn add_destinations(tables: &mut Tables, sorted: &Sorted<'_>, previous: Option<&
 
 fn add_routes(tables: &mut Tables, sorted: &Sorted<'_>) {
     let scopes = scopes(sorted);
+    let origins: HashMap<&Text, &Origin> = sorted.services.iter().map(|s| (&s.host, &s.origin)).collect();
     let mut by_host: HashMap<&Text, Vec<(u16, Arc<RouteTable>)>> = HashMap::new();
     for (at, routes) in &sorted.routes {
         let resolve = |backends: &[Backend]| -> Vec<Resolved> {
             backends.iter().map(|backend| resolve(backend, &tables.destination_index, &scopes)).collect()
         };
-        let http = routes.http.iter().map(|rule| match &rule.action {
+        let fallback = origins.get(&at.host).filter(|_| routes.depends_on_caller()).map(|service| Fallback {
+            http: HttpRule::default_route(service, at.host.clone(), at.port),
+            tcp: TcpRule::default_route(service, at.host.clone(), at.port),
+        });
+        let http = routes.http.iter().chain(fallback.as_ref().map(|fallback| &fallback.http));
+        let http = http.map(|rule| match &rule.action {
             RuleAction::Route { backends, .. } => resolve(backends),
             RuleAction::Redirect(_) | RuleAction::DirectResponse(_) => Vec::new(),
         });
+        let tcp = routes.tcp.iter().chain(fallback.as_ref().map(|fallback| &fallback.tcp));
         let table = RouteTable {
             http: http.collect(),
-            tcp: routes.tcp.iter().map(|rule| resolve(&rule.backends)).collect(),
+            tcp: tcp.map(|rule| resolve(&rule.backends)).collect(),
+            fallback: fallback.map(Box::new),
             section: Arc::new((*routes).clone()),
         };
         by_host.entry(&at.host).or_default().push((at.port, Arc::new(table)));

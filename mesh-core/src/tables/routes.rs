@@ -29,19 +29,35 @@ impl ServiceTable {
 pub struct RouteTable {
     /// The rules.
     pub section: Arc<Routes>,
+    /// What callers get whom no rule concerns (all their `sourceLabels` name others): the default route. It has
+    /// the index after the last rule.
+    pub(crate) fallback: Option<Box<Fallback>>,
     pub(crate) http: Vec<Vec<Resolved>>,
     pub(crate) tcp: Vec<Vec<Resolved>>,
+}
+
+/// The default routes of a service port.
+#[derive(Debug)]
+pub(crate) struct Fallback {
+    pub(crate) http: HttpRule,
+    pub(crate) tcp: TcpRule,
 }
 
 impl RouteTable {
     /// A rule for requests.
     pub fn http_rule(&self, index: usize) -> &HttpRule {
-        &self.section.http[index]
+        match (&self.fallback, self.section.http.get(index)) {
+            (Some(fallback), None) => &fallback.http,
+            _ => &self.section.http[index],
+        }
     }
 
     /// A rule for byte streams.
     pub fn tcp_rule(&self, index: usize) -> &TcpRule {
-        &self.section.tcp[index]
+        match (&self.fallback, self.section.tcp.get(index)) {
+            (Some(fallback), None) => &fallback.tcp,
+            _ => &self.section.tcp[index],
+        }
     }
 
     /// The destination of a backend for callers of a namespace; `None` if there is none (503 NC).
