@@ -12,12 +12,11 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use super::dump::{Certificate, dump};
 use crate::live::root::Roots;
-use crate::runtime::drain::Drain;
 use crate::telemetry::metrics::Metrics;
 
 /// Connections of one face at one time.
@@ -45,7 +44,7 @@ pub struct Facts {
     /// What was counted.
     pub metrics: Arc<Metrics>,
     /// Whether the end has begun.
-    pub drain: Drain,
+    pub ending: watch::Receiver<bool>,
     /// Asked to begin it.
     pub end: Arc<Notify>,
     /// The certificates of this host.
@@ -55,7 +54,7 @@ pub struct Facts {
 impl Facts {
     /// Whether this proxy serves: it has a snapshot, its sockets followed, and it does not end.
     pub fn is_ready(&self) -> bool {
-        self.roots.sockets().serial > 0 && !self.drain.has_begun()
+        self.roots.sockets().serial > 0 && !*self.ending.borrow()
     }
 
     fn answer(&self, face: Face, method: &Method, path: &str) -> Response<Full<Bytes>> {
@@ -98,7 +97,7 @@ impl Facts {
             true => {
                 text(StatusCode::OK, format!("ready version={}\n", self.roots.load().tables.version.number))
             }
-            false if self.drain.has_begun() => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+            false if *self.ending.borrow() => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
             false => text(StatusCode::SERVICE_UNAVAILABLE, "waiting for the first snapshot\n"),
         }
     }
@@ -172,18 +171,20 @@ mod tests {
 
     use super::*;
 
-    fn facts() -> Facts {
+    fn facts() -> (Facts, watch::Sender<bool>) {
         let metrics = Arc::new(Metrics::new());
-        Facts {
+        let (sender, ending) = watch::channel(false);
+        let facts = Facts {
             node: "h1".to_owned(),
             roots: Arc::new(Roots::new(Arc::clone(&metrics))),
             metrics,
-            drain: Drain::new(),
+            ending,
             end: Arc::new(Notify::new()),
             certificates: Box::new(|| {
                 vec![Certificate { identity: "spiffe://td/x".to_owned(), not_before: 1, not_after: 2 }]
             }),
-        }
+        };
+        (facts, sender)
     }
 
     #[track_caller]
@@ -193,7 +194,7 @@ mod tests {
 
     #[test]
     fn each_face_shows_its_own() {
-        let facts = facts();
+        let (facts, _sender) = facts();
         check(&facts, Face::Ready, Method::GET, "/healthz/ready", 503);
         check(&facts, Face::Ready, Method::GET, "/config_dump", 404);
         check(&facts, Face::Ready, Method::GET, "/stats/prometheus", 404);
@@ -207,16 +208,16 @@ mod tests {
 
     #[test]
     fn ready_from_the_first_snapshot_to_the_drain() {
-        let facts = facts();
+        let (facts, sender) = facts();
         facts.roots.report_sockets(crate::live::root::SocketReport { serial: 1, ..Default::default() });
         check(&facts, Face::Ready, Method::GET, "/healthz/ready", 200);
-        facts.drain.begin();
+        sender.send_replace(true);
         check(&facts, Face::Ready, Method::GET, "/healthz/ready", 503);
     }
 
     #[tokio::test]
     async fn the_dump_is_json() {
-        let answer = facts().answer(Face::Admin, &Method::GET, "/config_dump");
+        let answer = facts().0.answer(Face::Admin, &Method::GET, "/config_dump");
         let body = answer.into_body().collect().await.unwrap().to_bytes();
         let value: serde_json::Value = serde_json::from_slice(&body).unwrap();
         assert_eq!(value["node"], "h1");

@@ -94,6 +94,7 @@ impl Control {
         let sessions = async {
             let mut backoff = Backoff::new();
             let mut rejoin = false;
+            let mut told = String::new();
             loop {
                 let progress = AtomicBool::new(false);
                 for url in self.urls.clone() {
@@ -102,7 +103,14 @@ impl Control {
                     if is_final && held.is_none() && self.apply.in_force().borrow().is_none() {
                         return error;
                     }
-                    tracing::warn!(control = %url, error = &error as &dyn std::error::Error, "no session with meshd");
+                    // Once is enough while nothing changes.
+                    let text = format!("{url}: {error}");
+                    if text == told {
+                        tracing::debug!(control = %url, %error, "still no session with meshd");
+                    } else {
+                        tracing::warn!(control = %url, %error, "no session with meshd; trying on");
+                        told = text;
+                    }
                     if progress.load(Ordering::Relaxed) {
                         break;
                     }
@@ -110,6 +118,7 @@ impl Control {
                 failed.notify_one();
                 if progress.load(Ordering::Relaxed) {
                     backoff.reset();
+                    told.clear();
                 }
                 tokio::time::sleep(backoff.wait()).await;
             }
@@ -139,6 +148,7 @@ impl Control {
             status = report.run(channel.clone()) => SessionError::Call(status),
             error = certificates.run(channel.clone()) => SessionError::Certificate(error),
         };
+        self.report.registered.send_replace(false);
         *rejoin = error.is_refusal();
         error
     }

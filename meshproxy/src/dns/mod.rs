@@ -5,3 +5,4 @@ pub mod message;
 pub mod names;
 pub mod resolv_conf;
 pub mod server;
+pub mod snippet;

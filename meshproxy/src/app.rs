@@ -1,0 +1,272 @@
+//! Puts the parts together, starts them, and ends them gracefully.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use mesh_core::snapshot::Version;
+use mesh_core::sync::subscriber::Subscriber;
+use mesh_core::vocab::node::{Node, Role};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+
+use crate::admin::dump::Certificate;
+use crate::admin::server::{self as admin, Face, Facts};
+use crate::capture::loopback;
+use crate::config::Config;
+use crate::control::apply::Apply;
+use crate::control::certificates::Certificates;
+use crate::control::channel::Resolve;
+use crate::control::discovery::Discovery;
+use crate::control::last_good::LastGood;
+use crate::control::report::Report;
+use crate::control::{Control, files};
+use crate::dns::forward::Forwarder;
+use crate::dns::names::AddressOf;
+use crate::dns::resolv_conf::HostResolvers;
+use crate::dns::server::{self as dns, DnsSockets};
+use crate::identity::svid::Svids;
+use crate::live::root::Roots;
+use crate::runtime::drain::Drain;
+use crate::telemetry::metrics::Metrics;
+use crate::workload::check::{self, Reports};
+use crate::workload::local::Documents;
+
+/// How long the word that this proxy serves waits for the certificates of its workloads.
+const CERTIFICATES: Duration = Duration::from_secs(5);
+/// How long the end waits for meshd to hear of it.
+const WITHDRAWAL: Duration = Duration::from_secs(1);
+/// How long callers have, after meshd knows, to turn to other endpoints before sockets close.
+const CALLERS: Duration = Duration::from_millis(300);
+/// How long the last good snapshot may take to reach the disk at the end.
+const LAST_WRITE: Duration = Duration::from_secs(2);
+
+/// Runs the proxy until a signal ends it.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    files::private_folder(&config.data_dir)?;
+    let _lock = lock(&config.data_dir)?;
+    let on = |kind| signal(kind).context("cannot take signals");
+    let (mut terminate, mut interrupt) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
+
+    let metrics = Arc::new(Metrics::new());
+    let roots = Arc::new(Roots::new(Arc::clone(&metrics)));
+    let svids = Arc::new(Svids::new());
+    let drain = Drain::new();
+    let (ending, has_ending) = watch::channel(false);
+    let end = Arc::new(Notify::new());
+    let mut tasks = JoinSet::new();
+
+    let forwarder = Forwarder::new(Arc::new(HostResolvers::new(config.dns_upstream.clone(), config.dns)));
+    let sockets = DnsSockets::bind(config.dns).await.with_context(|| cannot_listen(config.dns, "--dns"))?;
+    tasks.spawn(dns::serve(sockets, forwarder.clone(), Arc::clone(&roots), address_of(&config)));
+    let facts = Arc::new(Facts {
+        node: config.node.clone(),
+        roots: Arc::clone(&roots),
+        metrics: Arc::clone(&metrics),
+        ending: has_ending.clone(),
+        end: Arc::clone(&end),
+        certificates: shown_certificates(&svids),
+    });
+    for (face, address, flag) in [
+        (Face::Admin, config.admin_addr, "--admin-addr"),
+        (Face::Ready, config.ready_addr, "--ready-addr"),
+        (Face::Metrics, config.metrics_addr, "--metrics-addr"),
+    ] {
+        let listener = admin::bind(address).await.with_context(|| cannot_listen(address, flag))?;
+        tasks.spawn(admin::serve(listener, face, Arc::clone(&facts)));
+    }
+
+    let certificates = Arc::new(Certificates::open(
+        &config.data_dir,
+        &config.node,
+        config.address.to_string(),
+        config.token_file.clone(),
+        Arc::clone(&svids),
+    )?);
+    let apply = Arc::new(Apply::new(Arc::clone(&roots), Arc::clone(&svids), Arc::clone(&certificates)));
+    let (health, reports) = watch::channel(Reports::new());
+    tasks.spawn(check::run(config.checks.clone(), Arc::clone(&roots), health));
+    let (withdrawn, mut has_withdrawn) = watch::channel(false);
+    let (registered, is_registered) = watch::channel(false);
+    let last_good = LastGood::in_folder(&config.data_dir);
+    let held = last_good.load()?;
+    let node = Node { name: config.node.as_str().into(), address: config.address, role: Role::Host };
+    let control = Control {
+        urls: config.control.clone(),
+        resolve: resolve(&forwarder),
+        certificates: Arc::clone(&certificates),
+        report: Report {
+            address: config.address,
+            mesh_port: config.inbound_addr.port(),
+            documents: Documents::new(config.workload.clone()),
+            services: config.services.clone(),
+            health: reports,
+            draining: has_ending,
+            registered,
+            withdrawn,
+        },
+        discovery: Discovery::new(
+            Subscriber::new(node, held.clone()),
+            Arc::clone(&apply),
+            Arc::clone(&roots),
+        ),
+        apply: Arc::clone(&apply),
+        last_good: (last_good.clone(), held),
+    };
+    let (stop_keeping, keeping) = keep(&last_good, &apply);
+    tasks.spawn(say_ready(config.node.clone(), Arc::clone(&apply), certificates));
+
+    let outcome = {
+        let mut control = std::pin::pin!(control.run());
+        let outcome = tokio::select! {
+            error = &mut control => Err(anyhow::Error::new(error)),
+            () = either(&mut terminate, &mut interrupt) => Ok(()),
+            () = end.notified() => Ok(()),
+        };
+        ending.send_replace(true);
+        if outcome.is_ok() && *is_registered.borrow() {
+            tracing::info!("ending: telling meshd");
+            // The session goes on meanwhile, for it carries the message.
+            let told = async {
+                let known = tokio::time::timeout(WITHDRAWAL, has_withdrawn.wait_for(|done| *done)).await;
+                if known.is_ok_and(|known| known.is_ok()) {
+                    tokio::time::sleep(CALLERS).await;
+                }
+            };
+            tokio::select! {
+                () = told => {}
+                _ = &mut control => {}
+                () = either(&mut terminate, &mut interrupt) => {}
+            }
+        }
+        outcome
+    };
+    tracing::info!("draining");
+    drain.begin();
+    let left = tokio::select! {
+        left = drain.finished(config.drain_time) => left,
+        // Asked twice is asked at once.
+        () = either(&mut terminate, &mut interrupt) => drain.open(),
+    };
+    if left > 0 {
+        tracing::warn!(left, "connections were still open at the end");
+    }
+    drop(stop_keeping);
+    if tokio::time::timeout(LAST_WRITE, keeping).await.is_err() {
+        tracing::warn!("the last good snapshot was not written in time");
+    }
+    tasks.shutdown().await;
+    tracing::info!("ended");
+    outcome
+}
+
+fn cannot_listen(address: SocketAddr, flag: &str) -> String {
+    format!("cannot listen on {address} ({flag})")
+}
+
+/// Two proxies with one data directory would overwrite each other's keys.
+fn lock(data_dir: &Path) -> anyhow::Result<std::fs::File> {
+    let path = data_dir.join("lock");
+    let file = std::fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .with_context(|| format!("cannot open {}", path.display()))?;
+    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            anyhow::bail!("another meshproxy uses {}; give each its own --data-dir", data_dir.display())
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+    }
+}
+
+async fn either(one: &mut Signal, other: &mut Signal) {
+    tokio::select! {
+        _ = one.recv() => {}
+        _ = other.recv() => {}
+    }
+}
+
+/// Services have addresses here only with loopback capture.
+fn address_of(config: &Config) -> Option<AddressOf> {
+    let net = config.loopback_net;
+    config.loopback.then(|| -> AddressOf { Arc::new(move |service| loopback::address(net, service)) })
+}
+
+/// The host's resolver may be this proxy, so meshd's name is asked of the resolvers behind it.
+fn resolve(forwarder: &Forwarder) -> Resolve {
+    let forwarder = forwarder.clone();
+    Arc::new(move |name| {
+        let forwarder = forwarder.clone();
+        Box::pin(async move { forwarder.resolve(&name).await })
+    })
+}
+
+fn shown_certificates(svids: &Arc<Svids>) -> Box<dyn Fn() -> Vec<Certificate> + Send + Sync> {
+    let svids = Arc::clone(svids);
+    Box::new(move || {
+        let material = svids.load();
+        let certificate = |svid: &Arc<crate::identity::svid::Svid>| Certificate {
+            identity: svid.id().to_string(),
+            not_before: svid.not_before(),
+            not_after: svid.not_after(),
+        };
+        material.svids().map(certificate).collect()
+    })
+}
+
+/// Keeps what comes in force on disk until the returned sender is dropped.
+fn keep(
+    last_good: &LastGood,
+    apply: &Arc<Apply>,
+) -> (watch::Sender<()>, impl Future<Output = ()> + Send + use<>) {
+    let (stop, mut stopped) = watch::channel(());
+    let (forward, receiver) = watch::channel(None);
+    let mut in_force = apply.in_force();
+    let following = async move {
+        loop {
+            tokio::select! {
+                changed = in_force.changed() => match changed {
+                    Ok(()) => {
+                        forward.send_replace(in_force.borrow_and_update().clone());
+                    }
+                    Err(_) => return,
+                },
+                _ = stopped.changed() => return,
+            }
+        }
+    };
+    let keeping = tokio::spawn(last_good.clone().keep(receiver));
+    let following = tokio::spawn(following);
+    let both = async move {
+        if following.await.is_err() || keeping.await.is_err() {
+            tracing::error!("keeping the last good snapshot failed");
+        }
+    };
+    (stop, both)
+}
+
+/// Says once on stdout that this proxy serves.
+async fn say_ready(node: String, apply: Arc<Apply>, certificates: Arc<Certificates>) {
+    let mut in_force = apply.in_force();
+    let Ok(version) = in_force.wait_for(Option::is_some).await.map(|first| version(first.as_ref())) else {
+        return;
+    };
+    if tokio::time::timeout(CERTIFICATES, certificates.wait_settled()).await.is_err() {
+        tracing::warn!("some workloads of this host have no certificate yet");
+    }
+    let line = format!("ready node={node} version={}\n", version.number);
+    // A reader that went away does not end the proxy.
+    let mut out = std::io::stdout().lock();
+    drop(out.write_all(line.as_bytes()).and_then(|()| out.flush()));
+}
+
+fn version(first: Option<&crate::control::apply::InForce>) -> Version {
+    first.map(|in_force| in_force.snapshot.version).unwrap_or_default()
+}
