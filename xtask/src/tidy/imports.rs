@@ -10,8 +10,8 @@ const CORE: &[(&str, &[&str])] = &[
     ("balancing", &["vocab"]),
     ("routing", &["vocab", "matching", "resilience"]),
     ("policy", &["vocab", "matching"]),
-    ("resource", &["vocab", "matching", "resilience", "balancing", "routing", "policy"]),
-    ("state", &["vocab", "matching", "resilience", "balancing", "routing", "policy", "resource"]),
+    ("resource", &["vocab", "matching", "resilience", "balancing", "routing", "policy", "snapshot"]),
+    ("state", &["vocab", "matching", "resilience", "balancing", "routing", "policy", "snapshot", "resource"]),
     ("snapshot", &["vocab", "matching", "resilience", "balancing", "routing", "policy"]),
     (
         "compile",
@@ -29,7 +29,7 @@ const CORE: &[(&str, &[&str])] = &[
     ),
     ("sync", &["vocab", "snapshot"]),
     ("tables", &["vocab", "matching", "resilience", "balancing", "routing", "policy", "snapshot"]),
-    ("decide", &["vocab", "matching", "resilience", "balancing", "routing", "policy", "tables"]),
+    ("decide", &["vocab", "matching", "resilience", "balancing", "routing", "policy", "snapshot", "tables"]),
 ];
 
 /// What the folders of `meshd` may import. Folders that are not named here may import anything.
@@ -39,12 +39,12 @@ const CONTROL: &[(&str, &[&str])] = &[
     ("dialect", &[]),
     ("source", &["dialect"]),
     ("store", &["source"]),
-    ("controller", &["source", "telemetry"]),
+    ("controller", &["source", "telemetry", "dialect", "store", "identity", "registry"]),
     ("identity", &["store"]),
-    ("registry", &["store", "identity"]),
+    ("registry", &["store", "identity", "dialect", "controller"]),
     ("discovery", &["controller", "identity", "telemetry"]),
     ("traffic", &[]),
-    ("cli", &["app", "config", "dialect", "admin"]),
+    ("cli", &["app", "config", "dialect", "source", "identity", "telemetry", "admin"]),
 ];
 
 /// What the folders of `meshproxy` may import.
@@ -58,7 +58,7 @@ const PROXY: &[(&str, &[&str])] = &[
     ("workload", &["live"]),
     ("dns", &["live"]),
     ("control", &["live", "identity", "telemetry", "workload"]),
-    ("upstream", &["live", "identity", "telemetry"]),
+    ("upstream", &["live", "identity", "telemetry", "net", "runtime"]),
     ("http", &["upstream", "live", "net", "telemetry", "runtime"]),
     ("tcp", &["upstream", "live", "net", "telemetry"]),
     (
