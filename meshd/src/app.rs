@@ -25,17 +25,20 @@ use crate::config::{ServeArgs, advertised};
 use crate::controller::{Controller, StartError as ControllerError};
 use crate::discovery::roster::Roster;
 use crate::discovery::service::DiscoveryService;
-use crate::grpc;
 use crate::identity::authority::{Authority, AuthorityError, Brought};
 use crate::identity::members::Members;
 use crate::identity::service::IdentityService;
 use crate::identity::tls::{ServerTls, TlsError};
+use crate::identity::token::{self, ALL_ACCOUNTS, TokenRequest};
 use crate::registry::service::RegistryService;
 use crate::store::{self, Store, StoreError};
 use crate::telemetry::Metrics;
+use crate::{clock, grpc};
 
 /// How long calls that are under way may go on after SIGTERM.
 const DRAIN: Duration = Duration::from_secs(5);
+/// How long the token of `--dev` is good.
+const DEV_TOKEN: Duration = Duration::from_secs(24 * 3600);
 /// The largest message that a node may send.
 const LARGEST_MESSAGE: usize = 8 << 20;
 
@@ -172,6 +175,20 @@ impl App {
         Ok(App { grpc, http, socket, version, admin, stop, tasks })
     }
 
+    /// Makes a token that lets one node be anything: for `--dev`.
+    pub fn dev_token(&self, node: &str) -> Result<String, String> {
+        let request = TokenRequest {
+            node: node.to_owned(),
+            accounts: vec![ALL_ACCOUNTS.to_owned()],
+            ttl: DEV_TOKEN,
+            uses: 100,
+        };
+        let (record, token) = token::create(&request, self.admin.authority.pin(), clock::now_seconds())
+            .map_err(|error| error.to_string())?;
+        self.admin.store.put_token(&record).map_err(|error| error.to_string())?;
+        Ok(token.to_string())
+    }
+
     /// Reads `--config` again.
     pub async fn reload(&self) {
         self.admin.controller.reload().await;
@@ -228,7 +245,7 @@ fn spawn_grpc(
     let registry = RegistryService {
         domain: parts.authority.domain().clone(),
         members: Arc::clone(&parts.members),
-        controller: parts.controller.clone(),
+        registrar: Arc::new(parts.controller.clone()),
         stop: stop.clone(),
     };
     let discovery = DiscoveryService {

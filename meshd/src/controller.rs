@@ -16,9 +16,7 @@ use std::time::Duration;
 use mesh_core::compile::Compiled;
 use mesh_core::resource::diagnostic::Diagnostic;
 use mesh_core::snapshot::Version;
-use mesh_core::snapshot::endpoints::Health;
 use mesh_core::state::{MeshState, Settings};
-use mesh_core::vocab::name::{Text, WorkloadKey};
 use mesh_core::vocab::origin::ResourceKey;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -28,6 +26,7 @@ use crate::dialect::{self, Document, Input, Parsed};
 use crate::identity::authority::Authority;
 use crate::identity::members::Members;
 use crate::registry::announcement::Announcement;
+use crate::registry::registrar::{Announced, Registrar, Reported};
 use crate::source::directory::{self, ReadError, Watch};
 use crate::store::{Store, StoreError, StoredDocument};
 
@@ -97,26 +96,6 @@ pub enum ApplyError {
     /// meshd is going down.
     #[error("meshd is going down")]
     Closed,
-}
-
-/// What became of an announcement.
-#[derive(Debug, Clone, Default)]
-pub struct Announced {
-    /// Workloads taken in, with their identity where they have one.
-    pub workloads: Vec<(WorkloadKey, Option<String>)>,
-    /// What was not taken in, and why.
-    pub problems: Vec<String>,
-}
-
-/// Health of one workload as its node reports it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reported {
-    /// The workload.
-    pub workload: WorkloadKey,
-    /// Its health.
-    pub health: Health,
-    /// Why it is not healthy.
-    pub reason: Text,
 }
 
 enum Command {
@@ -219,24 +198,6 @@ impl Controller {
         answer.await.unwrap_or(Err(ApplyError::Closed))
     }
 
-    /// Replaces what a node has announced.
-    pub async fn announce(&self, node: &str, announcement: Announcement) -> Option<Announced> {
-        let (reply, answer) = oneshot::channel();
-        let announcement = Box::new(announcement);
-        self.send(Command::Announce { node: node.to_owned(), announcement, reply }).await;
-        answer.await.ok()
-    }
-
-    /// Notes the health of workloads of a node; renews its lease.
-    pub async fn report(&self, node: &str, reports: Vec<Reported>) {
-        self.send(Command::Report { node: node.to_owned(), reports }).await;
-    }
-
-    /// Renews a node's lease.
-    pub async fn renew(&self, node: &str) {
-        self.send(Command::Renew(node.to_owned())).await;
-    }
-
     /// Forgets a node that was thrown out.
     pub async fn revoke(&self, node: &str) {
         self.send(Command::Revoke(node.to_owned())).await;
@@ -324,6 +285,24 @@ impl Controller {
         if self.commands.send(command).await.is_err() {
             tracing::debug!("the controller has ended");
         }
+    }
+}
+
+#[tonic::async_trait]
+impl Registrar for Controller {
+    async fn announce(&self, node: &str, announcement: Announcement) -> Option<Announced> {
+        let (reply, answer) = oneshot::channel();
+        let announcement = Box::new(announcement);
+        self.send(Command::Announce { node: node.to_owned(), announcement, reply }).await;
+        answer.await.ok()
+    }
+
+    async fn report(&self, node: &str, reports: Vec<Reported>) {
+        self.send(Command::Report { node: node.to_owned(), reports }).await;
+    }
+
+    async fn renew(&self, node: &str) {
+        self.send(Command::Renew(node.to_owned())).await;
     }
 }
 

@@ -1,4 +1,5 @@
 //! meshd from outside: what a host may get and what it may not, over the real port, in one process.
+#![allow(clippy::unwrap_used, reason = "a failed step of a test is a failed test")]
 
 use std::path::Path;
 use std::sync::Arc;

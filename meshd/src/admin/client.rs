@@ -59,7 +59,7 @@ impl Client {
             return Err(ClientError::Address(server.to_owned()));
         }
         // Both spellings, `unix:/x` and `unix:///x`, are in use.
-        let path = if path.starts_with("//") { &path[2..] } else { path };
+        let path = path.strip_prefix("//").unwrap_or(path);
         Ok(Client { socket: PathBuf::from(path) })
     }
 

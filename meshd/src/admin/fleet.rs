@@ -19,12 +19,12 @@ use crate::store::{NodeRecord, TokenRecord};
 pub(super) fn statuses(state: &AdminState) -> Vec<StatusView> {
     let members = state.members.all();
     let here = members.iter().filter(|node| !node.revoked);
-    here.map(|node| status_of(node, state.roster.standing(&node.name))).collect()
+    here.map(|node| status_of(node, state.roster.standing(&node.name).as_ref())).collect()
 }
 
-fn status_of(node: &NodeRecord, standing: Option<Standing>) -> StatusView {
-    let sync = standing.as_ref().map(|standing| &standing.sync);
-    let connected = standing.as_ref().is_some_and(|standing| standing.connected);
+fn status_of(node: &NodeRecord, standing: Option<&Standing>) -> StatusView {
+    let sync = standing.map(|standing| &standing.sync);
+    let connected = standing.is_some_and(|standing| standing.connected);
     let status = match sync {
         Some(sync) if connected || sync.status == SyncStatus::Rejected => sync.status,
         _ => SyncStatus::Stale,

@@ -1,15 +1,12 @@
 //! Runs the control plane.
 
 use std::path::Path;
-use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{CliError, output};
 use crate::app::App;
-use crate::clock;
 use crate::config::ServeArgs;
-use crate::identity::token::{ALL_ACCOUNTS, TokenRequest, create};
 use crate::telemetry::{LogFormat, Metrics, start_logging};
 
 /// meshd's work is short and seldom; more threads only cost memory.
@@ -75,17 +72,9 @@ fn first_steps(app: &App) -> Result<String, CliError> {
     let host =
         std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_ascii_lowercase();
     let node = if mesh_core::vocab::node::check_node_name(&host).is_ok() { host } else { "dev".to_owned() };
-    let request = TokenRequest {
-        node: node.clone(),
-        accounts: vec![ALL_ACCOUNTS.to_owned()],
-        ttl: Duration::from_secs(24 * 3600),
-        uses: 100,
-    };
-    let (record, token) =
-        create(&request, app.admin.authority.pin(), clock::now_seconds()).map_err(|e| failed(&e))?;
-    app.admin.store.put_token(&record).map_err(|error| failed(&error))?;
+    let token = app.dev_token(&node).map_err(|error| failed(&error))?;
     let file = app.socket.with_file_name("dev.token");
-    write_private(&file, &token.to_string()).map_err(|error| failed(&error))?;
+    write_private(&file, &token).map_err(|error| failed(&error))?;
     Ok(format!(
         "export MESHD_SERVER=unix:{}\n{token}\nmeshproxy run --node {node} --control https://{} --token-file {} --service hello:8080\n",
         app.socket.display(),

@@ -13,12 +13,13 @@ use mesh_core::vocab::name::Text;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use super::{Announced, Applied, ApplyError, Batch, Command, Published, Reported, StartError, batch};
+use super::{Applied, ApplyError, Batch, Command, Published, StartError, batch};
 use crate::dialect;
 use crate::identity::members::Members;
 use crate::registry::announcement::{Announcement, understand};
 use crate::registry::lease::Leases;
 use crate::registry::record;
+use crate::registry::registrar::{Announced, Reported};
 use crate::store::{Change, HistoryEntry, Store, StoreError, StoredDocument};
 use crate::{clock, telemetry};
 

@@ -223,7 +223,6 @@ impl Session {
     }
 }
 
-#[expect(clippy::result_large_err, reason = "tonic's own error type, returned as it is")]
 fn decode(message: wire::ClientMessage) -> Result<ClientMessage, Status> {
     ClientMessage::decode(message).map_err(|error| Status::invalid_argument(error.to_string()))
 }

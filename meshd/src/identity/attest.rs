@@ -38,7 +38,6 @@ pub struct Caller {
 }
 
 /// The node that calls, or why it may not.
-#[expect(clippy::result_large_err, reason = "tonic's own error type, returned as it is")]
 pub fn caller<T>(request: &Request<T>, domain: &TrustDomain, members: &Members) -> Result<Caller, Status> {
     let connection = request
         .extensions()

@@ -96,7 +96,6 @@ impl Identity for IdentityService {
 }
 
 impl IdentityService {
-    #[expect(clippy::result_large_err, reason = "tonic's own error type, returned as it is")]
     fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
         caller(request, self.authority.domain(), &self.members)
     }

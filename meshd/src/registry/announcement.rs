@@ -113,7 +113,7 @@ impl Reading<'_> {
             resource.meta.created = 0;
             let resource = Arc::new(resource);
             match &resource.spec {
-                Spec::WorkloadEntry(entry) => self.workload(resource.meta.key.clone(), entry, &resource),
+                Spec::WorkloadEntry(entry) => self.workload(&resource.meta.key, entry, &resource),
                 _ => self.problems.push(format!(
                     "{}: a node announces WorkloadEntries only; apply this with `meshd apply`",
                     resource.meta.key
@@ -122,7 +122,7 @@ impl Reading<'_> {
         }
     }
 
-    fn workload(&mut self, key: ResourceKey, entry: &WorkloadEntry, resource: &Arc<Resource>) {
+    fn workload(&mut self, key: &ResourceKey, entry: &WorkloadEntry, resource: &Arc<Resource>) {
         if entry.address != self.announcement.address {
             let (theirs, ours) = (entry.address, self.announcement.address);
             self.problems.push(format!("{key}: its address {theirs} is not this node's ({ours})"));
@@ -139,13 +139,13 @@ impl Reading<'_> {
         }
         // The name of another host's workload must not be taken over.
         let holder = self.state.registrations().find(|other| {
-            *other.node != *self.node.name && other.workloads.iter().any(|theirs| theirs.meta.key == key)
+            *other.node != *self.node.name && other.workloads.iter().any(|theirs| theirs.meta.key == *key)
         });
         if let Some(holder) = holder {
             self.problems.push(format!("{key}: node {} has announced a workload of that name", holder.node));
             return;
         }
-        let declared = self.state.resource(&key).and_then(|declared| match &declared.spec {
+        let declared = self.state.resource(key).and_then(|declared| match &declared.spec {
             Spec::WorkloadEntry(declared) => Some(declared.address),
             _ => None,
         });
@@ -224,7 +224,7 @@ impl Reading<'_> {
             return;
         }
         let made = Arc::new(resource(key.clone(), Spec::WorkloadEntry(entry.clone())));
-        self.workload(key, &entry, &made);
+        self.workload(&key, &entry, &made);
     }
 }
 

@@ -3,4 +3,5 @@
 pub mod announcement;
 pub mod lease;
 pub mod record;
+pub mod registrar;
 pub mod service;

@@ -6,7 +6,7 @@ use mesh_proto::generated as wire;
 use prost::Message;
 
 use super::announcement::{Announcement, MESH_PORT, ShortForm};
-use crate::controller::Reported;
+use super::registrar::Reported;
 
 /// For the store.
 pub fn encode(announcement: &Announcement) -> Vec<u8> {

@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::lease::LEASE;
 use super::record;
-use crate::controller::Controller;
+use super::registrar::Registrar;
 use crate::identity::attest::{Caller, caller};
 use crate::identity::members::Members;
 
@@ -26,7 +26,7 @@ pub struct RegistryService {
     /// Who has joined.
     pub members: Arc<Members>,
     /// Takes it further.
-    pub controller: Controller,
+    pub registrar: Arc<dyn Registrar>,
     /// Ends all streams.
     pub stop: CancellationToken,
 }
@@ -42,7 +42,7 @@ impl Registry for RegistryService {
         let (answers, receiver) = mpsc::channel(4);
         let session = Session {
             members: Arc::clone(&self.members),
-            controller: self.controller.clone(),
+            registrar: Arc::clone(&self.registrar),
             caller,
             answers,
         };
@@ -60,7 +60,7 @@ impl Registry for RegistryService {
 
 struct Session {
     members: Arc<Members>,
-    controller: Controller,
+    registrar: Arc<dyn Registrar>,
     caller: Caller,
     answers: mpsc::Sender<Result<Announced, Status>>,
 }
@@ -95,8 +95,8 @@ impl Session {
                 ..Announced::default()
             };
             match message.news {
-                None => self.controller.renew(&name).await,
-                Some(News::Health(report)) => self.controller.report(&name, record::reports(report)).await,
+                None => self.registrar.renew(&name).await,
+                Some(News::Health(report)) => self.registrar.report(&name, record::reports(report)).await,
                 Some(News::Registration(registration)) => {
                     if let Err(status) = self.register(registration, &mut answer).await {
                         let _gone = self.answers.send(Err(status)).await;
@@ -127,7 +127,7 @@ impl Session {
             )));
         }
         let announced = self
-            .controller
+            .registrar
             .announce(name, announcement)
             .await
             .ok_or_else(|| Status::unavailable("meshd is going down"))?;

@@ -28,10 +28,9 @@ const DOCUMENTS: TableDefinition<'_, &str, (u64, i64, &str, &str)> = TableDefini
 /// Version to time, author, changes a line each.
 const HISTORY: TableDefinition<'_, u64, (i64, &str, &str)> = TableDefinition::new("history");
 /// Id to secret hash, node, accounts a line each, created, expires, uses, fingerprints end to end.
-const TOKENS: TableDefinition<'_, &str, (&[u8], &str, &str, i64, i64, u32, &[u8])> =
-    TableDefinition::new("tokens");
+const TOKENS: TableDefinition<'_, &str, TokenRow<'static>> = TableDefinition::new("tokens");
 /// Name to accounts a line each, address, fingerprints end to end, joined, certificate's end, revoked.
-const NODES: TableDefinition<'_, &str, (&str, &str, &[u8], i64, i64, bool)> = TableDefinition::new("nodes");
+const NODES: TableDefinition<'_, &str, NodeRow<'static>> = TableDefinition::new("nodes");
 const REGISTRATIONS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("registrations");
 const OFFSETS: TableDefinition<'_, &str, u32> = TableDefinition::new("offsets");
 

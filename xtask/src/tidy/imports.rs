@@ -41,10 +41,10 @@ const CONTROL: &[(&str, &[&str])] = &[
     ("store", &["source"]),
     ("controller", &["source", "telemetry", "dialect", "store", "identity", "registry"]),
     ("identity", &["store"]),
-    ("registry", &["store", "identity", "dialect", "controller"]),
+    ("registry", &["store", "identity", "dialect"]),
     ("discovery", &["controller", "identity", "telemetry"]),
     ("traffic", &[]),
-    ("cli", &["app", "config", "dialect", "source", "identity", "telemetry", "admin"]),
+    ("cli", &["app", "config", "dialect", "source", "telemetry", "admin"]),
 ];
 
 /// What the folders of `meshproxy` may import.

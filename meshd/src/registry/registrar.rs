@@ -1,0 +1,37 @@
+//! Where announcements go: the seam between the gRPC face and the single writer, which stands above this folder.
+
+use mesh_core::snapshot::endpoints::Health;
+use mesh_core::vocab::name::{Text, WorkloadKey};
+
+use super::announcement::Announcement;
+
+/// What became of an announcement.
+#[derive(Debug, Clone, Default)]
+pub struct Announced {
+    /// Workloads taken in, with their identity where they have one.
+    pub workloads: Vec<(WorkloadKey, Option<String>)>,
+    /// What was not taken in, and why.
+    pub problems: Vec<String>,
+}
+
+/// Health of one workload as its node reports it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reported {
+    /// The workload.
+    pub workload: WorkloadKey,
+    /// Its health.
+    pub health: Health,
+    /// Why it is not healthy.
+    pub reason: Text,
+}
+
+/// Takes in what nodes say. Each call renews the node's lease.
+#[tonic::async_trait]
+pub trait Registrar: Send + Sync {
+    /// Replaces what a node has announced; `None` when meshd is going down.
+    async fn announce(&self, node: &str, announcement: Announcement) -> Option<Announced>;
+    /// Notes the health of workloads of a node.
+    async fn report(&self, node: &str, reports: Vec<Reported>);
+    /// The node is alive.
+    async fn renew(&self, node: &str);
+}
