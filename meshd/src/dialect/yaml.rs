@@ -10,6 +10,9 @@ use super::node::{Entry, Mark, Node, Value, quoted};
 
 /// Largest file.
 pub(crate) const LARGEST_FILE: usize = 16 << 20;
+/// Most punctuation in a file. The parser keeps the tokens of a whole flow collection (and so of a JSON
+/// document) until it knows whether that is a key; this bounds their number before it begins.
+const MOST_PUNCTUATION: usize = 2_500_000;
 /// Deepest nesting.
 const DEEPEST: usize = 64;
 /// Most values in a file: bounds memory to a small multiple of the largest file.
@@ -48,15 +51,26 @@ pub(crate) fn text(bytes: &[u8]) -> Result<&str, Fault> {
         return Err(Fault { mark: Mark::default(), message });
     }
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    std::str::from_utf8(bytes).map_err(|error| {
-        let valid = &bytes[..error.valid_up_to()];
-        let line = 1 + valid.iter().filter(|&&b| b == b'\n').count();
-        let start = valid.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1);
-        let column = 1 + String::from_utf8_lossy(&valid[start..]).chars().count();
-        let found = bytes.get(valid.len()).copied().unwrap_or_default();
-        let message = format!("the file is not UTF-8: byte 0x{found:02x} at offset {}", valid.len());
-        Fault { mark: mark(line, column), message }
-    })
+    let text = std::str::from_utf8(bytes).map_err(|error| not_utf8(bytes, error))?;
+    let punctuation = bytes.iter().filter(|b| b",:[]{}?".contains(b)).count();
+    if punctuation > MOST_PUNCTUATION {
+        return Err(Fault { mark: Mark::default(), message: too_many() });
+    }
+    Ok(text)
+}
+
+fn too_many() -> String {
+    format!("the file has more than {MOST_VALUES} values; split it into several files")
+}
+
+fn not_utf8(bytes: &[u8], error: std::str::Utf8Error) -> Fault {
+    let valid = &bytes[..error.valid_up_to()];
+    let line = 1 + valid.iter().filter(|&&b| b == b'\n').count();
+    let start = valid.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1);
+    let column = 1 + String::from_utf8_lossy(&valid[start..]).chars().count();
+    let found = bytes.get(valid.len()).copied().unwrap_or_default();
+    let message = format!("the file is not UTF-8: byte 0x{found:02x} at offset {}", valid.len());
+    Fault { mark: mark(line, column), message }
 }
 
 fn mark(line: usize, column: usize) -> Mark {
@@ -125,7 +139,7 @@ impl<'t> Reader<'t> {
         }
         self.values += 1;
         if self.values > MOST_VALUES {
-            return Err(fault(format!("the file has more than {MOST_VALUES} values; split it")));
+            return Err(fault(too_many()));
         }
         let (value, anchor) = match event {
             Event::Alias(anchor) => return self.alias(anchor, mark, depth),
