@@ -9,112 +9,26 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use mesh_core::vocab::identity::{SpiffeId, TrustDomain};
 use mesh_proto::generated::identity_client::IdentityClient;
 use mesh_proto::generated::{IssueRequest, JoinRequest, RenewRequest, Svid as WireSvid};
-use mesh_proto::token::{JoinToken, TokenError};
+use mesh_proto::token::JoinToken;
 use rand::Rng;
 use rustls::sign::CertifiedKey;
 use tokio::sync::{Notify, watch};
 use tonic::transport::Channel;
 
+use super::certificate_error::CertificateError;
 use super::channel::Expected;
-use super::keys::{KeyError, KeyFolder, Pair};
-use crate::identity::svid::{Svid, SvidError, Svids, Trust};
+use super::keys::{KeyFolder, Pair};
+use crate::identity::svid::{Svid, Svids, Trust};
 
 const NODE: &str = "node";
 /// How long a call to the control plane may take.
 const CALL: Duration = Duration::from_secs(10);
 /// An identity that was refused is asked for again after so long: the operator may allow it meanwhile.
 const REFUSED_AGAIN: Duration = Duration::from_secs(10);
+/// After a failure that may pass.
+const AGAIN: Duration = Duration::from_secs(2);
 /// The longest sleep between looks at the clock, which may be set at any time.
 const LOOK: Duration = Duration::from_secs(30);
-
-/// Why there is no certificate.
-#[derive(Debug, thiserror::Error)]
-pub enum CertificateError {
-    /// Keys cannot be kept or made.
-    #[error(transparent)]
-    Key(#[from] KeyError),
-    /// First join without a token.
-    #[error("this host has not joined the mesh yet: give the join token with --token-file")]
-    NoToken,
-    /// The token's file cannot be read.
-    #[error("cannot read the join token from {}: {source}", path.display())]
-    TokenFile {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: std::io::Error,
-    },
-    /// It holds no token.
-    #[error("{}: {source}", path.display())]
-    Token {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: TokenError,
-    },
-    /// The control plane says no.
-    #[error("the control plane refused: {0}")]
-    Refused(String),
-    /// The control plane cannot answer.
-    #[error("the control plane does not answer: {0}")]
-    Unavailable(String),
-    /// The answer proves something else than was asked for.
-    #[error("the control plane answered with a certificate that does not fit: {0}")]
-    Unfit(String),
-    /// Certificates and this host's time do not fit.
-    #[error(
-        "the certificate of {id} is valid from {from} to {to}, this host's clock says {now}; set the clock"
-    )]
-    Clock {
-        /// Whose.
-        id: SpiffeId,
-        /// Seconds since 1970.
-        from: i64,
-        /// Seconds since 1970.
-        to: i64,
-        /// Seconds since 1970.
-        now: i64,
-    },
-}
-
-impl CertificateError {
-    /// Whether trying again without the operator's help is worth nothing.
-    pub fn is_final(&self) -> bool {
-        match self {
-            CertificateError::NoToken
-            | CertificateError::TokenFile { .. }
-            | CertificateError::Token { .. }
-            | CertificateError::Refused(_) => true,
-            CertificateError::Key(_)
-            | CertificateError::Unavailable(_)
-            | CertificateError::Unfit(_)
-            | CertificateError::Clock { .. } => false,
-        }
-    }
-}
-
-impl From<SvidError> for CertificateError {
-    fn from(error: SvidError) -> CertificateError {
-        CertificateError::Unfit(error.to_string())
-    }
-}
-
-impl From<tonic::Status> for CertificateError {
-    fn from(status: tonic::Status) -> CertificateError {
-        use tonic::Code;
-        let text = status.message().to_owned();
-        match status.code() {
-            Code::PermissionDenied
-            | Code::Unauthenticated
-            | Code::InvalidArgument
-            | Code::AlreadyExists
-            | Code::FailedPrecondition => CertificateError::Refused(text),
-            code => CertificateError::Unavailable(if text.is_empty() { code.to_string() } else { text }),
-        }
-    }
-}
 
 /// The node's own certificate, and what it verifies the control plane with.
 #[derive(Clone)]
@@ -329,8 +243,15 @@ impl Certificates {
     pub async fn run(&self, channel: Channel) -> CertificateError {
         let mut client = IdentityClient::new(channel);
         loop {
-            if let Err(error) = self.catch_up(&mut client).await {
-                return error;
+            match self.catch_up(&mut client).await {
+                Ok(()) => {}
+                Err(error @ CertificateError::Refused(_)) => return error,
+                Err(error) => {
+                    // The streams notice a channel that is gone; another failure passes, and must not end them.
+                    tracing::warn!(%error, "certificates are not up to date; trying on");
+                    tokio::time::sleep(AGAIN).await;
+                    continue;
+                }
             }
             let sleep = self.next_due().clamp(0, LOOK.as_secs() as i64);
             let sleep = Duration::from_secs(sleep.unsigned_abs()).max(Duration::from_millis(500));

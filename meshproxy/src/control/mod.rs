@@ -2,6 +2,7 @@
 
 pub mod apply;
 pub mod backoff;
+pub mod certificate_error;
 pub mod certificates;
 pub mod channel;
 pub mod discovery;
@@ -23,7 +24,8 @@ use tonic::transport::Channel;
 use crate::config::ControlUrl;
 use apply::Apply;
 use backoff::Backoff;
-use certificates::{CertificateError, Certificates};
+use certificate_error::CertificateError;
+use certificates::Certificates;
 use channel::{ChannelError, Expected, Resolve, dial};
 use discovery::Discovery;
 use last_good::LastGood;
@@ -161,7 +163,11 @@ impl Control {
             _ => {
                 *rejoin = false;
                 let token = self.certificates.token()?;
-                let channel = dial(url, &self.resolve, Expected::Pin(token.pin), None).await?;
+                let dialled = dial(url, &self.resolve, Expected::Pin(token.pin), None).await;
+                let channel = dialled.map_err(|error| match error.is_distrust() {
+                    true => SessionError::from(CertificateError::OtherMesh(error.to_string())),
+                    false => error.into(),
+                })?;
                 self.certificates.join(channel, &token).await?;
                 self.certificates.node().ok_or_else(|| {
                     CertificateError::Unfit(

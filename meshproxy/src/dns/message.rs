@@ -152,7 +152,7 @@ mod tests {
     #[test]
     fn an_address_is_answered_and_aaaa_is_empty() {
         let address = Ipv4Addr::new(127, 64, 0, 3);
-        let read = |bytes: &[u8]| super::read(bytes).unwrap();
+        let read = |bytes: &[u8]| read(bytes).unwrap();
         let four = read(&question("Reviews.Default", false));
         assert_eq!(four.name, "reviews.default");
         assert_eq!(addresses(&four.answer(address).unwrap()), [IpAddr::V4(address)]);
@@ -166,9 +166,9 @@ mod tests {
     #[test]
     fn answers_belong_to_their_question_only() {
         let asked = question("reviews", false);
-        let answer = super::read(&asked).unwrap().answer(Ipv4Addr::LOCALHOST).unwrap();
+        let answer = read(&asked).unwrap().answer(Ipv4Addr::LOCALHOST).unwrap();
         assert!(belongs(&answer, &asked));
-        let upper = super::read(&question("REVIEWS", false)).unwrap().answer(Ipv4Addr::LOCALHOST).unwrap();
+        let upper = read(&question("REVIEWS", false)).unwrap().answer(Ipv4Addr::LOCALHOST).unwrap();
         assert!(belongs(&upper, &asked));
         assert!(!belongs(&answer, &question("ratings", false)));
         assert!(!belongs(&asked, &asked), "a question is no answer");
@@ -182,21 +182,21 @@ mod tests {
     fn answers_are_never_answered() {
         let mut bytes = question("a", false);
         bytes[2] |= 0x80;
-        assert!(matches!(super::read(&bytes), Err(Unread::Drop)));
-        assert!(matches!(super::read(&bytes[..5]), Err(Unread::Drop)));
+        assert!(matches!(read(&bytes), Err(Unread::Drop)));
+        assert!(matches!(read(&bytes[..5]), Err(Unread::Drop)));
         let mut two = question("a", false);
         two[5] = 2;
-        assert!(matches!(super::read(&two), Err(Unread::Reply(reply)) if reply[3] & 0x0f == 1));
+        assert!(matches!(read(&two), Err(Unread::Reply(reply)) if reply[3] & 0x0f == 1));
     }
 
     proptest! {
         #[test]
         fn foreign_bytes_do_no_harm(bytes in prop::collection::vec(any::<u8>(), 0..300), at in 0..300usize) {
-            if let Ok(question) = super::read(&bytes) {
+            if let Ok(question) = read(&bytes) {
                 prop_assert!(question.answer(Ipv4Addr::LOCALHOST).is_some());
             }
             let asked = question("reviews.default", false);
-            let mut answer = super::read(&asked).unwrap().answer(Ipv4Addr::LOCALHOST).unwrap();
+            let mut answer = read(&asked).unwrap().answer(Ipv4Addr::LOCALHOST).unwrap();
             let at = at % answer.len();
             answer.splice(at.., bytes);
             let _ = (addresses(&answer), belongs(&answer, &asked));

@@ -223,7 +223,7 @@ mod tests {
         // Nobody answers there: port 9 of a loopback address refuses.
         let dead = "127.0.0.1:9".parse().unwrap();
         let forwarder = Forwarder::new(Arc::new(HostResolvers::new(vec![dead], address)));
-        let roots = Arc::new(Roots::new(Arc::new(crate::telemetry::metrics::Metrics::new())));
+        let roots = Arc::new(Roots::new(Arc::default()));
         let service: AddressOf = Arc::new(|_| Some(Ipv4Addr::LOCALHOST));
         tokio::spawn(serve(sockets, forwarder, roots, Some(service)));
         address

@@ -265,7 +265,7 @@ mod tests {
     #[tokio::test]
     async fn a_workload_without_ports_is_healthy() {
         let built = Arc::new(tables(&[workload("a", "10.0.0.1", &[])]));
-        let roots = Arc::new(Roots::new(Arc::new(crate::telemetry::metrics::Metrics::new())));
+        let roots = Arc::new(Roots::new(Arc::default()));
         roots.install(built);
         let (reports, mut seen) = watch::channel(Reports::new());
         let running = tokio::spawn(run(Vec::new(), roots, reports));
