@@ -36,7 +36,7 @@ fn last_good(context: &mut Context<'_>) -> anyhow::Result<()> {
     let tally = lab.pages(lab.page(), 100);
     let ready = lab.proxies[0].local(15021, "/healthz/ready")?.status;
     let says = lab.control.start()?;
-    lab.control.must(["wait", "--synced", "--timeout", "20s"])?;
+    lab.control.wait_for_proxies(3)?;
     let next = lab.control.apply(&yaml("demo/1-all-v1.yaml"))?;
     let after = lab.pages(lab.page(), 100);
     context.report.claim(
@@ -66,7 +66,7 @@ fn control_killed(context: &mut Context<'_>) -> anyhow::Result<()> {
         lab.control.kill()?;
         std::thread::sleep(Duration::from_millis(400));
         lab.control.start()?;
-        lab.control.must(["wait", "--synced", "--timeout", "20s"])?;
+        lab.control.wait_for_proxies(3)?;
     }
     std::thread::sleep(Duration::from_millis(300));
     let tally = load.stop();

@@ -136,7 +136,7 @@ fn killed_control(lab: &mut Lab, steady: &Load, report: &mut Report) {
     });
     report.attempt("without meshd every page comes", killed);
     let again = lab.control.start().and_then(|says| {
-        lab.control.must(["wait", "--synced", "--timeout", "20s"])?;
+        lab.control.wait_for_proxies(3)?;
         let next = apply(lab, "demo/2-reviews-50-50.yaml")?;
         let before = before?;
         let tally = pages(lab, 300, lab.page());

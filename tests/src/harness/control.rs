@@ -145,6 +145,22 @@ impl Control {
         Ok(path)
     }
 
+    /// Waits until so many proxies are connected and in step.
+    pub fn wait_for_proxies(&self, count: usize) -> anyhow::Result<()> {
+        let end = std::time::Instant::now() + READY;
+        loop {
+            let rows = self.status()?;
+            let good = rows.iter().filter(|r| r["connected"] == true && r["state"] == "SYNCED").count();
+            if good >= count {
+                return Ok(());
+            }
+            if std::time::Instant::now() > end {
+                bail!("{good} of {count} proxies are in step: {}", Value::from(rows));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// The states of the proxies by node, as `status` tells them.
     pub fn status(&self) -> anyhow::Result<Vec<Value>> {
         match self.must(["status", "-o", "json"])?.json()? {
