@@ -53,7 +53,7 @@ pub(super) async fn apply(
     if parsed.documents.is_empty() {
         let mut refusal = warnings;
         refusal.push(DiagnosticView {
-            code: "MSH0001".to_owned(),
+            code: "MSH0003".to_owned(),
             severity: "error".to_owned(),
             resource: String::new(),
             file: String::new(),

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::CliError;
 use crate::admin::view::{DiagnosticView, FileView};
+use crate::dialect;
 
 /// The most that one command takes: far above any honest configuration, far below what hurts the server.
 pub const LARGEST: u64 = 16 << 20;
@@ -76,13 +77,13 @@ fn read(path: &Path, room: &mut u64) -> Result<FileView, DiagnosticView> {
     };
     let mut bytes = Vec::new();
     open.and_then(|reader| reader.take(*room + 1).read_to_end(&mut bytes))
-        .map_err(|error| finding(0, "MSH0001", format!("cannot be read: {error}")))?;
+        .map_err(|error| finding(0, dialect::UNREADABLE, format!("cannot be read: {error}")))?;
     let length = bytes.len() as u64;
     if length > *room {
         let limit = LARGEST >> 20;
         return Err(finding(
             0,
-            "MSH0001",
+            dialect::UNREADABLE,
             format!("too large: a batch has at most {limit} MiB in all; apply it in parts"),
         ));
     }
@@ -92,7 +93,11 @@ fn read(path: &Path, room: &mut u64) -> Result<FileView, DiagnosticView> {
         Err(error) => {
             let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
             let line = 1 + good.iter().filter(|&&byte| byte == b'\n').count();
-            Err(finding(u32::try_from(line).unwrap_or(0), "MSH0001", "is not UTF-8 text".to_owned()))
+            Err(finding(
+                u32::try_from(line).unwrap_or(0),
+                dialect::UNREADABLE,
+                "is not UTF-8 text".to_owned(),
+            ))
         }
     }
 }
