@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use mesh_core::vocab::protocol::{Detected, detect};
-use tokio::io::AsyncReadExt as _;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 /// A client that says nothing is waited for so long (reliability notes, timeouts).
 pub const FIRST_BYTE: Duration = Duration::from_secs(10);
+/// On a port of which nothing is declared a client that says nothing is taken for one whose server speaks first.
+pub const DETECTION: Duration = Duration::from_secs(5);
 /// So much is read to find the protocol out: HTTP/1 heads mostly fit, so that they take one read.
 const LOOK: usize = 8 * 1024;
 
@@ -35,7 +36,7 @@ pub struct Looked {
 }
 
 /// Reads until the protocol is clear, the client ends or `patience` is over. Reads nothing twice.
-pub async fn look(stream: &mut TcpStream, patience: Duration) -> io::Result<Looked> {
+pub async fn look(stream: &mut (impl AsyncRead + Unpin), patience: Duration) -> io::Result<Looked> {
     let mut head = BytesMut::with_capacity(LOOK);
     let mut detected = Detected::NeedMore;
     let mut ended = false;

@@ -91,17 +91,35 @@ pub struct AccessSink {
     sender: SyncSender<Vec<u8>>,
 }
 
+/// The thread that writes what the buffers held.
+#[derive(Debug)]
+pub struct AccessWriter(std::thread::JoinHandle<()>);
+
 impl AccessSink {
     /// A sink that a thread of its own empties into `out` until the last data thread has let go of it.
-    pub fn start(format: Format, out: impl Write + Send + 'static) -> std::io::Result<AccessSink> {
+    pub fn start(
+        format: Format,
+        out: impl Write + Send + 'static,
+    ) -> std::io::Result<(AccessSink, AccessWriter)> {
         let (sender, receiver) = sync_channel(QUEUE);
-        std::thread::Builder::new().name("access-log".to_owned()).spawn(move || write_all(&receiver, out))?;
-        Ok(AccessSink { format, sender })
+        let write = move || write_all(&receiver, out);
+        let thread = std::thread::Builder::new().name("access-log".to_owned()).spawn(write)?;
+        Ok((AccessSink { format, sender }, AccessWriter(thread)))
     }
 
     /// A sink that takes nothing.
     pub fn off() -> AccessSink {
         AccessSink { format: Format::Off, sender: sync_channel(0).0 }
+    }
+}
+
+impl AccessWriter {
+    /// Waits until everything is written, but not for a reader that does not read. All sinks must be gone.
+    pub fn finish(self, limit: Duration) {
+        let until = std::time::Instant::now() + limit;
+        while !self.0.is_finished() && std::time::Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 }
 

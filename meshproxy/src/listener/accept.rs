@@ -1,0 +1,243 @@
+//! A data thread at work: each connection it is given is looked at and served.
+
+use std::cell::OnceCell;
+use std::rc::Rc;
+
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use mesh_core::resilience::timeout::CONNECT_TIMEOUT;
+use mesh_core::vocab::name::{ServicePort, WorkloadKey};
+use mesh_core::vocab::protocol::{Detected, Protocol};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+
+use super::inbound;
+use super::socket::Accepted;
+use crate::capture::Purpose;
+use crate::http::body::ReplyBody;
+use crate::http::connection::{Entrance, Outbound, namespace};
+use crate::http::exchange;
+use crate::http::server::{self, Side};
+use crate::live::root::Root;
+use crate::net::downstream::{DETECTION, FIRST_BYTE, Facts, look};
+use crate::net::rewind::Rewind;
+use crate::runtime::worker::Jobs;
+use crate::tcp;
+use crate::telemetry::metrics::Metrics;
+use crate::upstream::resolve;
+use crate::upstream::thread::{DataThread, Shared};
+use crate::workload::owner::{self, SocketOwners};
+
+/// A data thread with what only listeners need.
+#[derive(Clone)]
+pub struct Worker {
+    /// What it works with.
+    pub thread: Rc<DataThread>,
+    owners: Rc<OnceCell<Option<SocketOwners>>>,
+}
+
+/// Serves the connections that are handed to this thread until no more can come.
+pub async fn serve(shared: Shared, mut jobs: Jobs<Accepted>) {
+    let worker = Worker { thread: DataThread::start(&shared), owners: Rc::default() };
+    drop(shared);
+    while let Some((accepted, busy)) = jobs.recv().await {
+        let worker = worker.clone();
+        tokio::task::spawn_local(async move {
+            let _counted = CountPanics(worker.thread.metrics());
+            worker.connection(accepted).await;
+            drop(busy);
+        });
+    }
+    worker.thread.log.flush();
+}
+
+/// A panic ends its connection and no other; here it is counted.
+struct CountPanics<'a>(&'a Metrics);
+
+impl Drop for CountPanics<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.proxy.panics.increment(1);
+        }
+    }
+}
+
+impl Worker {
+    async fn connection(&self, accepted: Accepted) {
+        let Accepted { stream, facts, purpose, open, place } = accepted;
+        let Ok(stream) = TcpStream::from_std(stream) else { return };
+        // Fails only on a socket that is already dead, which the first use will tell.
+        drop(stream.set_nodelay(true));
+        match purpose {
+            Purpose::Inbound => inbound::serve(self, stream, facts).await,
+            Purpose::Explicit => {
+                let caller = self.caller(facts);
+                self.explicit(stream, facts, caller).await;
+            }
+            Purpose::Service(service) => {
+                let caller = self.caller(facts);
+                self.service(stream, facts, service, caller).await;
+            }
+        }
+        drop((open, place));
+    }
+
+    /// Whose connection it is: the only workload's, or that of the user who connects. Asked once a connection.
+    fn caller(&self, facts: Facts) -> Option<WorkloadKey> {
+        let root = self.thread.view.root();
+        let user = match owner::needs_user(&root.tables) {
+            true => self
+                .owners
+                .get_or_init(|| SocketOwners::open().ok())
+                .as_ref()
+                .and_then(|owners| owners.user(facts.peer, facts.local)),
+            false => None,
+        };
+        owner::workload_of(&root.tables, user).map(|workload| workload.section.key.clone())
+    }
+
+    /// A connection to the HTTP proxy.
+    async fn explicit(&self, mut stream: TcpStream, facts: Facts, caller: Option<WorkloadKey>) {
+        let Ok(looked) = look(&mut stream, FIRST_BYTE).await else { return };
+        let http2 = match looked.detected {
+            Detected::Http1 => false,
+            Detected::Http2 => true,
+            Detected::Tls | Detected::Opaque | Detected::NeedMore => return,
+        };
+        let outbound = Outbound::new(Rc::clone(&self.thread), facts, Entrance::Explicit, caller);
+        let connection = Rc::new(outbound);
+        let worker = self.clone();
+        let answer = move |request: Request<Incoming>| {
+            let (worker, connection) = (worker.clone(), Rc::clone(&connection));
+            async move {
+                if request.method() == Method::CONNECT {
+                    return Box::pin(worker.connect(request, &connection)).await;
+                }
+                exchange::outbound(&connection, request).await
+            }
+        };
+        self.http(Rewind::new(looked.head, stream), http2, answer).await;
+    }
+
+    /// A connection to a port of a service, or a tunnel to one that the HTTP proxy was asked for.
+    async fn service<S>(&self, mut stream: S, facts: Facts, service: ServicePort, caller: Option<WorkloadKey>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let protocol = self.protocol(&service);
+        let patience = match protocol {
+            // The server may speak first, so nothing is waited for.
+            Protocol::Tcp | Protocol::Tls | Protocol::Https | Protocol::Udp => None,
+            Protocol::Auto => Some(DETECTION),
+            Protocol::Http | Protocol::Http2 | Protocol::Grpc | Protocol::GrpcWeb => Some(FIRST_BYTE),
+        };
+        let Some(patience) = patience else {
+            return tcp::outbound(&self.thread, facts, &service, caller.as_ref(), stream).await;
+        };
+        let Ok(looked) = look(&mut stream, patience).await else { return };
+        if looked.head.is_empty() && (looked.ended || protocol.is_http()) {
+            return;
+        }
+        let http2 = match looked.detected {
+            Detected::Http1 => false,
+            Detected::Http2 => true,
+            // On a declared HTTP port anything else is malformed HTTP, which is answered as such.
+            Detected::Tls | Detected::Opaque | Detected::NeedMore if protocol.is_http() => false,
+            Detected::Tls | Detected::Opaque | Detected::NeedMore => {
+                let stream = Rewind::new(looked.head, stream);
+                return tcp::outbound(&self.thread, facts, &service, caller.as_ref(), stream).await;
+            }
+        };
+        let outbound = Outbound::new(Rc::clone(&self.thread), facts, Entrance::Service(service), caller);
+        let connection = Rc::new(outbound);
+        let answer = move |request: Request<Incoming>| {
+            let connection = Rc::clone(&connection);
+            async move { exchange::outbound(&connection, request).await }
+        };
+        self.http(Rewind::new(looked.head, stream), http2, answer).await;
+    }
+
+    async fn http<T, S, F>(&self, stream: T, http2: bool, answer: S)
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        S: Fn(Request<Incoming>) -> F,
+        F: Future<Output = Response<ReplyBody>> + 'static,
+    {
+        let drain = &self.thread.drain;
+        let ended = match http2 {
+            false => server::http1(stream, drain, answer).await,
+            true => {
+                let stream = crate::net::corked::Corked::new(stream);
+                server::http2(stream, drain, Side::Application, std::future::pending(), answer).await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "a connection ended");
+        }
+    }
+
+    fn protocol(&self, service: &ServicePort) -> Protocol {
+        let root = self.thread.view.root();
+        let port = root.tables.service(&service.host).and_then(|table| {
+            table.service.ports.iter().find(|port| port.number == service.port).map(|port| port.protocol)
+        });
+        port.unwrap_or(Protocol::Auto)
+    }
+
+    /// The HTTP proxy is asked for a tunnel: to a service of the mesh, else to where it says.
+    async fn connect(self, request: Request<Incoming>, connection: &Outbound) -> Response<ReplyBody> {
+        let authority = request.uri().authority().map(|authority| authority.as_str().to_ascii_lowercase());
+        let parsed = authority.as_deref().and_then(|text| {
+            let authority = mesh_core::matching::authority::Authority::parse(text).ok()?;
+            Some((authority.host.to_owned(), authority.port?))
+        });
+        let Some((host, port)) = parsed else { return answer(StatusCode::BAD_REQUEST) };
+        let (facts, caller) = (connection.facts, connection.caller.clone());
+        let root = self.thread.view.root();
+        if let Some(service) = service_of(&root, connection, &host) {
+            let service = ServicePort { host: service, port };
+            tokio::task::spawn_local(async move {
+                let Ok(upgraded) = hyper::upgrade::on(request).await else { return };
+                self.service(TokioIo::new(upgraded), facts, service, caller).await;
+            });
+            return answer(StatusCode::OK);
+        }
+        drop(root);
+        let connected = match resolve::outside(self.thread.view.roots(), &host, port).await {
+            Ok(addresses) => self.thread.pool.tcp(&addresses, CONNECT_TIMEOUT).await,
+            Err(error) => Err(error),
+        };
+        match connected {
+            Ok(server) => {
+                tokio::task::spawn_local(async move {
+                    let Ok(upgraded) = hyper::upgrade::on(request).await else { return };
+                    let client = TokioIo::new(upgraded);
+                    tcp::pass_through(&self.thread, facts, caller.as_ref(), client, server).await;
+                });
+                answer(StatusCode::OK)
+            }
+            Err(error) => {
+                tracing::debug!(%host, port, %error, "a tunnel cannot be opened");
+                answer(StatusCode::SERVICE_UNAVAILABLE)
+            }
+        }
+    }
+}
+
+/// The service that a name means for the owner of a connection.
+fn service_of(root: &Root, connection: &Outbound, host: &str) -> Option<mesh_core::vocab::name::Text> {
+    let namespace = match connection.local(root) {
+        Some(local) => local.hosted.section.key.namespace.clone(),
+        None => namespace(root),
+    };
+    let index = root.tables.service_named(host, Some(&namespace))?;
+    Some(root.tables.services[index].service.host.clone())
+}
+
+/// An answer to CONNECT; the tunnel has a record of its own.
+pub fn answer(status: StatusCode) -> Response<ReplyBody> {
+    let mut reply = Response::new(ReplyBody::silent());
+    *reply.status_mut() = status;
+    reply
+}

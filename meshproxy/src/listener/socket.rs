@@ -1,0 +1,145 @@
+//! One listening socket and the task that accepts on it.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::net::SocketFlags;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::oneshot;
+
+use crate::capture::Purpose;
+use crate::net::downstream::Facts;
+use crate::runtime::drain::{Drain, Open};
+use crate::runtime::worker::Workers;
+use crate::telemetry::metrics::Metrics;
+
+const BACKLOG: i32 = 1024;
+/// More connections than these are closed at once.
+const MOST_CONNECTIONS: usize = 10_000;
+/// Without descriptors or memory nothing can be accepted; it is tried again after a pause.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// An accepted connection on its way to a data thread.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The stream, not registered anywhere yet.
+    pub stream: TcpStream,
+    /// Where it came from.
+    pub facts: Facts,
+    /// What the socket is for.
+    pub purpose: Purpose,
+    /// Counts it among the open ones.
+    pub open: Open,
+    /// Counts it against the limit.
+    pub place: Place,
+}
+
+/// One of the connections that may be open at a time.
+#[derive(Debug)]
+pub struct Place(Arc<AtomicUsize>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // Relaxed: a limit, not a lock.
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What all sockets hand their connections to.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// The data threads.
+    pub workers: Arc<Workers<Accepted>>,
+    /// The end.
+    pub drain: Drain,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+    /// How many connections are open.
+    pub connections: Arc<AtomicUsize>,
+}
+
+/// Binds and listens. One socket an address: closing one of several would reset what waits in its queue.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Accepts until `stop` resolves; what waits in the queue then is still accepted before the socket is closed.
+pub async fn accept(
+    listener: TcpListener,
+    purpose: Purpose,
+    target: Target,
+    mut stop: oneshot::Receiver<()>,
+) -> io::Result<()> {
+    let address = listener.local_addr()?;
+    // SAFETY: the listener owns its descriptor, gives the same one for its whole life, and lives inside the `AsyncFd`.
+    let listener = unsafe { AsyncFd::register(listener) }.map_err(io::Error::from)?;
+    loop {
+        tokio::select! {
+            // The sender is dropped when the socket is not wanted any more.
+            _ = &mut stop => break,
+            ready = listener.readable() => {
+                let mut ready = ready?;
+                match next(listener.get_ref(), address) {
+                    Ok(accepted) => target.hand(accepted, &purpose),
+                    Err(Errno::AGAIN) => ready.clear_ready(),
+                    Err(errno) => failed(errno).await,
+                }
+            }
+        }
+    }
+    while let Ok(accepted) = next(listener.get_ref(), address) {
+        target.hand(accepted, &purpose);
+    }
+    Ok(())
+}
+
+/// An error of one connection is that connection's; without room for more there is a pause.
+async fn failed(errno: Errno) {
+    match errno {
+        Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM => {
+            tracing::warn!(error = %io::Error::from(errno), "no connection can be accepted");
+            tokio::time::sleep(PAUSE).await;
+        }
+        _ => tracing::debug!(error = %io::Error::from(errno), "a connection was gone before it was accepted"),
+    }
+}
+
+fn next(listener: &TcpListener, address: SocketAddr) -> Result<(TcpStream, Facts), Errno> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let (stream, peer) = rustix::net::acceptfrom_with(listener, flags)?;
+    let stream = TcpStream::from(stream);
+    let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok()).ok_or(Errno::CONNABORTED)?;
+    let local = match address.ip().is_unspecified() {
+        true => stream.local_addr().map_err(|_| Errno::CONNABORTED)?,
+        false => address,
+    };
+    Ok((stream, Facts { peer, local }))
+}
+
+impl Target {
+    fn hand(&self, (stream, facts): (TcpStream, Facts), purpose: &Purpose) {
+        // Relaxed: a limit, not a lock.
+        let before = self.connections.fetch_add(1, Ordering::Relaxed);
+        let place = Place(Arc::clone(&self.connections));
+        self.metrics.proxy.accepted.increment(1);
+        if before >= MOST_CONNECTIONS {
+            self.metrics.proxy.shed.increment(1);
+            return;
+        }
+        let open = self.drain.hold();
+        let accepted = Accepted { stream, facts, purpose: purpose.clone(), open, place };
+        if self.workers.hand(accepted).is_err() {
+            self.metrics.proxy.shed.increment(1);
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! The sockets follow the root: what it asks for is opened, what it asks for no more is drained. One that cannot be
+//! opened is reported with its holder and tried again; nothing else is held up by it.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::Ipv4Net;
+use mesh_core::vocab::name::Text;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+
+use super::accept;
+use super::holder::holder;
+use super::socket::{self, Accepted, Target};
+use crate::capture::{Purpose, Wanted, explicit, loopback};
+use crate::live::root::{ListenerFault, Root, SocketReport};
+use crate::runtime::worker::Workers;
+use crate::telemetry::access::AccessWriter;
+use crate::upstream::thread::Shared;
+
+/// A socket that could not be opened is tried again so often.
+const RETRY: Duration = Duration::from_secs(2);
+/// What the access log still holds at the end is written within this.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
+/// Which sockets there are, beside those that services ask for.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The mesh hop.
+    pub inbound: SocketAddr,
+    /// The HTTP proxy; `None` without explicit capture.
+    pub explicit: Option<SocketAddr>,
+    /// Addresses of services; `None` without loopback capture.
+    pub loopback: Option<Ipv4Net>,
+    /// Data threads.
+    pub threads: usize,
+}
+
+/// The traffic half of the proxy while it runs.
+#[derive(Debug)]
+pub struct Listeners {
+    following: tokio::task::JoinHandle<()>,
+    workers: Arc<Workers<Accepted>>,
+    writer: Option<AccessWriter>,
+}
+
+impl Listeners {
+    /// Starts the data threads, and the task that lets sockets follow the root. No socket is opened before the first
+    /// snapshot.
+    pub fn start(settings: Settings, shared: Shared, writer: Option<AccessWriter>) -> io::Result<Listeners> {
+        let for_threads = shared.clone();
+        let workers =
+            Workers::start(settings.threads, move |_, jobs| accept::serve(for_threads.clone(), jobs))?;
+        let workers = Arc::new(workers);
+        let target = Target {
+            workers: Arc::clone(&workers),
+            drain: shared.drain.clone(),
+            metrics: Arc::clone(&shared.metrics),
+            connections: Arc::default(),
+        };
+        let following = tokio::spawn(follow(settings, shared, target));
+        Ok(Listeners { following, workers, writer })
+    }
+
+    /// Ends the data threads and writes the rest of the access log. What is still open is cut: drain first.
+    pub async fn end(self) {
+        // The following task has ended by the drain, or holds nothing that matters any more.
+        self.following.abort();
+        drop(self.following.await);
+        let (workers, writer) = (self.workers, self.writer);
+        let ended = tokio::task::spawn_blocking(move || {
+            if let Some(workers) = Arc::into_inner(workers) {
+                workers.join();
+            }
+            if let Some(writer) = writer {
+                writer.finish(LAST_LINES);
+            }
+        });
+        drop(ended.await);
+    }
+}
+
+async fn follow(settings: Settings, shared: Shared, target: Target) {
+    let mut changed = shared.roots.subscribe();
+    let mut sockets = Sockets { target, open: BTreeMap::new(), tasks: JoinSet::new() };
+    loop {
+        let root = shared.roots.load();
+        if root.serial > 0 {
+            let faults = sockets.reconcile(wanted(&settings, &root));
+            let open = sockets.open.keys().copied().collect();
+            shared.roots.report_sockets(SocketReport { serial: root.serial, faults, open });
+        }
+        drop(root);
+        let has_faults = !shared.roots.sockets().faults.is_empty();
+        tokio::select! {
+            result = changed.changed() => if result.is_err() { break },
+            () = tokio::time::sleep(RETRY), if has_faults => {}
+            () = shared.drain.begun() => break,
+        }
+    }
+    // Dropping the senders stops every accept task after its queue is empty.
+    sockets.open.clear();
+    while sockets.tasks.join_next().await.is_some() {}
+}
+
+fn wanted(settings: &Settings, root: &Root) -> BTreeMap<SocketAddr, Purpose> {
+    let fixed = explicit::wanted(settings.inbound, settings.explicit);
+    let services = settings.loopback.into_iter().flat_map(|net| {
+        root.tables.services.iter().flat_map(move |table| loopback::wanted(net, &table.service))
+    });
+    fixed.into_iter().chain(services).map(|Wanted { address, purpose }| (address, purpose)).collect()
+}
+
+struct Sockets {
+    target: Target,
+    open: BTreeMap<SocketAddr, (Purpose, oneshot::Sender<()>)>,
+    tasks: JoinSet<()>,
+}
+
+impl Sockets {
+    /// Opens and drains; returns what could not be opened.
+    fn reconcile(&mut self, wanted: BTreeMap<SocketAddr, Purpose>) -> Vec<ListenerFault> {
+        while self.tasks.try_join_next().is_some() {}
+        self.open.retain(|address, (purpose, stop)| {
+            !stop.is_closed() && wanted.get(address).is_some_and(|wanted| wanted == purpose)
+        });
+        let mut faults = Vec::new();
+        for (address, purpose) in wanted {
+            if self.open.contains_key(&address) {
+                continue;
+            }
+            match socket::listen(address) {
+                Ok(listener) => {
+                    let (stop, stopped) = oneshot::channel();
+                    let accepting = socket::accept(listener, purpose.clone(), self.target.clone(), stopped);
+                    self.tasks.spawn(async move {
+                        if let Err(error) = accepting.await {
+                            tracing::error!(%address, %error, "accepting has failed");
+                        }
+                    });
+                    self.open.insert(address, (purpose, stop));
+                }
+                Err(error) => faults.push(fault(address, &purpose, &error)),
+            }
+        }
+        faults
+    }
+}
+
+fn fault(address: SocketAddr, purpose: &Purpose, error: &io::Error) -> ListenerFault {
+    let purpose: Text = match purpose {
+        Purpose::Inbound => "mesh inbound".into(),
+        Purpose::Explicit => "HTTP proxy".into(),
+        Purpose::Service(service) => service.to_string().into(),
+    };
+    let (reason, holder) = match error.kind() {
+        io::ErrorKind::AddrInUse => ("address in use".to_owned(), holder(address)),
+        io::ErrorKind::PermissionDenied if address.port() < 1024 => {
+            (format!("no permission for port {}: CAP_NET_BIND_SERVICE is needed", address.port()), None)
+        }
+        _ => (error.to_string(), None),
+    };
+    ListenerFault { address, purpose, reason, holder }
+}

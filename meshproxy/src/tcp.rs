@@ -1,0 +1,364 @@
+//! One byte stream of an application: decide, pick, connect, copy, record.
+
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh_core::decide::facts::OutboundStream;
+use mesh_core::decide::plan::StreamPlan;
+use mesh_core::decide::refusal::{Reason, Refusal};
+use mesh_core::decide::stream;
+use mesh_core::decide::witness::Silent;
+use mesh_core::matching::request::Caller;
+use mesh_core::tables::destinations::Transport;
+use mesh_core::vocab::label::Labels;
+use mesh_core::vocab::name::{ServicePort, Text, WorkloadKey};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use crate::live::destination::LiveDestination;
+use crate::live::endpoint::LiveEndpoint;
+use crate::live::local::LocalWorkload;
+use crate::live::root::Root;
+use crate::net::copy::{Carried, Ended, copy};
+use crate::net::downstream::Facts;
+use crate::telemetry::access::Entry;
+use crate::telemetry::flags::Flags;
+use crate::telemetry::labels::ServiceLabels;
+use crate::telemetry::metrics::{Reporter, StreamKey, StreamSeries};
+use crate::upstream::failure::ConnectError;
+use crate::upstream::pool::Who;
+use crate::upstream::thread::DataThread;
+use crate::upstream::tunnel::{self, Tunnel, TunnelError};
+
+/// A stream on which nothing moves is closed after so long (Istio's default).
+pub const IDLE: Duration = Duration::from_secs(3600);
+/// Byte counts reach the metrics so often.
+const FLUSH: Duration = Duration::from_secs(5);
+/// So many endpoints are tried.
+const TRIES: usize = 3;
+
+/// Carries a stream that was addressed to a port of a service.
+pub async fn outbound<S>(
+    thread: &Rc<DataThread>,
+    facts: Facts,
+    service: &ServicePort,
+    caller: Option<&WorkloadKey>,
+    client: S,
+) where
+    S: AsyncRead + AsyncWrite,
+{
+    let root = thread.view.root();
+    let local = caller.and_then(|key| root.local_named(key)).cloned();
+    let mut record = StreamRecord::new(thread, facts, Reporter::Source, false, root.tables.version.number);
+    record.source = local.as_ref().map_or(0, |local| local.party.number);
+    let plan = match decide(thread, &root, service, facts.local.ip(), local.as_ref()) {
+        Ok(plan) => plan,
+        Err(refusal) => return record.refused(&refusal),
+    };
+    let destination = Arc::clone(&root.destinations[plan.destination]);
+    record.cluster = destination.destination.cluster.clone();
+    record.service = destination.service.number;
+    let upstream = match connect(thread, &root, &destination, local.as_ref()).await {
+        Ok((index, upstream)) => {
+            let endpoint = &destination.endpoints[index];
+            record.upstream = Some(endpoint.endpoint.address);
+            record.destination = endpoint.party.number;
+            upstream
+        }
+        Err(None) => return record.failed("UH", ""),
+        Err(Some(error)) => {
+            record.flags.push("UF");
+            return record.failed("URX", &error.to_string());
+        }
+    };
+    drop(root);
+    let still_allowed = |root: &Root| decide(thread, root, service, facts.local.ip(), local.as_ref()).is_ok();
+    match upstream {
+        Upstream::Plain(server, _permit) => record.carry(client, server, still_allowed).await,
+        Upstream::Tunnel(tunnel, _permit) => {
+            let Tunnel { io, .. } = *tunnel;
+            record.carry(client, io, still_allowed).await;
+        }
+    }
+}
+
+/// Carries a stream to a host outside the mesh that is already connected.
+pub async fn pass_through<S>(
+    thread: &Rc<DataThread>,
+    facts: Facts,
+    caller: Option<&WorkloadKey>,
+    client: S,
+    server: TcpStream,
+) where
+    S: AsyncRead + AsyncWrite,
+{
+    let root = thread.view.root();
+    let mut record = StreamRecord::new(thread, facts, Reporter::Source, false, root.tables.version.number);
+    record.source = caller.and_then(|key| root.local_named(key)).map_or(0, |local| local.party.number);
+    record.cluster = "PassthroughCluster".into();
+    record.service = thread.metrics().service(ServiceLabels::outside("PassthroughCluster")).number;
+    record.upstream = server.peer_addr().ok();
+    drop(root);
+    record.carry(client, server, |_| true).await;
+}
+
+fn decide(
+    thread: &DataThread,
+    root: &Root,
+    at: &ServicePort,
+    destination: IpAddr,
+    local: Option<&Arc<LocalWorkload>>,
+) -> Result<StreamPlan, Refusal> {
+    let service = root.tables.services.iter().position(|table| table.service.host == at.host);
+    let nowhere = (Text::from(""), Labels::default());
+    let caller = local.map_or(Caller { namespace: &nowhere.0, labels: &nowhere.1 }, |local| local.caller());
+    let facts = OutboundStream {
+        // An index that no service has is refused as an unknown one.
+        service: service.unwrap_or(usize::MAX),
+        port: at.port,
+        // The address on this host is not one that an operator could have meant.
+        destination: (!destination.is_loopback()).then_some(destination),
+        caller: Some(caller),
+    };
+    thread.random(|random| stream::outbound(&root.tables, &facts, random, &mut Silent))
+}
+
+enum Upstream {
+    Plain(TcpStream, crate::live::endpoint::Permit),
+    Tunnel(Box<Tunnel>, crate::live::endpoint::Permit),
+}
+
+/// The first endpoint that takes the stream; `None` if no endpoint may get traffic.
+async fn connect(
+    thread: &DataThread,
+    root: &Root,
+    destination: &LiveDestination,
+    local: Option<&Arc<LocalWorkload>>,
+) -> Result<(usize, Upstream), Option<TunnelError>> {
+    let mut tried = Vec::new();
+    let mut last = None;
+    while tried.len() < TRIES {
+        let Some(index) = thread.random(|random| destination.pick(&tried, random)) else { break };
+        if tried.contains(&index) {
+            break;
+        }
+        tried.push(index);
+        match connect_to(thread, root, destination, &destination.endpoints[index], local).await {
+            Ok(upstream) => return Ok((index, upstream)),
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(last)
+}
+
+async fn connect_to(
+    thread: &DataThread,
+    root: &Root,
+    destination: &LiveDestination,
+    endpoint: &LiveEndpoint,
+    local: Option<&Arc<LocalWorkload>>,
+) -> Result<Upstream, TunnelError> {
+    let permit = endpoint.state.enter();
+    let patience = destination.destination.policy.connect_timeout;
+    let address = endpoint.endpoint.address;
+    match &endpoint.endpoint.transport {
+        Transport::Plaintext => {
+            let server = thread.pool.tcp(&[address], patience).await?;
+            Ok(Upstream::Plain(server, permit))
+        }
+        Transport::Mesh { hop, peer } => {
+            let caller = match (local, &root.locals[..]) {
+                (Some(local), _) => local,
+                (None, [only]) => only,
+                (None, _) => return Err(ConnectError::NoIdentity.into()),
+            };
+            let id = caller.id().ok_or(ConnectError::NoIdentity)?;
+            let own = Who { number: caller.identity, id };
+            let peer = Who { number: endpoint.peer, id: peer };
+            let stream = thread.pool.mesh(*hop, own, peer, patience).await?;
+            let opening = tunnel::open(stream, address, Some(&**caller), &root.version);
+            let tunnel = tokio::time::timeout(patience, opening)
+                .await
+                .map_err(|_elapsed| TunnelError::Connect(ConnectError::Timeout))??;
+            Ok(Upstream::Tunnel(Box::new(tunnel), permit))
+        }
+        Transport::Unreachable => Err(ConnectError::NoIdentity.into()),
+    }
+}
+
+/// The record of one byte stream: written to metrics and access log when it is dropped.
+#[derive(Debug)]
+pub struct StreamRecord {
+    thread: Rc<DataThread>,
+    facts: Facts,
+    reporter: Reporter,
+    mutual_tls: bool,
+    version: u64,
+    started: Instant,
+    carried: Carried,
+    flushed: (u64, u64),
+    series: Option<Arc<StreamSeries>>,
+    /// Numbers of the caller, the called, and the service.
+    pub source: u32,
+    /// See `source`.
+    pub destination: u32,
+    /// See `source`.
+    pub service: u32,
+    /// The cluster.
+    pub cluster: Text,
+    /// The endpoint.
+    pub upstream: Option<SocketAddr>,
+    flags: Flags,
+    termination: String,
+    transport_failure: String,
+}
+
+impl StreamRecord {
+    /// A stream begins.
+    pub fn new(
+        thread: &Rc<DataThread>,
+        facts: Facts,
+        reporter: Reporter,
+        mutual_tls: bool,
+        version: u64,
+    ) -> StreamRecord {
+        StreamRecord {
+            thread: Rc::clone(thread),
+            facts,
+            reporter,
+            mutual_tls,
+            version,
+            started: Instant::now(),
+            carried: Carried::default(),
+            flushed: (0, 0),
+            series: None,
+            source: 0,
+            destination: 0,
+            service: 0,
+            cluster: "".into(),
+            upstream: None,
+            flags: Flags::NONE,
+            termination: String::new(),
+            transport_failure: String::new(),
+        }
+    }
+
+    /// A decision went against it.
+    pub fn refused(mut self, refusal: &Refusal) {
+        self.flags.push(refusal.flag());
+        if let Reason::NoDestination { cluster } = &refusal.reason {
+            self.cluster = cluster.as_str().into();
+        }
+        if matches!(refusal.reason, Reason::Denied(_)) {
+            self.termination = refusal.details();
+        }
+    }
+
+    /// There is nothing to carry it to.
+    pub fn failed(mut self, flag: &str, why: &str) {
+        self.flags.push(flag);
+        self.transport_failure = why.to_owned();
+    }
+
+    /// Copies until the stream ends, stalls, or a newer root refuses it.
+    pub async fn carry<A, B>(mut self, client: A, server: B, still_allowed: impl Fn(&Root) -> bool)
+    where
+        A: AsyncRead + AsyncWrite,
+        B: AsyncRead + AsyncWrite,
+    {
+        let series = self.thread.series.streams(self.key());
+        series.opened.increment(1);
+        self.series = Some(series);
+        let thread = Rc::clone(&self.thread);
+        let carried = std::mem::take(&mut self.carried);
+        let mut roots = thread.view.roots().subscribe();
+        let ended = {
+            let copying = copy(client, server, &carried, IDLE);
+            tokio::pin!(copying);
+            let mut tick = tokio::time::interval(FLUSH);
+            tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            loop {
+                tokio::select! {
+                    ended = &mut copying => break Some(ended),
+                    _ = tick.tick() => self.flush(&carried),
+                    Ok(()) = roots.changed() => {
+                        if !still_allowed(&thread.view.root()) {
+                            break None;
+                        }
+                    }
+                }
+            }
+        };
+        self.flush(&carried);
+        self.carried = carried;
+        match ended {
+            None => self.termination = "refused_by_newer_configuration".to_owned(),
+            Some(Ended::ServerFailed(_)) => self.flags.push("UC"),
+            Some(Ended::ClientFailed(_)) => self.flags.push("DC"),
+            Some(Ended::Closed | Ended::Idle) => {}
+        }
+    }
+
+    fn flush(&mut self, carried: &Carried) {
+        let now = (carried.received.get(), carried.sent.get());
+        if let Some(series) = &self.series {
+            series.received.increment(now.0 - self.flushed.0);
+            series.sent.increment(now.1 - self.flushed.1);
+        }
+        self.flushed = now;
+    }
+
+    fn key(&self) -> StreamKey {
+        StreamKey {
+            reporter: self.reporter,
+            source: self.source,
+            destination: self.destination,
+            service: self.service,
+            flags: self.flags,
+            mutual_tls: self.mutual_tls,
+        }
+    }
+}
+
+impl Drop for StreamRecord {
+    fn drop(&mut self) {
+        // A stream that was never carried is opened and closed at once, under the flags that say why.
+        match self.series.take() {
+            Some(series) => series.closed.increment(1),
+            None => {
+                let series = self.thread.series.streams(self.key());
+                series.opened.increment(1);
+                series.closed.increment(1);
+            }
+        }
+        if self.thread.log.is_on() {
+            self.thread.log.write(&Entry {
+                duration: self.started.elapsed(),
+                method: "",
+                path: "",
+                protocol: "",
+                code: 0,
+                flags: self.flags,
+                details: "",
+                termination: &self.termination,
+                transport_failure: &self.transport_failure,
+                received: self.flushed.0,
+                sent: self.flushed.1,
+                service_time: None,
+                forwarded_for: None,
+                user_agent: None,
+                request_id: None,
+                authority: "",
+                upstream_host: self.upstream,
+                cluster: &self.cluster,
+                local: self.facts.local,
+                remote: self.facts.peer,
+                route: "",
+                version: self.version,
+            });
+        }
+    }
+}
