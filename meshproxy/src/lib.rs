@@ -18,3 +18,6 @@ pub mod tcp;
 pub mod telemetry;
 pub mod upstream;
 pub mod workload;
+
+#[cfg(test)]
+mod tests;

@@ -411,7 +411,7 @@ mod tests {
         let parsed: serde_json::Value = serde_json::from_str(&line).unwrap();
         let keys: Vec<&String> = parsed.as_object().unwrap().keys().collect();
         assert!(keys.is_sorted(), "{keys:?}");
-        assert_eq!(keys.len(), 24);
+        assert_eq!(keys.len(), 25);
         assert_eq!(parsed["response_code"], 403);
         assert_eq!(parsed["snapshot_version"], 7);
         assert_eq!(parsed["user_agent"], "curl \"x\"");

@@ -1,0 +1,114 @@
+//! Requests over the mesh hop, and what both ends see of them.
+
+use bytes::Bytes;
+use http::{Method, Request};
+use http_body_util::Full;
+use mesh_core::routing::rule::RuleAction;
+use mesh_core::vocab::protocol::Protocol;
+
+use super::harness::{A, B, Mesh, OTHER, Plan, default_rule, echo};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_is_routed_over_mutual_tls_and_counted_at_both_ends() {
+    let mesh = Mesh::start(Plan::new(&[echo("127.0.0.2").await])).await;
+    let answer = mesh.get("http://reviews:9080/a/../b?q=1").await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert!(answer.body.starts_with("GET /b?q=1\n"), "{}", answer.body);
+    assert!(answer.body.contains("host: reviews:9080\n"), "{}", answer.body);
+    assert!(answer.body.contains("x-envoy-attempt-count: 1\n"), "{}", answer.body);
+    assert!(answer.body.contains("x-request-id: "), "{}", answer.body);
+    let certificate = answer.body.lines().find(|line| line.starts_with("x-forwarded-client-cert: ")).unwrap();
+    assert!(certificate.contains(&format!("By={B};Hash=")), "{certificate}");
+    assert!(certificate.ends_with(&format!(";Subject=\"\";URI={A}")), "{certificate}");
+    assert!(!answer.body.contains("x-mesh-"), "{}", answer.body);
+    assert_eq!(answer.header("server"), "envoy");
+    assert!(answer.headers.contains_key("x-envoy-upstream-service-time"));
+    let parties = ["source_workload=\"a\"", "response_code=\"200\"", "destination_service_name=\"reviews\""];
+    assert_eq!(mesh.a.metric("istio_requests_total", &[&parties[..], &["reporter=\"source\""]].concat()), 1);
+    let destination = ["reporter=\"destination\"", "connection_security_policy=\"mutual_tls\""];
+    assert_eq!(mesh.b.metric("istio_requests_total", &[&parties[..], &destination].concat()), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_identity_than_expected_is_refused() {
+    let mesh = Mesh::start(Plan { expected: OTHER, ..Plan::new(&[echo("127.0.0.2").await]) }).await;
+    let answer = mesh.get("http://reviews:9080/").await;
+    assert_eq!(answer.status, 503);
+    assert!(answer.body.contains("remote connection failure"), "{}", answer.body);
+    assert_eq!(mesh.a.metric("istio_requests_total", &["response_flags=\"URX,UF\""]), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_proxies_may_say_is_taken_from_applications() {
+    let mesh = Mesh::start(Plan::new(&[echo("127.0.0.2").await])).await;
+    let request = Request::get("http://reviews.default:9080/")
+        .header("x-mesh-to", "127.0.0.2:1")
+        .header("x-mesh-from", "evil/evil")
+        .header("x-forwarded-client-cert", "By=forged")
+        .header("x-envoy-max-retries", "9")
+        .header("connection", "x-secret")
+        .header("x-secret", "1")
+        .body(Full::default())
+        .unwrap();
+    let answer = mesh.send(request).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    for gone in ["x-mesh-", "forged", "max-retries", "x-secret", "evil"] {
+        assert!(!answer.body.contains(gone), "{gone} in {}", answer.body);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_pass_and_plaintext_endpoints_are_reached() {
+    for (mesh, protocol) in [(true, Protocol::Http), (false, Protocol::Http), (true, Protocol::Http2)] {
+        let application = echo("127.0.0.2").await;
+        let mesh = Mesh::start(Plan { mesh, protocol, ..Plan::new(&[application]) }).await;
+        let large = "x".repeat(300_000);
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri("http://reviews:9080/up")
+            .body(Full::new(Bytes::from(large.clone())))
+            .unwrap();
+        let answer = mesh.send(request).await;
+        assert_eq!(answer.status, 200);
+        assert!(answer.body.ends_with(&format!("body: {large}")), "{protocol:?}");
+        // The connections serve more than one request.
+        assert_eq!(mesh.get("http://reviews:9080/").await.status, 200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn malformed_requests_and_unknown_hosts() {
+    let mesh = Mesh::start(Plan::new(&[echo("127.0.0.2").await])).await;
+    assert_eq!(mesh.get("http://reviews:9080/a%00b").await.status, 400);
+    assert_eq!(mesh.get("http://reviews:9081/").await.status, 404);
+    assert_eq!(mesh.get("http://nowhere.invalid/").await.status, 503);
+    // An address outside the mesh is passed through.
+    let outside = echo("127.0.0.1").await;
+    let answer = mesh.get(&format!("http://{outside}/x")).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    // Our own listener is never dialled.
+    let own = mesh.a.explicit;
+    assert_eq!(mesh.get(&format!("http://{own}/x")).await.status, 503);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_next_request_obeys_the_next_version() {
+    let mut mesh = Mesh::start(Plan::new(&[echo("127.0.0.2").await])).await;
+    assert_eq!(mesh.get("http://reviews:9080/").await.status, 200);
+    let mut rule = default_rule();
+    if let RuleAction::Route { backends, rewrite } = &mut rule.action {
+        rewrite.authority = Some("other".into());
+        rewrite.path = Some(mesh_core::routing::rewrite::PathRewrite::Matched("/v2/".into()));
+        backends[0]
+            .response_headers
+            .set
+            .push((http::HeaderName::from_static("x-set"), http::HeaderValue::from_static("1")));
+    }
+    mesh.change(2, |plan| plan.rules = Some(vec![rule])).await;
+    let answer = mesh.get("http://reviews:9080/b").await;
+    assert!(answer.body.starts_with("GET /v2/b\n"), "{}", answer.body);
+    assert!(answer.body.contains("host: other\n"), "{}", answer.body);
+    assert!(answer.body.contains("x-envoy-original-path: /b\n"), "{}", answer.body);
+    assert!(answer.body.contains("x-envoy-original-host: reviews:9080\n"), "{}", answer.body);
+    assert_eq!(answer.header("x-set"), "1");
+}

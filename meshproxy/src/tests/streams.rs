@@ -1,0 +1,86 @@
+//! Byte streams through the HTTP proxy's CONNECT, over HBONE.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use mesh_core::vocab::protocol::Protocol;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::harness::{Mesh, Plan};
+use super::policy::allow;
+
+/// Greets first, as many protocols do, then sends back what it hears.
+async fn server_first() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.2:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                stream.write_all(b"hello ").await.unwrap();
+                let (mut read, mut write) = stream.split();
+                drop(tokio::io::copy(&mut read, &mut write).await);
+                drop(write.shutdown().await);
+            });
+        }
+    });
+    address
+}
+
+async fn connect(mesh: &Mesh, authority: &str) -> (TcpStream, String) {
+    let mut stream = TcpStream::connect(mesh.a.explicit).await.unwrap();
+    stream
+        .write_all(format!("CONNECT {authority} HTTP/1.1\r\nhost: {authority}\r\n\r\n").as_bytes())
+        .await
+        .unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let Ok(byte) = stream.read_u8().await else { break };
+        head.push(byte);
+    }
+    (stream, String::from_utf8(head).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_flow_over_the_tunnel_and_half_close_passes() {
+    let mesh = Mesh::start(Plan { protocol: Protocol::Tcp, ..Plan::new(&[server_first().await]) }).await;
+    let (mut stream, head) = connect(&mesh, "reviews:9080").await;
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    stream.write_all(b"world").await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut heard = String::new();
+    stream.read_to_string(&mut heard).await.unwrap();
+    assert_eq!(heard, "hello world");
+    for (proxy, reporter) in [(&mesh.a, "reporter=\"source\""), (&mesh.b, "reporter=\"destination\"")] {
+        for (name, expected) in [
+            ("istio_tcp_connections_opened_total", 1),
+            ("istio_tcp_connections_closed_total", 1),
+            ("istio_tcp_sent_bytes_total", 11),
+            ("istio_tcp_received_bytes_total", 5),
+        ] {
+            let reached = async {
+                while proxy.metric(name, &[reporter, "source_workload=\"a\""]) != expected {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            let reached = tokio::time::timeout(Duration::from_secs(5), reached).await;
+            assert!(reached.is_ok(), "{name} {reporter} {}", proxy.shared.metrics.render());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_stream_is_closed_when_policy_turns_against_it() {
+    let mut mesh = Mesh::start(Plan { protocol: Protocol::Tcp, ..Plan::new(&[server_first().await]) }).await;
+    let (mut stream, _) = connect(&mesh, "reviews:9080").await;
+    let mut greeting = [0; 6];
+    stream.read_exact(&mut greeting).await.unwrap();
+    mesh.change(2, |plan| plan.policies = vec![allow("nobody")]).await;
+    let mut rest = Vec::new();
+    let ended = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut rest)).await;
+    assert!(ended.is_ok(), "still open");
+    // A new one is refused from the start.
+    let (mut stream, _) = connect(&mesh, "reviews:9080").await;
+    assert!(!matches!(stream.read(&mut greeting).await, Ok(1..)));
+}
