@@ -24,8 +24,11 @@ use crate::live::local::LocalWorkload;
 use crate::live::root::Root;
 use crate::upstream::body::{RequestBody, Upload};
 use crate::upstream::failure::{self, ConnectError};
-use crate::upstream::pool::{Lease, Who};
+use crate::upstream::pool::{Stream, Who};
 use crate::upstream::thread::DataThread;
+
+/// So many connections that close just then are put up with for one attempt.
+const MOST_TURNS: u32 = 3;
 
 /// What is sent upstream, ready but for what depends on the endpoint.
 #[derive(Debug, Clone)]
@@ -187,12 +190,8 @@ impl Trial<'_> {
                 self.prepare_hop(&mut message.headers, endpoint);
                 let own = self.own()?;
                 let peer = Who { number: endpoint.peer, id: peer };
-                let connected = self.thread.pool.mesh(*hop, own, peer, patience).await;
-                let stream = connected.map_err(connect_failed)?;
                 let request = message.into_http2(body(upload));
-                let sent = stream.sender().send_request(request).await;
-                let response = sent.map_err(|error| broken(&error))?;
-                Ok(Answer { response, held: Held::Http2(stream) })
+                send_shared(request, || self.thread.pool.mesh(*hop, own, peer, patience)).await
             }
             Transport::Unreachable => Err(connect_failed(ConnectError::NoIdentity)),
         }
@@ -238,39 +237,44 @@ pub async fn plain(
     patience: Duration,
 ) -> Result<Answer, Failure> {
     if http2 {
-        let stream = thread.pool.http2(addresses, patience).await.map_err(connect_failed)?;
         let request = message.into_http2(body(upload));
-        let response = stream.sender().send_request(request).await.map_err(|error| broken(&error))?;
-        return Ok(Answer { response, held: Held::Http2(stream) });
+        return send_shared(request, || thread.pool.http2(addresses, patience)).await;
     }
     let mut lease = thread.pool.http1(addresses, patience).await.map_err(connect_failed)?;
     let mut request = message.into_http1(body(upload));
     loop {
-        let error = match send(&mut lease, request).await {
+        let sender = lease.sender().expect("a lease has its connection until it is given back");
+        let mut error = match sender.try_send_request(request).await {
             Ok(response) => return Ok(Answer { response, held: Held::Http1(lease) }),
             Err(error) => error,
         };
-        let Unsent { error, request: unsent } = error;
-        match unsent {
+        match error.take_message() {
             // An idle connection was closed in the meantime and nothing was sent: that is no attempt.
-            Some(unsent) if lease.reused => request = *unsent,
-            Some(_) | None => return Err(broken(&error)),
+            Some(unsent) if lease.reused => request = unsent,
+            Some(_) | None => return Err(broken(error.error())),
         }
         lease = thread.pool.new_http1(addresses, patience).await.map_err(connect_failed)?;
     }
 }
 
-struct Unsent {
-    error: hyper::Error,
-    request: Option<Box<Request<RequestBody>>>,
-}
-
-async fn send(lease: &mut Lease, request: Request<RequestBody>) -> Result<Response<Incoming>, Unsent> {
-    let sender = lease.sender().expect("a lease has its connection until it is given back");
-    sender.try_send_request(request).await.map_err(|mut error| {
-        let request = error.take_message().map(Box::new);
-        Unsent { error: error.into_error(), request }
-    })
+/// Sends on a stream of a shared connection. One that was closing and took nothing is no attempt: another is used.
+async fn send_shared<F>(mut request: Request<RequestBody>, stream: impl Fn() -> F) -> Result<Answer, Failure>
+where
+    F: Future<Output = Result<Stream, ConnectError>>,
+{
+    let mut turns = 0;
+    loop {
+        turns += 1;
+        let stream = stream().await.map_err(connect_failed)?;
+        let mut error = match stream.sender().try_send_request(request).await {
+            Ok(response) => return Ok(Answer { response, held: Held::Http2(stream) }),
+            Err(error) => error,
+        };
+        match error.take_message() {
+            Some(unsent) if turns < MOST_TURNS => request = unsent,
+            Some(_) | None => return Err(broken(error.error())),
+        }
+    }
 }
 
 fn body(upload: Option<&Upload>) -> RequestBody {

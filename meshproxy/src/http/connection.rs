@@ -1,6 +1,6 @@
 //! What is known of a connection while its requests come.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -36,7 +36,15 @@ pub struct Outbound {
     pub entrance: Entrance,
     /// Whose it is.
     pub caller: Option<WorkloadKey>,
-    found: Cell<(u64, Option<usize>)>,
+    found: Cell<Found>,
+}
+
+/// Where caller and service are in the root with this serial.
+#[derive(Debug, Clone, Copy)]
+struct Found {
+    serial: u64,
+    caller: Option<usize>,
+    service: Option<usize>,
 }
 
 impl Outbound {
@@ -47,19 +55,37 @@ impl Outbound {
         entrance: Entrance,
         caller: Option<WorkloadKey>,
     ) -> Outbound {
-        Outbound { thread, facts, entrance, caller, found: Cell::new((u64::MAX, None)) }
+        let found = Cell::new(Found { serial: u64::MAX, caller: None, service: None });
+        Outbound { thread, facts, entrance, caller, found }
     }
 
-    /// The caller in a root; found once for each root.
+    /// The caller in a root.
     pub fn local<'r>(&self, root: &'r Root) -> Option<&'r Arc<LocalWorkload>> {
-        let caller = self.caller.as_ref()?;
-        let (serial, index) = self.found.get();
-        if serial == root.serial {
-            return root.locals.get(index?);
+        root.locals.get(self.find(root).caller?)
+    }
+
+    /// Index of the service whose address the client connected to.
+    pub fn service(&self, root: &Root) -> Option<usize> {
+        self.find(root).service
+    }
+
+    /// Looks once in each root.
+    fn find(&self, root: &Root) -> Found {
+        let found = self.found.get();
+        if found.serial == root.serial {
+            return found;
         }
-        let index = root.locals.iter().position(|local| local.hosted.section.key == *caller);
-        self.found.set((root.serial, index));
-        root.locals.get(index?)
+        let caller = self.caller.as_ref();
+        let caller = caller.and_then(|key| root.locals.iter().position(|l| l.hosted.section.key == *key));
+        let service = match &self.entrance {
+            Entrance::Explicit => None,
+            Entrance::Service(at) => {
+                root.tables.services.iter().position(|table| table.service.host == at.host)
+            }
+        };
+        let found = Found { serial: root.serial, caller, service };
+        self.found.set(found);
+        found
     }
 }
 
@@ -98,6 +124,7 @@ pub struct MeshPeer {
     /// What `x-forwarded-client-cert` says of it.
     pub client_cert: HeaderValue,
     said: RefCell<Option<(HeaderValue, Numbered<Party>)>>,
+    unsaid: OnceCell<u32>,
 }
 
 impl MeshPeer {
@@ -109,7 +136,7 @@ impl MeshPeer {
         own: SpiffeId,
         client_cert: HeaderValue,
     ) -> MeshPeer {
-        MeshPeer { thread, facts, id, own, client_cert, said: RefCell::default() }
+        MeshPeer { thread, facts, id, own, client_cert, said: RefCell::default(), unsaid: OnceCell::new() }
     }
 
     /// The calling party. What it says of itself is believed for telemetry, and only within its own namespace.
@@ -138,9 +165,11 @@ impl MeshPeer {
 
     /// The party of which only the certificate speaks.
     fn anonymous(&self) -> u32 {
-        let namespace = self.id.account().map_or("unknown", |(namespace, _)| namespace);
-        let party =
-            Party { principal: self.id.text().clone(), namespace: namespace.into(), ..Party::unknown() };
-        self.thread.metrics().party(party).number
+        *self.unsaid.get_or_init(|| {
+            let namespace = self.id.account().map_or("unknown", |(namespace, _)| namespace);
+            let principal = self.id.text().clone();
+            let party = Party { principal, namespace: namespace.into(), ..Party::unknown() };
+            self.thread.metrics().party(party).number
+        })
     }
 }

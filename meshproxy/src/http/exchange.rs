@@ -74,12 +74,11 @@ fn decide(
     local: Option<&Arc<LocalWorkload>>,
     head: &Head,
 ) -> Result<Plan, Refusal> {
-    let (owner, port) = match &connection.entrance {
-        Entrance::Service(service) => {
-            (root.tables.services.iter().position(|table| table.service.host == service.host), service.port)
-        }
-        Entrance::Explicit => (None, head.authority.port_u16().unwrap_or(80)),
+    let port = match &connection.entrance {
+        Entrance::Service(service) => service.port,
+        Entrance::Explicit => head.authority.port_u16().unwrap_or(80),
     };
+    let owner = connection.service(root);
     let nowhere = Labels::default();
     let namespace = if local.is_none() { namespace(root) } else { "".into() };
     let caller = caller(local, &namespace, &nowhere);

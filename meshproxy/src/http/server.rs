@@ -49,8 +49,7 @@ where
         .timer(TokioTimer::new())
         .header_read_timeout(IDLE_HTTP1)
         .max_headers(MOST_FIELDS)
-        .max_buf_size(HEAD_BUFFER)
-        .half_close(true);
+        .max_buf_size(HEAD_BUFFER);
     let answer = |request| {
         let reply = serve(request);
         async move {

@@ -17,12 +17,15 @@ use super::holder::holder;
 use super::socket::{self, Accepted, Target};
 use crate::capture::{Purpose, Wanted, explicit, loopback};
 use crate::live::root::{ListenerFault, Root, SocketReport};
+use crate::runtime::drain::Drain;
 use crate::runtime::worker::Workers;
 use crate::telemetry::access::AccessWriter;
 use crate::upstream::thread::Shared;
 
 /// A socket that could not be opened is tried again so often.
 const RETRY: Duration = Duration::from_secs(2);
+/// What waits in the queues of sockets is accepted within this.
+const LAST_ACCEPTS: Duration = Duration::from_secs(1);
 /// What the access log still holds at the end is written within this.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
@@ -45,6 +48,7 @@ pub struct Listeners {
     following: tokio::task::JoinHandle<()>,
     workers: Arc<Workers<Accepted>>,
     writer: Option<AccessWriter>,
+    drain: Drain,
 }
 
 impl Listeners {
@@ -61,19 +65,22 @@ impl Listeners {
             metrics: Arc::clone(&shared.metrics),
             connections: Arc::default(),
         };
+        let drain = shared.drain.clone();
         let following = tokio::spawn(follow(settings, shared, target));
-        Ok(Listeners { following, workers, writer })
+        Ok(Listeners { following, workers, writer, drain })
     }
 
     /// Ends the data threads and writes the rest of the access log. What is still open is cut: drain first.
     pub async fn end(self) {
-        // The following task has ended by the drain, or holds nothing that matters any more.
-        self.following.abort();
-        drop(self.following.await);
-        let (workers, writer) = (self.workers, self.writer);
+        let Listeners { mut following, workers, writer, drain } = self;
+        drain.begin();
+        if tokio::time::timeout(LAST_ACCEPTS, &mut following).await.is_err() {
+            following.abort();
+        }
         let ended = tokio::task::spawn_blocking(move || {
-            if let Some(workers) = Arc::into_inner(workers) {
-                workers.join();
+            match Arc::into_inner(workers) {
+                Some(workers) => workers.join(),
+                None => tracing::error!("a socket outlived the end"),
             }
             if let Some(writer) = writer {
                 writer.finish(LAST_LINES);

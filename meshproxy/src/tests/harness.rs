@@ -317,3 +317,31 @@ where
     });
     address
 }
+
+/// A gRPC-like application: sends each message back as it comes, then `grpc-status: 5`.
+pub(super) async fn grpc_echo(ip: &str) -> SocketAddr {
+    let listener = TcpListener::bind((ip, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let mut connection = h2::server::handshake(stream).await.unwrap();
+                while let Some(Ok((request, mut respond))) = connection.accept().await {
+                    tokio::spawn(async move {
+                        assert_eq!(request.headers()["te"], "trailers");
+                        let mut body = request.into_body();
+                        let mut reply = respond.send_response(Response::new(()), false).unwrap();
+                        while let Some(Ok(data)) = body.data().await {
+                            reply.send_data(data, false).unwrap();
+                        }
+                        let mut trailers = HeaderMap::new();
+                        trailers.insert("grpc-status", "5".parse().unwrap());
+                        reply.send_trailers(trailers).unwrap();
+                    });
+                }
+            });
+        }
+    });
+    address
+}

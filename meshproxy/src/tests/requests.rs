@@ -6,7 +6,7 @@ use http_body_util::Full;
 use mesh_core::routing::rule::RuleAction;
 use mesh_core::vocab::protocol::Protocol;
 
-use super::harness::{A, B, Mesh, OTHER, Plan, default_rule, echo};
+use super::harness::{A, B, Mesh, OTHER, Plan, default_rule, echo, grpc_echo};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_is_routed_over_mutual_tls_and_counted_at_both_ends() {
@@ -111,4 +111,43 @@ async fn the_next_request_obeys_the_next_version() {
     assert!(answer.body.contains("x-envoy-original-path: /b\n"), "{}", answer.body);
     assert!(answer.body.contains("x-envoy-original-host: reviews:9080\n"), "{}", answer.body);
     assert_eq!(answer.header("x-set"), "1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn grpc_streams_both_ways_and_its_trailers_arrive() {
+    let mesh =
+        Mesh::start(Plan { protocol: Protocol::Grpc, ..Plan::new(&[grpc_echo("127.0.0.2").await]) }).await;
+    let stream = tokio::net::TcpStream::connect(mesh.a.explicit).await.unwrap();
+    let (client, connection) = h2::client::handshake(stream).await.unwrap();
+    let driver = tokio::spawn(connection);
+    let mut client = client.ready().await.unwrap();
+    let request = Request::post("http://reviews:9080/s/Chat")
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(())
+        .unwrap();
+    let (response, mut upload) = client.send_request(request, false).unwrap();
+    upload.send_data(Bytes::from_static(b"one"), false).unwrap();
+    let response = response.await.unwrap();
+    assert_eq!(response.status(), 200);
+    let mut body = response.into_body();
+    // The answer to the first message arrives while the request is still open.
+    assert_eq!(&body.data().await.unwrap().unwrap()[..], b"one");
+    upload.send_data(Bytes::from_static(b"two"), true).unwrap();
+    assert_eq!(&body.data().await.unwrap().unwrap()[..], b"two");
+    assert!(body.data().await.is_none());
+    let trailers = body.trailers().await.unwrap().unwrap();
+    assert_eq!(trailers["grpc-status"], "5");
+    drop(body);
+    for (proxy, reporter) in [(&mesh.a, "reporter=\"source\""), (&mesh.b, "reporter=\"destination\"")] {
+        let labels = [reporter, "grpc_response_status=\"5\"", "request_protocol=\"grpc\""];
+        let reached = async {
+            while proxy.metric("istio_requests_total", &labels) != 1 {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+        };
+        let reached = tokio::time::timeout(std::time::Duration::from_secs(5), reached).await;
+        assert!(reached.is_ok(), "{reporter}");
+    }
+    driver.abort();
 }
