@@ -1,9 +1,8 @@
 //! What all documents share: kind, metadata, the canonical form.
 
 use std::collections::BTreeMap;
-use std::io;
 
-use mesh_core::resource::diagnostic::Diagnostic;
+use mesh_core::resource::diagnostic::{Diagnostic, Severity};
 use mesh_core::resource::{Metadata, Place, Resource, Spec};
 use mesh_core::vocab::name::{Text, check_label, check_subdomain};
 use mesh_core::vocab::origin::{Kind, ResourceKey};
@@ -13,7 +12,7 @@ use time::format_description::well_known::Rfc3339;
 use super::field::{Field, Message, Report};
 use super::kind::{Standing, standing};
 use super::node::{Entry, Mark, Node, Value, quoted};
-use super::{istio, kubernetes, scalar};
+use super::{UNREADABLE, istio, kubernetes, scalar};
 
 /// What a document came to.
 pub(crate) enum Meaning {
@@ -30,6 +29,9 @@ pub(crate) struct Interpreted {
     pub(crate) meaning: Meaning,
     pub(crate) diagnostics: Vec<Diagnostic>,
 }
+
+/// Largest resource, in bytes. Known before it is read, so that no check meets endless lists.
+const LARGEST_RESOURCE: usize = 1 << 20;
 
 /// What a server sets: skipped, and left out of the canonical form.
 const SERVER_SET: &[&str] = &[
@@ -96,6 +98,12 @@ pub(crate) fn interpret(root: &Node, file: &Text, default_namespace: &str) -> In
         }
         None => return refused(report),
     };
+    let size = root.size();
+    if size > LARGEST_RESOURCE {
+        let message = format!("the resource has {size} bytes, at most {LARGEST_RESOURCE} are allowed");
+        report.add(UNREADABLE, Severity::Error, root.mark, String::new(), message);
+        return refused(report);
+    }
     let of_kubernetes = matches!(kind, Kind::Namespace | Kind::ServiceAccount | Kind::Service);
     let report = Report::new(file, &resource, of_kubernetes);
     // Kubernetes owns metadata in every kind, and there null means absent.
@@ -105,8 +113,7 @@ pub(crate) fn interpret(root: &Node, file: &Text, default_namespace: &str) -> In
     let mut diagnostics = lenient.into_diagnostics();
     diagnostics.extend(report.into_diagnostics());
     diagnostics.sort_by_key(|diagnostic| (diagnostic.line, diagnostic.column));
-    let is_refused =
-        diagnostics.iter().any(|d| d.severity == mesh_core::resource::diagnostic::Severity::Error);
+    let is_refused = diagnostics.iter().any(|d| d.severity == Severity::Error);
     let meaning = match (meta, spec) {
         (Some(meta), Some(spec)) if !is_refused => Meaning::Resource(Box::new(Resource { meta, spec })),
         _ => Meaning::Refused,
@@ -228,6 +235,9 @@ fn spec(root: &Node, kind: Kind, meta: &Metadata, report: &Report) -> Option<Spe
         (None, false) => Some(Field::stand_in(&empty, "spec", report)),
         (None, true) => None,
     };
+    if top.is_misspelt("spec") {
+        return None;
+    }
     match kind {
         Kind::Namespace => Some(Spec::Namespace),
         Kind::ServiceAccount => Some(Spec::ServiceAccount),
@@ -279,24 +289,5 @@ fn canonical_metadata(metadata: &mut Node, key: &ResourceKey) {
             let entry = Entry { key: "namespace".into(), mark, value: Node { mark, value: namespace } };
             entries.insert(after_name, entry);
         }
-    }
-}
-
-/// Length as JSON.
-pub(crate) fn size(json: &serde_json::Value) -> usize {
-    struct Count(usize);
-    impl io::Write for Count {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0 += bytes.len();
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-    let mut count = Count(0);
-    match serde_json::to_writer(&mut count, json) {
-        Ok(()) => count.0,
-        Err(_) => usize::MAX,
     }
 }

@@ -18,6 +18,11 @@ pub(crate) const SCHEMA_WARNING: &str = "IST0133";
 /// A field, value or kind that is known and valid and that this mesh does not carry out.
 pub(crate) const NOT_CARRIED_OUT: &str = "MSH0010";
 
+/// Findings about one document after which unknown fields are no longer looked for.
+const ENOUGH: usize = 1_000;
+/// Unknown fields of a message that are compared with one that is missing.
+const MOST_GUESSES: usize = 20;
+
 /// Collects what is wrong with one document.
 pub(crate) struct Report {
     file: Text,
@@ -50,6 +55,11 @@ impl Report {
             field,
             message: message.into(),
         });
+    }
+
+    /// Whether more findings would help nobody.
+    fn is_full(&self) -> bool {
+        self.found.borrow().len() >= ENOUGH
     }
 
     pub(crate) fn into_diagnostics(self) -> Vec<Diagnostic> {
@@ -153,6 +163,14 @@ impl<'a> Field<'a> {
         &self.node.value
     }
 
+    /// The elements, if this is a list. Nothing is checked.
+    pub(crate) fn elements(&self) -> &'a [Node] {
+        match &self.node.value {
+            Value::List(items) => items,
+            _ => &[],
+        }
+    }
+
     /// Refuses the value.
     pub(crate) fn fault(&self, message: impl Into<String>) {
         self.report.add(SCHEMA, Severity::Error, self.node.mark, self.path(), message);
@@ -161,6 +179,11 @@ impl<'a> Field<'a> {
     /// Accepts the value, but says something about it.
     pub(crate) fn warn(&self, message: impl Into<String>) {
         self.report.add(SCHEMA_WARNING, Severity::Warning, self.node.mark, self.path(), message);
+    }
+
+    /// Says something with a code of its own.
+    pub(crate) fn warn_as(&self, code: &'static str, message: impl Into<String>) {
+        self.report.add(code, Severity::Warning, self.node.mark, self.path(), message);
     }
 
     /// Refuses what is valid but not carried out; `what` is the subject of the sentence.
@@ -180,6 +203,9 @@ impl<'a> Field<'a> {
             return None;
         };
         for entry in entries {
+            if self.report.is_full() {
+                break;
+            }
             self.check_entry(entry, message);
         }
         Some(Object { field: self.clone(), entries, message })
@@ -318,8 +344,11 @@ impl<'a> Field<'a> {
 
     /// One of these words.
     pub(crate) fn choice(&self, allowed: &[&'static str]) -> Option<&'static str> {
-        let text = self.text()?;
-        let found = allowed.iter().copied().find(|word| *word == text);
+        let Value::Text(text) = &self.node.value else {
+            self.wrong_type(&format!("one of {}", allowed.join(", ")));
+            return None;
+        };
+        let found = allowed.iter().copied().find(|word| *word == &**text);
         if found.is_none() {
             self.fault(not_one_of(text, allowed));
         }
@@ -349,10 +378,27 @@ impl<'a> Object<'a> {
     /// A field that must be there.
     pub(crate) fn require(&self, key: &'static str) -> Option<Field<'a>> {
         let field = self.get(key);
-        if field.is_none() && !self.has(key) {
-            self.field.fault(format!("the field {key} is missing"));
+        if field.is_none() {
+            self.missing(key, format!("the field {key} is missing"));
         }
         field
+    }
+
+    /// Says that a field is missing, unless it is there as null or misspelt, which was said already.
+    pub(crate) fn missing(&self, key: &'static str, message: impl Into<String>) {
+        if !self.has(key) && !self.is_misspelt(key) {
+            self.field.fault(message);
+        }
+    }
+
+    /// Whether an unknown field is there that was probably meant to be this one.
+    pub(crate) fn is_misspelt(&self, key: &str) -> bool {
+        let known = |name: &&str| {
+            let message = self.message;
+            [message.fields, message.later, message.skipped].iter().any(|names| names.contains(name))
+        };
+        let unknown = self.entries.iter().map(|entry| &*entry.key).filter(|name| !known(name));
+        unknown.take(MOST_GUESSES).any(|name| nearest(name, self.message.fields) == Some(key))
     }
 
     /// Whether a field is written, whatever it says.

@@ -1,5 +1,6 @@
 //! Kubernetes' own kinds: Service. (ServiceAccount and Namespace have nothing that means something here.)
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use mesh_core::resource::service::{Port, Service, TargetPort};
@@ -76,18 +77,14 @@ pub(crate) fn service(field: &Field<'_>) -> Option<Service> {
             Some(_) => addresses.extend(scalar::ip(&field)),
         }
     }
-    let mut seen = Vec::new();
-    addresses.retain(|address| {
-        let new = !seen.contains(address);
-        seen.push(*address);
-        new
-    });
+    let mut seen = HashSet::new();
+    addresses.retain(|address| seen.insert(*address));
     let external = spec.get("type").is_some_and(|field| field.value() == &Value::Text("ExternalName".into()));
     let ports = match spec.get("ports") {
         Some(field) => ports(&field),
         None if external => Vec::new(),
         None => {
-            field.fault("the field ports is missing");
+            spec.missing("ports", "the field ports is missing");
             Vec::new()
         }
     };
@@ -103,8 +100,8 @@ fn ports(field: &Field<'_>) -> Vec<Port> {
         field.fault("a Service needs at least one port");
     }
     let alone = items.len() == 1;
-    let mut names: Vec<&str> = Vec::new();
-    let mut numbers: Vec<(u16, &str)> = Vec::new();
+    let mut names: HashSet<&str> = HashSet::new();
+    let mut numbers: HashSet<(u16, &str)> = HashSet::new();
     let mut ports = Vec::new();
     for item in &items {
         let Some(object) = item.object(&PORT) else { continue };
@@ -122,10 +119,9 @@ fn ports(field: &Field<'_>) -> Vec<Port> {
         };
         if name.is_empty() && !alone {
             item.fault("the field name is missing; it may only be left out where there is one port");
-        } else if !name.is_empty() && names.contains(&name) {
+        } else if !name.is_empty() && !names.insert(name) {
             item.fault(format!("the port name {name:?} is there twice"));
         }
-        names.push(name);
         let number = object.require("port").and_then(|field| field.port());
         let transport = match object.get("protocol") {
             Some(field) => {
@@ -140,10 +136,9 @@ fn ports(field: &Field<'_>) -> Vec<Port> {
         let target = object.get("targetPort").map_or(Some(TargetPort::Same), |field| target(&field));
         let app_protocol = object.text("appProtocol");
         let (Some(number), Some(target)) = (number, target) else { continue };
-        if numbers.contains(&(number, transport)) {
+        if !numbers.insert((number, transport)) {
             item.fault(format!("port {number}/{transport} is there twice"));
         }
-        numbers.push((number, transport));
         let protocol = Protocol::select(app_protocol, name, number);
         // The mesh carries no datagrams; Istio leaves such ports out as well.
         if transport == "TCP" && protocol != Protocol::Udp {

@@ -33,8 +33,6 @@ pub const TWICE: &str = "MSH0012";
 /// A kind of Kubernetes that means nothing here was skipped.
 pub const SKIPPED: &str = "MSH0013";
 
-/// Largest resource, as JSON, in bytes.
-const LARGEST_RESOURCE: usize = 1 << 20;
 /// Most resources in one batch.
 const MOST_RESOURCES: usize = 100_000;
 /// Most findings that are worth showing.
@@ -119,7 +117,17 @@ pub fn from_json(value: &serde_json::Value, created_ms: u64) -> Result<Resource,
             resource.meta.created = created_ms;
             Ok(*resource)
         }
-        Meaning::Skipped(_) | Meaning::Refused => Err(read.diagnostics),
+        Meaning::Refused => Err(read.diagnostics),
+        Meaning::Skipped(kind) => Err(vec![Diagnostic {
+            code: SKIPPED,
+            severity: Severity::Error,
+            resource: "".into(),
+            file: "".into(),
+            line: 0,
+            column: 0,
+            field: "kind".to_owned(),
+            message: format!("{kind} means nothing here"),
+        }]),
     }
 }
 
@@ -203,13 +211,6 @@ impl Batch<'_> {
                     return self.finding(TWICE, &key.to_string(), file, node.mark, message);
                 }
                 let (json, marks) = document::canonical(node, &resource.meta.key);
-                let size = document::size(&json);
-                if size > LARGEST_RESOURCE {
-                    let message =
-                        format!("the resource has {size} bytes, at most {LARGEST_RESOURCE} are allowed");
-                    let mark = Mark { line, column: 1 };
-                    return self.finding(UNREADABLE, &key.to_string(), file, mark, message);
-                }
                 if self.parsed.documents.len() == MOST_RESOURCES {
                     let message = format!("more than {MOST_RESOURCES} resources at once");
                     self.finding(UNREADABLE, "", file, Mark { line, column: 1 }, message);

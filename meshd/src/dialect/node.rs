@@ -63,6 +63,18 @@ impl Node {
         }
     }
 
+    /// About how long this is as JSON.
+    pub(crate) fn size(&self) -> usize {
+        match &self.value {
+            Value::Null | Value::Bool(_) | Value::Number(_) => 5,
+            Value::Text(text) => text.len() + 3,
+            Value::List(items) => 2 + items.iter().map(Node::size).sum::<usize>(),
+            Value::Map(entries) => {
+                2 + entries.iter().map(|entry| entry.key.len() + 3 + entry.value.size()).sum::<usize>()
+            }
+        }
+    }
+
     /// How many levels lie below this.
     pub(crate) fn height(&self) -> usize {
         match &self.value {

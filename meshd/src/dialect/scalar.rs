@@ -1,5 +1,6 @@
 //! Texts with a meaning: durations, names, hosts, labels, addresses.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use mesh_core::vocab::label::Labels;
 use mesh_core::vocab::name::{NameError, Text, check_label};
 
 use super::field::Field;
-use super::node::quoted;
+use super::node::{Value, quoted};
 
 const UNITS: [(&str, u128); 8] = [
     ("ns", 1),
@@ -62,7 +63,10 @@ fn parse_duration(text: &str) -> Option<Duration> {
 
 /// A duration of 0 or at least a millisecond, in whole milliseconds.
 pub(crate) fn duration_or_zero(field: &Field<'_>) -> Option<Duration> {
-    let text = field.text()?;
+    let Value::Text(text) = field.value() else {
+        field.fault(format!("found {}, wanted a duration such as 1h, 1m, 1.5s or 250ms", field.value()));
+        return None;
+    };
     let Some(duration) = parse_duration(text) else {
         field.fault(format!("found {}, wanted a duration such as 1h, 1m, 1.5s or 250ms", quoted(text)));
         return None;
@@ -101,6 +105,19 @@ pub(crate) fn label_name(field: &Field<'_>) -> Option<Text> {
             None
         }
     }
+}
+
+/// The name of a subset: a label in which capitals are allowed as well.
+pub(crate) fn subset_name(field: &Field<'_>) -> Option<Text> {
+    let text = field.some_text()?;
+    if check_label(&text.to_ascii_lowercase()).is_ok() {
+        return Some(text.into());
+    }
+    field.fault(format!(
+        "{} is no name of a subset: wanted at most 63 letters, digits and '-', letter or digit at both ends",
+        quoted(text)
+    ));
+    None
 }
 
 fn name_part(text: &str) -> bool {
@@ -153,8 +170,7 @@ pub(crate) fn labels(field: &Field<'_>) -> Labels {
 /// The labels of a selector; `*` has a sentence of its own, as people expect it to work.
 pub(crate) fn selector(field: &Field<'_>) -> Labels {
     for (key, value) in field.map() {
-        let stars = key.contains('*')
-            || matches!(value.value(), super::node::Value::Text(text) if text.contains('*'));
+        let stars = key.contains('*') || matches!(value.value(), Value::Text(text) if text.contains('*'));
         if stars {
             value.fault("a selector takes no wildcard '*'");
             return Labels::default();
@@ -210,7 +226,7 @@ pub(crate) fn host(field: &Field<'_>) -> Option<Text> {
 
 /// A field that only has one value that is carried out: absent or `["*"]`.
 pub(crate) fn export_to(field: &Field<'_>) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: HashSet<&str> = HashSet::new();
     let items = field.items();
     let mut limited = false;
     for item in &items {
@@ -218,14 +234,13 @@ pub(crate) fn export_to(field: &Field<'_>) {
         let known = matches!(text, "." | "*" | "~") || check_label(text).is_ok();
         if !known {
             item.fault(format!("found {}, wanted '*', '.' or the name of a namespace", quoted(text)));
-        } else if seen.contains(&text) {
+        } else if !seen.insert(text) {
             item.fault(format!("{} is there twice", quoted(text)));
         } else if items.len() > 1 && matches!(text, "*" | "~") {
             item.fault(format!("{} cannot be combined with others", quoted(text)));
         } else if text != "*" {
             limited = true;
         }
-        seen.push(text);
     }
     if limited {
         field.later("exportTo other than [\"*\"]");

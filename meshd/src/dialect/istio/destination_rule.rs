@@ -1,8 +1,11 @@
 //! DestinationRule.
 
+use std::collections::HashSet;
+
 use mesh_core::balancing::balancer::LoadBalancer;
 use mesh_core::resource::destination_rule::{DestinationRule, Subset, TrafficBlocks, TrafficPolicy};
 use mesh_core::snapshot::destination::ClientTls;
+use mesh_core::vocab::name::Text;
 
 use crate::dialect::field::{Field, Message, Object};
 use crate::dialect::node::quoted;
@@ -75,9 +78,10 @@ pub(crate) fn rule(field: &Field<'_>) -> Option<DestinationRule> {
     let host = spec.require("host").and_then(|field| scalar::host(&field));
     let policy = spec.get("trafficPolicy").and_then(|field| policy(&field));
     let mut subsets: Vec<Subset> = Vec::new();
+    let mut names: HashSet<Text> = HashSet::new();
     for item in spec.items("subsets") {
         let Some(subset) = subset(&item) else { continue };
-        if subsets.iter().any(|other| other.name == subset.name) {
+        if !names.insert(subset.name.clone()) {
             item.fault(format!("the subset {} is there twice", quoted(&subset.name)));
         }
         subsets.push(subset);
@@ -89,7 +93,7 @@ fn subset(field: &Field<'_>) -> Option<Subset> {
     let subset = field.object(&SUBSET)?;
     let labels = subset.get("labels").map(|field| scalar::labels(&field)).unwrap_or_default();
     let policy = subset.get("trafficPolicy").and_then(|field| policy(&field));
-    let name = subset.require("name").and_then(|field| scalar::label_name(&field))?;
+    let name = subset.require("name").and_then(|field| scalar::subset_name(&field))?;
     Some(Subset { name, labels, policy })
 }
 
@@ -105,6 +109,7 @@ fn policy(field: &Field<'_>) -> Option<TrafficPolicy> {
             "found {} portLevelSettings, at most {MOST_PORT_POLICIES} are allowed",
             items.len()
         ));
+        return None;
     }
     for item in items {
         let Some(entry) = port_policy(&item) else { continue };

@@ -4,6 +4,7 @@ pub(crate) mod destination_rule;
 mod header;
 mod http;
 pub(crate) mod networking;
+mod reach;
 mod redirect;
 mod resilience;
 pub(crate) mod security;

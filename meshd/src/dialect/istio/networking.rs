@@ -1,7 +1,8 @@
 //! VirtualService.
 
+use std::collections::HashSet;
+
 use ipnet::IpNet;
-use mesh_core::matching::authority::host_matches;
 use mesh_core::resilience::fault::FaultPolicy;
 use mesh_core::resilience::retry::RetryPolicy;
 use mesh_core::resource::virtual_service::{
@@ -10,9 +11,9 @@ use mesh_core::resource::virtual_service::{
 use mesh_core::routing::rewrite::Rewrite;
 use mesh_core::vocab::name::Text;
 
-use super::{header, http, redirect, resilience};
+use super::{header, http, reach, redirect, resilience};
 use crate::dialect::field::{Field, Message, Object};
-use crate::dialect::node::quoted;
+use crate::dialect::node::{Value, quoted};
 use crate::dialect::scalar;
 
 static SPEC: Message = Message {
@@ -78,9 +79,12 @@ pub(crate) fn virtual_service(field: &Field<'_>) -> Option<VirtualService> {
         http::is_mesh(&field);
     }
     let hosts = hosts(&spec);
-    let http: Vec<HttpRoute> = spec.items("http").iter().filter_map(http_route).collect();
+    let http_fields = spec.items("http");
+    let http: Vec<Option<HttpRoute>> = http_fields.iter().map(http_route).collect();
+    reach::warn_of_unused(&http_fields, &http);
+    let http = http.into_iter().flatten().collect();
     let tcp: Vec<TcpRoute> = spec.items("tcp").iter().filter_map(tcp_route).collect();
-    let rules = |key| spec.get(key).is_some_and(|field| !field.items().is_empty());
+    let rules = |key| spec.get(key).is_some_and(|field| !field.elements().is_empty());
     if !rules("http") && !rules("tcp") && !spec.has("tls") {
         field.fault("a VirtualService needs at least one rule in http, tcp or tls");
     }
@@ -89,40 +93,56 @@ pub(crate) fn virtual_service(field: &Field<'_>) -> Option<VirtualService> {
 
 fn hosts(spec: &Object<'_>) -> Vec<Text> {
     let Some(field) = spec.get("hosts") else {
-        if !spec.has("hosts") {
-            spec.field().fault(
-                "the field hosts is missing; a VirtualService without hosts is a delegate, which is not carried out yet",
-            );
-        }
+        spec.missing(
+            "hosts",
+            "the field hosts is missing; a VirtualService without hosts is a delegate, which is not carried out yet",
+        );
         return Vec::new();
     };
+    // Gateways alone may serve '*'; that they are not carried out yet is said elsewhere.
+    let in_mesh = spec.get("gateways").is_none_or(|field| {
+        let items = field.elements();
+        items.is_empty() || items.iter().any(|item| item.value == Value::Text("mesh".into()))
+    });
     let items = field.items();
     if items.is_empty() {
         field.fault("needs at least one host");
     }
-    let mut hosts: Vec<Text> = Vec::new();
+    let mut hosts: Vec<(Text, &Field<'_>)> = Vec::new();
     for item in &items {
         let Some(text) = item.some_text() else { continue };
         let host = match text.parse::<std::net::IpAddr>() {
-            Ok(address) => address.to_string().into(),
-            Err(_) => match scalar::host(item) {
-                Some(host) => host,
-                None => continue,
-            },
+            Ok(address) => Some(address.to_string().into()),
+            Err(_) => scalar::host(item),
         };
-        if &*host == "*" {
+        let Some(host) = host else { continue };
+        if &*host == "*" && in_mesh {
             item.fault("the host '*' is not allowed in the mesh, only at a gateway");
-            continue;
-        }
-        let overlaps =
-            |other: &&Text| **other == host || host_matches(other, &host) || host_matches(&host, other);
-        match hosts.iter().find(overlaps) {
-            Some(other) if *other == host => item.fault(format!("the host {host} is there twice")),
-            Some(other) => item.fault(format!("the hosts {host} and {other} overlap")),
-            None => hosts.push(host),
+        } else {
+            hosts.push((host, item));
         }
     }
-    hosts
+    refuse_overlaps(&hosts);
+    hosts.into_iter().map(|(host, _)| host).collect()
+}
+
+/// Refuses hosts that are there twice or that a wildcard of the same list covers.
+fn refuse_overlaps(hosts: &[(Text, &Field<'_>)]) {
+    let all: HashSet<&str> = hosts.iter().map(|(host, _)| &**host).collect();
+    let mut seen: HashSet<&str> = HashSet::new();
+    for (host, field) in hosts {
+        if !seen.insert(host) {
+            field.fault(format!("the host {host} is there twice"));
+            continue;
+        }
+        let name = host.strip_prefix('*').unwrap_or(host);
+        // Host names are ASCII; each proper end of one is what a wildcard could cover.
+        let mut ends =
+            (0..name.len()).filter(|at| name.is_char_boundary(*at)).map(|at| format!("*{}", &name[at..]));
+        if let Some(wildcard) = ends.find(|end| *end != **host && all.contains(end.as_str())) {
+            field.fault(format!("the hosts {host} and {wildcard} overlap"));
+        }
+    }
 }
 
 fn http_route(field: &Field<'_>) -> Option<HttpRoute> {
@@ -182,7 +202,7 @@ fn action(rule: &Object<'_>, matches: &[HttpMatch], authority: Option<Text>) -> 
     }
     let Some(field) = rule.get("route") else {
         if !["route", "redirect", "directResponse", "delegate"].iter().any(|key| rule.has(key)) {
-            rule.field().fault("a rule needs route, redirect or directResponse");
+            rule.missing("route", "a rule needs route, redirect or directResponse");
         }
         return None;
     };
@@ -232,7 +252,7 @@ fn destination(field: &Field<'_>, message: &'static Message) -> Option<RouteDest
     let destination = entry.require("destination")?.object(&DESTINATION)?;
     let subset = destination.get("subset").filter(|field| field.text() != Some(""));
     let subset = match subset {
-        Some(field) => Some(scalar::label_name(&field)?),
+        Some(field) => Some(scalar::subset_name(&field)?),
         None => None,
     };
     let port = match destination.get("port") {

@@ -77,7 +77,7 @@ pub(crate) fn entry(field: &Field<'_>) -> Option<ServiceEntry> {
 
 fn is_static(spec: &Object<'_>) -> bool {
     let Some(field) = spec.get("resolution") else {
-        if !spec.has("resolution") {
+        if !spec.has("resolution") && !spec.is_misspelt("resolution") {
             spec.field().later("resolution NONE (the default)");
         }
         return false;
@@ -97,6 +97,7 @@ fn hosts(spec: &Object<'_>, is_static: bool) -> Vec<Text> {
     let items = field.items();
     if items.is_empty() || items.len() > MOST_HOSTS {
         field.fault(format!("found {} hosts, wanted 1 to {MOST_HOSTS}", items.len()));
+        return Vec::new();
     }
     let mut hosts: Vec<Text> = Vec::new();
     for item in &items {
@@ -137,6 +138,7 @@ fn ports(spec: &Object<'_>) -> Vec<Port> {
     let items = field.items();
     if items.len() > MOST_PORTS {
         field.fault(format!("found {} ports, at most {MOST_PORTS} are allowed", items.len()));
+        return Vec::new();
     }
     let mut seen: Vec<(&str, u16)> = Vec::new();
     let mut ports = Vec::new();
@@ -182,6 +184,7 @@ fn endpoints(spec: &Object<'_>, ports: &[Port]) -> Vec<WorkloadEntry> {
     let items = field.items();
     if items.len() > MOST_ENDPOINTS {
         field.fault(format!("found {} endpoints, at most {MOST_ENDPOINTS} are allowed", items.len()));
+        return Vec::new();
     }
     let names: Vec<&str> = ports.iter().map(|port| &*port.name).collect();
     let mut endpoints = Vec::new();

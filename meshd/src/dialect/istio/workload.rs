@@ -50,9 +50,7 @@ pub(crate) fn entry(field: &Field<'_>, over: &Labels, user: Option<u32>) -> Opti
     let address = match entry.get("address") {
         Some(field) => address(&field),
         None => {
-            if !entry.has("address") {
-                field.fault("the field address is missing");
-            }
+            entry.missing("address", "the field address is missing");
             None
         }
     };

@@ -216,7 +216,7 @@ fn rules_that_are_refused() {
         ("match: [{gateways: [g]}]", "match[0].gateways[0]", "not carried out yet"),
         ("match: [{port: 0}]", "match[0].port", "out of range"),
         ("match: [{ignoreUriCase: yes}]", "match[0].ignoreUriCase", "wanted true or false"),
-        ("timeout: 5", "timeout", "found the number 5, wanted text"),
+        ("timeout: 5", "timeout", "found the number 5, wanted a duration such as"),
         ("timeout: 5 s", "timeout", "wanted a duration such as"),
         ("timeout: -5s", "timeout", "wanted a duration such as"),
         ("timeout: 1.0005s", "timeout", "whole milliseconds"),
@@ -305,7 +305,11 @@ fn rules_that_are_refused() {
             ".route[0].destination.port",
             "wanted a map: a port",
         ),
-        ("{route: [{destination: {host: a, subset: V1}}]}", ".route[0].destination.subset", "lower-case"),
+        (
+            "{route: [{destination: {host: a, subset: v_1}}]}",
+            ".route[0].destination.subset",
+            "no name of a subset",
+        ),
         ("{route: [{destination: {host: a}, weight: -1}]}", ".route[0].weight", "out of range"),
         ("{route: [{destination: {host: a}}, {destination: {host: b}, weight: 0}]}", ".route", "add up to 0"),
         (
@@ -484,7 +488,19 @@ fn workload_entries() {
 
 #[test]
 fn warnings_do_not_refuse() {
+    let to_a = "route: [{destination: {host: a}}]";
     for (text, words) in [
+        (rule_text(&format!("{{{to_a}}}, {{{to_a}}}")), "never used: rule 0 before it matches everything"),
+        (
+            rule_text(&format!("{{{to_a}, match: [{{uri: {{prefix: /}}, name: x}}]}}, {{{to_a}}}")),
+            "never used: rule 0",
+        ),
+        (
+            rule_text(&format!(
+                "{{{to_a}, match: [{{port: 1}}]}}, {{{to_a}, match: [{{port: 1, name: x}}]}}"
+            )),
+            "all its matches are in earlier rules",
+        ),
         (
             rule_text("{route: [{destination: {host: a}}], fault: {abort: {httpStatus: 500}}}"),
             "0%: no request is concerned",

@@ -22,7 +22,7 @@ fn a_peer_authentication() {
 fn peer_authentications_that_are_refused() {
     for (spec, field, words) in [
         ("{mtls: {mode: strict}}", "spec.mtls.mode", "did you mean STRICT?"),
-        ("{mtls: {mode: 3}}", "spec.mtls.mode", "found the number 3, wanted text"),
+        ("{mtls: {mode: 3}}", "spec.mtls.mode", "found the number 3, wanted one of UNSET"),
         ("{mtls: null}", "spec.mtls", "null is not allowed"),
         ("{portLevelMtls: {80: {mode: STRICT}}}", "spec.portLevelMtls", "needs a selector"),
         (
