@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use crate::admin::dump::Certificate;
 use crate::admin::server::{self as admin, Face, Facts};
 use crate::capture::loopback;
+use crate::cli::AccessLog;
 use crate::config::Config;
 use crate::control::apply::Apply;
 use crate::control::certificates::Certificates;
@@ -30,9 +31,12 @@ use crate::dns::names::AddressOf;
 use crate::dns::resolv_conf::HostResolvers;
 use crate::dns::server::{self as dns, DnsSockets};
 use crate::identity::svid::Svids;
+use crate::listener::sockets::{Listeners, Settings};
 use crate::live::root::Roots;
 use crate::runtime::drain::Drain;
+use crate::telemetry::access::{AccessSink, Format};
 use crate::telemetry::metrics::Metrics;
+use crate::upstream::thread::Shared;
 use crate::workload::check::{self, Reports};
 use crate::workload::local::Documents;
 
@@ -117,6 +121,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         apply: Arc::clone(&apply),
         last_good: (last_good.clone(), held),
     };
+    let listeners = listen(&config, &roots, &svids, &metrics, &drain)?;
     let (stop_keeping, keeping) = keep(&last_good, &apply);
     tasks.spawn(say_ready(config.node.clone(), Arc::clone(&apply), certificates));
 
@@ -155,6 +160,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     if left > 0 {
         tracing::warn!(left, "connections were still open at the end");
     }
+    listeners.end().await;
     drop(stop_keeping);
     if tokio::time::timeout(LAST_WRITE, keeping).await.is_err() {
         tracing::warn!("the last good snapshot was not written in time");
@@ -162,6 +168,43 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     tasks.shutdown().await;
     tracing::info!("ended");
     outcome
+}
+
+/// Starts the traffic half. Its sockets open with the first snapshot.
+fn listen(
+    config: &Config,
+    roots: &Arc<Roots>,
+    svids: &Arc<Svids>,
+    metrics: &Arc<Metrics>,
+    drain: &Drain,
+) -> anyhow::Result<Listeners> {
+    let format = match config.access_log {
+        AccessLog::Off => Format::Off,
+        AccessLog::Text => Format::Text,
+        AccessLog::Json => Format::Json,
+    };
+    let (access, writer) = match format {
+        Format::Off => (AccessSink::off(), None),
+        Format::Text | Format::Json => {
+            let (sink, writer) =
+                AccessSink::start(format, std::io::stdout()).context("cannot start the access log")?;
+            (sink, Some(writer))
+        }
+    };
+    let settings = Settings {
+        inbound: config.inbound_addr,
+        explicit: config.explicit.then_some(config.explicit_addr),
+        loopback: config.loopback.then_some(config.loopback_net),
+        threads: config.threads,
+    };
+    let shared = Shared {
+        roots: Arc::clone(roots),
+        svids: Arc::clone(svids),
+        metrics: Arc::clone(metrics),
+        access,
+        drain: drain.clone(),
+    };
+    Listeners::start(settings, shared, writer).context("cannot start the data threads")
 }
 
 fn cannot_listen(address: SocketAddr, flag: &str) -> String {
