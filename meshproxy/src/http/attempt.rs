@@ -1,5 +1,6 @@
 //! Attempts until one is final: pick an endpoint, find a connection, send, judge the outcome, wait, try another.
 
+use std::borrow::Borrow;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
@@ -308,7 +309,8 @@ fn fail(outcome: Outcome, transport: String) -> Failure {
     Failure { outcome, transport, retried: false, exhausted: false }
 }
 
-fn connect_failed(error: ConnectError) -> Failure {
+fn connect_failed(error: impl Borrow<ConnectError>) -> Failure {
+    let error = error.borrow();
     fail(error.outcome(), error.to_string())
 }
 

@@ -142,10 +142,10 @@ impl MeshPeer {
     /// The calling party. What it says of itself is believed for telemetry, and only within its own namespace.
     pub fn party(&self, from: Option<&HeaderValue>) -> u32 {
         let Some(from) = from else { return self.anonymous() };
-        if let Some((said, party)) = &*self.said.borrow() {
-            if said == from {
-                return party.number;
-            }
+        if let Some((said, party)) = &*self.said.borrow()
+            && said == from
+        {
+            return party.number;
         }
         let proven = self.id.account().map(|(namespace, _)| namespace);
         let party = match read_from(from) {

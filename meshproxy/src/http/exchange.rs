@@ -88,7 +88,9 @@ fn decide(
 
 /// What the decision says about an exchange, for metrics and the log.
 fn note_plan(root: &Root, plan: &Plan, record: &mut Record) {
-    record.route = plan.route_name().map_or(Some(Cow::Borrowed("default")), |name| Some(Cow::Owned(name)));
+    if record.thread().log.is_on() {
+        record.route = Some(plan.route_name().map_or(Cow::Borrowed("default"), Cow::Owned));
+    }
     match &plan.action {
         Action::Forward(forward) => {
             let destination = &root.destinations[forward.destination];
@@ -185,6 +187,8 @@ fn message(plan: &Plan, forward: &Forward, head: Head) -> Message {
 
 /// What every request carries: an id, and the scheme of its client.
 fn add_context(connection: &Outbound, head: &mut Head) {
+    // Room for these and the fields of the hop at once: the map grows by hashing everything anew.
+    head.headers.reserve(10);
     if !head.headers.contains_key(&REQUEST_ID) {
         head.headers.insert(&REQUEST_ID, connection.thread.random(trace::request_id));
     }

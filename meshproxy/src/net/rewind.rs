@@ -31,6 +31,10 @@ impl<T: AsyncRead + Unpin> AsyncRead for Rewind<T> {
             let length = self.head.len().min(buf.remaining());
             buf.put_slice(&self.head[..length]);
             self.head.advance(length);
+            if self.head.is_empty() {
+                // An empty slice would keep the whole buffer alive.
+                self.head = Bytes::new();
+            }
             return Poll::Ready(Ok(()));
         }
         Pin::new(&mut self.inner).poll_read(cx, buf)

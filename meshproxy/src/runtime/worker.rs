@@ -83,10 +83,10 @@ impl<J: Send + 'static> Workers<J> {
             worker.jobs = mpsc::channel(1).0;
         }
         for worker in &mut self.threads {
-            if let Some(thread) = worker.thread.take() {
-                if thread.join().is_err() {
-                    tracing::error!("a data thread panicked");
-                }
+            if let Some(thread) = worker.thread.take()
+                && thread.join().is_err()
+            {
+                tracing::error!("a data thread panicked");
             }
         }
     }

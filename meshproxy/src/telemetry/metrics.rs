@@ -8,7 +8,6 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::hash::Hash;
-use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use foldhash::fast::RandomState;
@@ -356,7 +355,7 @@ impl<T: Eq + Hash> Interner<T> {
 #[derive(Debug)]
 pub struct SeriesCache {
     metrics: Arc<Metrics>,
-    requests: RefCell<HashMap<RequestKey, Rc<Arc<RequestSeries>>, RandomState>>,
+    requests: RefCell<HashMap<RequestKey, Arc<RequestSeries>, RandomState>>,
     streams: RefCell<HashMap<StreamKey, Arc<StreamSeries>, RandomState>>,
 }
 
@@ -382,7 +381,7 @@ impl SeriesCache {
         }
         let series = self.metrics.request_series(key);
         write(&series);
-        cache.insert(key, Rc::new(series));
+        cache.insert(key, series);
     }
 
     /// The series of a key.

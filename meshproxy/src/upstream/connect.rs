@@ -122,6 +122,6 @@ where
     Ok(sender)
 }
 
-fn handshake(error: hyper::Error) -> ConnectError {
+fn handshake(error: impl std::fmt::Display) -> ConnectError {
     ConnectError::Handshake(error.to_string())
 }

@@ -307,20 +307,21 @@ impl Pool {
     /// TLS of an identity pair, made anew when the document or the bundle changed.
     fn pair(&self, own: Who<'_>, peer: Who<'_>) -> Result<Rc<Pair>, ConnectError> {
         let key = (own.number, peer.number);
-        if let Some(pair) = self.pairs.borrow().get(&key) {
-            if self.svids.is_current(&pair.material.borrow()) {
-                return Ok(Rc::clone(pair));
-            }
+        if let Some(pair) = self.pairs.borrow().get(&key)
+            && self.svids.is_current(&pair.material.borrow())
+        {
+            return Ok(Rc::clone(pair));
         }
         let material = self.svids.load();
         let (Some(svid), Some(trust)) = (material.svid(own.id), material.trust()) else {
             return Err(ConnectError::NoIdentity);
         };
-        if let Some(pair) = self.pairs.borrow().get(&key) {
-            if Arc::ptr_eq(&pair.svid, svid) && Arc::ptr_eq(&pair.trust, trust) {
-                *pair.material.borrow_mut() = Arc::clone(&material);
-                return Ok(Rc::clone(pair));
-            }
+        if let Some(pair) = self.pairs.borrow().get(&key)
+            && Arc::ptr_eq(&pair.svid, svid)
+            && Arc::ptr_eq(&pair.trust, trust)
+        {
+            *pair.material.borrow_mut() = Arc::clone(&material);
+            return Ok(Rc::clone(pair));
         }
         let name = ServerName::try_from(tls::server_name(peer.id)).expect("hex digits and .mesh are a name");
         let pair = Rc::new(Pair {
@@ -366,10 +367,10 @@ impl Slot {
         if let Some(stream) = self.room(pair.as_ref()) {
             return Ok(stream);
         }
-        if let Some((when, error)) = &*self.failed.borrow() {
-            if *when > asked {
-                return Err(error.clone());
-            }
+        if let Some((when, error)) = &*self.failed.borrow()
+            && *when > asked
+        {
+            return Err(error.clone());
         }
         match dial().await {
             Ok(sender) => {
