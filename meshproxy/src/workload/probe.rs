@@ -59,11 +59,8 @@ async fn http(targets: &[SocketAddr], path: &str) -> Result<(), String> {
         .header(header::CONNECTION, "close")
         .body(Full::<Bytes>::default())
         .map_err(|error| error.to_string())?;
-    let answered = sender.send_request(request);
-    let answer = tokio::select! {
-        answer = answered => answer.map_err(|error| error.to_string())?,
-        ended = connection => return Err(ended.err().map_or("connection closed".into(), |e| e.to_string())),
-    };
+    let asked = async { sender.send_request(request).await.map_err(|error| error.to_string()) };
+    let answer = beside(connection, asked).await?;
     let status = answer.status();
     if status.is_success() || status.is_redirection() { Ok(()) } else { Err(format!("status {status}")) }
 }
@@ -91,10 +88,22 @@ async fn grpc(targets: &[SocketAddr], service: &str) -> Result<(), String> {
             None => Err("no grpc-status".to_owned()),
         }
     };
-    // The connection's future must run beside the request's, and ends with it.
+    beside(connection, asked).await
+}
+
+/// What was asked on a connection, which must be driven meanwhile. A connection that is closed after its answer has
+/// still answered.
+async fn beside<T>(
+    connection: impl Future<Output = Result<(), hyper::Error>>,
+    asked: impl Future<Output = Result<T, String>>,
+) -> Result<T, String> {
+    let mut asked = std::pin::pin!(asked);
     tokio::select! {
-        answer = asked => answer,
-        ended = connection => Err(ended.err().map_or("connection closed".into(), |e| e.to_string())),
+        answer = &mut asked => answer,
+        ended = connection => match ended {
+            Ok(()) => asked.await,
+            Err(error) => Err(error.to_string()),
+        },
     }
 }
 
