@@ -59,6 +59,15 @@ pub enum ChannelError {
         #[source]
         source: io::Error,
     },
+    /// The control plane's certificate is of another time than this host's clock shows.
+    #[error("by this host's clock the certificate of {address} is not valid now; set the clock: {source}")]
+    Clock {
+        /// Where.
+        address: SocketAddr,
+        /// Expired, or not valid yet.
+        #[source]
+        source: io::Error,
+    },
     /// HTTP/2 could not be begun.
     #[error("no HTTP/2 with {address}")]
     Http {
@@ -68,6 +77,17 @@ pub enum ChannelError {
         #[source]
         source: tonic::transport::Error,
     },
+}
+
+/// Whether a handshake failed only for the time on our clock.
+fn is_out_of_time(error: &io::Error) -> bool {
+    use rustls::CertificateError as Fault;
+    let inner = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
+    let Some(rustls::Error::InvalidCertificate(fault)) = inner else { return false };
+    matches!(
+        fault,
+        Fault::Expired | Fault::ExpiredContext { .. } | Fault::NotValidYet | Fault::NotValidYetContext { .. }
+    )
 }
 
 impl ChannelError {
@@ -101,7 +121,10 @@ pub async fn dial(
         address: SocketAddr::new(IpAddr::from([0, 0, 0, 0]), url.port),
         source,
     })?;
-    let handshake = |source| ChannelError::Handshake { address, source };
+    let handshake = |source: io::Error| match is_out_of_time(&source) {
+        true => ChannelError::Clock { address, source },
+        false => ChannelError::Handshake { address, source },
+    };
     let name =
         ServerName::try_from(url.host.clone()).unwrap_or_else(|_| ServerName::IpAddress(address.ip().into()));
     let stream = tokio::time::timeout(CONNECT_TIMEOUT, connector.connect(name, stream))

@@ -25,6 +25,8 @@ fn last_good(context: &mut Context<'_>) -> anyhow::Result<()> {
     let lab = context.lab()?;
     lab.control.apply(&yaml("demo/2-reviews-0-100.yaml"))?;
     lab.control.kill()?;
+    // What came in force is written at most a tenth of a second later.
+    std::thread::sleep(Duration::from_millis(500));
     let mut versions = Vec::new();
     for proxy in &mut lab.proxies {
         proxy.running()?.kill()?;

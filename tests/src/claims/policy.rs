@@ -58,7 +58,7 @@ fn deny(context: &mut Context<'_>) -> anyhow::Result<()> {
     ))?;
     let get =
         |path: &str| lab.as_productpage(&Ask::get(format!("http://reviews:9080{path}"))).map(|a| a.status);
-    let forms = ["/admin", "/admin/x", "/x/../admin", "/%61dmin", "/admin?x=1", "//admin/../admin"];
+    let forms = ["/admin", "/admin/x", "/x/../admin", "/%61dmin", "/admin?x=1", "/./x/.././admin"];
     let mut statuses = Vec::new();
     for form in forms {
         statuses.push(format!("{form} {}", get(form)?));

@@ -9,7 +9,8 @@ use anyhow::Context as _;
 use super::{Claim, Context, shared};
 use crate::harness::echo::{Echo, send};
 use crate::harness::lab::{Lab, host_address};
-use crate::harness::process::Spec;
+use crate::harness::process::{Process, Spec};
+use crate::harness::proxy::Proxy;
 use crate::harness::wire::{Capture, shows};
 
 pub(super) fn claims() -> Vec<Claim> {
@@ -115,9 +116,39 @@ fn find(names: &[&str]) -> Option<PathBuf> {
 /// Runs a program on h1 as productpage; its exit code and what it printed.
 fn on_h1(lab: &Lab, label: &str, program: &Path, arguments: &[&str]) -> anyhow::Result<(i32, String)> {
     let spec = Spec::new(label, program).args(arguments).user(lab.user("productpage-v1"));
-    let mut process = spec.start(lab.h1(), &lab.logs())?;
+    ended(spec.start(lab.h1(), &lab.logs())?)
+}
+
+/// The exit code of a program and what it printed.
+fn ended(mut process: Process) -> anyhow::Result<(i32, String)> {
     let status = process.wait(Duration::from_secs(60))?;
     Ok((status.code().unwrap_or(-1), format!("{}{}", process.stdout(), process.stderr())))
+}
+
+/// A host with one workload and no way to tell it from others: whatever runs there is it.
+struct Caller {
+    proxy: Proxy,
+}
+
+impl Caller {
+    fn join(lab: &Lab) -> anyhow::Result<Self> {
+        let address = Ipv4Addr::new(10, 77, 0, 15);
+        let host = lab.add_host("h5", address)?;
+        let file = lab.scratch.join("h5-workloads.yaml");
+        std::fs::write(
+            &file,
+            format!(
+                "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {{name: caller, namespace: default}}\n\
+                 spec: {{address: {address}, serviceAccount: bookinfo-productpage, labels: {{app: caller}}}}\n"
+            ),
+        )?;
+        let mut proxy = lab.proxy_on(&host);
+        proxy.with(["--workload", &file.display().to_string()]);
+        proxy.invite(&lab.control, &["default/bookinfo-productpage"])?;
+        proxy.launch()?;
+        proxy.wait_ready()?;
+        Ok(Self { proxy })
+    }
 }
 
 fn http2(context: &mut Context<'_>) -> anyhow::Result<()> {
@@ -126,7 +157,7 @@ fn http2(context: &mut Context<'_>) -> anyhow::Result<()> {
         return Ok(());
     };
     let lab = context.lab()?;
-    let (code, out) = on_h1(lab, "nghttp", &nghttp, &["-v", "--no-color", "http://reviews:9080/reviews/0"])?;
+    let (code, out) = on_h1(lab, "nghttp", &nghttp, &["-v", "http://reviews:9080/reviews/0"])?;
     let (load_code, load) =
         on_h1(lab, "h2load", &h2load, &["-n", "3000", "-c", "3", "-m", "20", "http://reviews:9080/health"])?;
     let line = load.lines().find(|l| l.starts_with("status codes:")).unwrap_or_default().to_owned();
@@ -156,20 +187,19 @@ fn grpc(context: &mut Context<'_>) -> anyhow::Result<()> {
         return Ok(());
     };
     let lab = context.lab()?;
-    let script = |name: &str| -> anyhow::Result<String> {
-        // Users of the lab may not be allowed into the checkout.
-        let copy = lab.scratch.join(name);
-        std::fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("python").join(name), &copy)?;
-        Ok(copy.display().to_string())
-    };
+    let script =
+        |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("python").join(name).display().to_string();
     let listen = at_h2(7070).to_string();
     let mut server = Spec::new("grpc-server", &python)
-        .args([script("grpc_server.py")?, listen])
+        .args([script("grpc_server.py"), listen])
         .start(&lab.proxies[1].host, &lab.logs())?;
     server.wait_for_line("ready", Duration::from_secs(15))?;
     let extra = Extra::announce(lab, "greeter", 7070, "grpc")?;
-    // By the first host's only caller where users tell them apart, and else by whoever runs there.
-    let (code, out) = on_h1(lab, "grpc-client", &python, &[&script("grpc_client.py")?, "greeter:7070"])?;
+    let caller = Caller::join(lab)?;
+    let client =
+        Spec::new("grpc-client", &python).args([script("grpc_client.py"), "greeter:7070".to_owned()]);
+    let (code, out) = ended(client.start(&caller.proxy.host, &lab.logs())?)?;
+    drop(caller);
     drop(extra);
     let told: serde_json::Value =
         serde_json::from_str(out.lines().next().unwrap_or_default()).unwrap_or_default();
