@@ -15,6 +15,7 @@ const UNUSED_MATCH: &str = "IST0131";
 
 /// Warns of rules behind one that takes everything, and of matches that are there before.
 /// `rules` are what `fields` were read as.
+#[allow(clippy::mutable_key_type, reason = "a pattern's cache of matches is no part of its hash or equality")]
 pub(super) fn warn_of_unused(fields: &[Field<'_>], rules: &[Option<HttpRoute>]) {
     let mut catch_all: Option<usize> = None;
     let mut seen: HashMap<(RequestMatch, Option<u16>), usize> = HashMap::new();
