@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::admin::server::{self, AdminState};
 use crate::config::{ServeArgs, advertised};
@@ -115,6 +116,7 @@ pub struct App {
     pub admin: Arc<AdminState>,
     stop: CancellationToken,
     tasks: JoinSet<()>,
+    streams: TaskTracker,
 }
 
 impl App {
@@ -145,7 +147,8 @@ impl App {
 
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        let parts = Parts { authority, members, roster, controller, store };
+        let streams = TaskTracker::new();
+        let parts = Parts { streams: streams.clone(), authority, members, roster, controller, store };
         spawn_grpc(&mut tasks, grpc_listener, Arc::clone(&tls), &parts, &args, &stop);
         tasks.spawn({
             let stop = stop.clone();
@@ -153,6 +156,15 @@ impl App {
                 tokio::select! {
                     () = stop.cancelled() => {}
                     () = tls.keep_fresh() => {}
+                }
+            }
+        });
+        tasks.spawn({
+            let (stop, ended) = (stop.clone(), parts.controller.ended());
+            async move {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = ended => {}
                 }
             }
         });
@@ -172,7 +184,7 @@ impl App {
         if !args.config.is_empty() {
             tasks.spawn(parts.controller.watch_config(stop.clone()));
         }
-        Ok(App { grpc, http, socket, version, admin, stop, tasks })
+        Ok(App { grpc, http, socket, version, admin, stop, tasks, streams })
     }
 
     /// Makes a token that lets one node be anything: for `--dev`.
@@ -211,7 +223,11 @@ impl App {
     /// Ends it: takes no more calls, lets those under way finish, then goes.
     pub async fn stop(mut self) {
         self.stop.cancel();
-        let all = async { while self.tasks.join_next().await.is_some() {} };
+        self.streams.close();
+        let all = async {
+            while self.tasks.join_next().await.is_some() {}
+            self.streams.wait().await;
+        };
         if tokio::time::timeout(DRAIN, all).await.is_err() {
             tracing::warn!("some calls did not end in time and were cut off");
         }
@@ -222,6 +238,7 @@ impl App {
 }
 
 struct Parts {
+    streams: TaskTracker,
     authority: Arc<Authority>,
     members: Arc<Members>,
     roster: Arc<Roster>,
@@ -247,6 +264,7 @@ fn spawn_grpc(
         members: Arc::clone(&parts.members),
         registrar: Arc::new(parts.controller.clone()),
         stop: stop.clone(),
+        streams: parts.streams.clone(),
     };
     let discovery = DiscoveryService {
         domain: parts.authority.domain().clone(),
@@ -255,6 +273,7 @@ fn spawn_grpc(
         roster: Arc::clone(&parts.roster),
         fanout: Arc::default(),
         stop: stop.clone(),
+        streams: parts.streams.clone(),
     };
     let (ready, incoming) = mpsc::channel(64);
     tasks.spawn(grpc::accept(listener, tls, ready, stop.clone()));

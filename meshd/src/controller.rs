@@ -20,6 +20,7 @@ use mesh_core::state::{MeshState, Settings};
 use mesh_core::vocab::origin::ResourceKey;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::ServeArgs;
 use crate::dialect::{self, Document, Input, Parsed};
@@ -139,6 +140,7 @@ pub struct Controller {
     commands: mpsc::Sender<Command>,
     published: watch::Receiver<Arc<Published>>,
     config: Arc<[PathBuf]>,
+    _ticking: Arc<AbortOnDropHandle<()>>,
 }
 
 impl Controller {
@@ -158,20 +160,25 @@ impl Controller {
         let writer = Writer::load(store, members, settings, roots)?;
         let published = writer.subscribe();
         std::thread::Builder::new().name("controller".to_owned()).spawn(move || writer.run(queue))?;
-        let controller =
-            Controller { commands: commands.clone(), published, config: args.config.clone().into() };
-        tokio::spawn(async move {
+        let to = commands.clone();
+        let ticking = tokio::spawn(async move {
             let mut ticks = tokio::time::interval(TICK);
             ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
             loop {
                 ticks.tick().await;
-                if commands.is_closed() {
+                if to.is_closed() {
                     return;
                 }
                 // A full queue ticks by itself.
-                let _full = commands.try_send(Command::Tick);
+                let _full = to.try_send(Command::Tick);
             }
         });
+        let controller = Controller {
+            commands,
+            published,
+            config: args.config.clone().into(),
+            _ticking: Arc::new(AbortOnDropHandle::new(ticking)),
+        };
         match controller.take_config().await {
             Ok(_) => Ok(controller),
             Err(ConfigError::Read(error)) => Err(error.into()),
@@ -246,6 +253,12 @@ impl Controller {
                 }
             }
         }
+    }
+
+    /// Resolves when the writer has ended.
+    pub fn ended(&self) -> impl Future<Output = ()> + Send + 'static {
+        let commands = self.commands.clone();
+        async move { commands.closed().await }
     }
 
     /// Ends the writer after the commands that it has.

@@ -90,8 +90,3 @@ pub fn sent(bytes: usize) {
     counter!("meshd_deltas_total").increment(1);
     counter!("meshd_delta_bytes_total").increment(bytes as u64);
 }
-
-/// A certificate was issued, or a request for one refused.
-pub fn certificate(kind: &'static str, result: &'static str) {
-    counter!("meshd_certificates_total", "kind" => kind, "result" => result).increment(1);
-}

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
+use mesh_core::routing::rule::{Backend, HttpRule, RuleAction, TcpRule};
 use mesh_core::snapshot::Snapshot;
 use mesh_core::snapshot::endpoints::Health;
 use mesh_core::snapshot::section::Section;
@@ -147,14 +148,14 @@ fn parts(snapshot: &Snapshot) -> Value {
                 "host": &*found.at.host,
                 "port": found.at.port,
                 "declared_by": found.origin.as_deref(),
-                "http": found.http.iter().map(|rule| format!("{rule:?}")).collect::<Vec<_>>(),
-                "tcp": found.tcp.iter().map(|rule| format!("{rule:?}")).collect::<Vec<_>>(),
+                "http": found.http.iter().map(http_rule).collect::<Vec<_>>(),
+                "tcp": found.tcp.iter().map(tcp_rule).collect::<Vec<_>>(),
             })),
             Section::Destination(found) => destinations.push(json!({
                 "cluster": found.key.cluster(),
                 "for_namespace": found.key.scope.as_deref(),
-                "load_balancer": format!("{:?}", found.load_balancer),
-                "tls": format!("{:?}", found.tls),
+                "load_balancer": found.load_balancer.name(),
+                "tls": found.tls.name(),
                 "declared_by": found.origin.as_deref(),
             })),
             Section::Endpoints(slice) => {
@@ -173,14 +174,19 @@ fn parts(snapshot: &Snapshot) -> Value {
             }
             Section::Authorization(policy) => policies.push(json!({
                 "resource": format!("authorizationpolicy/{}/{}", policy.namespace, policy.name),
-                "policy": format!("{policy:?}"),
+                "action": policy.action.name(),
+                "rules": policy.rules.iter().map(ToString::to_string).collect::<Vec<_>>(),
             })),
             Section::Workload(workload) => workloads.push(json!({
                 "workload": workload.key.to_string(),
                 "address": workload.address,
                 "identity": workload.identity.as_ref().map(|id| id.as_str()),
                 "ports": workload.ports.iter().map(|port| json!({"port": port.number, "protocol": port.protocol.name(), "service": &*port.service})).collect::<Vec<_>>(),
-                "mtls": format!("{:?}", workload.mtls),
+                "mtls": {
+                    "default": workload.mtls.default.name(),
+                    "declared_by": workload.mtls.origin.as_deref(),
+                    "ports": workload.mtls.ports.iter().map(|(port, mode)| json!({"port": port, "mode": mode.name()})).collect::<Vec<_>>(),
+                },
                 "policies": workload.policies.iter().map(|(namespace, name)| format!("authorizationpolicy/{namespace}/{name}")).collect::<Vec<_>>(),
             })),
         }
@@ -199,4 +205,31 @@ fn parts(snapshot: &Snapshot) -> Value {
 
 fn texts(list: &[mesh_core::vocab::name::Text]) -> Vec<&str> {
     list.iter().map(|text| &**text).collect()
+}
+
+fn http_rule(rule: &HttpRule) -> Value {
+    let mut shown = json!({
+        "declared_by": &*rule.origin.resource,
+        "rule": rule.origin.rule,
+        "matches": rule.matches.iter().map(ToString::to_string).collect::<Vec<_>>(),
+    });
+    match &rule.action {
+        RuleAction::Route { backends, .. } => shown["destinations"] = backends.iter().map(backend).collect(),
+        RuleAction::Redirect(redirect) => shown["redirect"] = json!(redirect.to_string()),
+        RuleAction::DirectResponse(response) => shown["direct_response"] = json!(response.status),
+    }
+    shown
+}
+
+fn tcp_rule(rule: &TcpRule) -> Value {
+    json!({
+        "declared_by": &*rule.origin.resource,
+        "rule": rule.origin.rule,
+        "matches": rule.matches.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "destinations": rule.backends.iter().map(backend).collect::<Vec<_>>(),
+    })
+}
+
+fn backend(backend: &Backend) -> Value {
+    json!({"cluster": backend.cluster(), "weight": backend.weight})
 }

@@ -143,6 +143,8 @@ impl Writer {
             self.save();
             self.answer();
             if let Some(reply) = ending {
+                // Whoever waits may open the store anew.
+                drop(self);
                 let _gone = reply.send(());
                 return;
             }

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::fanout::Fanout;
@@ -43,6 +44,8 @@ pub struct DiscoveryService {
     pub fanout: Arc<Fanout>,
     /// Ends all streams.
     pub stop: CancellationToken,
+    /// Owns all streams.
+    pub streams: TaskTracker,
 }
 
 type Messages = Pin<Box<dyn Stream<Item = Result<wire::ServerMessage, Status>> + Send>>;
@@ -70,7 +73,7 @@ impl Discovery for DiscoveryService {
         };
         let stop = self.stop.clone();
         let messages = request.into_inner();
-        tokio::spawn(async move {
+        self.streams.spawn(async move {
             let ended = tokio::select! {
                 () = stop.cancelled() => Err(Status::unavailable("meshd is going down")),
                 ended = session.run(messages) => ended,

@@ -9,7 +9,7 @@ use mesh_proto::generated::{IssueRequest, JoinRequest, NodeCertificate, RenewReq
 use mesh_proto::token::JoinToken;
 use tonic::{Request, Response, Status};
 
-use super::attest::{Caller, caller};
+use super::attest::{Caller, Connection, caller};
 use super::authority::{Authority, AuthorityError, Issued};
 use super::csr::{CsrError, requested_key};
 use super::members::{JoinError, Members};
@@ -30,7 +30,9 @@ pub struct IdentityService {
 #[tonic::async_trait]
 impl Identity for IdentityService {
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<NodeCertificate>, Status> {
+        let remote = request.extensions().get::<Connection>().map(|connection| connection.remote.ip());
         let request = request.into_inner();
+        let address = request.address.parse().ok();
         let token: JoinToken =
             request.token.parse().map_err(|_| Status::unauthenticated("that is not a join token"))?;
         let key = requested_key(&request.csr).map_err(bad_request)?;
@@ -40,13 +42,17 @@ impl Identity for IdentityService {
         let (members, name) = (Arc::clone(&self.members), request.node.clone());
         let fingerprint = key.fingerprint;
         let joined = blocking(move || {
-            members.join(&Attempt {
+            let joined = members.join(&Attempt {
                 token: &token,
                 node: &request.node,
                 key: fingerprint,
-                address: &request.address,
                 now: clock::now_seconds(),
-            })
+            });
+            if let (Ok(node), Some(address), Some(remote)) = (&joined, address, remote) {
+                // One that is another node's is refused when the node registers; it may join all the same.
+                members.relocate(&node.name, address, remote)?;
+            }
+            joined
         })
         .await?;
         match joined {

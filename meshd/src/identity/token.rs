@@ -138,8 +138,6 @@ pub struct Attempt<'a> {
     pub node: &'a str,
     /// Fingerprint of the key to certify.
     pub key: Fingerprint,
-    /// Where peers reach it, as it says.
-    pub address: &'a str,
     /// The clock.
     pub now: Seconds,
 }
@@ -174,7 +172,8 @@ pub fn redeem(
         earlier => NodeRecord {
             name: attempt.node.to_owned(),
             accounts: token.accounts.clone(),
-            address: attempt.address.to_owned(),
+            // Known from its first registration on, which is checked against the other nodes'.
+            address: earlier.as_ref().map(|node| node.address.clone()).unwrap_or_default(),
             // The key of an earlier life of this node is worth nothing any more.
             keys: vec![attempt.key],
             joined: earlier.map_or(attempt.now, |node| node.joined),
@@ -202,7 +201,7 @@ mod tests {
     }
 
     fn attempt(token: &JoinToken, key: u8) -> Attempt<'_> {
-        Attempt { token, node: "h1", key: [key; 32], address: "10.0.0.1", now: NOW + 1 }
+        Attempt { token, node: "h1", key: [key; 32], now: NOW + 1 }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::lease::LEASE;
@@ -29,6 +30,8 @@ pub struct RegistryService {
     pub registrar: Arc<dyn Registrar>,
     /// Ends all streams.
     pub stop: CancellationToken,
+    /// Owns all streams.
+    pub streams: TaskTracker,
 }
 
 type Answers = Pin<Box<dyn Stream<Item = Result<Announced, Status>> + Send>>;
@@ -48,7 +51,7 @@ impl Registry for RegistryService {
         };
         let stop = self.stop.clone();
         let messages = request.into_inner();
-        tokio::spawn(async move {
+        self.streams.spawn(async move {
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = session.run(messages) => {}
@@ -114,7 +117,8 @@ impl Session {
         let announcement = record::announcement(registration).map_err(Status::invalid_argument)?;
         let name = &self.caller.node.name;
         let (members, owned, address) = (Arc::clone(&self.members), name.clone(), announcement.address);
-        let is_free = tokio::task::spawn_blocking(move || members.relocate(&owned, address))
+        let remote = self.caller.remote.ip();
+        let is_free = tokio::task::spawn_blocking(move || members.relocate(&owned, address, remote))
             .await
             .map_err(|_| Status::unavailable("meshd is going down"))?
             .map_err(|error| {
