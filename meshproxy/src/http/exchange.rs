@@ -16,6 +16,7 @@ use mesh_core::matching::authority::Authority as Strict;
 use mesh_core::resilience::timeout::{CONNECT_TIMEOUT, request_timeout};
 use mesh_core::routing::rule::RuleAction;
 use mesh_core::vocab::label::Labels;
+use mesh_core::vocab::outcome::Outcome;
 use mesh_core::vocab::protocol::Protocol;
 
 use super::attempt::{Message, Trial, Tried, plain};
@@ -138,6 +139,10 @@ async fn send_on(
     }
     match result {
         None => reply::no_healthy(record),
+        // Envoy counts the client's own limit as the duration of the stream, not as a slow upstream.
+        Some(Err(failure)) if failure.outcome == Outcome::RequestTimeout && timeout != forward.timeout => {
+            reply::out_of_time(record)
+        }
         Some(Err(failure)) => reply::failed(record, failure),
         Some(Ok(answer)) => {
             if exhausted {

@@ -164,6 +164,14 @@ pub fn failed(mut record: Box<Record>, failure: Failure) -> Reply {
     reply
 }
 
+/// The time that a gRPC client gave is over: it hears what it would say itself.
+pub fn out_of_time(mut record: Box<Record>) -> Reply {
+    record.details = Cow::Borrowed("max_duration_timeout");
+    const DEADLINE_EXCEEDED: u16 = 4;
+    let body = Cow::Borrowed("downstream duration timeout");
+    local(record, StatusCode::GATEWAY_TIMEOUT, body, Some(DEADLINE_EXCEEDED))
+}
+
 /// Some other answer of our own.
 pub fn plain(
     mut record: Box<Record>,

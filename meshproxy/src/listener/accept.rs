@@ -21,6 +21,7 @@ use crate::http::exchange;
 use crate::http::server::{self, Side};
 use crate::live::root::Root;
 use crate::net::downstream::{DETECTION, FIRST_BYTE, Facts, look};
+use crate::net::patient::Patient;
 use crate::net::rewind::Rewind;
 use crate::runtime::worker::Jobs;
 use crate::tcp;
@@ -165,6 +166,7 @@ impl Worker {
         F: Future<Output = Response<ReplyBody>> + 'static,
     {
         let drain = &self.thread.drain;
+        let stream = Patient::new(stream);
         let ended = match http2 {
             false => server::http1(stream, drain, answer).await,
             true => {

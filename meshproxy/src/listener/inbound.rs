@@ -23,6 +23,7 @@ use crate::identity::svid::Material;
 use crate::identity::tls::{self, Leaf};
 use crate::net::corked::Corked;
 use crate::net::downstream::Facts;
+use crate::net::patient::Patient;
 
 const HANDSHAKE: Duration = Duration::from_secs(5);
 /// A connection takes no new requests after so long, so that the keys that made it do not live on for ever.
@@ -65,7 +66,7 @@ pub(super) async fn serve(worker: &Worker, stream: TcpStream, facts: Facts) {
             deliver::inbound(&peer, request).await
         }
     };
-    let stream = Corked::new(stream);
+    let stream = Corked::new(Patient::new(stream));
     let ended = server::http2(stream, &thread.drain, Side::Mesh, retire, answer).await;
     if let Err(error) = ended {
         tracing::debug!(peer = %facts.peer, %error, "a mesh connection ended");

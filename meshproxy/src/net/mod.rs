@@ -3,4 +3,5 @@
 pub mod copy;
 pub mod corked;
 pub mod downstream;
+pub mod patient;
 pub mod rewind;
