@@ -209,6 +209,8 @@ fn damaged_store(context: &mut Context<'_>) -> anyhow::Result<()> {
 
 fn damaged_snapshot(context: &mut Context<'_>) -> anyhow::Result<()> {
     let lab = context.lab()?;
+    // What came in force is written at most a tenth of a second later.
+    std::thread::sleep(Duration::from_millis(500));
     lab.control.kill()?;
     let proxy = &mut lab.proxies[0];
     proxy.running()?.kill()?;
