@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::facts::{OutboundRequest, OutboundStream};
 use super::inbound::{Inbound, admit_to};
 use super::refusal::{Reason, Refusal};
-use super::request::{Selected, cluster_of, forward, select};
+use super::request::{Selected, forward, select};
 use super::witness::{Remembering, Witness};
 use crate::matching::authority::Authority;
 use crate::matching::path::normalize;
@@ -274,7 +274,7 @@ fn explain_backends(
     let mut judged = Judged::default();
     for (index, backend) in backends.iter().enumerate() {
         let Ok(planned) = forward(selected, index, facts) else {
-            witness.note(|| format!("{} does not exist", cluster_of(backend)));
+            witness.note(|| format!("{} does not exist", backend.cluster()));
             answer.destinations.push(missing(backend, backends.len()));
             continue;
         };
@@ -308,7 +308,7 @@ fn missing(backend: &Backend, of: usize) -> DestinationFound {
         subset: backend.subset.as_ref().map(ToString::to_string),
         port: backend.port,
         weight: share(backend, of),
-        cluster: cluster_of(backend),
+        cluster: backend.cluster(),
         tls: "none",
         load_balancer: None,
         endpoints: Vec::new(),

@@ -9,7 +9,7 @@ use super::witness::Witness;
 use crate::matching::authority::Authority;
 use crate::matching::text::TextMatch;
 use crate::resilience::fault::FaultVerdict;
-use crate::routing::rule::{Backend, HttpRule, RuleAction};
+use crate::routing::rule::{HttpRule, RuleAction};
 use crate::routing::split;
 use crate::snapshot::service::Service;
 use crate::tables::Tables;
@@ -177,7 +177,7 @@ pub(crate) fn forward(
     let namespace = facts.caller.map(|caller| caller.namespace);
     let Some(destination) = selected.routes.http_destination(selected.rule, backend, namespace) else {
         return Err(Refusal {
-            reason: Reason::NoDestination { cluster: cluster_of(chosen) },
+            reason: Reason::NoDestination { cluster: chosen.cluster() },
             service: selected.service.clone(),
             route: Some(rule.origin.clone()),
         });
@@ -190,8 +190,4 @@ pub(crate) fn forward(
         authority,
         timeout: rule.timeout,
     })
-}
-
-pub(crate) fn cluster_of(backend: &Backend) -> String {
-    format!("outbound|{}|{}|{}", backend.port, backend.subset.as_deref().unwrap_or(""), backend.host)
 }

@@ -3,7 +3,6 @@
 use super::facts::OutboundStream;
 use super::plan::StreamPlan;
 use super::refusal::{Reason, Refusal};
-use super::request::cluster_of;
 use super::witness::Witness;
 use crate::routing::rule::{StreamMatch, TcpRule};
 use crate::routing::split;
@@ -42,7 +41,7 @@ pub fn outbound(
     match routes.tcp_destination(rule, chosen, namespace) {
         Some(destination) => Ok(StreamPlan { service, routes: routes.clone(), rule, destination }),
         None => Err(Refusal {
-            reason: Reason::NoDestination { cluster: cluster_of(&backends[chosen]) },
+            reason: Reason::NoDestination { cluster: backends[chosen].cluster() },
             service: Some(service),
             route: Some(routes.tcp_rule(rule).origin.clone()),
         }),

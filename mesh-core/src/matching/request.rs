@@ -1,5 +1,7 @@
 //! Conditions on a request: one entry of a VirtualService's `match`.
 
+use std::fmt;
+
 use http::{HeaderMap, HeaderName};
 
 use super::text::TextMatch;
@@ -160,6 +162,35 @@ impl RequestMatch {
             },
         }
     }
+}
+
+impl fmt::Display for RequestMatch {
+    /// The conditions in words: `uri /a*, method GET, header end-user jason`; `anything` where there is none.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut words: Vec<String> = Vec::new();
+        let plain = [
+            ("uri", &self.uri),
+            ("scheme", &self.scheme),
+            ("method", &self.method),
+            ("authority", &self.authority),
+        ];
+        words.extend(plain.into_iter().filter_map(|(name, test)| Some(format!("{name} {}", test.as_ref()?))));
+        words.extend(self.headers.iter().map(|(name, test)| format!("header {name} {test}")));
+        words.extend(self.without_headers.iter().map(|(name, test)| format!("without header {name} {test}")));
+        words.extend(self.query.iter().map(|(name, test)| format!("query parameter {name} {test}")));
+        caller_words(&self.caller_labels, self.caller_namespace.as_deref(), &mut words);
+        write_words(f, &words)
+    }
+}
+
+/// The conditions on a caller, in words.
+pub(crate) fn caller_words(labels: &Labels, namespace: Option<&str>, words: &mut Vec<String>) {
+    words.extend(labels.iter().map(|(key, value)| format!("caller's label {key} {value}")));
+    words.extend(namespace.map(|namespace| format!("caller's namespace {namespace}")));
+}
+
+pub(crate) fn write_words(f: &mut fmt::Formatter<'_>, words: &[String]) -> fmt::Result {
+    if words.is_empty() { f.write_str("anything") } else { f.write_str(&words.join(", ")) }
 }
 
 /// Whether a caller has the labels and the namespace that a rule demands. An unknown caller has neither.

@@ -1,5 +1,7 @@
 //! Deny first, then allow, then the default (AuthorizationPolicy).
 
+use std::fmt;
+
 use crate::matching::path::PathMatch;
 use crate::matching::text::TextMatch;
 use crate::vocab::identity::SpiffeId;
@@ -12,6 +14,16 @@ pub enum PolicyAction {
     Allow,
     /// Refuses.
     Deny,
+}
+
+impl PolicyAction {
+    /// The word in an AuthorizationPolicy.
+    pub fn name(self) -> &'static str {
+        match self {
+            PolicyAction::Allow => "ALLOW",
+            PolicyAction::Deny => "DENY",
+        }
+    }
 }
 
 /// A list of which one must match, and a list of which none may. Empty lists demand nothing.
@@ -75,6 +87,46 @@ pub struct AuthorizationRule {
     pub from: Vec<Source>,
     /// Operations.
     pub to: Vec<Operation>,
+}
+
+impl fmt::Display for AuthorizationRule {
+    /// The rule in words: `from (principal a/b) to (method GET; path /x*)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.from.is_empty() && self.to.is_empty() {
+            return f.write_str("everything");
+        }
+        let from = self.from.iter().map(|source| {
+            joined([("principal", words(&source.principals)), ("namespace", words(&source.namespaces))])
+        });
+        let to = self.to.iter().map(|operation| {
+            joined([
+                ("host", words(&operation.hosts)),
+                ("port", words(&operation.ports)),
+                ("method", words(&operation.methods)),
+                ("path", words(&operation.paths)),
+            ])
+        });
+        let groups = [("from", from.collect::<Vec<_>>()), ("to", to.collect::<Vec<_>>())];
+        let groups = groups.iter().filter(|(_, alternatives)| !alternatives.is_empty());
+        let text: Vec<String> =
+            groups.map(|(name, alternatives)| format!("{name} {}", alternatives.join(" or "))).collect();
+        f.write_str(&text.join(" "))
+    }
+}
+
+fn words<M: fmt::Display>(values: &Values<M>) -> Option<String> {
+    let list = |items: &[M]| items.iter().map(ToString::to_string).collect::<Vec<_>>().join(" | ");
+    match (values.any.is_empty(), values.none.is_empty()) {
+        (true, true) => None,
+        (false, true) => Some(list(&values.any)),
+        (true, false) => Some(format!("not {}", list(&values.none))),
+        (false, false) => Some(format!("{} but not {}", list(&values.any), list(&values.none))),
+    }
+}
+
+fn joined<const N: usize>(conditions: [(&str, Option<String>); N]) -> String {
+    let present = conditions.into_iter().filter_map(|(name, values)| Some(format!("{name} {}", values?)));
+    format!("({})", present.collect::<Vec<_>>().join("; "))
 }
 
 /// A policy as it stands for the workloads that name it.

@@ -1,5 +1,7 @@
 //! Path and authority rewrites, redirects (VirtualService `rewrite` and `redirect`).
 
+use std::fmt;
+
 use crate::matching::request::Request;
 use crate::matching::text::{Pattern, TextMatch};
 use crate::vocab::name::Text;
@@ -109,6 +111,27 @@ impl Redirect {
             _ => String::new(),
         };
         format!("{scheme}://{authority_host}{port}{path}{query}")
+    }
+}
+
+impl fmt::Display for Redirect {
+    /// What it changes, in words: `308 path /new, scheme https`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.code)?;
+        let parts = [
+            ("path", &self.path),
+            ("prefix", &self.prefix),
+            ("authority", &self.authority),
+            ("scheme", &self.scheme),
+        ];
+        for (name, value) in parts.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?))) {
+            write!(f, " {name} {value}")?;
+        }
+        match self.port {
+            RedirectPort::ProtocolDefault => Ok(()),
+            RedirectPort::Request => f.write_str(" port of the request"),
+            RedirectPort::Fixed(port) => write!(f, " port {port}"),
+        }
     }
 }
 

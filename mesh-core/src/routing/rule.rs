@@ -1,16 +1,17 @@
 //! Rules: matches, and what follows.
 
+use std::fmt;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 use super::header::HeaderChanges;
 use super::rewrite::{Redirect, Rewrite};
-use crate::matching::request::{Caller, RequestMatch, caller_passes};
+use crate::matching::request::{Caller, RequestMatch, caller_passes, caller_words, write_words};
 use crate::resilience::fault::FaultPolicy;
 use crate::resilience::retry::RetryPolicy;
 use crate::vocab::label::Labels;
-use crate::vocab::name::Text;
+use crate::vocab::name::{Text, cluster_name};
 use crate::vocab::origin::Origin;
 
 /// Where a rule sends traffic: a service port or a subset of it. Whether it exists shows only when tables
@@ -94,6 +95,11 @@ impl Backend {
             authority: None,
         }
     }
+
+    /// The name of its destination in logs: `outbound|PORT|SUBSET|HOST`, whether it exists or not.
+    pub fn cluster(&self) -> String {
+        cluster_name(self.port, self.subset.as_deref(), &self.host)
+    }
 }
 
 impl HttpRule {
@@ -149,5 +155,15 @@ impl TcpRule {
     /// The default route: every stream to the service itself.
     pub fn default_route(service: &Origin, host: Text, port: u16) -> TcpRule {
         TcpRule { origin: service.clone(), matches: Vec::new(), backends: vec![Backend::whole(host, port)] }
+    }
+}
+
+impl fmt::Display for StreamMatch {
+    /// The conditions in words; `anything` where there is none.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut words: Vec<String> =
+            self.destination_subnets.iter().map(|net| format!("destination in {net}")).collect();
+        caller_words(&self.caller_labels, self.caller_namespace.as_deref(), &mut words);
+        write_words(f, &words)
     }
 }

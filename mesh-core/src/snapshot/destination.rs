@@ -19,6 +19,17 @@ pub enum ClientTls {
     IstioMutual,
 }
 
+impl ClientTls {
+    /// The word shown to people; `AUTO` where no DestinationRule says anything.
+    pub fn name(&self) -> &'static str {
+        match self {
+            ClientTls::Auto => "AUTO",
+            ClientTls::Disable => "DISABLE",
+            ClientTls::IstioMutual => "ISTIO_MUTUAL",
+        }
+    }
+}
+
 /// Where traffic goes and how: the endpoints of `key.host` whose labels `labels` selects.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Destination {

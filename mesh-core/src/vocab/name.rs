@@ -73,6 +73,11 @@ impl fmt::Display for ServicePort {
     }
 }
 
+/// `outbound|PORT|SUBSET|HOST`: the name that Istio and Envoy give a destination in logs and metrics.
+pub fn cluster_name(port: u16, subset: Option<&str>, host: &str) -> String {
+    format!("outbound|{port}|{}|{host}", subset.unwrap_or(""))
+}
+
 /// Names a destination: a service port, a subset of it or none, and the namespace of the clients it is meant for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DestinationKey {
@@ -90,7 +95,7 @@ pub struct DestinationKey {
 impl DestinationKey {
     /// The name that Istio and Envoy give it in logs and metrics: `outbound|PORT|SUBSET|HOST`.
     pub fn cluster(&self) -> String {
-        format!("outbound|{}|{}|{}", self.port, self.subset.as_deref().unwrap_or(""), self.host)
+        cluster_name(self.port, self.subset.as_deref(), &self.host)
     }
 }
 

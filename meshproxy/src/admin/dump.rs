@@ -2,7 +2,6 @@
 
 use mesh_core::routing::rule::{Backend, HttpRule, RuleAction};
 use mesh_core::tables::destinations::Transport;
-use mesh_core::vocab::name::DestinationKey;
 use serde_json::{Value, json};
 
 use crate::live::destination::LiveDestination;
@@ -100,7 +99,7 @@ fn rule(rule: &HttpRule) -> Value {
         "origin": &*rule.origin.resource,
         "rule": rule.origin.rule,
         "name": rule.name.as_deref(),
-        "matches": rule.matches.iter().map(|one| format!("{one:?}")).collect::<Vec<_>>(),
+        "matches": rule.matches.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "timeout_ms": rule.timeout.map(|timeout| timeout.as_millis() as u64),
         "attempts": rule.retry.attempts,
     });
@@ -111,7 +110,7 @@ fn rule(rule: &HttpRule) -> Value {
         }
         RuleAction::Redirect(redirect) => {
             shown["action"] = "redirect".into();
-            shown["redirect"] = format!("{redirect:?}").into();
+            shown["redirect"] = redirect.to_string().into();
         }
         RuleAction::DirectResponse(response) => {
             shown["action"] = "direct_response".into();
@@ -122,13 +121,7 @@ fn rule(rule: &HttpRule) -> Value {
 }
 
 fn backend(backend: &Backend) -> Value {
-    let key = DestinationKey {
-        host: backend.host.clone(),
-        port: backend.port,
-        subset: backend.subset.clone(),
-        scope: None,
-    };
-    json!({ "cluster": key.cluster(), "weight": backend.weight })
+    json!({ "cluster": backend.cluster(), "weight": backend.weight })
 }
 
 fn endpoints(root: &Root) -> Value {
@@ -174,8 +167,8 @@ fn policies(root: &Root) -> Value {
             .policies
             .iter()
             .map(|policy| {
-                json!({ "resource": policy.resource(), "action": format!("{:?}", policy.action),
-                    "rules": policy.rules.iter().map(|rule| format!("{rule:?}")).collect::<Vec<_>>() })
+                json!({ "resource": policy.resource(), "action": policy.action.name(),
+                    "rules": policy.rules.iter().map(ToString::to_string).collect::<Vec<_>>() })
             })
             .collect();
         json!({ "workload": section.key.to_string(), "address": section.address.to_string(),
