@@ -7,12 +7,16 @@ use std::time::Duration;
 use mesh_core::snapshot::Snapshot;
 use mesh_proto::convert::file::{decode_snapshot, encode_snapshot};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::apply::InForce;
 use super::files::{self, FileError};
 
-/// Endpoints may change many times a second; the disk sees so many writes less.
-const PAUSE: Duration = Duration::from_millis(100);
+/// Endpoints may change many times a second. After each write so many times its duration nothing is written, so that
+/// the disk and the processor have a share of it only, however large the snapshot.
+const REST: u32 = 10;
+const SHORTEST_REST: Duration = Duration::from_millis(10);
+const LONGEST_REST: Duration = Duration::from_secs(1);
 
 /// The file of the last good snapshot.
 #[derive(Debug, Clone)]
@@ -54,6 +58,7 @@ impl LastGood {
             let Some(InForce { snapshot, .. }) = newest else { continue };
             let path = self.0.clone();
             let version = snapshot.version;
+            let began = Instant::now();
             let written =
                 tokio::task::spawn_blocking(move || files::replace(&path, &encode_snapshot(&snapshot))).await;
             match written {
@@ -61,7 +66,7 @@ impl LastGood {
                 Ok(Err(error)) => tracing::error!(%error, %version, "the last good snapshot cannot be kept"),
                 Err(error) => tracing::error!(%error, "the last good snapshot was not written"),
             }
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep((began.elapsed() * REST).clamp(SHORTEST_REST, LONGEST_REST)).await;
         }
     }
 }
