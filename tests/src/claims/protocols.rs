@@ -178,7 +178,11 @@ fn http2(context: &mut Context<'_>) -> anyhow::Result<()> {
 fn python() -> Option<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent()?;
     let python = root.join("target/venv/bin/python");
-    root.join("target/venv/installed").is_file().then_some(python)
+    let works = std::process::Command::new(&python)
+        .args(["-c", "import grpc"])
+        .output()
+        .is_ok_and(|o| o.status.success());
+    works.then_some(python)
 }
 
 fn grpc(context: &mut Context<'_>) -> anyhow::Result<()> {
