@@ -136,8 +136,8 @@ mod tests {
     use super::*;
     use crate::balancing::balancer::LoadBalancer;
     use crate::compile::compile;
+    use crate::policy::mtls::ClientTls;
     use crate::snapshot::Version;
-    use crate::snapshot::destination::ClientTls;
     use crate::snapshot::section::Section;
     use crate::state::sample::{declare, destination_rule, mesh, service};
 

@@ -1,4 +1,5 @@
-//! What a workload's port accepts: plaintext, mutual TLS, or both (PeerAuthentication).
+//! Mutual TLS on both sides: what a workload's port accepts (PeerAuthentication) and how a client connects
+//! (DestinationRule `tls`).
 
 use crate::vocab::name::Text;
 
@@ -49,5 +50,28 @@ impl MtlsPolicy {
     /// The mode of a port of the workload.
     pub fn mode(&self, port: u16) -> MtlsMode {
         self.ports.iter().find(|(listed, _)| *listed == port).map_or(self.default, |(_, mode)| *mode)
+    }
+}
+
+/// How connections to the endpoints are secured.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub enum ClientTls {
+    /// Mutual TLS to every endpoint that has an identity and a proxy, plaintext to others (auto mTLS).
+    #[default]
+    Auto,
+    /// Plaintext.
+    Disable,
+    /// Mutual TLS with the mesh's identities; an endpoint that has none cannot be reached.
+    IstioMutual,
+}
+
+impl ClientTls {
+    /// The word shown to people; `AUTO` where no DestinationRule says anything.
+    pub fn name(&self) -> &'static str {
+        match self {
+            ClientTls::Auto => "AUTO",
+            ClientTls::Disable => "DISABLE",
+            ClientTls::IstioMutual => "ISTIO_MUTUAL",
+        }
     }
 }

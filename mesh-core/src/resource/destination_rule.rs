@@ -1,7 +1,7 @@
 //! DestinationRule.
 
 use crate::balancing::balancer::LoadBalancer;
-use crate::snapshot::destination::ClientTls;
+use crate::policy::mtls::ClientTls;
 use crate::vocab::label::Labels;
 use crate::vocab::name::Text;
 

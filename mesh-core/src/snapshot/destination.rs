@@ -3,32 +3,10 @@
 use std::time::Duration;
 
 use crate::balancing::balancer::LoadBalancer;
+use crate::policy::mtls::ClientTls;
 use crate::vocab::label::Labels;
 use crate::vocab::name::{DestinationKey, Text};
 use crate::vocab::protocol::Protocol;
-
-/// How connections to the endpoints are secured.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub enum ClientTls {
-    /// Mutual TLS to every endpoint that has an identity and a proxy, plaintext to others (auto mTLS).
-    #[default]
-    Auto,
-    /// Plaintext.
-    Disable,
-    /// Mutual TLS with the mesh's identities; an endpoint that has none cannot be reached.
-    IstioMutual,
-}
-
-impl ClientTls {
-    /// The word shown to people; `AUTO` where no DestinationRule says anything.
-    pub fn name(&self) -> &'static str {
-        match self {
-            ClientTls::Auto => "AUTO",
-            ClientTls::Disable => "DISABLE",
-            ClientTls::IstioMutual => "ISTIO_MUTUAL",
-        }
-    }
-}
 
 /// Where traffic goes and how: the endpoints of `key.host` whose labels `labels` selects.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::snapshot::destination::{ClientTls, Destination as Policy};
+use crate::policy::mtls::ClientTls;
+use crate::snapshot::destination::Destination as Policy;
 use crate::snapshot::endpoints::{Endpoint as Declared, Health};
 use crate::vocab::identity::SpiffeId;
 use crate::vocab::label::Labels;

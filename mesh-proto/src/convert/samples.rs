@@ -10,13 +10,13 @@ use mesh_core::matching::text::{Pattern, TextMatch};
 use mesh_core::policy::authorization::{
     AuthorizationPolicy, AuthorizationRule, Operation, PolicyAction, Source, Values,
 };
-use mesh_core::policy::mtls::{MtlsMode, MtlsPolicy};
+use mesh_core::policy::mtls::{ClientTls, MtlsMode, MtlsPolicy};
 use mesh_core::resilience::fault::{AbortStatus, FaultPolicy};
 use mesh_core::resilience::retry::{RetryCondition, RetryPolicy};
 use mesh_core::routing::header::HeaderChanges;
 use mesh_core::routing::rewrite::{PathRewrite, Redirect, RedirectPort, Rewrite};
 use mesh_core::routing::rule::{Backend, DirectResponse, HttpRule, RuleAction, StreamMatch, TcpRule};
-use mesh_core::snapshot::destination::{ClientTls, Destination};
+use mesh_core::snapshot::destination::Destination;
 use mesh_core::snapshot::endpoints::{Endpoint, EndpointSlice, Health};
 use mesh_core::snapshot::routes::Routes;
 use mesh_core::snapshot::section::Section;

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use mesh_core::balancing::balancer::LoadBalancer;
+use mesh_core::policy::mtls::ClientTls;
 use mesh_core::resilience::fault::{AbortStatus, FaultPolicy};
 use mesh_core::resilience::retry::{RetryCondition, RetryPolicy};
-use mesh_core::snapshot::destination::{ClientTls, Destination};
+use mesh_core::snapshot::destination::Destination;
 use mesh_core::vocab::name::Text;
 use mesh_core::vocab::ratio::Ratio;
 

@@ -10,7 +10,7 @@ const CORE: &[(&str, &[&str])] = &[
     ("balancing", &["vocab"]),
     ("routing", &["vocab", "matching", "resilience"]),
     ("policy", &["vocab", "matching"]),
-    ("resource", &["vocab", "matching", "resilience", "balancing", "routing", "policy", "snapshot"]),
+    ("resource", &["vocab", "matching", "resilience", "balancing", "routing", "policy"]),
     ("state", &["vocab", "matching", "resilience", "balancing", "routing", "policy", "snapshot", "resource"]),
     ("snapshot", &["vocab", "matching", "resilience", "balancing", "routing", "policy"]),
     (

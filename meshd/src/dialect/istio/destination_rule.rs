@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 
 use mesh_core::balancing::balancer::LoadBalancer;
+use mesh_core::policy::mtls::ClientTls;
 use mesh_core::resource::destination_rule::{DestinationRule, Subset, TrafficBlocks, TrafficPolicy};
-use mesh_core::snapshot::destination::ClientTls;
 use mesh_core::vocab::name::Text;
 
 use crate::dialect::field::{Field, Message, Object};

@@ -3,12 +3,12 @@ use std::time::Duration;
 use http::HeaderName;
 use mesh_core::balancing::balancer::LoadBalancer;
 use mesh_core::matching::text::TextMatch;
+use mesh_core::policy::mtls::ClientTls;
 use mesh_core::resilience::fault::AbortStatus;
 use mesh_core::resilience::retry::{RetryCondition, RetryPolicy};
 use mesh_core::resource::service::{Location, TargetPort};
 use mesh_core::resource::virtual_service::{HttpAction, HttpRoute};
 use mesh_core::routing::rewrite::{PathRewrite, RedirectPort};
-use mesh_core::snapshot::destination::ClientTls;
 use mesh_core::vocab::protocol::Protocol;
 
 use super::*;
