@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use mesh_proto::convert::message::LARGEST_MESSAGE;
 use mesh_proto::generated::discovery_server::DiscoveryServer;
 use mesh_proto::generated::identity_server::IdentityServer;
 use mesh_proto::generated::registry_server::RegistryServer;
@@ -40,8 +41,8 @@ use crate::{clock, grpc};
 const DRAIN: Duration = Duration::from_secs(5);
 /// How long the token of `--dev` is good.
 const DEV_TOKEN: Duration = Duration::from_secs(24 * 3600);
-/// The largest message that a node may send.
-const LARGEST_MESSAGE: usize = 8 << 20;
+/// The largest registration: the workloads of one host, read by the single writer.
+const LARGEST_REGISTRATION: usize = 1 << 20;
 
 /// Why meshd does not start.
 #[derive(Debug, thiserror::Error)]
@@ -287,7 +288,7 @@ fn spawn_grpc(
             .initial_stream_window_size(1 << 20)
             .initial_connection_window_size(8 << 20)
             .add_service(IdentityServer::new(identity).max_decoding_message_size(64 << 10))
-            .add_service(RegistryServer::new(registry).max_decoding_message_size(LARGEST_MESSAGE))
+            .add_service(RegistryServer::new(registry).max_decoding_message_size(LARGEST_REGISTRATION))
             .add_service(DiscoveryServer::new(discovery).max_decoding_message_size(LARGEST_MESSAGE))
             .serve_with_incoming_shutdown(ReceiverStream::new(incoming), stop.cancelled())
             .await;

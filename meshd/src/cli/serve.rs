@@ -15,6 +15,7 @@ const THREADS: usize = 4;
 /// Runs until a signal ends it.
 pub fn serve(mut args: ServeArgs, format: LogFormat) -> Result<(), CliError> {
     start_logging(format, "info");
+    raise_descriptor_limit();
     let failed = |error: std::io::Error| CliError::Failed(format!("cannot start: {error}"));
     // Kept to the end: the directory goes with it.
     let temporary = match args.dev {
@@ -57,6 +58,15 @@ async fn run(args: ServeArgs) -> Result<(), CliError> {
     tracing::info!("going down");
     app.stop().await;
     outcome
+}
+
+/// The soft limit is 1024 on most systems, for the sake of programs that use `select`.
+fn raise_descriptor_limit() {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = rustix::process::setrlimit(rustix::process::Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit of open files stays at {:?}", limit.current);
+    }
 }
 
 async fn either(one: &mut Signal, other: &mut Signal) {

@@ -31,8 +31,6 @@ pub struct Caller {
     pub node: Arc<NodeRecord>,
     /// The key of its certificate.
     pub key: Fingerprint,
-    /// When the presented certificate ends.
-    pub certificate_expires: i64,
     /// Where the call came from.
     pub remote: SocketAddr,
 }
@@ -58,13 +56,12 @@ pub fn caller<T>(request: &Request<T>, domain: &TrustDomain, members: &Members) 
             "node {name} is not joined with this key, or was revoked; join again"
         ))
     })?;
-    Ok(Caller { node, key: read.key, certificate_expires: read.not_after, remote: connection.remote })
+    Ok(Caller { node, key: read.key, remote: connection.remote })
 }
 
 struct Read {
     id: SpiffeId,
     key: Fingerprint,
-    not_after: i64,
 }
 
 fn read(certificate: &CertificateDer<'_>) -> Option<Read> {
@@ -78,9 +75,5 @@ fn read(certificate: &CertificateDer<'_>) -> Option<Read> {
     if uris.next().is_some() || parsed.is_ca() {
         return None;
     }
-    Some(Read {
-        id,
-        key: fingerprint(parsed.public_key().raw),
-        not_after: parsed.validity().not_after.timestamp(),
-    })
+    Some(Read { id, key: fingerprint(parsed.public_key().raw) })
 }
