@@ -189,25 +189,12 @@ impl Trial<'_> {
             }
             Transport::Mesh { hop, peer } => {
                 self.prepare_hop(&mut message.headers, endpoint);
-                let own = self.own()?;
+                let own = own(self.root, self.caller)?;
                 let peer = Who { number: endpoint.peer, id: peer };
                 let request = message.into_http2(body(upload));
                 send_shared(request, || self.thread.pool.mesh(*hop, own, peer, patience)).await
             }
             Transport::Unreachable => Err(connect_failed(ConnectError::NoIdentity)),
-        }
-    }
-
-    /// As whom the mesh hop is made. Without a known caller there is no guess.
-    fn own(&self) -> Result<Who<'_>, Failure> {
-        let caller = match (self.caller, &self.root.locals[..]) {
-            (Some(caller), _) => caller,
-            (None, [only]) => only,
-            (None, _) => return Err(connect_failed(ConnectError::NoIdentity)),
-        };
-        match caller.id() {
-            Some(id) => Ok(Who { number: caller.identity, id }),
-            None => Err(connect_failed(ConnectError::NoIdentity)),
         }
     }
 
@@ -225,6 +212,19 @@ impl Trial<'_> {
 impl Tried {
     fn nothing() -> Tried {
         Tried { endpoint: None, permit: None, result: None, exhausted: false }
+    }
+}
+
+/// As whom the mesh hop is made. Without a known caller there is no guess.
+pub(super) fn own<'a>(root: &'a Root, caller: Option<&'a Arc<LocalWorkload>>) -> Result<Who<'a>, Failure> {
+    let caller = match (caller, &root.locals[..]) {
+        (Some(caller), _) => caller,
+        (None, [only]) => only,
+        (None, _) => return Err(connect_failed(ConnectError::NoIdentity)),
+    };
+    match caller.id() {
+        Some(id) => Ok(Who { number: caller.identity, id }),
+        None => Err(connect_failed(ConnectError::NoIdentity)),
     }
 }
 
@@ -292,7 +292,7 @@ impl Message {
         request
     }
 
-    fn into_http1(mut self, body: RequestBody) -> Request<RequestBody> {
+    pub(super) fn into_http1(mut self, body: RequestBody) -> Request<RequestBody> {
         let host = HeaderValue::from_str(self.authority.as_str());
         if let Ok(host) = host {
             self.headers.insert(header::HOST, host);
@@ -309,7 +309,7 @@ fn fail(outcome: Outcome, transport: String) -> Failure {
     Failure { outcome, transport, retried: false, exhausted: false }
 }
 
-fn connect_failed(error: impl Borrow<ConnectError>) -> Failure {
+pub(super) fn connect_failed(error: impl Borrow<ConnectError>) -> Failure {
     let error = error.borrow();
     fail(error.outcome(), error.to_string())
 }

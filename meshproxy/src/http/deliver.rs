@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::{HeaderValue, Request, StatusCode};
 use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
 use mesh_core::decide::inbound::{Admission, Inbound, admit};
 use mesh_core::decide::witness::Silent;
 
@@ -14,6 +15,7 @@ use super::connection::MeshPeer;
 use super::headers::{CLIENT_CERT, FORWARDED_PROTO, MESH_FROM, MESH_PROTO, MESH_TO, strip_mesh};
 use super::record::{Cluster, Record};
 use super::reply::{self, Reply};
+use super::upgrade;
 use crate::live::root::Root;
 use crate::telemetry::metrics::Reporter;
 use crate::upstream::body::Upload;
@@ -23,6 +25,20 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// One request of another proxy.
 pub async fn inbound(peer: &MeshPeer, request: Request<Incoming>) -> Reply {
+    serve(peer, request, None).await
+}
+
+/// The same for a request that asks for a WebSocket and came as a CONNECT stream.
+pub async fn inbound_upgrade(peer: &MeshPeer, mut request: Request<Incoming>) -> Reply {
+    let to = request.uri().authority().and_then(|to| HeaderValue::from_str(to.as_str()).ok());
+    let upgrade = upgrade::unpack(&mut request);
+    if let (Some(to), Some(_)) = (to, &upgrade) {
+        request.headers_mut().insert(&MESH_TO, to);
+    }
+    serve(peer, request, upgrade).await
+}
+
+async fn serve(peer: &MeshPeer, request: Request<Incoming>, upgrade: Option<OnUpgrade>) -> Reply {
     let root = peer.thread.view.root();
     let mut record = Record::begin(&peer.thread, &root, peer.facts, Reporter::Destination, true);
     let (mut head, body) = match canonical::read(request) {
@@ -62,6 +78,9 @@ pub async fn inbound(peer: &MeshPeer, request: Request<Incoming>) -> Reply {
         target: head.target,
         headers: head.headers,
     };
+    if let Some(client) = upgrade {
+        return Box::pin(upgrade::deliver(record, message, &targets, PATIENCE, client)).await;
+    }
     match plain(&peer.thread, message, record.upload.as_ref(), &targets, http2, PATIENCE).await {
         Ok(answer) => reply::pass_on(answer.response, answer.held, record, &[], None),
         Err(failure) => reply::failed(record, failure),

@@ -27,6 +27,7 @@ use super::headers::{
 };
 use super::record::{Cluster, Record, named};
 use super::reply::{self, Reply};
+use super::upgrade;
 use crate::live::local::LocalWorkload;
 use crate::live::root::Root;
 use crate::live::view::Held;
@@ -37,9 +38,10 @@ use crate::upstream::body::Upload;
 use crate::upstream::resolve;
 
 /// One request of an application of this host.
-pub async fn outbound(connection: &Outbound, request: Request<Incoming>) -> Reply {
+pub async fn outbound(connection: &Outbound, mut request: Request<Incoming>) -> Reply {
     let root = connection.thread.view.root();
     let mut record = Record::begin(&connection.thread, &root, connection.facts, Reporter::Source, false);
+    let upgrade = upgrade::asked(&mut request);
     let (mut head, body) = match canonical::read(request) {
         Ok(read) => read,
         Err(bad) => return reply::bad_request(record, bad),
@@ -63,7 +65,12 @@ pub async fn outbound(connection: &Outbound, request: Request<Incoming>) -> Repl
         return reply::abort(record, abort);
     }
     match &plan.action {
-        Action::Forward(forward) => send_on(&root, local, &plan, forward, head, record).await,
+        Action::Forward(forward) => match upgrade {
+            None => send_on(&root, local, &plan, forward, head, record).await,
+            Some(client) => {
+                Box::pin(upgrade::send_on(&root, local, &plan, forward, head, client, record)).await
+            }
+        },
         Action::Redirect { status, location } => reply::redirect(record, &plan, *status, location),
         Action::Respond { status, body } => reply::respond(record, &plan, *status, body.clone()),
     }
@@ -168,7 +175,7 @@ fn speaks_http2(protocol: Protocol, client: Version) -> bool {
 }
 
 /// The message upstream: rewritten as the rule says, its backend's header changes before the rule's.
-fn message(plan: &Plan, forward: &Forward, head: Head) -> Message {
+pub(super) fn message(plan: &Plan, forward: &Forward, head: Head) -> Message {
     let Head { method, mut authority, mut target, mut headers, .. } = head;
     let rule = plan.rule();
     if let RuleAction::Route { backends, .. } = &rule.action {

@@ -11,6 +11,12 @@ pub static MESH_PROTO: HeaderName = HeaderName::from_static("x-mesh-proto");
 pub static MESH_FROM: HeaderName = HeaderName::from_static("x-mesh-from");
 /// The version that decided.
 pub static MESH_VERSION: HeaderName = HeaderName::from_static("x-mesh-version");
+/// Asks the proxy there for a WebSocket, and says that there is one.
+pub static MESH_UPGRADE: HeaderName = HeaderName::from_static("x-mesh-upgrade");
+/// Authority of a request that travels as CONNECT.
+pub static MESH_AUTHORITY: HeaderName = HeaderName::from_static("x-mesh-authority");
+/// Path and query of a request that travels as CONNECT.
+pub static MESH_PATH: HeaderName = HeaderName::from_static("x-mesh-path");
 /// Certificates of callers.
 pub static CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 /// Scheme of the client.

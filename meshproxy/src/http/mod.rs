@@ -10,3 +10,4 @@ pub mod headers;
 pub mod record;
 pub mod reply;
 pub mod server;
+pub mod upgrade;

@@ -19,6 +19,7 @@ use super::tunnel;
 use crate::http::connection::MeshPeer;
 use crate::http::deliver;
 use crate::http::server::{self, Side};
+use crate::http::upgrade;
 use crate::identity::svid::Material;
 use crate::identity::tls::{self, Leaf};
 use crate::net::corked::Corked;
@@ -60,6 +61,9 @@ pub(super) async fn serve(worker: &Worker, stream: TcpStream, facts: Facts) {
     let answer = |request: Request<Incoming>| {
         let peer = Rc::clone(&peer);
         async move {
+            if request.method() == Method::CONNECT && upgrade::is_carried(&request) {
+                return Box::pin(deliver::inbound_upgrade(&peer, request)).await;
+            }
             if request.method() == Method::CONNECT {
                 return Box::pin(tunnel::accept(&peer, request)).await;
             }

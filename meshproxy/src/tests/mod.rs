@@ -5,3 +5,4 @@ mod policy;
 mod requests;
 mod resilience;
 mod streams;
+mod upgrades;

@@ -1,0 +1,236 @@
+//! WebSocket: a request that asks to go on as a byte stream, when the application agrees with 101.
+//!
+//! Routed, judged and counted like any request. Between proxies it travels as a CONNECT stream that carries the head of
+//! the request in its fields. Client bytes are held until the application has agreed; without 101 nothing is passed.
+
+use std::borrow::Cow;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::header::{self, HeaderMap, HeaderValue};
+use http::uri::{Authority, PathAndQuery};
+use http::{Method, Request, Response, StatusCode, Version};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use mesh_core::decide::plan::{Forward, Plan};
+use mesh_core::tables::destinations::Transport;
+
+use super::attempt::{Message, connect_failed, own};
+use super::body::ReplyBody;
+use super::canonical::{Head, absolute};
+use super::exchange::message;
+use super::headers::{
+    ATTEMPT_COUNT, MESH_AUTHORITY, MESH_FROM, MESH_PATH, MESH_UPGRADE, MESH_VERSION, SERVICE_TIME, number,
+    scan, strip_mesh,
+};
+use super::record::Record;
+use super::reply::{self, Failure, Reply};
+use crate::live::local::LocalWorkload;
+use crate::live::root::Root;
+use crate::net::copy::{Carried, copy};
+use crate::upstream::body::RequestBody;
+use crate::upstream::failure;
+use crate::upstream::pool::{Lease, Stream, Who};
+
+/// A stream on which nothing moves is closed after so long.
+const IDLE: std::time::Duration = std::time::Duration::from_secs(3600);
+const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
+
+/// Takes the client's end out of a request that asks for a WebSocket; every other request stays what it is.
+pub fn asked(request: &mut Request<Incoming>) -> Option<OnUpgrade> {
+    if request.version() != Version::HTTP_11 || request.method() != Method::GET {
+        return None;
+    }
+    let field = |name| request.headers().get(name).map(HeaderValue::as_bytes);
+    if !field(header::UPGRADE)?.eq_ignore_ascii_case(b"websocket") {
+        return None;
+    }
+    let listed = field(header::CONNECTION)?.split(|byte| *byte == b',');
+    let asks = listed.map(<[u8]>::trim_ascii).any(|name| name.eq_ignore_ascii_case(b"upgrade"));
+    asks.then(|| hyper::upgrade::on(request))
+}
+
+/// Whether a CONNECT stream of another proxy carries such a request.
+pub fn is_carried(request: &Request<Incoming>) -> bool {
+    request.headers().contains_key(&MESH_UPGRADE)
+}
+
+/// Makes the request of such a stream what the client sent. `None` if it carries no head.
+pub fn unpack(request: &mut Request<Incoming>) -> Option<OnUpgrade> {
+    let upgrade = hyper::upgrade::on(&mut *request);
+    let headers = request.headers_mut();
+    headers.remove(&MESH_UPGRADE);
+    let authority = Authority::try_from(headers.remove(&MESH_AUTHORITY)?.as_bytes()).ok()?;
+    let target = PathAndQuery::try_from(headers.remove(&MESH_PATH)?.as_bytes()).ok()?;
+    *request.method_mut() = Method::GET;
+    *request.uri_mut() = absolute(authority, target);
+    Some(upgrade)
+}
+
+/// What keeps the connection upstream while the stream goes on.
+enum Kept {
+    Http1(Lease),
+    Http2(Stream),
+}
+
+/// Sends the request on to one endpoint of the destination and joins both ends if it agrees.
+pub async fn send_on(
+    root: &Root,
+    local: Option<&Arc<LocalWorkload>>,
+    plan: &Plan,
+    forward: &Forward,
+    head: Head,
+    client: OnUpgrade,
+    mut record: Box<Record>,
+) -> Reply {
+    let destination = &root.destinations[forward.destination];
+    let thread = Rc::clone(record.thread());
+    let Some(index) = thread.random(|random| destination.pick(&[], random)) else {
+        return reply::no_healthy(record);
+    };
+    let endpoint = &destination.endpoints[index];
+    record.permit = Some(endpoint.state.enter());
+    record.upstream = Some(endpoint.endpoint.address);
+    record.destination = endpoint.party.number;
+    let mut message = message(plan, forward, head);
+    message.headers.insert(&ATTEMPT_COUNT, number(1));
+    let patience = destination.destination.policy.connect_timeout;
+    let sent = match &endpoint.endpoint.transport {
+        Transport::Plaintext => plain(&thread, message, &[endpoint.endpoint.address], patience).await,
+        Transport::Mesh { hop, peer } => {
+            let own = match own(root, local) {
+                Ok(own) => own,
+                Err(failure) => return reply::failed(record, failure),
+            };
+            let peer = Who { number: endpoint.peer, id: peer };
+            match thread.pool.mesh(*hop, own, peer, patience).await {
+                Ok(stream) => {
+                    message.headers.insert(&MESH_VERSION, root.version.clone());
+                    if let Some(local) = local {
+                        message.headers.insert(&MESH_FROM, local.from.clone());
+                    }
+                    hop_stream(stream, message, endpoint.to.as_bytes()).await
+                }
+                Err(error) => Err(connect_failed(error)),
+            }
+        }
+        Transport::Unreachable => return reply::no_healthy(record),
+    };
+    match sent {
+        Ok((response, kept)) => join(response, kept, client, record),
+        Err(failure) => reply::failed(record, failure),
+    }
+}
+
+/// Sends the request to an application of this host and joins both ends if it agrees.
+pub async fn deliver(
+    record: Box<Record>,
+    message: Message,
+    targets: &[std::net::SocketAddr],
+    patience: std::time::Duration,
+    client: OnUpgrade,
+) -> Reply {
+    let thread = Rc::clone(record.thread());
+    match plain(&thread, message, targets, patience).await {
+        Ok((response, kept)) => join(response, kept, client, record),
+        Err(failure) => reply::failed(record, failure),
+    }
+}
+
+async fn plain(
+    thread: &crate::upstream::thread::DataThread,
+    mut message: Message,
+    addresses: &[std::net::SocketAddr],
+    patience: std::time::Duration,
+) -> Result<(Response<Incoming>, Kept), Failure> {
+    message.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    message.headers.insert(header::UPGRADE, WEBSOCKET);
+    // A connection of its own: it will never serve anything else.
+    let mut lease = thread.pool.new_http1(addresses, patience).await.map_err(connect_failed)?;
+    let sender = lease.sender().expect("a lease has its connection until it is given back");
+    let response = sender.send_request(message.into_http1(RequestBody::Empty)).await;
+    let response = response.map_err(|error| broken(&error))?;
+    Ok((response, Kept::Http1(lease)))
+}
+
+async fn hop_stream(
+    stream: Stream,
+    message: Message,
+    to: &[u8],
+) -> Result<(Response<Incoming>, Kept), Failure> {
+    let Message { authority, target, mut headers, .. } = message;
+    let field = |text: &str| HeaderValue::from_str(text);
+    if let (Ok(authority), Ok(path)) = (field(authority.as_str()), field(target.as_str())) {
+        headers.insert(&MESH_AUTHORITY, authority);
+        headers.insert(&MESH_PATH, path);
+    }
+    headers.insert(&MESH_UPGRADE, WEBSOCKET);
+    let uri = http::Uri::builder().authority(to).build().unwrap_or_default();
+    let mut request = Request::new(RequestBody::Empty);
+    *request.method_mut() = Method::CONNECT;
+    *request.version_mut() = Version::HTTP_2;
+    *request.uri_mut() = uri;
+    *request.headers_mut() = headers;
+    let response = stream.sender().send_request(request).await.map_err(|error| broken(&error))?;
+    Ok((response, Kept::Http2(stream)))
+}
+
+fn broken(error: &hyper::Error) -> Failure {
+    Failure { outcome: failure::outcome(error), transport: String::new(), retried: false, exhausted: false }
+}
+
+/// The application has answered: with 101 the ends are joined, any other answer goes back as it is.
+fn join(mut response: Response<Incoming>, kept: Kept, client: OnUpgrade, mut record: Box<Record>) -> Reply {
+    let agreed = match &kept {
+        Kept::Http1(_) => response.status() == StatusCode::SWITCHING_PROTOCOLS,
+        Kept::Http2(_) => {
+            response.status() == StatusCode::OK && response.headers().contains_key(&MESH_UPGRADE)
+        }
+    };
+    if !agreed {
+        let held = match kept {
+            Kept::Http1(lease) => super::body::Held::Http1(lease),
+            Kept::Http2(stream) => super::body::Held::Http2(stream),
+        };
+        if response.status().is_success() && !record.is_outbound() {
+            // The other proxy would take any success for consent.
+            record.details = Cow::Borrowed("upstream_reset_before_response_started{protocol_error}");
+            return reply::plain(record, StatusCode::BAD_GATEWAY, "UPE", "upgrade_failed", "");
+        }
+        return reply::pass_on(response, held, record, &[], None);
+    }
+    let server = hyper::upgrade::on(&mut response);
+    let headers = agreed_headers(std::mem::take(response.headers_mut()), &mut record);
+    let mut reply = Response::new(ReplyBody::silent());
+    *reply.status_mut() = if record.is_outbound() { StatusCode::SWITCHING_PROTOCOLS } else { StatusCode::OK };
+    *reply.headers_mut() = headers;
+    record.details = Cow::Borrowed("via_upstream");
+    record.reply(101, 0, None);
+    let open = record.thread().drain.hold();
+    tokio::task::spawn_local(async move {
+        // The client's end is there once our answer has been sent.
+        let (Ok(client), Ok(server)) = tokio::join!(client, server) else { return };
+        let carried = Carried::default();
+        copy(TokioIo::new(client), TokioIo::new(server), &carried, IDLE).await;
+        record.data(usize::try_from(carried.sent.get()).unwrap_or(usize::MAX));
+        record.complete();
+        drop((kept, open));
+    });
+    reply
+}
+
+fn agreed_headers(mut headers: HeaderMap, record: &mut Record) -> HeaderMap {
+    scan(&headers).strip_connection(&mut headers);
+    strip_mesh(&mut headers);
+    let time = record.answered();
+    headers.insert(&SERVICE_TIME, number(time.as_millis()));
+    if record.is_outbound() {
+        headers.insert(header::SERVER, HeaderValue::from_static("envoy"));
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(header::UPGRADE, WEBSOCKET);
+    } else {
+        headers.insert(&MESH_UPGRADE, WEBSOCKET);
+    }
+    headers
+}
