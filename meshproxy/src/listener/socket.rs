@@ -21,6 +21,8 @@ use crate::telemetry::metrics::Metrics;
 const BACKLOG: i32 = 1024;
 /// More connections than these are closed at once.
 const MOST_CONNECTIONS: usize = 10_000;
+/// So many in a hundred descriptors go to accepted connections: each may need one upstream, and some must be left.
+const SHARE_OF_DESCRIPTORS: u64 = 45;
 /// Without descriptors or memory nothing can be accepted; it is tried again after a pause.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -61,6 +63,15 @@ pub struct Target {
     pub metrics: Arc<Metrics>,
     /// How many connections are open.
     pub connections: Arc<AtomicUsize>,
+    /// How many may be.
+    pub most_connections: usize,
+}
+
+/// How many connections this process has room for.
+pub fn most_connections() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let share = limit.map_or(u64::MAX, |limit| limit / 100 * SHARE_OF_DESCRIPTORS);
+    usize::try_from(share).unwrap_or(usize::MAX).clamp(16, MOST_CONNECTIONS)
 }
 
 /// Binds and listens. One socket an address: closing one of several would reset what waits in its queue.
@@ -132,7 +143,7 @@ impl Target {
         let before = self.connections.fetch_add(1, Ordering::Relaxed);
         let place = Place(Arc::clone(&self.connections));
         self.metrics.proxy.accepted.increment(1);
-        if before >= MOST_CONNECTIONS {
+        if before >= self.most_connections {
             self.metrics.proxy.shed.increment(1);
             return;
         }

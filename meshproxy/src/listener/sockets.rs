@@ -64,6 +64,7 @@ impl Listeners {
             drain: shared.drain.clone(),
             metrics: Arc::clone(&shared.metrics),
             connections: Arc::default(),
+            most_connections: socket::most_connections(),
         };
         let drain = shared.drain.clone();
         let following = tokio::spawn(follow(settings, shared, target));
@@ -143,10 +144,13 @@ impl Sockets {
                 Ok(listener) => {
                     let (stop, stopped) = oneshot::channel();
                     let accepting = socket::accept(listener, purpose.clone(), self.target.clone(), stopped);
+                    // The end waits for what is still in the queue.
+                    let open = self.target.drain.hold();
                     self.tasks.spawn(async move {
                         if let Err(error) = accepting.await {
                             tracing::error!(%address, %error, "accepting has failed");
                         }
+                        drop(open);
                     });
                     self.open.insert(address, (purpose, stop));
                 }
