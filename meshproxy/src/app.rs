@@ -208,7 +208,12 @@ fn listen(
 }
 
 fn cannot_listen(address: SocketAddr, flag: &str) -> String {
-    format!("cannot listen on {address} ({flag})")
+    match address.port() {
+        1..1024 => {
+            format!("cannot listen on {address} ({flag}; below port 1024 CAP_NET_BIND_SERVICE is needed)")
+        }
+        _ => format!("cannot listen on {address} ({flag})"),
+    }
 }
 
 /// Two proxies with one data directory would overwrite each other's keys.

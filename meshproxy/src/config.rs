@@ -30,6 +30,9 @@ pub enum ConfigError {
     /// An address that no peer could reach.
     #[error("--address {0}: peers cannot connect to an unspecified address")]
     Address(IpAddr),
+    /// Peers are told the port before it is open.
+    #[error("--inbound-addr {0}: peers must know the port, so it cannot be left to the kernel")]
+    InboundPort(SocketAddr),
     /// Flags that mean nothing without another one.
     #[error("{0} means nothing without --service")]
     WithoutService(&'static str),
@@ -97,6 +100,9 @@ impl Config {
         }
         if !args.loopback_net.network().is_loopback() || args.loopback_net.prefix_len() < 8 {
             return Err(ConfigError::LoopbackNet(args.loopback_net));
+        }
+        if args.inbound_addr.port() == 0 {
+            return Err(ConfigError::InboundPort(args.inbound_addr));
         }
         if args.service.is_empty() && !args.label.is_empty() {
             return Err(ConfigError::WithoutService("--label"));

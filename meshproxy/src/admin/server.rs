@@ -188,31 +188,31 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(facts: &Facts, face: Face, method: Method, path: &str, expected: u16) {
-        assert_eq!(facts.answer(face, &method, path).status().as_u16(), expected, "{face:?} {method} {path}");
+    fn check(facts: &Facts, face: Face, method: &Method, path: &str, expected: u16) {
+        assert_eq!(facts.answer(face, method, path).status().as_u16(), expected, "{face:?} {method} {path}");
     }
 
     #[test]
     fn each_face_shows_its_own() {
         let (facts, _sender) = facts();
-        check(&facts, Face::Ready, Method::GET, "/healthz/ready", 503);
-        check(&facts, Face::Ready, Method::GET, "/config_dump", 404);
-        check(&facts, Face::Ready, Method::GET, "/stats/prometheus", 404);
-        check(&facts, Face::Metrics, Method::GET, "/stats/prometheus", 200);
-        check(&facts, Face::Metrics, Method::POST, "/drain", 404);
-        check(&facts, Face::Admin, Method::GET, "/drain", 405);
-        check(&facts, Face::Admin, Method::POST, "/drain", 202);
-        check(&facts, Face::Admin, Method::GET, "/config/routes", 200);
-        check(&facts, Face::Admin, Method::GET, "/config/nothing", 404);
+        check(&facts, Face::Ready, &Method::GET, "/healthz/ready", 503);
+        check(&facts, Face::Ready, &Method::GET, "/config_dump", 404);
+        check(&facts, Face::Ready, &Method::GET, "/stats/prometheus", 404);
+        check(&facts, Face::Metrics, &Method::GET, "/stats/prometheus", 200);
+        check(&facts, Face::Metrics, &Method::POST, "/drain", 404);
+        check(&facts, Face::Admin, &Method::GET, "/drain", 405);
+        check(&facts, Face::Admin, &Method::POST, "/drain", 202);
+        check(&facts, Face::Admin, &Method::GET, "/config/routes", 200);
+        check(&facts, Face::Admin, &Method::GET, "/config/nothing", 404);
     }
 
     #[test]
     fn ready_from_the_first_snapshot_to_the_drain() {
         let (facts, sender) = facts();
         facts.roots.report_sockets(crate::live::root::SocketReport { serial: 1, ..Default::default() });
-        check(&facts, Face::Ready, Method::GET, "/healthz/ready", 200);
+        check(&facts, Face::Ready, &Method::GET, "/healthz/ready", 200);
         sender.send_replace(true);
-        check(&facts, Face::Ready, Method::GET, "/healthz/ready", 503);
+        check(&facts, Face::Ready, &Method::GET, "/healthz/ready", 503);
     }
 
     #[tokio::test]

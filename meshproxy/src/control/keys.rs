@@ -133,10 +133,10 @@ mod tests {
             .unwrap()
             .der()
             .clone();
-        pair.chain = vec![certificate.clone()];
+        pair.chain.push(certificate.clone());
         folder.store("node", &pair).unwrap();
         let back = folder.load("node").unwrap().unwrap();
-        assert_eq!(back.chain, [certificate.clone()]);
+        assert_eq!(back.chain, std::slice::from_ref(&certificate));
         assert_eq!(back.key.secret_pkcs8_der(), pair.key.secret_pkcs8_der());
         folder.store_bundle(&[certificate.to_vec()]).unwrap();
         assert_eq!(folder.load_bundle().unwrap(), [certificate]);

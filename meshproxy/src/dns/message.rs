@@ -199,7 +199,8 @@ mod tests {
             let mut answer = read(&asked).unwrap().answer(Ipv4Addr::LOCALHOST).unwrap();
             let at = at % answer.len();
             answer.splice(at.., bytes);
-            let _ = (addresses(&answer), belongs(&answer, &asked));
+            prop_assert!(addresses(&answer).len() <= answer.len());
+            let _: bool = belongs(&answer, &asked);
         }
     }
 }
