@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use redb::{
     Database, DatabaseError, Durability, ReadTransaction, ReadableDatabase, ReadableTable, StorageError,
-    TableDefinition, WriteTransaction,
+    WriteTransaction,
 };
 
 use super::{Change, HistoryEntry, JoinDecision, NodeRecord, Store, StoreError, StoredDocument, TokenRecord};
@@ -21,18 +21,6 @@ const FORMAT: u64 = 1;
 const CACHE_BYTES: usize = 4 << 20;
 /// History entries kept: a year of a change an hour.
 const HISTORY_KEPT: u64 = 10_000;
-
-const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
-/// Key to version, created, owner, JSON.
-const DOCUMENTS: TableDefinition<'_, &str, (u64, i64, &str, &str)> = TableDefinition::new("documents");
-/// Version to time, author, changes a line each.
-const HISTORY: TableDefinition<'_, u64, (i64, &str, &str)> = TableDefinition::new("history");
-/// Id to secret hash, node, accounts a line each, created, expires, uses, fingerprints end to end.
-const TOKENS: TableDefinition<'_, &str, TokenRow<'static>> = TableDefinition::new("tokens");
-/// Name to accounts a line each, address, fingerprints end to end, joined, certificate's end, revoked.
-const NODES: TableDefinition<'_, &str, NodeRow<'static>> = TableDefinition::new("nodes");
-const REGISTRATIONS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("registrations");
-const OFFSETS: TableDefinition<'_, &str, u32> = TableDefinition::new("offsets");
 
 /// A store in one file.
 pub struct EmbeddedStore {
@@ -181,75 +169,6 @@ fn translate(path: &Path, error: redb::Error) -> StoreError {
         }
         other => StoreError::Refused { path, reason: other.to_string() },
     }
-}
-
-fn lines(text: &str) -> Vec<String> {
-    text.lines().map(str::to_owned).collect()
-}
-
-fn fingerprints(bytes: &[u8]) -> Vec<[u8; 32]> {
-    bytes.chunks_exact(32).map(|chunk| std::array::from_fn(|index| chunk[index])).collect()
-}
-
-type TokenRow<'a> = (&'a [u8], &'a str, &'a str, i64, i64, u32, &'a [u8]);
-
-fn token_of(id: &str, row: TokenRow<'_>) -> TokenRecord {
-    let (hash, node, accounts, created, expires, uses, used_by) = row;
-    TokenRecord {
-        id: id.to_owned(),
-        // A hash of another length matches no secret.
-        secret_hash: hash.try_into().unwrap_or_default(),
-        node: node.to_owned(),
-        accounts: lines(accounts),
-        created,
-        expires,
-        uses,
-        used_by: fingerprints(used_by),
-    }
-}
-
-fn put_token(transaction: &WriteTransaction, token: &TokenRecord) -> Result<(), redb::Error> {
-    let accounts = token.accounts.join("\n");
-    let row = (
-        token.secret_hash.as_slice(),
-        token.node.as_str(),
-        accounts.as_str(),
-        token.created,
-        token.expires,
-        token.uses,
-        token.used_by.as_flattened(),
-    );
-    transaction.open_table(TOKENS)?.insert(token.id.as_str(), row)?;
-    Ok(())
-}
-
-type NodeRow<'a> = (&'a str, &'a str, &'a [u8], i64, i64, bool);
-
-fn node_of(name: &str, row: NodeRow<'_>) -> NodeRecord {
-    let (accounts, address, keys, joined, certificate_expires, revoked) = row;
-    NodeRecord {
-        name: name.to_owned(),
-        accounts: lines(accounts),
-        address: address.to_owned(),
-        keys: fingerprints(keys),
-        joined,
-        certificate_expires,
-        revoked,
-    }
-}
-
-fn put_node(transaction: &WriteTransaction, node: &NodeRecord) -> Result<(), redb::Error> {
-    let accounts = node.accounts.join("\n");
-    let row = (
-        accounts.as_str(),
-        node.address.as_str(),
-        node.keys.as_flattened(),
-        node.joined,
-        node.certificate_expires,
-        node.revoked,
-    );
-    transaction.open_table(NODES)?.insert(node.name.as_str(), row)?;
-    Ok(())
 }
 
 impl Store for EmbeddedStore {

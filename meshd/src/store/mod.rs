@@ -11,6 +11,7 @@ use std::sync::Arc;
 use crate::clock::Seconds;
 
 pub mod embedded;
+mod rows;
 
 /// Why the store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
