@@ -107,3 +107,67 @@ pub fn faults(report: &SocketReport) -> Vec<ListenerFault> {
     };
     report.faults.iter().map(fault).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use mesh_core::snapshot::routes::Routes;
+    use mesh_core::snapshot::section::Section;
+    use mesh_core::snapshot::{Entry, Version};
+    use mesh_core::vocab::name::ServicePort;
+
+    use super::*;
+
+    /// An applier whose sockets always open at once.
+    fn start(dir: &std::path::Path) -> (Apply, Arc<Roots>) {
+        let (roots, svids) = (Arc::new(Roots::new(Arc::default())), Arc::new(Svids::new()));
+        let certificates =
+            Certificates::open(dir, "h1", "10.0.0.1".to_owned(), None, Arc::clone(&svids)).unwrap();
+        let followed = Arc::clone(&roots);
+        tokio::spawn(async move {
+            let mut changed = followed.subscribe();
+            while changed.changed().await.is_ok() {
+                let serial = *changed.borrow_and_update();
+                followed.report_sockets(SocketReport { serial, ..SocketReport::default() });
+            }
+        });
+        (Apply::new(Arc::clone(&roots), svids, Arc::new(certificates)), roots)
+    }
+
+    fn snapshot(number: u64, sections: Vec<Section>) -> Arc<Snapshot> {
+        let entries = sections.into_iter().map(|section| (section.key(), Entry::new(section)));
+        Arc::new(Snapshot { version: Version { number, revision: 0 }, sections: entries.collect() })
+    }
+
+    #[tokio::test]
+    async fn a_refused_snapshot_leaves_all_as_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let (apply, roots) = start(dir.path());
+        apply.apply(snapshot(1, Vec::new())).await.unwrap();
+        let before = roots.load();
+        let at = ServicePort { host: "a".into(), port: 80 };
+        let tcp = mesh_core::routing::rule::TcpRule {
+            origin: mesh_core::vocab::origin::Origin {
+                resource: "virtualservice/default/a".into(),
+                rule: None,
+            },
+            matches: Vec::new(),
+            backends: Vec::new(),
+        };
+        let bad = Section::Routes(Routes { at, origin: None, http: Vec::new(), tcp: vec![tcp] });
+        let key = bad.key();
+        let rejections = apply.apply(snapshot(2, vec![bad])).await.unwrap_err();
+        assert_eq!(rejections.iter().map(|one| &one.key).collect::<Vec<_>>(), [&key]);
+        assert!(roots.is_current(&before));
+        let in_force = apply.in_force().borrow().clone().unwrap();
+        assert_eq!(in_force.snapshot.version.number, 1);
+    }
+
+    #[tokio::test]
+    async fn what_came_first_stays_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let (apply, roots) = start(dir.path());
+        assert!(apply.apply_first(snapshot(1, Vec::new())).await.unwrap().is_ok());
+        assert!(apply.apply_first(snapshot(2, Vec::new())).await.is_none());
+        assert_eq!(roots.load().tables.version.number, 1);
+    }
+}

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use mesh_core::sync::message::ListenerFault;
+use mesh_core::sync::message::{DeltaMessage, ListenerFault};
 use mesh_core::sync::subscriber::Subscriber;
 use mesh_proto::convert::message::{Assembly, ClientMessage, LARGEST_MESSAGE};
 use mesh_proto::generated as wire;
 use mesh_proto::generated::discovery_client::DiscoveryClient;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use tonic::transport::Channel;
@@ -21,25 +22,39 @@ pub struct Discovery {
     subscriber: Subscriber,
     apply: Arc<Apply>,
     roots: Arc<Roots>,
+    /// The version that was last told of.
+    logged: Option<u64>,
+}
+
+/// Why a stream ended without fault.
+enum Ended {
+    /// meshd closed it.
+    Closed,
+    /// The sockets have changed since the last ack: a new stream begins with an ack that tells of it. A second hello
+    /// on the old one would not do, because a delta may be on its way that was made for the first.
+    Sockets,
 }
 
 impl Discovery {
     /// A client that holds what `subscriber` holds.
     pub fn new(subscriber: Subscriber, apply: Arc<Apply>, roots: Arc<Roots>) -> Discovery {
-        Discovery { subscriber, apply, roots }
+        Discovery { subscriber, apply, roots, logged: None }
     }
 
     /// Takes in deltas for as long as the channel lasts. `progress` is set when one has come in force.
     pub async fn run(&mut self, channel: Channel, progress: &AtomicBool) -> Status {
-        match self.stream(channel, progress).await {
-            Ok(()) => Status::unavailable("meshd closed the discovery stream"),
-            Err(status) => status,
+        loop {
+            match self.stream(channel.clone(), progress).await {
+                Ok(Ended::Sockets) => {}
+                Ok(Ended::Closed) => return Status::unavailable("meshd closed the discovery stream"),
+                Err(status) => return status,
+            }
         }
     }
 
-    async fn stream(&mut self, channel: Channel, progress: &AtomicBool) -> Result<(), Status> {
+    async fn stream(&mut self, channel: Channel, progress: &AtomicBool) -> Result<Ended, Status> {
         let (outbound, receiver) = mpsc::channel(8);
-        self.say_hello(&outbound).await?;
+        send(&outbound, &ClientMessage::Hello(self.subscriber.hello())).await?;
         let mut client = DiscoveryClient::new(channel).max_decoding_message_size(LARGEST_MESSAGE);
         let mut inbound = client.stream(ReceiverStream::new(receiver)).await?.into_inner();
         let mut assembly = Assembly::default();
@@ -48,60 +63,59 @@ impl Discovery {
         loop {
             tokio::select! {
                 message = inbound.message() => {
-                    let Some(message) = message? else { return Ok(()) };
+                    let Some(message) = message? else { return Ok(Ended::Closed) };
                     let whole = assembly
                         .push(message)
                         .map_err(|error| Status::internal(format!("meshd's stream makes no sense: {error}")))?;
                     let answer = match whole {
                         None => continue,
-                        Some(Ok(delta)) => {
-                            let candidate = self.subscriber.on_delta(&delta);
-                            let version = candidate.snapshot.version;
-                            let began = tokio::time::Instant::now();
-                            match self.apply.apply(candidate.snapshot).await {
-                                Ok(faults) => {
-                                    progress.store(true, Ordering::Relaxed);
-                                    tracing::info!(%version, changed = delta.delta.upserts.len(),
-                                        removed = delta.delta.removals.len(), faults = faults.len(),
-                                        took_us = began.elapsed().as_micros() as u64, "snapshot in force");
-                                    reported = Some(faults.clone());
-                                    self.subscriber.accept(delta.nonce, faults).map(ClientMessage::Ack)
-                                }
-                                Err(rejections) => {
-                                    let reasons: Vec<_> = rejections
-                                        .into_iter()
-                                        .map(|rejection| (Some(rejection.key), rejection.reason))
-                                        .collect();
-                                    tracing::error!(%version, ?reasons, "snapshot refused; the last good one stays");
-                                    self.subscriber.reject(delta.nonce, reasons).map(ClientMessage::Nack)
-                                }
-                            }
-                        }
+                        Some(Ok(delta)) => self.take_in(&delta).await,
                         Some(Err(nack)) => {
                             tracing::error!(reasons = nack.text(), "delta cannot be read; the last good one stays");
                             Some(ClientMessage::Nack(nack))
                         }
                     };
+                    if let Some(ClientMessage::Ack(ack)) = &answer {
+                        progress.store(true, Ordering::Relaxed);
+                        reported = Some(ack.listener_faults.clone());
+                    }
                     if let Some(answer) = answer {
                         send(&outbound, &answer).await?;
                     }
                 }
                 Ok(()) = sockets.changed() => {
                     let now = faults(&sockets.borrow_and_update());
-                    // A second hello is answered by an empty delta, whose ack carries the new faults.
                     if reported.as_ref().is_some_and(|reported| *reported != now) {
-                        reported = None;
-                        assembly = Assembly::default();
-                        self.say_hello(&outbound).await?;
+                        return Ok(Ended::Sockets);
                     }
                 }
             }
         }
     }
 
-    async fn say_hello(&mut self, outbound: &mpsc::Sender<wire::ClientMessage>) -> Result<(), Status> {
-        let hello = self.subscriber.hello();
-        send(outbound, &ClientMessage::Hello(hello)).await
+    /// Puts a delta in force; the answer to it.
+    async fn take_in(&mut self, delta: &DeltaMessage) -> Option<ClientMessage> {
+        let candidate = self.subscriber.on_delta(delta);
+        let version = candidate.snapshot.version;
+        let began = Instant::now();
+        match self.apply.apply(candidate.snapshot).await {
+            Ok(faults) => {
+                let (changed, removed) = (delta.delta.upserts.len(), delta.delta.removals.len());
+                let (faulty, took_us) = (faults.len(), began.elapsed().as_micros() as u64);
+                // Endpoints come and go; a version is what an operator did.
+                if self.logged.replace(version.number) == Some(version.number) {
+                    tracing::debug!(%version, changed, removed, faulty, took_us, "snapshot in force");
+                } else {
+                    tracing::info!(%version, changed, removed, faulty, took_us, "snapshot in force");
+                }
+                self.subscriber.accept(delta.nonce, faults).map(ClientMessage::Ack)
+            }
+            Err(rejections) => {
+                let reasons: Vec<_> = rejections.into_iter().map(|one| (Some(one.key), one.reason)).collect();
+                tracing::error!(%version, ?reasons, "snapshot refused; the last good one stays");
+                self.subscriber.reject(delta.nonce, reasons).map(ClientMessage::Nack)
+            }
+        }
     }
 }
 
