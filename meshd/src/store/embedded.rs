@@ -13,6 +13,10 @@ use redb::{
     WriteTransaction,
 };
 
+use super::rows::{
+    DOCUMENTS, HISTORY, META, NODES, OFFSETS, REGISTRATIONS, TOKENS, lines, node_of, put_node, put_token,
+    token_of,
+};
 use super::{Change, HistoryEntry, JoinDecision, NodeRecord, Store, StoreError, StoredDocument, TokenRecord};
 
 /// Newest layout that this program reads and the one that it writes.
