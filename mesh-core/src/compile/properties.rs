@@ -14,7 +14,7 @@ use crate::resource::destination_rule::{TrafficBlocks, TrafficPolicy};
 use crate::resource::security::AuthorizationPolicy;
 use crate::resource::service::Location;
 use crate::resource::{Resource, Spec};
-use crate::snapshot::endpoints::{Health, SLICE_SIZE};
+use crate::snapshot::endpoints::SLICE_SIZE;
 use crate::snapshot::section::SectionKey;
 use crate::snapshot::{Snapshot, Version};
 use crate::state::sample::{
@@ -22,6 +22,7 @@ use crate::state::sample::{
     virtual_service, workload,
 };
 use crate::state::{Change, MeshState, Registration, Touched};
+use crate::vocab::health::Health;
 use crate::vocab::name::{Text, WorkloadKey};
 use crate::vocab::origin::Kind;
 

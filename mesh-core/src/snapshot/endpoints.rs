@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use crate::vocab::health::Health;
 use crate::vocab::identity::SpiffeId;
 use crate::vocab::label::Labels;
 use crate::vocab::locality::Locality;
@@ -9,28 +10,6 @@ use crate::vocab::name::{Text, WorkloadKey};
 
 /// About so many endpoints make a slice.
 pub const SLICE_SIZE: usize = 100;
-
-/// Whether an endpoint may get traffic.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Health {
-    /// Checked and well, or not subject to checks.
-    Healthy,
-    /// Checked and not well.
-    Unhealthy,
-    /// Not checked yet.
-    Unknown,
-}
-
-impl Health {
-    /// The word shown to people.
-    pub fn name(self) -> &'static str {
-        match self {
-            Health::Healthy => "healthy",
-            Health::Unhealthy => "unhealthy",
-            Health::Unknown => "unknown",
-        }
-    }
-}
 
 /// A workload as an endpoint of a host.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

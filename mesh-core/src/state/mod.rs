@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::resource::Resource;
-use crate::snapshot::endpoints::Health;
+use crate::vocab::health::Health;
 use crate::vocab::identity::TrustDomain;
 use crate::vocab::name::{Text, WorkloadKey};
 use crate::vocab::origin::{Kind, ResourceKey};

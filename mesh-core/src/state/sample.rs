@@ -13,7 +13,7 @@ use crate::resource::service::{Location, Port, Service, ServiceEntry, TargetPort
 use crate::resource::virtual_service::{HttpAction, HttpMatch, HttpRoute, RouteDestination, VirtualService};
 use crate::resource::workload::WorkloadEntry;
 use crate::resource::{Metadata, Place, Resource, Spec};
-use crate::snapshot::endpoints::Health;
+use crate::vocab::health::Health;
 use crate::vocab::identity::TrustDomain;
 use crate::vocab::label::Labels;
 use crate::vocab::locality::Locality;

@@ -8,7 +8,7 @@ use super::{MeshState, Registration};
 use crate::resource::service::Location;
 use crate::resource::workload::WorkloadEntry;
 use crate::resource::{Resource, Spec};
-use crate::snapshot::endpoints::Health;
+use crate::vocab::health::Health;
 use crate::vocab::identity::SpiffeId;
 use crate::vocab::name::{Text, WorkloadKey};
 use crate::vocab::origin::{Kind, ResourceKey};

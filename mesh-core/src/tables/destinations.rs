@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use crate::policy::mtls::ClientTls;
 use crate::snapshot::destination::Destination as Policy;
-use crate::snapshot::endpoints::{Endpoint as Declared, Health};
+use crate::snapshot::endpoints::Endpoint as Declared;
+use crate::vocab::health::Health;
 use crate::vocab::identity::SpiffeId;
 use crate::vocab::label::Labels;
 use crate::vocab::locality::Locality;

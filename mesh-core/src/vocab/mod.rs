@@ -1,5 +1,6 @@
 //! The words everything else uses.
 
+pub mod health;
 pub mod identity;
 pub mod label;
 pub mod locality;

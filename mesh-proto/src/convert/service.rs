@@ -1,8 +1,9 @@
 //! Services, their endpoints, and the workloads of a host.
 
-use mesh_core::snapshot::endpoints::{Endpoint, EndpointSlice, Health};
+use mesh_core::snapshot::endpoints::{Endpoint, EndpointSlice};
 use mesh_core::snapshot::service::{Port, Service};
 use mesh_core::snapshot::workload::{Recognition, Workload, WorkloadPort};
+use mesh_core::vocab::health::Health;
 use mesh_core::vocab::name::Text;
 
 use super::error::{ConvertError, Fault};

@@ -6,10 +6,10 @@ use axum::Json;
 use axum::extract::{Path, Query, State};
 use mesh_core::routing::rule::{Backend, HttpRule, RuleAction, TcpRule};
 use mesh_core::snapshot::Snapshot;
-use mesh_core::snapshot::endpoints::Health;
 use mesh_core::snapshot::section::Section;
 use mesh_core::state::MeshState;
 use mesh_core::state::index::KnownService;
+use mesh_core::vocab::health::Health;
 use serde::Deserialize;
 use serde_json::{Value, json};
 

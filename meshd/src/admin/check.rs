@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use mesh_core::snapshot::endpoints::Health;
+use mesh_core::vocab::health::Health;
 
 use super::fleet::statuses;
 use super::server::{AdminState, Shared};

@@ -13,9 +13,9 @@ use mesh_core::matching::request::{Caller, Request};
 use mesh_core::resilience::fault::AbortStatus;
 use mesh_core::resource::Resource;
 use mesh_core::snapshot::Version;
-use mesh_core::snapshot::endpoints::Health;
 use mesh_core::state::{Change, MeshState, Registration, Settings};
 use mesh_core::tables::build::build;
+use mesh_core::vocab::health::Health;
 use mesh_core::vocab::identity::{Account, SpiffeId};
 use mesh_core::vocab::label::Labels;
 use mesh_core::vocab::name::{Text, WorkloadKey};
@@ -32,7 +32,10 @@ pub fn answer(
 ) -> Result<Value, String> {
     let asker = asker(state, &request.from, &request.labels)?;
     let target = target(&request.to)?;
-    let headers = headers(&request.headers)?;
+    let mut headers = headers(&request.headers)?;
+    // As with curl: the URL says where to connect, a Host field says which authority the request names.
+    let host = headers.remove(http::header::HOST);
+    let authority = host.as_ref().and_then(|value| value.to_str().ok()).unwrap_or(target.authority);
     let tables = build(&compiled.whole(version), None).map_err(|rejections| {
         let reasons: Vec<_> =
             rejections.iter().map(|rejection| format!("{}: {}", rejection.key, rejection.reason)).collect();
@@ -44,7 +47,7 @@ pub fn answer(
         request: Request {
             method: if request.method.is_empty() { "GET" } else { &request.method },
             scheme: target.scheme,
-            authority: target.authority,
+            authority,
             path: target.path,
             query: target.query,
             headers: &headers,

@@ -1,6 +1,6 @@
 //! Announcements as bytes, for the store and the wire: the schema's own message serves both.
 
-use mesh_core::snapshot::endpoints::Health;
+use mesh_core::vocab::health::Health;
 use mesh_core::vocab::name::WorkloadKey;
 use mesh_proto::generated as wire;
 use prost::Message;

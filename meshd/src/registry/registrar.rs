@@ -1,6 +1,6 @@
 //! Where announcements go: the seam between the gRPC face and the single writer, which stands above this folder.
 
-use mesh_core::snapshot::endpoints::Health;
+use mesh_core::vocab::health::Health;
 use mesh_core::vocab::name::{Text, WorkloadKey};
 
 use super::announcement::Announcement;

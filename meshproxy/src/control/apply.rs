@@ -29,7 +29,8 @@ pub struct Apply {
     roots: Arc<Roots>,
     svids: Arc<Svids>,
     certificates: Arc<Certificates>,
-    turn: Mutex<()>,
+    /// Held by who puts a snapshot in force: one after another. In it, the faults that were told of.
+    turn: Mutex<Vec<ListenerFault>>,
     in_force: watch::Sender<Option<InForce>>,
 }
 
@@ -47,8 +48,8 @@ impl Apply {
     /// Puts a snapshot in force and answers which sockets could not be opened. On a rejection everything stays
     /// as it was.
     pub async fn apply(&self, snapshot: Arc<Snapshot>) -> Result<Vec<ListenerFault>, Vec<Rejection>> {
-        let _turn = self.turn.lock().await;
-        self.replace(snapshot).await
+        let mut turn = self.turn.lock().await;
+        self.replace(snapshot, &mut turn).await
     }
 
     /// Puts a snapshot in force if nothing is. `None` if something is.
@@ -56,14 +57,18 @@ impl Apply {
         &self,
         snapshot: Arc<Snapshot>,
     ) -> Option<Result<Vec<ListenerFault>, Vec<Rejection>>> {
-        let _turn = self.turn.lock().await;
+        let mut turn = self.turn.lock().await;
         if self.in_force.borrow().is_some() {
             return None;
         }
-        Some(self.replace(snapshot).await)
+        Some(self.replace(snapshot, &mut turn).await)
     }
 
-    async fn replace(&self, snapshot: Arc<Snapshot>) -> Result<Vec<ListenerFault>, Vec<Rejection>> {
+    async fn replace(
+        &self,
+        snapshot: Arc<Snapshot>,
+        told: &mut Vec<ListenerFault>,
+    ) -> Result<Vec<ListenerFault>, Vec<Rejection>> {
         let previous = self.in_force.borrow().as_ref().map(|in_force| Arc::clone(&in_force.tables));
         let (roots, svids, wanted) =
             (Arc::clone(&self.roots), Arc::clone(&self.svids), Arc::clone(&snapshot));
@@ -92,7 +97,16 @@ impl Apply {
         };
         let report = self.roots.opened(serial).await;
         self.in_force.send_replace(Some(InForce { snapshot, tables }));
-        Ok(faults(&report))
+        let faults = faults(&report);
+        for fault in faults.iter().filter(|fault| !told.contains(fault)) {
+            tracing::warn!(
+                address = &*fault.address,
+                reason = &*fault.reason,
+                "a socket cannot be opened; trying on"
+            );
+        }
+        told.clone_from(&faults);
+        Ok(faults)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use mesh_core::snapshot::endpoints::Health;
+use mesh_core::vocab::health::Health;
 use mesh_proto::generated as wire;
 use mesh_proto::generated::registry_client::RegistryClient;
 use tokio::sync::{mpsc, watch};
@@ -221,4 +221,41 @@ fn health_report<'r>(
             }
         };
     wire::HealthReport { workloads: reports.map(workload).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh_core::vocab::name::WorkloadKey;
+
+    use super::*;
+    use crate::workload::check;
+
+    #[test]
+    fn a_host_that_drains_has_no_healthy_workload() {
+        let key = WorkloadKey { namespace: "default".into(), name: "a".into() };
+        let well =
+            check::Report { health: Health::Healthy, check: "tcp:80".to_owned(), reason: String::new() };
+        let (_health, reports) = watch::channel(Reports::from([(key.clone(), well.clone())]));
+        let (draining, is_draining) = watch::channel(false);
+        let mut report = Report {
+            address: [10, 0, 0, 1].into(),
+            mesh_port: 15008,
+            documents: Documents::new(Vec::new()),
+            services: Vec::new(),
+            health: reports,
+            draining: is_draining,
+            registered: watch::channel(false).0,
+            withdrawn: watch::channel(false).0,
+        };
+        assert_eq!(report.present_health()[&key], well);
+        draining.send_replace(true);
+        let drained = &report.present_health()[&key];
+        assert_eq!((drained.health, drained.reason.as_str()), (Health::Unhealthy, "draining"));
+    }
+
+    #[test]
+    fn three_words_a_lease() {
+        assert_eq!(period(Duration::from_secs(15)), Duration::from_secs(5));
+        assert!(period(Duration::ZERO) > Duration::ZERO);
+    }
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use http::HeaderValue;
-use mesh_core::snapshot::endpoints::Health;
 use mesh_core::tables::destinations::{Endpoint, Transport};
+use mesh_core::vocab::health::Health;
 
 use super::registry::Registry;
 use crate::telemetry::labels::{Numbered, Party};

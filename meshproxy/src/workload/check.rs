@@ -6,9 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mesh_core::snapshot::endpoints::Health;
 use mesh_core::snapshot::workload::Workload;
 use mesh_core::tables::Tables;
+use mesh_core::vocab::health::Health;
 use mesh_core::vocab::name::WorkloadKey;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};

@@ -179,7 +179,7 @@ fn become_user(user: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The other half of [`Namespace::entry`]: moves this process into a host, becomes the user, and turns into `command`.
+/// The other half of `Namespace::entry`: moves this process into a host, becomes the user, and turns into `command`.
 pub fn enter_and_exec(
     net: &str,
     mount: &str,

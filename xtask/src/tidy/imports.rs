@@ -11,7 +11,7 @@ const CORE: &[(&str, &[&str])] = &[
     ("routing", &["vocab", "matching", "resilience"]),
     ("policy", &["vocab", "matching"]),
     ("resource", &["vocab", "matching", "resilience", "balancing", "routing", "policy"]),
-    ("state", &["vocab", "matching", "resilience", "balancing", "routing", "policy", "snapshot", "resource"]),
+    ("state", &["vocab", "matching", "resilience", "balancing", "routing", "policy", "resource"]),
     ("snapshot", &["vocab", "matching", "resilience", "balancing", "routing", "policy"]),
     (
         "compile",
