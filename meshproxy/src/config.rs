@@ -1,7 +1,7 @@
 //! Bootstrap configuration: what is needed before the first snapshot, and needs a restart to change.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -148,18 +148,34 @@ impl Config {
     }
 }
 
-/// The address by which the kernel would leave this host, else none. No packet is sent.
+/// The address by which the kernel would leave this host, by its default route or else by any. No packet is sent.
 fn first_address() -> Option<IpAddr> {
-    let probe = |bind: &str, far: &str| -> Option<IpAddr> {
-        let socket = std::net::UdpSocket::bind(bind).ok()?;
+    let probe = |far: SocketAddr| -> Option<IpAddr> {
+        let any: IpAddr = match far {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let socket = std::net::UdpSocket::bind((any, 0)).ok()?;
         socket.connect(far).ok()?;
         let address = socket.local_addr().ok()?.ip();
         (!address.is_loopback() && !address.is_unspecified()).then_some(address)
     };
     // Addresses kept for documentation: never local, so the answer is that of the default route.
-    probe("0.0.0.0:0", "192.0.2.1:9")
-        .or_else(|| probe("0.0.0.0:0", "255.255.255.254:9"))
-        .or_else(|| probe("[::]:0", "[2001:db8::1]:9"))
+    let documentation: [IpAddr; 2] =
+        [Ipv4Addr::new(192, 0, 2, 1).into(), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into()];
+    let routes = std::fs::read_to_string("/proc/net/route").unwrap_or_default();
+    let on_link = on_link(&routes).into_iter().map(IpAddr::V4);
+    documentation.into_iter().chain(on_link).find_map(|far| probe(SocketAddr::new(far, 9)))
+}
+
+/// An address in each network of `/proc/net/route`. Addresses stand there in the machine's order.
+fn on_link(routes: &str) -> Vec<Ipv4Addr> {
+    let destination = |line: &str| -> Option<Ipv4Addr> {
+        let word = line.split_whitespace().nth(1)?;
+        let address = Ipv4Addr::from(u32::from_str_radix(word, 16).ok()?.to_ne_bytes());
+        (!address.is_unspecified()).then(|| Ipv4Addr::from(u32::from(address) | 1))
+    };
+    routes.lines().skip(1).filter_map(destination).collect()
 }
 
 /// Why a flag's value was refused.
@@ -383,6 +399,13 @@ mod tests {
         for bad in ["", "http", "http:x", "0/tcp", "99999/tcp", "exec:", "80/exec:true", "udp"] {
             assert!(bad.parse::<PortCheck>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn networks_without_a_default_route_are_found() {
+        let routes =
+            "Iface Destination Gateway Flags\neth0 00000000 0100000A 0003\neth0 00004D0A 00000000 0001\n";
+        assert_eq!(on_link(routes), [Ipv4Addr::new(10, 77, 0, 1)]);
     }
 
     #[test]
