@@ -12,6 +12,7 @@ const EXPLICIT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCA
 
 pub(super) fn claims() -> Vec<Claim> {
     vec![
+        shared("capture/connect", connect),
         shared("capture/explicit", explicit),
         shared("capture/loopback", loopback),
         shared("capture/dns", names),
@@ -33,6 +34,36 @@ fn explicit(context: &mut Context<'_>) -> anyhow::Result<()> {
         "an unknown name is an error, not a hang",
         nobody.status >= 400,
         nobody.status.to_string(),
+    );
+    Ok(())
+}
+
+/// CONNECT through the proxy port: what goes through is HTTP of the mesh like any other.
+fn connect(context: &mut Context<'_>) -> anyhow::Result<()> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let lab = context.lab()?;
+    lab.control.apply(&yaml("demo/2-reviews-0-100.yaml"))?;
+    let user = lab.user("productpage-v1");
+    let text = lab.h1().block_on(user, || async {
+        let exchange = async {
+            let mut stream = tokio::net::TcpStream::connect(EXPLICIT).await?;
+            stream.write_all(b"CONNECT reviews:9080 HTTP/1.1\r\nhost: reviews:9080\r\n\r\n").await?;
+            let mut begin = [0u8; 1024];
+            let length = stream.read(&mut begin).await?;
+            let mut text = String::from_utf8_lossy(&begin[..length]).into_owned();
+            stream
+                .write_all(b"GET /reviews/0 HTTP/1.1\r\nhost: reviews:9080\r\nconnection: close\r\n\r\n")
+                .await?;
+            stream.read_to_string(&mut text).await?;
+            anyhow::Ok(text)
+        };
+        Ok(tokio::time::timeout(std::time::Duration::from_secs(10), exchange).await??)
+    })?;
+    let holds = text.starts_with("HTTP/1.1 200") && text.contains("\"version\":\"v3\"");
+    context.report.claim(
+        "CONNECT leads into the mesh",
+        holds,
+        text.replace("\r\n", " ").chars().take(150).collect::<String>(),
     );
     Ok(())
 }

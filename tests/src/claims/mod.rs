@@ -10,6 +10,7 @@ mod identity;
 mod input;
 mod lab;
 pub mod observe;
+mod operator;
 mod policy;
 mod protocols;
 mod routing;
@@ -53,6 +54,7 @@ fn all() -> Vec<Claim> {
     claims.extend(wire::claims());
     claims.extend(identity::claims());
     claims.extend(observe::claims());
+    claims.extend(operator::claims());
     claims.extend(input::claims());
     claims.extend(crash::claims());
     claims.extend(bookinfo::claims());

@@ -9,6 +9,7 @@ pub(super) fn claims() -> Vec<Claim> {
         shared("policy/allow", allow),
         shared("policy/deny", deny),
         shared("policy/strict", strict),
+        shared("policy/modes", modes),
         shared("policy/unknown", unknown),
         shared("policy/namespace", namespaces),
     ]
@@ -85,6 +86,36 @@ fn strict(context: &mut Context<'_>) -> anyhow::Result<()> {
         "the mesh port answers no plaintext",
         plain.as_ref().map_or(true, |a| a.status >= 400),
         plain.map_or_else(|e| format!("{e:#}"), |a| a.status.to_string()),
+    );
+    Ok(())
+}
+
+/// What a caller sends follows from the server's mode and the client's own rule.
+fn modes(context: &mut Context<'_>) -> anyhow::Result<()> {
+    let lab = context.lab()?;
+    let scheme = |lab: &Lab| -> anyhow::Result<(u16, bool)> {
+        let answer = lab.as_productpage(&Ask::get("http://reviews:9080/headers"))?;
+        Ok((answer.status, !super::routing::received(&answer, "x-forwarded-client-cert").is_empty()))
+    };
+    let mode = |mode: &str| {
+        format!(
+            "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {{name: reviews, namespace: default}}\n\
+             spec: {{selector: {{matchLabels: {{app: reviews}}}}, mtls: {{mode: {mode}}}}}\n"
+        )
+    };
+    lab.control.apply_text(&mode("PERMISSIVE"))?;
+    let permissive = scheme(lab)?;
+    lab.control.apply_text(&mode("STRICT"))?;
+    let strict = scheme(lab)?;
+    context.report.claim(
+        "PERMISSIVE: proxies still speak mutual TLS to each other",
+        permissive == (200, true),
+        format!("{permissive:?}"),
+    );
+    context.report.claim(
+        "STRICT for one workload: served, over mutual TLS",
+        strict == (200, true),
+        format!("{strict:?}"),
     );
     Ok(())
 }

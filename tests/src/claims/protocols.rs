@@ -16,6 +16,7 @@ use crate::harness::wire::{Capture, shows};
 pub(super) fn claims() -> Vec<Claim> {
     vec![
         shared("protocols/tcp", tcp),
+        shared("protocols/tcp-policy", tcp_policy),
         shared("protocols/http2", http2),
         shared("protocols/grpc", grpc),
         shared("protocols/redis", redis),
@@ -104,6 +105,36 @@ fn tcp(context: &mut Context<'_>) -> anyhow::Result<()> {
         hidden,
         format!("{} segments", seen.len()),
     );
+    Ok(())
+}
+
+/// A byte stream is judged by who opens it; its route may name another destination.
+fn tcp_policy(context: &mut Context<'_>) -> anyhow::Result<()> {
+    let lab = context.lab()?;
+    let user = lab.user("productpage-v1");
+    let service = Echo::start(&lab.proxies[1].host, at_h2(7000), b"")?;
+    let extra = Extra::announce(lab, "echo", 7000, "tcp")?;
+    lab.control.apply_text(
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: other, namespace: default}\n\
+         spec: {hosts: [echo], tcp: [{match: [{port: 7000}], route: [{destination: {host: echo, port: {number: 7000}}}]}]}\n",
+    )?;
+    let routed = send(lab.h1(), user, "echo:7000", b"one".to_vec())?;
+    lab.control.apply_text(
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: echo, namespace: default}\n\
+         spec: {selector: {matchLabels: {app: echo}}, action: DENY, rules: [{from: [{source: {principals: ['*/sa/bookinfo-productpage']}}]}]}\n",
+    )?;
+    let denied = send(lab.h1(), user, "echo:7000", b"two".to_vec());
+    let other = send(&lab.proxies[2].host, lab.user("reviews-v3"), "echo:7000", b"three".to_vec())?;
+    drop(extra);
+    drop(service);
+    context.report.claim(
+        "a tcp route leads to its destination",
+        routed == b"one",
+        String::from_utf8_lossy(&routed),
+    );
+    let closed = denied.as_ref().map_or(true, Vec::is_empty);
+    context.report.claim("a denied caller's stream is closed without a byte", closed, format!("{denied:?}"));
+    context.report.claim("another caller's goes on", other == b"three", String::from_utf8_lossy(&other));
     Ok(())
 }
 
