@@ -108,7 +108,19 @@ impl Trial<'_> {
                     None => break Tried::nothing(),
                 },
             };
-            let (result, outcome) = self.attempt(sent, upload, endpoint, tries).await;
+            let deadline = self.try_deadline();
+            let result = {
+                // Pinned here and not in a function of its own: a future that is moved is stored twice.
+                let once = pin!(self.once(sent, upload, endpoint, tries));
+                match deadline {
+                    None => once.await,
+                    Some(at) => match tokio::time::timeout_at(at, once).await {
+                        Ok(result) => result,
+                        Err(_elapsed) => Err(self.timed_out(deadline)),
+                    },
+                }
+            };
+            let outcome = outcome(&result);
             let covered = self.retry.attempts > 0 && self.retry.covers(outcome);
             let repeatable = upload.is_none_or(Upload::can_repeat);
             let again = covered && may_repeat && repeatable && outcome != Outcome::RequestTimeout;
@@ -139,35 +151,19 @@ impl Trial<'_> {
         true
     }
 
-    /// One try, within its own time and the request's.
-    async fn attempt(
-        &self,
-        message: Message,
-        upload: Option<&Upload>,
-        endpoint: &LiveEndpoint,
-        tries: u32,
-    ) -> (Result<Answer, Failure>, Outcome) {
+    /// When a try that begins now must have ended.
+    fn try_deadline(&self) -> Option<Instant> {
         let own = self.retry.per_try_timeout.map(|time| Instant::now() + time);
-        let deadline = match (own, self.deadline) {
+        match (own, self.deadline) {
             (Some(own), Some(whole)) => Some(own.min(whole)),
             (own, whole) => own.or(whole),
-        };
-        let result = match within(deadline, self.once(message, upload, endpoint, tries)).await {
-            Some(result) => result,
-            None => {
-                let whole_is_over = self.deadline.is_some_and(|whole| own.is_none_or(|own| whole <= own));
-                let outcome = if whole_is_over { Outcome::RequestTimeout } else { Outcome::AttemptTimeout };
-                Err(fail(outcome, String::new()))
-            }
-        };
-        let outcome = match &result {
-            Ok(answer) => {
-                let status = answer.response.status().as_u16();
-                Outcome::Response { status, grpc_status: grpc_status(answer.response.headers()) }
-            }
-            Err(failure) => failure.outcome,
-        };
-        (result, outcome)
+        }
+    }
+
+    /// What it means that a try has not ended by its deadline.
+    fn timed_out(&self, deadline: Option<Instant>) -> Failure {
+        let whole_is_over = self.deadline.is_some() && self.deadline == deadline;
+        fail(if whole_is_over { Outcome::RequestTimeout } else { Outcome::AttemptTimeout }, String::new())
     }
 
     async fn once(
@@ -318,11 +314,12 @@ fn broken(error: &hyper::Error) -> Failure {
     fail(failure::outcome(error), String::new())
 }
 
-/// The future's output; `None` if the deadline comes first.
-pub async fn within<F: Future>(deadline: Option<Instant>, future: F) -> Option<F::Output> {
-    let future = pin!(future);
-    match deadline {
-        None => Some(future.await),
-        Some(deadline) => tokio::time::timeout_at(deadline, future).await.ok(),
+fn outcome(result: &Result<Answer, Failure>) -> Outcome {
+    match result {
+        Ok(answer) => Outcome::Response {
+            status: answer.response.status().as_u16(),
+            grpc_status: grpc_status(answer.response.headers()),
+        },
+        Err(failure) => failure.outcome,
     }
 }

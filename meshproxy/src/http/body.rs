@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use mesh_core::vocab::outcome::Outcome;
 use tokio::time::{Instant, Sleep};
 
+use super::activity::UnderWay;
 use super::headers::GRPC_STATUS;
 use super::record::Record;
 use crate::upstream::failure;
@@ -43,7 +44,27 @@ pub struct ReplyBody {
     content: Content,
     record: Option<Box<Record>>,
     held: Option<Held>,
-    deadline: Option<Pin<Box<Sleep>>>,
+    deadline: Option<Deadline>,
+    under_way: Option<UnderWay>,
+}
+
+/// When the answer must be whole; a timer only runs once something is waited for.
+#[derive(Debug)]
+enum Deadline {
+    At(Instant),
+    Running(Pin<Box<Sleep>>),
+}
+
+impl Deadline {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Deadline::At(at) = self {
+            *self = Deadline::Running(Box::pin(tokio::time::sleep_until(*at)));
+        }
+        match self {
+            Deadline::Running(sleep) => sleep.as_mut().poll(cx),
+            Deadline::At(_) => Poll::Pending,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -55,12 +76,24 @@ enum Content {
 impl ReplyBody {
     /// An answer of our own.
     pub fn own(content: Bytes, record: Box<Record>) -> ReplyBody {
-        ReplyBody { content: Content::Own(content), record: Some(record), held: None, deadline: None }
+        ReplyBody {
+            content: Content::Own(content),
+            record: Some(record),
+            held: None,
+            deadline: None,
+            under_way: None,
+        }
     }
 
     /// An answer without a record: the record is kept by somebody else.
     pub fn silent() -> ReplyBody {
-        ReplyBody { content: Content::Own(Bytes::new()), record: None, held: None, deadline: None }
+        ReplyBody {
+            content: Content::Own(Bytes::new()),
+            record: None,
+            held: None,
+            deadline: None,
+            under_way: None,
+        }
     }
 
     /// The answer of an upstream, read until `deadline`.
@@ -74,8 +107,14 @@ impl ReplyBody {
             content: Content::Upstream(incoming),
             record: Some(record),
             held: Some(held),
-            deadline: deadline.map(|at| Box::pin(tokio::time::sleep_until(at))),
+            deadline: deadline.map(Deadline::At),
+            under_way: None,
         }
+    }
+
+    /// Keeps the exchange under way until this answer has been written.
+    pub fn hold(&mut self, under_way: UnderWay) {
+        self.under_way = Some(under_way);
     }
 
     fn finish(&mut self) {
@@ -100,7 +139,7 @@ impl ReplyBody {
         let frame = match Pin::new(incoming).poll_frame(cx) {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
-                let over = self.deadline.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready());
+                let over = self.deadline.as_mut().is_some_and(|deadline| deadline.poll(cx).is_ready());
                 if over {
                     self.fail("UT", "response_timeout");
                     return Poll::Ready(Some(Err(ReplyError::Deadline)));

@@ -54,7 +54,7 @@ pub async fn outbound(connection: &Outbound, mut request: Request<Incoming>) -> 
     record.source = local.map_or(0, |local| local.party.number);
     let plan = match decide(connection, &root, local, &head) {
         Ok(plan) => plan,
-        Err(refusal) => return refused(connection, head, record, &refusal).await,
+        Err(refusal) => return Box::pin(refused(connection, head, record, &refusal)).await,
     };
     note_plan(&root, &plan, &mut record);
     if let Some(delay) = plan.fault.delay {
@@ -202,7 +202,10 @@ fn add_context(connection: &Outbound, head: &mut Head) {
     // Room for these and the fields of the hop at once: the map grows by hashing everything anew.
     head.headers.reserve(10);
     if !head.headers.contains_key(&REQUEST_ID) {
-        head.headers.insert(&REQUEST_ID, connection.thread.random(trace::request_id));
+        let mut id = connection.thread.random(trace::request_id);
+        // No secret, but unlike every other: in the table of HTTP/2 it would only drive out what comes again.
+        id.set_sensitive(true);
+        head.headers.insert(&REQUEST_ID, id);
     }
     if !head.headers.contains_key(&FORWARDED_PROTO) {
         head.headers.insert(&FORWARDED_PROTO, HeaderValue::from_static("http"));

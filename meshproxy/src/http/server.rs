@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::pin::pin;
+use std::rc::Rc;
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -11,12 +12,11 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::activity::Activity;
 use super::body::ReplyBody;
 use crate::runtime::drain::Drain;
 use crate::upstream::connect::{HEADER_LIST, LocalExec, STREAM_WINDOW, STREAMS};
 
-/// A client's HTTP/1 connection may be idle so long, head included.
-const IDLE_HTTP1: Duration = Duration::from_secs(60);
 /// Head of HTTP/1: the limits of fields are checked apart.
 const HEAD_BUFFER: usize = 64 * 1024;
 const MOST_FIELDS: usize = 128;
@@ -45,15 +45,14 @@ where
     F: Future<Output = Response<ReplyBody>>,
 {
     let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(IDLE_HTTP1)
-        .max_headers(MOST_FIELDS)
-        .max_buf_size(HEAD_BUFFER);
+    builder.header_read_timeout(None).max_headers(MOST_FIELDS).max_buf_size(HEAD_BUFFER);
+    let activity = Rc::new(Activity::default());
     let answer = |request| {
         let reply = serve(request);
+        let under_way = activity.begin();
         async move {
             let mut reply = reply.await;
+            reply.body_mut().hold(under_way);
             if drain.has_begun() {
                 let close = http::HeaderValue::from_static("close");
                 reply.headers_mut().insert(http::header::CONNECTION, close);
@@ -66,6 +65,7 @@ where
     tokio::select! {
         ended = connection.as_mut() => return ended,
         () = drain.begun() => {}
+        () = activity.idle() => return Ok(()),
     }
     // A request that is already on its way is still answered; an idle connection is closed after a moment.
     tokio::select! {

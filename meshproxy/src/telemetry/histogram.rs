@@ -9,6 +9,17 @@ pub const BOUNDS: [f64; 19] = [
     300000.0, 600000.0, 1800000.0, 3600000.0,
 ];
 
+/// The same in thousandths.
+const THOUSANDTHS: [u64; BOUNDS.len()] = {
+    let mut thousandths = [0; BOUNDS.len()];
+    let mut index = 0;
+    while index < BOUNDS.len() {
+        thousandths[index] = (BOUNDS[index] * 1000.0) as u64;
+        index += 1;
+    }
+    thousandths
+};
+
 /// Counts a bucket, and the sum of everything recorded in thousandths.
 #[derive(Debug, Default)]
 pub struct Histogram {
@@ -19,7 +30,7 @@ pub struct Histogram {
 impl Histogram {
     /// Adds one value given in thousandths (microseconds for milliseconds, thousand a byte).
     pub fn record_thousandths(&self, value: u64) {
-        let bucket = BOUNDS.partition_point(|bound| (*bound * 1000.0) < value as f64);
+        let bucket = THOUSANDTHS.partition_point(|bound| *bound < value);
         // Relaxed: counts are independent of each other and of all else; a scrape may lag by one.
         self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
         self.thousandths.fetch_add(value, Ordering::Relaxed);

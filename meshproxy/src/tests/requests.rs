@@ -151,3 +151,14 @@ async fn grpc_streams_both_ways_and_its_trailers_arrive() {
     }
     driver.abort();
 }
+
+/// Futures are moved when they are made and when they end: what is rare must not be carried by every request.
+#[test]
+fn exchanges_stay_small() {
+    fn size<A: 'static, B, F: Future>(_: impl Fn(&'static A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+    let outbound = size(crate::http::exchange::outbound);
+    let inbound = size(crate::http::deliver::inbound);
+    assert!(outbound <= 4608 && inbound <= 2560, "{outbound} {inbound}");
+}

@@ -169,7 +169,8 @@ impl Pool {
                 return Ok(self.lease(*address, sender, true));
             }
         }
-        self.new_http1(addresses, patience).await
+        // Boxed, like every dial: requests that find a connection should not carry its size.
+        Box::pin(self.new_http1(addresses, patience)).await
     }
 
     /// A new HTTP/1 connection to the first of these addresses that does not refuse.
@@ -195,11 +196,14 @@ impl Pool {
         let mut last = None;
         for &address in addresses {
             let slot = self.slot(Http2Key { address, own: 0, peer: 0 });
+            if let Some(stream) = slot.room(None) {
+                return Ok(stream);
+            }
             let dial = || async move {
                 self.check(address)?;
                 connect::http2(address, patience).await
             };
-            match slot.stream(None, dial).await {
+            match Box::pin(slot.dial(None, dial)).await {
                 Ok(stream) => return Ok(stream),
                 Err(error @ ConnectError::Refused { .. }) => last = last.or(Some(error)),
                 Err(error) => return Err(error),
@@ -240,8 +244,11 @@ impl Pool {
     ) -> Result<Stream, ConnectError> {
         let pair = self.pair(own, peer)?;
         let slot = self.slot(Http2Key { address: hop, own: own.number, peer: peer.number });
+        if let Some(stream) = slot.room(Some(&pair)) {
+            return Ok(stream);
+        }
         let tls = pair.tls.clone();
-        slot.stream(Some(pair), || async move { connect::mesh(hop, &tls, patience).await }).await
+        Box::pin(slot.dial(Some(pair), || async move { connect::mesh(hop, &tls, patience).await })).await
     }
 
     /// Closes what has been idle for long, again and again; runs as long as its data thread.
@@ -350,18 +357,11 @@ impl Shared {
 }
 
 impl Slot {
-    /// A stream of a connection that has room, or of a new one. Whoever waits for the same connection shares its failure.
-    async fn stream<F>(
-        &self,
-        pair: Option<Rc<Pair>>,
-        dial: impl FnOnce() -> F,
-    ) -> Result<Stream, ConnectError>
+    /// A stream of a new connection. Whoever waits for the same connection shares it, or its failure.
+    async fn dial<F>(&self, pair: Option<Rc<Pair>>, dial: impl FnOnce() -> F) -> Result<Stream, ConnectError>
     where
         F: Future<Output = Result<Http2, ConnectError>>,
     {
-        if let Some(stream) = self.room(pair.as_ref()) {
-            return Ok(stream);
-        }
         let asked = Instant::now();
         let _dialing = self.dialing.lock().await;
         if let Some(stream) = self.room(pair.as_ref()) {
