@@ -14,6 +14,7 @@ mod operator;
 mod policy;
 mod protocols;
 mod routing;
+mod tour;
 mod wire;
 
 pub use context::Context;
@@ -57,6 +58,7 @@ fn all() -> Vec<Claim> {
     claims.extend(operator::claims());
     claims.extend(input::claims());
     claims.extend(crash::claims());
+    claims.extend(tour::claims());
     claims.extend(bookinfo::claims());
     claims
 }
