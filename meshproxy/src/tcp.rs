@@ -24,7 +24,7 @@ use crate::live::local::LocalWorkload;
 use crate::live::root::Root;
 use crate::net::copy::{Carried, Ended, copy};
 use crate::net::downstream::Facts;
-use crate::telemetry::access::Entry;
+use crate::telemetry::access::{Entry, addresses};
 use crate::telemetry::flags::Flags;
 use crate::telemetry::labels::ServiceLabels;
 use crate::telemetry::metrics::{Reporter, StreamKey, StreamSeries};
@@ -356,6 +356,7 @@ impl Drop for StreamRecord {
                 cluster: &self.cluster,
                 local: self.facts.local,
                 remote: self.facts.peer,
+                addresses: &addresses(self.facts.local, self.facts.peer),
                 route: "",
                 version: self.version,
             });

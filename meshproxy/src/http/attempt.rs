@@ -59,7 +59,9 @@ pub struct Trial<'a> {
     pub retry: &'a RetryPolicy,
     /// Whether the application there is spoken to in HTTP/2.
     pub http2: bool,
-    /// When the request's time is over.
+    /// The request's time.
+    pub timeout: Option<Duration>,
+    /// When it is over.
     pub deadline: Option<Instant>,
 }
 
@@ -174,8 +176,9 @@ impl Trial<'_> {
         tries: u32,
     ) -> Result<Answer, Failure> {
         message.headers.insert(&ATTEMPT_COUNT, number(u128::from(tries)));
-        if let Some(deadline) = self.deadline {
-            let left = deadline.saturating_duration_since(Instant::now());
+        if let (Some(timeout), Some(deadline)) = (self.timeout, self.deadline) {
+            // The same text for every first try, so that the table of HTTP/2 has it.
+            let left = if tries == 1 { timeout } else { deadline.saturating_duration_since(Instant::now()) };
             message.headers.insert(&EXPECTED_TIMEOUT, number(left.as_millis()));
         }
         let patience = self.destination.destination.policy.connect_timeout;

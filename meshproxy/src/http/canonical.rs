@@ -69,6 +69,8 @@ pub struct Head {
     pub grpc: bool,
     /// Size of the head on the wire, nearly.
     pub bytes: u64,
+    /// What else one look over the fields found.
+    pub found: Scan,
 }
 
 impl Head {
@@ -111,6 +113,7 @@ pub fn read(request: Request<Incoming>) -> Result<(Head, Incoming), BadRequest> 
     let bytes = (found.bytes + received.as_str().len() + parts.method.as_str().len() + 12) as u64;
     let head = Head {
         method: parts.method,
+        found,
         version: parts.version,
         authority,
         target,

@@ -13,6 +13,7 @@ use mesh_core::vocab::name::{ServicePort, Text, WorkloadKey};
 use crate::live::local::{LocalWorkload, read_from};
 use crate::live::root::Root;
 use crate::net::downstream::Facts;
+use crate::telemetry::access::addresses;
 use crate::telemetry::labels::{Numbered, Party};
 use crate::upstream::thread::DataThread;
 
@@ -36,6 +37,7 @@ pub struct Outbound {
     pub entrance: Entrance,
     /// Whose it is.
     pub caller: Option<WorkloadKey>,
+    addresses: Rc<str>,
     found: Cell<Found>,
 }
 
@@ -56,7 +58,13 @@ impl Outbound {
         caller: Option<WorkloadKey>,
     ) -> Outbound {
         let found = Cell::new(Found { serial: u64::MAX, caller: None, service: None });
-        Outbound { thread, facts, entrance, caller, found }
+        let addresses = addresses(facts.local, facts.peer).into();
+        Outbound { thread, facts, entrance, caller, addresses, found }
+    }
+
+    /// Where it came from, with the text of it.
+    pub fn shown(&self) -> (Facts, &Rc<str>) {
+        (self.facts, &self.addresses)
     }
 
     /// The caller in a root.
@@ -123,6 +131,7 @@ pub struct MeshPeer {
     pub own: SpiffeId,
     /// What `x-forwarded-client-cert` says of it.
     pub client_cert: HeaderValue,
+    addresses: Rc<str>,
     said: RefCell<Option<(HeaderValue, Numbered<Party>)>>,
     unsaid: OnceCell<u32>,
 }
@@ -136,7 +145,14 @@ impl MeshPeer {
         own: SpiffeId,
         client_cert: HeaderValue,
     ) -> MeshPeer {
-        MeshPeer { thread, facts, id, own, client_cert, said: RefCell::default(), unsaid: OnceCell::new() }
+        let addresses = addresses(facts.local, facts.peer).into();
+        let (said, unsaid) = (RefCell::default(), OnceCell::new());
+        MeshPeer { thread, facts, id, own, client_cert, addresses, said, unsaid }
+    }
+
+    /// Where it came from, with the text of it.
+    pub fn shown(&self) -> (Facts, &Rc<str>) {
+        (self.facts, &self.addresses)
     }
 
     /// The calling party. What it says of itself is believed for telemetry, and only within its own namespace.

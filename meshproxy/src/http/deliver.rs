@@ -40,7 +40,7 @@ pub async fn inbound_upgrade(peer: &MeshPeer, mut request: Request<Incoming>) ->
 
 async fn serve(peer: &MeshPeer, request: Request<Incoming>, upgrade: Option<OnUpgrade>) -> Reply {
     let root = peer.thread.view.root();
-    let mut record = Record::begin(&peer.thread, &root, peer.facts, Reporter::Destination, true);
+    let mut record = Record::begin(&peer.thread, &root, peer.shown(), Reporter::Destination, true);
     let (mut head, body) = match canonical::read(request) {
         Ok(read) => read,
         Err(bad) => return reply::bad_request(record, bad),
@@ -52,7 +52,7 @@ async fn serve(peer: &MeshPeer, request: Request<Incoming>, upgrade: Option<OnUp
     let Some(to) = head.headers.get(&MESH_TO).and_then(address) else {
         return reply::plain(record, StatusCode::MISDIRECTED_REQUEST, "NR", "workload_not_found", "");
     };
-    strip_mesh(&mut head.headers);
+    strip_mesh(&mut head.headers, &head.found);
     let seen = head.seen();
     let facts = Inbound { to, peer: Some(&peer.id), request: Some(&seen) };
     let admission = match admit(&root.tables, &facts, &mut Silent) {

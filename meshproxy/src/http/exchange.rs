@@ -40,13 +40,13 @@ use crate::upstream::resolve;
 /// One request of an application of this host.
 pub async fn outbound(connection: &Outbound, mut request: Request<Incoming>) -> Reply {
     let root = connection.thread.view.root();
-    let mut record = Record::begin(&connection.thread, &root, connection.facts, Reporter::Source, false);
+    let mut record = Record::begin(&connection.thread, &root, connection.shown(), Reporter::Source, false);
     let upgrade = upgrade::asked(&mut request);
     let (mut head, body) = match canonical::read(request) {
         Ok(read) => read,
         Err(bad) => return reply::bad_request(record, bad),
     };
-    strip_internal(&mut head.headers);
+    strip_internal(&mut head.headers, &head.found);
     add_context(connection, &mut head);
     record.request(&head);
     record.upload = Upload::of(body);
@@ -135,6 +135,7 @@ async fn send_on(
         caller: local,
         retry: &rule.retry,
         http2: speaks_http2(destination.destination.policy.protocol, head.version),
+        timeout,
         deadline: timeout.map(|timeout| record.started() + timeout),
     };
     let message = message(plan, forward, head);

@@ -64,6 +64,10 @@ pub struct Scan {
     pub encodings: u32,
     /// Whether the content is gRPC.
     pub grpc: bool,
+    /// How many fields of the mesh's own (`x-mesh-`).
+    pub mesh: u32,
+    /// Whether there are other fields that only proxies may set.
+    pub internal: bool,
     connection: bool,
     hop: bool,
     trailers_only: bool,
@@ -85,6 +89,9 @@ pub fn scan(headers: &HeaderMap) -> Scan {
             "connection" => found.connection = true,
             "keep-alive" | "proxy-connection" | "upgrade" | "http2-settings" => found.hop = true,
             "te" => found.trailers_only &= value.as_bytes().eq_ignore_ascii_case(b"trailers"),
+            "x-forwarded-client-cert" => found.internal = true,
+            name if name.starts_with("x-mesh-") => found.mesh += 1,
+            name if name.starts_with("x-envoy-") => found.internal = true,
             _ => {}
         }
     }
@@ -135,15 +142,28 @@ fn listed(headers: &HeaderMap) -> Vec<HeaderName> {
 }
 
 /// Takes from an application's request what only proxies may say.
-pub fn strip_internal(headers: &mut HeaderMap) {
-    strip_named(headers, |name| {
-        name.starts_with("x-mesh-") || name.starts_with("x-envoy-") || name == "x-forwarded-client-cert"
-    });
+pub fn strip_internal(headers: &mut HeaderMap, found: &Scan) {
+    if found.mesh > 0 || found.internal {
+        strip_named(headers, |name| {
+            name.starts_with("x-mesh-") || name.starts_with("x-envoy-") || name == "x-forwarded-client-cert"
+        });
+    }
 }
 
 /// Takes the mesh's own fields from a message that leaves the mesh.
-pub fn strip_mesh(headers: &mut HeaderMap) {
-    strip_named(headers, |name| name.starts_with("x-mesh-"));
+pub fn strip_mesh(headers: &mut HeaderMap, found: &Scan) {
+    let mut left = found.mesh;
+    if left == 0 {
+        return;
+    }
+    for name in [&MESH_TO, &MESH_PROTO, &MESH_FROM, &MESH_VERSION] {
+        if headers.remove(name).is_some() {
+            left -= 1;
+        }
+    }
+    if left > 0 {
+        strip_named(headers, |name| name.starts_with("x-mesh-"));
+    }
 }
 
 fn strip_named(headers: &mut HeaderMap, internal: impl Fn(&str) -> bool) {
@@ -212,7 +232,8 @@ mod tests {
             ("x-forwarded-client-cert", "By=x"),
             ("x-forwarded-for", "1.2.3.4"),
         ]);
-        strip_internal(&mut headers);
+        let found = scan(&headers);
+        strip_internal(&mut headers, &found);
         assert_eq!(names(&headers), ["x-forwarded-for"]);
     }
 }

@@ -42,6 +42,7 @@ pub struct Record {
     thread: Rc<DataThread>,
     root: Held,
     facts: Facts,
+    addresses: Rc<str>,
     started: Instant,
     reporter: Reporter,
     mutual_tls: bool,
@@ -96,7 +97,7 @@ impl Record {
     pub fn begin(
         thread: &Rc<DataThread>,
         root: &Held,
-        facts: Facts,
+        (facts, addresses): (Facts, &Rc<str>),
         reporter: Reporter,
         mutual_tls: bool,
     ) -> Box<Record> {
@@ -104,6 +105,7 @@ impl Record {
             thread: Rc::clone(thread),
             root: Rc::clone(root),
             facts,
+            addresses: Rc::clone(addresses),
             started: Instant::now(),
             reporter,
             mutual_tls,
@@ -247,6 +249,7 @@ impl Record {
             cluster: &cluster,
             local: self.facts.local,
             remote: self.facts.peer,
+            addresses: &self.addresses,
             route: self.route.as_deref().unwrap_or(""),
             version: self.root.tables.version.number,
         });

@@ -59,7 +59,7 @@ pub fn pass_on(
             parts.headers.insert(header::CONTENT_LENGTH, length);
         }
     }
-    strip_mesh(&mut parts.headers);
+    strip_mesh(&mut parts.headers, &found);
     for change in changes.iter().filter(|change| !change.is_empty()) {
         change.apply(&mut parts.headers);
     }

@@ -221,8 +221,9 @@ fn join(mut response: Response<Incoming>, kept: Kept, client: OnUpgrade, mut rec
 }
 
 fn agreed_headers(mut headers: HeaderMap, record: &mut Record) -> HeaderMap {
-    scan(&headers).strip_connection(&mut headers);
-    strip_mesh(&mut headers);
+    let found = scan(&headers);
+    found.strip_connection(&mut headers);
+    strip_mesh(&mut headers, &found);
     let time = record.answered();
     headers.insert(&SERVICE_TIME, number(time.as_millis()));
     if record.is_outbound() {

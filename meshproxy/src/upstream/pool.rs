@@ -26,13 +26,13 @@ use crate::live::root::Roots;
 
 type Map<K, V> = HashMap<K, V, RandomState>;
 
-/// Idle HTTP/1 connections are closed after so long.
-const IDLE_HTTP1: Duration = Duration::from_secs(60);
-/// Idle HTTP/2 connections are closed after so long (as ztunnel's pool).
-const IDLE_HTTP2: Duration = Duration::from_secs(300);
+/// Idle HTTP/1 connections are closed after so many looks: a minute.
+const IDLE_HTTP1: u32 = 4;
+/// Idle HTTP/2 connections are closed after so many looks: five minutes, as in ztunnel's pool.
+const IDLE_HTTP2: u32 = 20;
 /// Idle HTTP/1 connections that are kept for one address.
 const MOST_IDLE: usize = 256;
-/// How often idle connections are looked through.
+/// How often idle connections are looked through. Age is counted in looks, so that requests read no clock.
 const SWEEP: Duration = Duration::from_secs(15);
 
 /// An identity with its number.
@@ -60,13 +60,14 @@ pub struct Pool {
     idle: RefCell<Map<SocketAddr, Vec<Idle>>>,
     shared: RefCell<Map<Http2Key, Rc<Slot>>>,
     pairs: RefCell<Map<(u32, u32), Rc<Pair>>>,
+    looks: Cell<u32>,
     this: Weak<Pool>,
 }
 
 #[derive(Debug)]
 struct Idle {
     sender: Http1,
-    since: Instant,
+    since: u32,
 }
 
 /// TLS of one identity pair, with the material that it was made from.
@@ -92,7 +93,8 @@ struct Shared {
     sender: Http2,
     pair: Option<Rc<Pair>>,
     streams: Cell<u32>,
-    used: Cell<Instant>,
+    /// Looks at which it had no stream, since it last had one.
+    idle: Cell<u32>,
 }
 
 /// One stream of a shared connection; counted until it is dropped.
@@ -109,7 +111,6 @@ impl Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         self.0.streams.set(self.0.streams.get().saturating_sub(1));
-        self.0.used.set(Instant::now());
     }
 }
 
@@ -158,6 +159,7 @@ impl Pool {
             idle: RefCell::default(),
             shared: RefCell::default(),
             pairs: RefCell::default(),
+            looks: Cell::new(0),
             this: this.clone(),
         })
     }
@@ -255,7 +257,7 @@ impl Pool {
     pub async fn keep_sweeping(self: Rc<Pool>) {
         loop {
             tokio::time::sleep(SWEEP).await;
-            self.sweep(Instant::now());
+            self.sweep();
         }
     }
 
@@ -266,16 +268,18 @@ impl Pool {
         (idle, shared)
     }
 
-    fn sweep(&self, now: Instant) {
-        let young = |since: Instant, limit: Duration| now.saturating_duration_since(since) < limit;
+    fn sweep(&self) {
+        let now = self.looks.get() + 1;
+        self.looks.set(now);
         self.idle.borrow_mut().retain(|_, idle| {
-            idle.retain(|one| one.sender.is_ready() && young(one.since, IDLE_HTTP1));
+            idle.retain(|one| one.sender.is_ready() && now - one.since <= IDLE_HTTP1);
             !idle.is_empty()
         });
         self.shared.borrow_mut().retain(|_, slot| {
-            slot.connections
-                .borrow_mut()
-                .retain(|one| one.is_open() && (one.streams.get() > 0 || young(one.used.get(), IDLE_HTTP2)));
+            slot.connections.borrow_mut().retain(|one| {
+                one.idle.set(if one.streams.get() > 0 { 0 } else { one.idle.get() + 1 });
+                one.is_open() && one.idle.get() <= IDLE_HTTP2
+            });
             // Somebody who waits for a connection holds the slot too.
             !slot.connections.borrow().is_empty() || Rc::strong_count(slot) > 1
         });
@@ -299,7 +303,7 @@ impl Pool {
         let mut idle = self.idle.borrow_mut();
         let waiting = idle.entry(address).or_default();
         if waiting.len() < MOST_IDLE {
-            waiting.push(Idle { sender, since: Instant::now() });
+            waiting.push(Idle { sender, since: self.looks.get() });
         }
     }
 
@@ -374,8 +378,7 @@ impl Slot {
         }
         match dial().await {
             Ok(sender) => {
-                let now = Instant::now();
-                let shared = Rc::new(Shared { sender, pair, streams: Cell::new(1), used: Cell::new(now) });
+                let shared = Rc::new(Shared { sender, pair, streams: Cell::new(1), idle: Cell::new(0) });
                 self.connections.borrow_mut().push(Rc::clone(&shared));
                 Ok(Stream(shared))
             }
@@ -392,6 +395,7 @@ impl Slot {
         connections.retain(|one| one.is_open() && one.was_made_with(pair));
         let free = connections.iter().find(|one| one.streams.get() < STREAMS)?;
         free.streams.set(free.streams.get() + 1);
+        free.idle.set(0);
         Some(Stream(Rc::clone(free)))
     }
 }
