@@ -47,10 +47,12 @@ impl Report {
 
     /// Says something that is no claim.
     pub fn say(&self, text: &str) {
+        use std::io::Write;
+        // A reader that has gone away does not end the work.
         if self.quiet {
-            eprintln!("{text}");
+            drop(writeln!(std::io::stderr(), "{text}"));
         } else {
-            println!("{text}");
+            drop(writeln!(std::io::stdout(), "{text}"));
         }
     }
 
@@ -117,7 +119,8 @@ impl Report {
         let seconds = self.began.elapsed().as_secs_f64();
         self.say(&format!("{held} claims hold, {failed} fail, {skipped} were skipped ({seconds:.0} s)"));
         if self.quiet {
-            println!("{}", self.json());
+            use std::io::Write;
+            drop(writeln!(std::io::stdout(), "{}", self.json()));
         }
         failed == 0
     }
