@@ -9,13 +9,12 @@ use std::time::Duration;
 
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Version, header};
-use hyper::body::Incoming;
 use mesh_core::resilience::retry::RetryPolicy;
 use mesh_core::tables::destinations::Transport;
 use mesh_core::vocab::outcome::Outcome;
 use tokio::time::Instant;
 
-use super::body::{Held, grpc_status};
+use super::body::{Held, UpstreamBody, grpc_status};
 use super::canonical::absolute;
 use super::headers::{ATTEMPT_COUNT, EXPECTED_TIMEOUT, MESH_FROM, MESH_PROTO, MESH_TO, MESH_VERSION, number};
 use super::reply::Failure;
@@ -25,6 +24,7 @@ use crate::live::local::LocalWorkload;
 use crate::live::root::Root;
 use crate::upstream::body::{RequestBody, Upload};
 use crate::upstream::failure::{self, ConnectError};
+use crate::upstream::http2::SendError;
 use crate::upstream::pool::{Stream, Who};
 use crate::upstream::thread::DataThread;
 
@@ -69,7 +69,7 @@ pub struct Trial<'a> {
 #[derive(Debug)]
 pub struct Answer {
     /// The head, and the body that is still to come.
-    pub response: Response<Incoming>,
+    pub response: Response<UpstreamBody>,
     /// The connection.
     pub held: Held,
 }
@@ -245,7 +245,10 @@ pub async fn plain(
     loop {
         let sender = lease.sender().expect("a lease has its connection until it is given back");
         let mut error = match sender.try_send_request(request).await {
-            Ok(response) => return Ok(Answer { response, held: Held::Http1(lease) }),
+            Ok(response) => {
+                let response = response.map(UpstreamBody::Http1);
+                return Ok(Answer { response, held: Held::Http1(lease) });
+            }
             Err(error) => error,
         };
         match error.take_message() {
@@ -266,13 +269,15 @@ where
     loop {
         turns += 1;
         let stream = stream().await.map_err(connect_failed)?;
-        let mut error = match stream.sender().try_send_request(request).await {
-            Ok(response) => return Ok(Answer { response, held: Held::Http2(stream) }),
-            Err(error) => error,
-        };
-        match error.take_message() {
-            Some(unsent) if turns < MOST_TURNS => request = unsent,
-            Some(_) | None => return Err(broken(error.error())),
+        match stream.connection().send(request).await {
+            Ok(response) => {
+                let response = response.map(UpstreamBody::Http2);
+                return Ok(Answer { response, held: Held::Http2(stream) });
+            }
+            Err(SendError::Closing(unsent, _)) if turns < MOST_TURNS => request = *unsent,
+            Err(SendError::Closing(_, error) | SendError::Broken(error)) => {
+                return Err(fail(failure::http2_outcome(&error), String::new()));
+            }
         }
     }
 }

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use h2::RecvStream;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -16,6 +17,7 @@ use super::activity::UnderWay;
 use super::headers::GRPC_STATUS;
 use super::record::Record;
 use crate::upstream::failure;
+use crate::upstream::http2;
 use crate::upstream::pool::{Lease, Stream};
 
 /// What keeps an upstream's connection counted while its answer is read.
@@ -27,12 +29,49 @@ pub enum Held {
     Http2(Stream),
 }
 
+/// What an upstream answers.
+#[derive(Debug)]
+pub enum UpstreamBody {
+    /// On an HTTP/1 connection.
+    Http1(Incoming),
+    /// On a stream of a shared connection.
+    Http2(RecvStream),
+}
+
+impl UpstreamBody {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ReplyError>>> {
+        match self {
+            UpstreamBody::Http1(incoming) => Pin::new(incoming).poll_frame(cx).map_err(ReplyError::Upstream),
+            UpstreamBody::Http2(stream) => http2::poll_frame(stream, cx).map_err(ReplyError::UpstreamStream),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            UpstreamBody::Http1(incoming) => incoming.is_end_stream(),
+            UpstreamBody::Http2(stream) => stream.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            UpstreamBody::Http1(incoming) => incoming.size_hint(),
+            // The field that says it is passed on.
+            UpstreamBody::Http2(stream) if stream.is_end_stream() => SizeHint::with_exact(0),
+            UpstreamBody::Http2(_) => SizeHint::default(),
+        }
+    }
+}
+
 /// Why an answer broke off.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplyError {
     /// The upstream broke off.
     #[error("the upstream broke off")]
     Upstream(#[source] hyper::Error),
+    /// The same on a stream of a shared connection.
+    #[error("the upstream broke off")]
+    UpstreamStream(#[source] h2::Error),
     /// The request's time was over.
     #[error("the request's time was over")]
     Deadline,
@@ -70,7 +109,7 @@ impl Deadline {
 #[derive(Debug)]
 enum Content {
     Own(Bytes),
-    Upstream(Incoming),
+    Upstream(UpstreamBody),
 }
 
 impl ReplyBody {
@@ -98,7 +137,7 @@ impl ReplyBody {
 
     /// The answer of an upstream, read until `deadline`.
     pub fn upstream(
-        incoming: Incoming,
+        incoming: UpstreamBody,
         held: Held,
         record: Box<Record>,
         deadline: Option<Instant>,
@@ -136,7 +175,7 @@ impl ReplyBody {
 
     fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ReplyError>>> {
         let Content::Upstream(incoming) = &mut self.content else { return Poll::Ready(None) };
-        let frame = match Pin::new(incoming).poll_frame(cx) {
+        let frame = match incoming.poll(cx) {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
                 let over = self.deadline.as_mut().is_some_and(|deadline| deadline.poll(cx).is_ready());
@@ -159,13 +198,18 @@ impl ReplyBody {
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => {
-                match failure::outcome(&error) {
+                let outcome = match &error {
+                    ReplyError::Upstream(error) => failure::outcome(error),
+                    ReplyError::UpstreamStream(error) => failure::http2_outcome(error),
+                    ReplyError::Deadline => Outcome::RequestTimeout,
+                };
+                match outcome {
                     Outcome::ProtocolError => {
                         self.fail("UPE", "upstream_reset_after_response_started{protocol_error}");
                     }
                     _ => self.fail("UC", "upstream_reset_after_response_started{connection_termination}"),
                 }
-                Poll::Ready(Some(Err(ReplyError::Upstream(error))))
+                Poll::Ready(Some(Err(error)))
             }
             None => {
                 self.finish();

@@ -6,7 +6,6 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Response, StatusCode, Version};
-use hyper::body::Incoming;
 use mesh_core::decide::plan::Plan;
 use mesh_core::decide::refusal::Refusal;
 use mesh_core::resilience::fault::AbortStatus;
@@ -14,7 +13,7 @@ use mesh_core::routing::header::HeaderChanges;
 use mesh_core::vocab::outcome::Outcome;
 use tokio::time::Instant;
 
-use super::body::{Held, ReplyBody, grpc_status};
+use super::body::{Held, ReplyBody, UpstreamBody, grpc_status};
 use super::canonical::BadRequest;
 use super::headers::{GRPC_MESSAGE, GRPC_STATUS, OVERLOADED, SERVICE_TIME, number, scan, strip_mesh};
 use super::record::Record;
@@ -38,7 +37,7 @@ pub struct Failure {
 
 /// The answer of an upstream goes back.
 pub fn pass_on(
-    response: Response<Incoming>,
+    response: Response<UpstreamBody>,
     held: Held,
     mut record: Box<Record>,
     changes: &[&HeaderChanges],

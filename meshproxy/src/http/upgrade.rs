@@ -15,9 +15,11 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use mesh_core::decide::plan::{Forward, Plan};
 use mesh_core::tables::destinations::Transport;
+use mesh_core::vocab::outcome::Outcome;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::attempt::{Message, connect_failed, own};
-use super::body::ReplyBody;
+use super::body::{Held, ReplyBody, UpstreamBody};
 use super::canonical::{Head, absolute};
 use super::exchange::message;
 use super::headers::{
@@ -31,6 +33,7 @@ use crate::live::root::Root;
 use crate::net::copy::{Carried, copy};
 use crate::upstream::body::RequestBody;
 use crate::upstream::failure;
+use crate::upstream::http2::Duplex;
 use crate::upstream::pool::{Lease, Stream, Who};
 
 /// A stream on which nothing moves is closed after so long.
@@ -68,10 +71,10 @@ pub fn unpack(request: &mut Request<Incoming>) -> Option<OnUpgrade> {
     Some(upgrade)
 }
 
-/// What keeps the connection upstream while the stream goes on.
-enum Kept {
-    Http1(Lease),
-    Http2(Stream),
+/// What came of the request upstream: the head of the answer, and the connection that it came on.
+enum Answered {
+    Http1(Response<Incoming>, Lease),
+    Http2(Response<()>, Duplex, Stream),
 }
 
 /// Sends the request on to one endpoint of the destination and joins both ends if it agrees.
@@ -118,7 +121,7 @@ pub async fn send_on(
         Transport::Unreachable => return reply::no_healthy(record),
     };
     match sent {
-        Ok((response, kept)) => join(response, kept, client, record),
+        Ok(answered) => join(answered, client, record),
         Err(failure) => reply::failed(record, failure),
     }
 }
@@ -133,7 +136,7 @@ pub async fn deliver(
 ) -> Reply {
     let thread = Rc::clone(record.thread());
     match plain(&thread, message, targets, patience).await {
-        Ok((response, kept)) => join(response, kept, client, record),
+        Ok(answered) => join(answered, client, record),
         Err(failure) => reply::failed(record, failure),
     }
 }
@@ -143,22 +146,18 @@ async fn plain(
     mut message: Message,
     addresses: &[std::net::SocketAddr],
     patience: std::time::Duration,
-) -> Result<(Response<Incoming>, Kept), Failure> {
+) -> Result<Answered, Failure> {
     message.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     message.headers.insert(header::UPGRADE, WEBSOCKET);
     // A connection of its own: it will never serve anything else.
     let mut lease = thread.pool.new_http1(addresses, patience).await.map_err(connect_failed)?;
     let sender = lease.sender().expect("a lease has its connection until it is given back");
     let response = sender.send_request(message.into_http1(RequestBody::Empty)).await;
-    let response = response.map_err(|error| broken(&error))?;
-    Ok((response, Kept::Http1(lease)))
+    let response = response.map_err(|error| broken(failure::outcome(&error)))?;
+    Ok(Answered::Http1(response, lease))
 }
 
-async fn hop_stream(
-    stream: Stream,
-    message: Message,
-    to: &[u8],
-) -> Result<(Response<Incoming>, Kept), Failure> {
+async fn hop_stream(stream: Stream, message: Message, to: &[u8]) -> Result<Answered, Failure> {
     let Message { authority, target, mut headers, .. } = message;
     let field = |text: &str| HeaderValue::from_str(text);
     if let (Ok(authority), Ok(path)) = (field(authority.as_str()), field(target.as_str())) {
@@ -167,52 +166,75 @@ async fn hop_stream(
     }
     headers.insert(&MESH_UPGRADE, WEBSOCKET);
     let uri = http::Uri::builder().authority(to).build().unwrap_or_default();
-    let mut request = Request::new(RequestBody::Empty);
+    let mut request = Request::new(());
     *request.method_mut() = Method::CONNECT;
     *request.version_mut() = Version::HTTP_2;
     *request.uri_mut() = uri;
     *request.headers_mut() = headers;
-    let response = stream.sender().send_request(request).await.map_err(|error| broken(&error))?;
-    Ok((response, Kept::Http2(stream)))
+    let connected = stream.connection().connect(request).await;
+    let (response, duplex) = connected.map_err(|error| broken(failure::http2_outcome(&error)))?;
+    Ok(Answered::Http2(response, duplex, stream))
 }
 
-fn broken(error: &hyper::Error) -> Failure {
-    Failure { outcome: failure::outcome(error), transport: String::new(), retried: false, exhausted: false }
+fn broken(outcome: Outcome) -> Failure {
+    Failure { outcome, transport: String::new(), retried: false, exhausted: false }
 }
 
 /// The application has answered: with 101 the ends are joined, any other answer goes back as it is.
-fn join(mut response: Response<Incoming>, kept: Kept, client: OnUpgrade, mut record: Box<Record>) -> Reply {
-    let agreed = match &kept {
-        Kept::Http1(_) => response.status() == StatusCode::SWITCHING_PROTOCOLS,
-        Kept::Http2(_) => {
-            response.status() == StatusCode::OK && response.headers().contains_key(&MESH_UPGRADE)
+fn join(answered: Answered, client: OnUpgrade, record: Box<Record>) -> Reply {
+    match answered {
+        Answered::Http1(mut response, lease) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+            let server = hyper::upgrade::on(&mut response);
+            let server = async move { server.await.ok().map(TokioIo::new) };
+            joined(response.into_parts().0, server, lease, client, record)
         }
-    };
-    if !agreed {
-        let held = match kept {
-            Kept::Http1(lease) => super::body::Held::Http1(lease),
-            Kept::Http2(stream) => super::body::Held::Http2(stream),
-        };
-        if response.status().is_success() && !record.is_outbound() {
-            // The other proxy would take any success for consent.
-            record.details = Cow::Borrowed("upstream_reset_before_response_started{protocol_error}");
-            return reply::plain(record, StatusCode::BAD_GATEWAY, "UPE", "upgrade_failed", "");
+        Answered::Http2(response, duplex, stream)
+            if response.status() == StatusCode::OK && response.headers().contains_key(&MESH_UPGRADE) =>
+        {
+            joined(response.into_parts().0, async { Some(duplex) }, stream, client, record)
         }
-        return reply::pass_on(response, held, record, &[], None);
+        Answered::Http1(response, lease) => {
+            refused(response.map(UpstreamBody::Http1), Held::Http1(lease), record)
+        }
+        Answered::Http2(response, duplex, stream) => {
+            let response = response.map(|()| UpstreamBody::Http2(duplex.into_answer()));
+            refused(response, Held::Http2(stream), record)
+        }
     }
-    let server = hyper::upgrade::on(&mut response);
-    let headers = agreed_headers(std::mem::take(response.headers_mut()), &mut record);
+}
+
+fn refused(response: Response<UpstreamBody>, held: Held, mut record: Box<Record>) -> Reply {
+    if response.status().is_success() && !record.is_outbound() {
+        // The other proxy would take any success for consent.
+        record.details = Cow::Borrowed("upstream_reset_before_response_started{protocol_error}");
+        return reply::plain(record, StatusCode::BAD_GATEWAY, "UPE", "upgrade_failed", "");
+    }
+    reply::pass_on(response, held, record, &[], None)
+}
+
+/// Answers the client and joins both ends; `kept` lives as long.
+fn joined<S, K>(
+    head: http::response::Parts,
+    server: impl Future<Output = Option<S>> + 'static,
+    kept: K,
+    client: OnUpgrade,
+    mut record: Box<Record>,
+) -> Reply
+where
+    S: AsyncRead + AsyncWrite + 'static,
+    K: 'static,
+{
     let mut reply = Response::new(ReplyBody::silent());
     *reply.status_mut() = if record.is_outbound() { StatusCode::SWITCHING_PROTOCOLS } else { StatusCode::OK };
-    *reply.headers_mut() = headers;
+    *reply.headers_mut() = agreed_headers(head.headers, &mut record);
     record.details = Cow::Borrowed("via_upstream");
     record.reply(101, 0, None);
     let open = record.thread().drain.hold();
     tokio::task::spawn_local(async move {
         // The client's end is there once our answer has been sent.
-        let (Ok(client), Ok(server)) = tokio::join!(client, server) else { return };
+        let (Ok(client), Some(server)) = tokio::join!(client, server) else { return };
         let carried = Carried::default();
-        copy(TokioIo::new(client), TokioIo::new(server), &carried, IDLE).await;
+        copy(TokioIo::new(client), server, &carried, IDLE).await;
         record.data(usize::try_from(carried.sent.get()).unwrap_or(usize::MAX));
         record.complete();
         drop((kept, open));

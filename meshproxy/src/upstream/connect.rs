@@ -4,14 +4,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::body::RequestBody;
 use super::failure::ConnectError;
+use super::http2::Http2;
 use crate::net::corked::Corked;
 
 /// Streams of one connection; when they run out another one is opened. Both ends of the mesh hop use it.
@@ -21,13 +22,9 @@ pub const STREAMS: u32 = 100;
 pub const STREAM_WINDOW: u32 = 256 * 1024;
 /// Header lists of HTTP/2 (reliability notes, limits).
 pub const HEADER_LIST: u32 = 32 * 1024;
-const PING_EVERY: Duration = Duration::from_secs(30);
-const PING_WITHIN: Duration = Duration::from_secs(10);
 
 /// Sends requests on an HTTP/1 connection.
 pub type Http1 = http1::SendRequest<RequestBody>;
-/// Sends requests on an HTTP/2 connection.
-pub type Http2 = http2::SendRequest<RequestBody>;
 
 /// Runs the tasks of hyper on the data thread that made the connection.
 #[derive(Debug, Clone, Copy)]
@@ -79,7 +76,7 @@ pub async fn http1(address: SocketAddr, patience: Duration) -> Result<Http1, Con
 /// An HTTP/2 connection in the clear.
 pub async fn http2(address: SocketAddr, patience: Duration) -> Result<Http2, ConnectError> {
     let stream = tcp(address, patience).await?;
-    over(address, Corked::new(stream)).await
+    Http2::start(Corked::new(stream)).await
 }
 
 /// The mesh hop: HTTP/2 over TLS, both sides proven.
@@ -95,31 +92,7 @@ pub async fn mesh(hop: SocketAddr, tls: &MeshTls, patience: Duration) -> Result<
     };
     let stream =
         tokio::time::timeout(patience, connecting).await.map_err(|_elapsed| ConnectError::Timeout)??;
-    over(hop, Corked::new(stream)).await
-}
-
-async fn over<T>(address: SocketAddr, stream: Corked<T>) -> Result<Http2, ConnectError>
-where
-    T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + 'static,
-{
-    let mut builder = http2::Builder::new(LocalExec);
-    builder
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(STREAM_WINDOW * STREAMS)
-        .max_header_list_size(HEADER_LIST)
-        .max_frame_size(16 * 1024)
-        .keep_alive_interval(PING_EVERY)
-        .keep_alive_timeout(PING_WITHIN)
-        .keep_alive_while_idle(true)
-        .max_concurrent_reset_streams(100);
-    let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(handshake)?;
-    tokio::task::spawn_local(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%address, %error, "an upstream connection ended");
-        }
-    });
-    Ok(sender)
+    Http2::start(Corked::new(stream)).await
 }
 
 fn handshake(error: impl std::fmt::Display) -> ConnectError {

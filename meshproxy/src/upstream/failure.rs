@@ -1,6 +1,5 @@
 //! How an attempt failed: one classification for retries, replies, metrics and the log.
 
-use std::error::Error as _;
 use std::io;
 
 use mesh_core::vocab::outcome::Outcome;
@@ -69,30 +68,21 @@ fn plain(error: &io::Error) -> String {
     text.split(" (os error").next().unwrap_or(&text).to_owned()
 }
 
-/// Classifies what went wrong on a connection that was there.
+/// Classifies what went wrong on an HTTP/1 connection that was there.
 pub fn outcome(error: &hyper::Error) -> Outcome {
-    if let Some(h2) = h2_error(error) {
-        if h2.reason() == Some(h2::Reason::REFUSED_STREAM) || h2.is_go_away() {
-            return Outcome::RefusedStream;
-        }
-        if h2.is_library() {
-            return Outcome::ProtocolError;
-        }
-        return Outcome::Reset { before_request: false };
-    }
     if error.is_parse() {
         return Outcome::ProtocolError;
     }
     Outcome::Reset { before_request: error.is_canceled() }
 }
 
-fn h2_error(error: &hyper::Error) -> Option<&h2::Error> {
-    let mut source = error.source();
-    while let Some(current) = source {
-        if let Some(h2) = current.downcast_ref::<h2::Error>() {
-            return Some(h2);
-        }
-        source = current.source();
+/// Classifies what went wrong on an HTTP/2 connection that was there.
+pub fn http2_outcome(error: &h2::Error) -> Outcome {
+    if error.reason() == Some(h2::Reason::REFUSED_STREAM) || (error.is_go_away() && error.is_remote()) {
+        return Outcome::RefusedStream;
     }
-    None
+    if error.is_library() {
+        return Outcome::ProtocolError;
+    }
+    Outcome::Reset { before_request: false }
 }

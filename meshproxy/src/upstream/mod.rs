@@ -3,6 +3,7 @@
 pub mod body;
 pub mod connect;
 pub mod failure;
+pub mod http2;
 pub mod pool;
 pub mod resolve;
 pub mod thread;

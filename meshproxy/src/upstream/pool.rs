@@ -17,8 +17,9 @@ use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::connect::{self, Http1, Http2, MeshTls, STREAMS};
+use super::connect::{self, Http1, MeshTls, STREAMS};
 use super::failure::ConnectError;
+use super::http2::Http2;
 use super::resolve;
 use crate::identity::svid::{Material, Svid, Svids, Trust};
 use crate::identity::tls;
@@ -102,9 +103,9 @@ struct Shared {
 pub struct Stream(Rc<Shared>);
 
 impl Stream {
-    /// Sends requests on the connection.
-    pub fn sender(&self) -> Http2 {
-        self.0.sender.clone()
+    /// The connection.
+    pub fn connection(&self) -> &Http2 {
+        &self.0.sender
     }
 }
 

@@ -3,14 +3,12 @@
 use std::net::SocketAddr;
 
 use http::{HeaderValue, Method, Request, StatusCode, Uri, Version};
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
+use mesh_core::vocab::outcome::Outcome;
 
-use super::body::RequestBody;
 use super::failure::{self, ConnectError};
+use super::http2::Duplex;
 use super::pool::Stream;
 use crate::live::local::LocalWorkload;
-use mesh_core::vocab::outcome::Outcome;
 
 /// Why no tunnel came about.
 #[derive(Debug, thiserror::Error)]
@@ -20,7 +18,7 @@ pub enum TunnelError {
     Connect(#[from] ConnectError),
     /// The connection or stream broke.
     #[error("the tunnel broke: {0}")]
-    Broken(#[source] hyper::Error),
+    Broken(#[source] h2::Error),
     /// The other proxy said no: 401 for policy, 503 for an application that does not answer.
     #[error("the tunnel was refused with {0}")]
     Refused(StatusCode),
@@ -31,7 +29,7 @@ impl TunnelError {
     pub fn outcome(&self) -> Outcome {
         match self {
             TunnelError::Connect(error) => error.outcome(),
-            TunnelError::Broken(error) => failure::outcome(error),
+            TunnelError::Broken(error) => failure::http2_outcome(error),
             TunnelError::Refused(_) => Outcome::Reset { before_request: true },
         }
     }
@@ -41,7 +39,7 @@ impl TunnelError {
 #[derive(Debug)]
 pub struct Tunnel {
     /// The bytes.
-    pub io: TokioIo<Upgraded>,
+    pub io: Duplex,
     _stream: Stream,
 }
 
@@ -54,7 +52,7 @@ pub async fn open(
 ) -> Result<Tunnel, TunnelError> {
     let authority = to.to_string();
     let uri = Uri::builder().authority(authority.as_str()).build().expect("an address is an authority");
-    let mut request = Request::new(RequestBody::Empty);
+    let mut request = Request::new(());
     *request.method_mut() = Method::CONNECT;
     *request.version_mut() = Version::HTTP_2;
     *request.uri_mut() = uri;
@@ -62,10 +60,9 @@ pub async fn open(
         request.headers_mut().insert("x-mesh-from", from.from.clone());
     }
     request.headers_mut().insert("x-mesh-version", version.clone());
-    let response = stream.sender().send_request(request).await.map_err(TunnelError::Broken)?;
+    let (response, io) = stream.connection().connect(request).await.map_err(TunnelError::Broken)?;
     if response.status() != StatusCode::OK {
         return Err(TunnelError::Refused(response.status()));
     }
-    let upgraded = hyper::upgrade::on(response).await.map_err(TunnelError::Broken)?;
-    Ok(Tunnel { io: TokioIo::new(upgraded), _stream: stream })
+    Ok(Tunnel { io, _stream: stream })
 }

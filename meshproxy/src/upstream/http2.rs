@@ -1,0 +1,269 @@
+//! A shared HTTP/2 connection upstream, on h2 itself: requests are sent and answers read by the exchange's own task,
+//! without the channel and the task a request that a general client needs. Bodies of requests have a task each.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::client::{Builder, Connection, SendRequest};
+use h2::{Ping, PingPong, Reason, RecvStream, SendStream};
+use http::{Request, Response};
+use http_body::{Body as _, Frame};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::body::RequestBody;
+use super::connect::{HEADER_LIST, STREAM_WINDOW, STREAMS};
+use super::failure::ConnectError;
+
+const PING_EVERY: Duration = Duration::from_secs(30);
+const PING_WITHIN: Duration = Duration::from_secs(10);
+/// Bytes of one stream that may wait to be sent.
+const SEND_BUFFER: usize = 256 * 1024;
+
+/// Sends requests on one connection. Clones share it; it ends when the last one is gone and its streams are over.
+#[derive(Debug, Clone)]
+pub struct Http2 {
+    sender: SendRequest<Bytes>,
+    closed: Rc<Cell<bool>>,
+}
+
+/// Why a request has no answer.
+#[derive(Debug)]
+pub enum SendError {
+    /// The connection takes no more requests; nothing was sent.
+    Closing(Box<Request<RequestBody>>, h2::Error),
+    /// The connection or the stream broke.
+    Broken(h2::Error),
+}
+
+impl Http2 {
+    /// Begins HTTP/2 on a stream and starts the task that carries it.
+    pub async fn start<T>(io: T) -> Result<Http2, ConnectError>
+    where
+        T: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        let mut builder = Builder::new();
+        builder
+            .enable_push(false)
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(STREAM_WINDOW * STREAMS)
+            .max_frame_size(16 * 1024)
+            .max_header_list_size(HEADER_LIST)
+            .max_send_buffer_size(SEND_BUFFER)
+            .max_concurrent_reset_streams(100);
+        let started = builder.handshake::<T, Bytes>(io).await;
+        let (sender, connection) = started.map_err(|error| ConnectError::Handshake(error.to_string()))?;
+        let closed = Rc::new(Cell::new(false));
+        tokio::task::spawn_local(carry(connection, Rc::clone(&closed)));
+        Ok(Http2 { sender, closed })
+    }
+
+    /// Whether it takes no more requests.
+    pub fn is_closed(&self) -> bool {
+        self.closed.get()
+    }
+
+    /// Sends a request and waits for the head of its answer.
+    pub async fn send(&self, request: Request<RequestBody>) -> Result<Response<RecvStream>, SendError> {
+        let mut sender = self.sender.clone();
+        if let Err(error) = poll_fn(|cx| sender.poll_ready(cx)).await {
+            self.closed.set(true);
+            return Err(SendError::Closing(Box::new(request), error));
+        }
+        let (head, body) = request.into_parts();
+        let ended = body.is_end_stream();
+        let sent = sender.send_request(Request::from_parts(head, ()), ended);
+        let (response, upload) = sent.map_err(SendError::Broken)?;
+        if !ended {
+            tokio::task::spawn_local(pump(upload, body));
+        }
+        response.await.map_err(SendError::Broken)
+    }
+
+    /// Sends a CONNECT request; its stream carries bytes both ways once the answer agrees.
+    pub async fn connect(&self, request: Request<()>) -> Result<(Response<()>, Duplex), h2::Error> {
+        let mut sender = self.sender.clone();
+        poll_fn(|cx| sender.poll_ready(cx)).await?;
+        let (response, send) = sender.send_request(request, false)?;
+        let (head, receive) = response.await?.into_parts();
+        let duplex = Duplex { send, receive, unread: Bytes::new() };
+        Ok((Response::from_parts(head, ()), duplex))
+    }
+}
+
+/// Carries a connection to its end, and ends it when it does not answer pings.
+async fn carry<T>(mut connection: Connection<T, Bytes>, closed: Rc<Cell<bool>>)
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    let pings = connection.ping_pong();
+    tokio::select! {
+        ended = connection => if let Err(error) = ended {
+            tracing::debug!(%error, "an upstream connection ended");
+        },
+        () = silence(pings) => tracing::debug!("an upstream connection does not answer pings"),
+    }
+    closed.set(true);
+}
+
+/// Resolves when a ping was not answered in time.
+async fn silence(pings: Option<PingPong>) {
+    let Some(mut pings) = pings else { return std::future::pending().await };
+    loop {
+        tokio::time::sleep(PING_EVERY).await;
+        match tokio::time::timeout(PING_WITHIN, pings.ping(Ping::opaque())).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) | Err(_) => return,
+        }
+    }
+}
+
+/// Sends a request's body as the peer's windows allow, until its end or the stream's.
+async fn pump(mut stream: SendStream<Bytes>, mut body: RequestBody) {
+    loop {
+        let next = poll_fn(|cx| match stream.poll_reset(cx) {
+            Poll::Ready(_) => Poll::Ready(Next::Over),
+            Poll::Pending => Pin::new(&mut body).poll_frame(cx).map(|frame| match frame {
+                Some(Ok(frame)) => Next::Frame(frame),
+                Some(Err(_)) => Next::Broken,
+                None => Next::End,
+            }),
+        });
+        let sent = match next.await {
+            Next::Over => return,
+            Next::Broken => return stream.send_reset(Reason::CANCEL),
+            Next::End => return drop(stream.send_data(Bytes::new(), true)),
+            Next::Frame(frame) => match frame.into_data() {
+                Ok(data) => send(&mut stream, data).await,
+                Err(frame) => {
+                    let trailers = frame.into_trailers().unwrap_or_default();
+                    return drop(stream.send_trailers(trailers));
+                }
+            },
+        };
+        if !sent {
+            return;
+        }
+    }
+}
+
+enum Next {
+    Frame(Frame<Bytes>),
+    End,
+    Broken,
+    Over,
+}
+
+/// Sends one piece; `false` if the stream is over.
+async fn send(stream: &mut SendStream<Bytes>, mut data: Bytes) -> bool {
+    while !data.is_empty() {
+        stream.reserve_capacity(data.len());
+        let Some(Ok(room)) = poll_fn(|cx| stream.poll_capacity(cx)).await else { return false };
+        let piece = data.split_to(room.min(data.len()));
+        if stream.send_data(piece, false).is_err() {
+            return false;
+        }
+    }
+    true
+}
+
+/// One frame of an answer: data, then trailers if there are any.
+pub fn poll_frame(
+    stream: &mut RecvStream,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
+    match ready!(stream.poll_data(cx)) {
+        Some(Ok(data)) => {
+            // Fails only on a stream that is over, which the next poll tells.
+            drop(stream.flow_control().release_capacity(data.len()));
+            Poll::Ready(Some(Ok(Frame::data(data))))
+        }
+        // An answer that is whole before the request is may be followed by this (RFC 9113, section 8.1).
+        Some(Err(error)) if error.reason() == Some(Reason::NO_ERROR) => Poll::Ready(None),
+        Some(Err(error)) => Poll::Ready(Some(Err(error))),
+        None => Poll::Ready(ready!(stream.poll_trailers(cx)).transpose().map(|t| t.map(Frame::trailers))),
+    }
+}
+
+/// A CONNECT stream as bytes.
+#[derive(Debug)]
+pub struct Duplex {
+    send: SendStream<Bytes>,
+    receive: RecvStream,
+    unread: Bytes,
+}
+
+impl Duplex {
+    /// What the answer's body is, where the answer did not agree.
+    pub fn into_answer(self) -> RecvStream {
+        self.receive
+    }
+}
+
+impl AsyncRead for Duplex {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        while self.unread.is_empty() {
+            match ready!(self.receive.poll_data(cx)) {
+                Some(Ok(data)) => self.unread = data,
+                Some(Err(error)) => return Poll::Ready(ended(&error)),
+                None => return Poll::Ready(Ok(())),
+            }
+        }
+        let length = self.unread.len().min(buf.remaining());
+        buf.put_slice(&self.unread.split_to(length));
+        // Only what was taken makes room for more.
+        drop(self.receive.flow_control().release_capacity(length));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Duplex {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        if buf.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        self.send.reserve_capacity(buf.len());
+        match ready!(self.send.poll_capacity(cx)) {
+            Some(Ok(room)) => {
+                let length = room.min(buf.len());
+                let sent = self.send.send_data(Bytes::copy_from_slice(&buf[..length]), false);
+                Poll::Ready(sent.map(|()| length).map_err(|error| broken(&error)))
+            }
+            Some(Err(error)) => Poll::Ready(Err(broken(&error))),
+            None => Poll::Ready(Err(std::io::ErrorKind::BrokenPipe.into())),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        let ended = self.send.send_data(Bytes::new(), true);
+        Poll::Ready(ended.map_err(|error| broken(&error)))
+    }
+}
+
+/// A peer that is done with the stream has ended it; anything else is a failure.
+fn ended(error: &h2::Error) -> std::io::Result<()> {
+    match error.reason() {
+        Some(Reason::NO_ERROR | Reason::CANCEL) => Ok(()),
+        _ => Err(broken(error)),
+    }
+}
+
+fn broken(error: &h2::Error) -> std::io::Error {
+    std::io::Error::new(std::io::ErrorKind::ConnectionReset, error.to_string())
+}
