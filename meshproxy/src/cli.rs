@@ -60,6 +60,7 @@ pub struct RunArgs {
     /// Service account of the workloads that --service declares [default: the service's name]
     #[arg(long, env = "MESHPROXY_SERVICE_ACCOUNT", value_name = "NAME")]
     pub service_account: Option<String>,
+    #[allow(rustdoc::broken_intra_doc_links, reason = "the text is the help of the flag")]
     /// Health check: tcp, http:/path, grpc[:service] or exec:CMD; PORT/http:/path names the port
     /// [default: tcp on each port of the services that select the workload]
     #[arg(long, env = "MESHPROXY_CHECK", value_name = "CHECK")]

@@ -1,5 +1,7 @@
 //! Resources, a question and the expected answer, through the real dialect, compiler, tables and decisions.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot read its cases must fail")]
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -20,7 +22,10 @@ fn scenarios() -> Vec<PathBuf> {
 }
 
 fn settings() -> Settings {
-    Settings { trust_domain: TrustDomain::new("cluster.local").unwrap(), root_namespace: "istio-system".into() }
+    Settings {
+        trust_domain: TrustDomain::new("cluster.local").unwrap(),
+        root_namespace: "istio-system".into(),
+    }
 }
 
 fn strings(value: &Value) -> Vec<String> {
@@ -68,7 +73,8 @@ fn every_case_is_answered_as_expected() {
         assert!(!parsed.is_refused(), "{name}: {:?}", parsed.diagnostics);
         let resources = parsed.documents.into_iter().map(|document| Arc::new(document.resource)).collect();
         let (state, compiled) = explain::offline(settings(), resources);
-        let cases: Value = serde_json::from_slice(&std::fs::read(folder.join("cases.json")).unwrap()).unwrap();
+        let cases: Value =
+            serde_json::from_slice(&std::fs::read(folder.join("cases.json")).unwrap()).unwrap();
         for case in cases.as_array().unwrap() {
             asked += 1;
             let answer = explain::answer(&state, &compiled, Version::default(), &request(&case["ask"]));

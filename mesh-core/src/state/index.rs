@@ -1,6 +1,6 @@
 //! What the mesh knows once resources and registrations are joined: services by host, workloads by key.
 //!
-//! Derived from [`MeshState`] alone; `change.rs` keeps it up to date. A known service or workload holds all that
+//! Derived from [`MeshState`](super::MeshState) alone; `change.rs` keeps it up to date. A known service or workload holds all that
 //! its sections are compiled from, apart from the policies and rules that are looked up by host and namespace.
 
 use std::collections::{BTreeMap, BTreeSet};
