@@ -13,8 +13,8 @@ use mesh_core::vocab::name::{ServicePort, Text, WorkloadKey};
 use crate::live::local::{LocalWorkload, read_from};
 use crate::live::root::Root;
 use crate::net::downstream::Facts;
-use crate::telemetry::access::addresses;
 use crate::telemetry::labels::{Numbered, Party};
+use crate::telemetry::line::addresses;
 use crate::upstream::thread::DataThread;
 
 /// Where an application connected to.

@@ -97,7 +97,7 @@ fn decide(
 /// What the decision says about an exchange, for metrics and the log.
 fn note_plan(root: &Root, plan: &Plan, record: &mut Record) {
     if record.thread().log.is_on() {
-        record.route = Some(plan.route_name().map_or(Cow::Borrowed("default"), Cow::Owned));
+        record.route = plan.route_name().map(Cow::Owned);
     }
     match &plan.action {
         Action::Forward(forward) => {

@@ -12,6 +12,9 @@ use tokio::time::Sleep;
 /// A write that is not taken at all ends the connection after so long (reliability notes, timeouts).
 const STALLED_WRITE: Duration = Duration::from_secs(60);
 
+/// Writes of several pieces up to this size are joined.
+const SMALL: usize = 2048;
+
 /// A stream with limited patience for its reader.
 #[derive(Debug)]
 pub struct Patient<T> {
@@ -74,7 +77,19 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Patient<T> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
+        let total: usize = bufs.iter().map(|buf| buf.len()).sum();
+        if total > SMALL {
+            let written = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
+            return self.judge(cx, written);
+        }
+        // A head and a small body: one copy is cheaper than what the kernel does for a list.
+        let mut joined = [0; SMALL];
+        let mut end = 0;
+        for buf in bufs {
+            joined[end..end + buf.len()].copy_from_slice(buf);
+            end += buf.len();
+        }
+        let written = Pin::new(&mut self.inner).poll_write(cx, &joined[..end]);
         self.judge(cx, written)
     }
 }

@@ -2,30 +2,29 @@
 //! what the buffers held. Where the reader is too slow whole buffers are dropped and counted: traffic never waits
 //! for its log.
 
-use std::cell::{Cell, RefCell};
-use std::fmt::Write as _;
+use std::cell::RefCell;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use http::HeaderValue;
-use time::OffsetDateTime;
 use tokio::sync::Notify;
 
 use super::flags::Flags;
+use super::line::{self, Clock};
 use super::metrics::Metrics;
 
 /// A buffer is handed over when it holds so much, or after [`LONGEST_WAIT`].
 const BUFFER: usize = 128 * 1024;
 const LONGEST_WAIT: Duration = Duration::from_millis(50);
+/// How often buffers are looked for while they come.
+const LOOK: Duration = Duration::from_millis(10);
 /// Buffers that wait to be written.
 const QUEUE: usize = 64;
 
-/// A line rarely needs more.
-const USUAL_LINE: usize = 1024;
 /// Written buffers that are kept to be filled again.
 const MOST_SPARE: usize = 4;
 
@@ -136,19 +135,31 @@ impl AccessWriter {
     }
 }
 
+/// Writes what comes. Under load it looks once in a while instead of being woken for each buffer: waking is dear for
+/// the data thread that does it.
 fn write_all(receiver: &Receiver<Vec<u8>>, spare: &Spare, mut out: impl Write) {
-    while let Ok(mut buffer) = receiver.recv() {
-        let written = out.write_all(&buffer).and_then(|()| out.flush());
-        if let Err(error) = written {
-            // A closed pipe will not open again, and traffic goes on without its log.
-            tracing::warn!(%error, "the access log cannot be written any more");
-            return;
+    while let Ok(first) = receiver.recv() {
+        let mut next = Some(first);
+        while let Some(buffer) = next.take() {
+            for buffer in std::iter::once(buffer).chain(receiver.try_iter()) {
+                if let Err(error) = out.write_all(&buffer).and_then(|()| out.flush()) {
+                    // A closed pipe will not open again, and traffic goes on without its log.
+                    tracing::warn!(%error, "the access log cannot be written any more");
+                    return;
+                }
+                keep(spare, buffer);
+            }
+            std::thread::sleep(LOOK);
+            next = receiver.try_recv().ok();
         }
-        buffer.clear();
-        let mut spare = spare.lock().unwrap_or_else(PoisonError::into_inner);
-        if spare.len() < MOST_SPARE {
-            spare.push(buffer);
-        }
+    }
+}
+
+fn keep(spare: &Spare, mut buffer: Vec<u8>) {
+    buffer.clear();
+    let mut spare = spare.lock().unwrap_or_else(PoisonError::into_inner);
+    if spare.len() < MOST_SPARE {
+        spare.push(buffer);
     }
 }
 
@@ -159,8 +170,7 @@ pub struct AccessLog {
     metrics: Arc<Metrics>,
     buffer: RefCell<String>,
     filled: Notify,
-    second: Cell<i64>,
-    stamp: RefCell<String>,
+    clock: Clock,
 }
 
 impl AccessLog {
@@ -171,8 +181,7 @@ impl AccessLog {
             metrics,
             buffer: RefCell::default(),
             filled: Notify::new(),
-            second: Cell::new(i64::MIN),
-            stamp: RefCell::default(),
+            clock: Clock::default(),
         }
     }
 
@@ -189,8 +198,8 @@ impl AccessLog {
         }
         match self.sink.format {
             Format::Off => return,
-            Format::Text => self.text(entry, &mut buffer),
-            Format::Json => self.json(entry, &mut buffer),
+            Format::Text => line::text(entry, &self.clock, &mut buffer),
+            Format::Json => line::json(entry, &self.clock, &mut buffer),
         }
         if buffer.len() >= BUFFER {
             self.hand_over(&mut buffer);
@@ -226,144 +235,6 @@ impl AccessLog {
             self.metrics.proxy.log_dropped.increment(lines as u64);
         }
     }
-
-    fn json(&self, entry: &Entry<'_>, out: &mut String) {
-        out.reserve(USUAL_LINE);
-        out.push_str("{\"authority\":");
-        quoted(entry.authority.as_bytes(), out);
-        out.push_str(",\"bytes_received\":");
-        number(entry.received, out);
-        out.push_str(",\"bytes_sent\":");
-        number(entry.sent, out);
-        out.push_str(",\"connection_termination_details\":");
-        quoted(entry.termination.as_bytes(), out);
-        out.push_str(entry.addresses);
-        number(millis(entry.duration), out);
-        out.push_str(",\"method\":");
-        quoted(entry.method.as_bytes(), out);
-        out.push_str(",\"path\":");
-        quoted(entry.path.as_bytes(), out);
-        out.push_str(",\"protocol\":");
-        quoted(entry.protocol.as_bytes(), out);
-        out.push_str(",\"request_id\":");
-        header(entry.request_id, out);
-        out.push_str(",\"requested_server_name\":null,\"response_code\":");
-        number(u64::from(entry.code), out);
-        out.push_str(",\"response_code_details\":");
-        quoted(entry.details.as_bytes(), out);
-        if entry.flags.is_empty() {
-            out.push_str(",\"response_flags\":\"-\",\"route_name\":");
-        } else {
-            let _ = write!(out, ",\"response_flags\":\"{}\",\"route_name\":", entry.flags);
-        }
-        quoted(entry.route.as_bytes(), out);
-        out.push_str(",\"snapshot_version\":");
-        number(entry.version, out);
-        out.push_str(",\"start_time\":\"");
-        self.start_time(entry.duration, out);
-        out.push_str("\",\"upstream_cluster\":");
-        quoted(entry.cluster.as_bytes(), out);
-        match entry.upstream_host {
-            Some(host) => {
-                out.push_str(",\"upstream_host\":\"");
-                address(host, out);
-                out.push_str("\",\"upstream_local_address\":null");
-            }
-            None => out.push_str(",\"upstream_host\":null,\"upstream_local_address\":null"),
-        }
-        match entry.service_time {
-            Some(time) => {
-                out.push_str(",\"upstream_service_time\":\"");
-                number(millis(time), out);
-                out.push('"');
-            }
-            None => out.push_str(",\"upstream_service_time\":null"),
-        }
-        out.push_str(",\"upstream_transport_failure_reason\":");
-        quoted(entry.transport_failure.as_bytes(), out);
-        out.push_str(",\"user_agent\":");
-        header(entry.user_agent, out);
-        out.push_str(",\"x_forwarded_for\":");
-        header(entry.forwarded_for, out);
-        out.push_str("}\n");
-    }
-
-    fn text(&self, entry: &Entry<'_>, out: &mut String) {
-        fn or_dash(text: &str) -> &str {
-            if text.is_empty() { "-" } else { text }
-        }
-        fn field(value: Option<&HeaderValue>) -> String {
-            let text = value.map_or("-".into(), |value| String::from_utf8_lossy(value.as_bytes()));
-            text.replace(['"', '\n'], "_")
-        }
-        out.push('[');
-        self.start_time(entry.duration, out);
-        let details = or_dash(entry.details).replace(' ', "_");
-        let _ = write!(
-            out,
-            "] \"{} {} {}\" {} {} {} {} \"{}\" {} {} {} ",
-            or_dash(entry.method),
-            or_dash(entry.path).replace(['"', '\n'], "_"),
-            or_dash(entry.protocol),
-            entry.code,
-            entry.flags,
-            details,
-            or_dash(entry.termination).replace(' ', "_"),
-            or_dash(entry.transport_failure),
-            entry.received,
-            entry.sent,
-            entry.duration.as_millis(),
-        );
-        match entry.service_time {
-            Some(time) => {
-                let _ = write!(out, "{}", time.as_millis());
-            }
-            None => out.push('-'),
-        }
-        let host = entry.upstream_host.map_or_else(|| "-".to_owned(), |host| host.to_string());
-        let _ = writeln!(
-            out,
-            " \"{}\" \"{}\" \"{}\" \"{}\" \"{}\" {} - {} {} - {}",
-            field(entry.forwarded_for),
-            field(entry.user_agent),
-            field(entry.request_id),
-            or_dash(entry.authority).replace(['"', '\n'], "_"),
-            host,
-            or_dash(entry.cluster),
-            entry.local,
-            entry.remote,
-            or_dash(entry.route),
-        );
-    }
-
-    /// `2026-01-02T03:04:05.678Z`; the part up to the second is made once a second.
-    fn start_time(&self, duration: Duration, out: &mut String) {
-        let start = SystemTime::now() - duration;
-        let since = start.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let second = i64::try_from(since.as_secs()).unwrap_or(0);
-        let mut stamp = self.stamp.borrow_mut();
-        if self.second.replace(second) != second {
-            stamp.clear();
-            let at = OffsetDateTime::from_unix_timestamp(second).unwrap_or(OffsetDateTime::UNIX_EPOCH);
-            let _ = write!(
-                stamp,
-                "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}",
-                at.year(),
-                u8::from(at.month()),
-                at.day(),
-                at.hour(),
-                at.minute(),
-                at.second()
-            );
-        }
-        out.push_str(&stamp);
-        let millis = since.subsec_millis();
-        out.push('.');
-        for digit in [millis / 100, millis / 10 % 10, millis % 10] {
-            out.push(char::from(b'0' + digit as u8));
-        }
-        out.push('Z');
-    }
 }
 
 impl Drop for AccessLog {
@@ -372,83 +243,10 @@ impl Drop for AccessLog {
     }
 }
 
-fn header(value: Option<&HeaderValue>, out: &mut String) {
-    quoted(value.map_or(b"", HeaderValue::as_bytes), out);
-}
-
-/// The part of a JSON line between the termination details and the duration.
-pub fn addresses(local: SocketAddr, remote: SocketAddr) -> String {
-    format!(
-        ",\"downstream_local_address\":\"{local}\",\"downstream_remote_address\":\"{remote}\",\"duration\":"
-    )
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Digits without the machinery of formatting, which is most of what a line costs otherwise.
-fn number(value: u64, out: &mut String) {
-    let digit = |value: u64| char::from(b'0' + (value % 10) as u8);
-    if value >= 1000 {
-        number(value / 1000, out);
-        out.push(digit(value / 100));
-        out.push(digit(value / 10));
-    } else {
-        if value >= 100 {
-            out.push(digit(value / 100));
-        }
-        if value >= 10 {
-            out.push(digit(value / 10));
-        }
-    }
-    out.push(digit(value));
-}
-
-fn address(address: SocketAddr, out: &mut String) {
-    let SocketAddr::V4(v4) = address else {
-        let _ = write!(out, "{address}");
-        return;
-    };
-    for (index, octet) in v4.ip().octets().into_iter().enumerate() {
-        if index > 0 {
-            out.push('.');
-        }
-        number(u64::from(octet), out);
-    }
-    out.push(':');
-    number(u64::from(v4.port()), out);
-}
-
-/// A JSON string; `null` for nothing. Bytes that are not UTF-8 are replaced.
-fn quoted(bytes: &[u8], out: &mut String) {
-    if bytes.is_empty() {
-        return out.push_str("null");
-    }
-    out.push('"');
-    // Without an early exit it is done several bytes at a time.
-    let odd = |b: u8| !(0x20..0x7f).contains(&b) | (b == b'"') | (b == b'\\');
-    let plain = !bytes.iter().fold(false, |any, b| any | odd(*b));
-    if let (true, Ok(text)) = (plain, std::str::from_utf8(bytes)) {
-        out.push_str(text);
-    } else {
-        for c in String::from_utf8_lossy(bytes).chars() {
-            match c {
-                '"' => out.push_str("\\\""),
-                '\\' => out.push_str("\\\\"),
-                c if u32::from(c) < 0x20 => {
-                    let _ = write!(out, "\\u{:04x}", u32::from(c));
-                }
-                c => out.push(c),
-            }
-        }
-    }
-    out.push('"');
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::line::addresses;
 
     fn line(format: Format) -> String {
         let (sender, receiver) = sync_channel(1);

@@ -4,5 +4,6 @@ pub mod access;
 pub mod flags;
 pub mod histogram;
 pub mod labels;
+pub mod line;
 pub mod metrics;
 pub mod trace;

@@ -14,6 +14,7 @@ use super::body::RequestBody;
 use super::failure::ConnectError;
 use super::http2::Http2;
 use crate::net::corked::Corked;
+use crate::net::patient::Patient;
 
 /// Streams of one connection; when they run out another one is opened. Both ends of the mesh hop use it.
 pub const STREAMS: u32 = 100;
@@ -64,7 +65,8 @@ pub async fn http1(address: SocketAddr, patience: Duration) -> Result<Http1, Con
     let stream = tcp(address, patience).await?;
     let mut builder = http1::Builder::new();
     builder.max_headers(128);
-    let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(handshake)?;
+    let (sender, connection) =
+        builder.handshake(TokioIo::new(Patient::new(stream))).await.map_err(handshake)?;
     tokio::task::spawn_local(async move {
         if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%address, %error, "an upstream connection ended");
