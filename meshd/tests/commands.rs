@@ -103,6 +103,11 @@ fn apply_get_delete() {
     );
     check(&server.run(&["apply", "--wait", "-f", "-"], &service(9081)), 0, "configured\nversion 2\n", "");
     check(&server.run(&["get", "svc", "reviews", "-o", "yaml"], ""), 0, "port: 9081", "");
+    for words in [&["get", "svc/reviews"][..], &["get", "VirtualServices.networking.istio.io"]] {
+        check(&server.run(words, ""), 0, "NAMESPACE", "");
+    }
+    check(&server.run(&["get", "virtualservice.security.istio.io"], ""), 2, "", "unknown kind");
+    check(&server.run(&["delete", "svc/nothing"], ""), 1, "", "service/default/nothing: not found");
     check(&server.run(&["services", "-o", "json"], ""), 0, "\"127.64.0.2\"", "");
     check(
         &server.run(&["delete", "service", "reviews"], ""),

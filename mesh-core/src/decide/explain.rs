@@ -8,7 +8,6 @@ use super::inbound::{Inbound, admit_to};
 use super::refusal::{Reason, Refusal};
 use super::request::{Selected, forward, select};
 use super::witness::{Remembering, Witness};
-use crate::matching::authority::Authority;
 use crate::matching::path::normalize;
 use crate::matching::request::{Caller, Request};
 use crate::policy::authorization::{AuthorizationPolicy, HttpSubject, PolicyAction, Subject, nearest_miss};
@@ -36,6 +35,9 @@ pub struct Question<'a> {
     pub caller: Caller<'a>,
     /// The request; its path as received.
     pub request: Request<'a>,
+    /// The host that the caller connects to. As with loopback capture, its service answers for an authority that the
+    /// mesh does not know.
+    pub host: &'a str,
     /// The port it is addressed to.
     pub port: u16,
     /// Whether a byte stream is meant whatever the port is declared as.
@@ -148,6 +150,8 @@ pub fn explain(tables: &Tables, question: &Question<'_>) -> Explanation {
         Explanation { version: tables.version, port: question.port, flags: "-", ..Explanation::default() };
     if is_stream(tables, question) {
         explain_stream(tables, question, &mut answer, &mut witness);
+        // A refused byte stream is closed without a word.
+        answer.status = None;
     } else {
         explain_request(tables, question, &mut answer, &mut witness);
     }
@@ -156,9 +160,7 @@ pub fn explain(tables: &Tables, question: &Question<'_>) -> Explanation {
 }
 
 fn addressed(tables: &Tables, question: &Question<'_>) -> Option<usize> {
-    let authority = question.request.authority;
-    let host = Authority::parse(authority).map_or(authority, |parsed| parsed.host);
-    tables.service_named(host, Some(question.caller.namespace))
+    tables.service_named(question.host, Some(question.caller.namespace))
 }
 
 fn declared_protocol(tables: &Tables, question: &Question<'_>) -> Option<Protocol> {
@@ -192,7 +194,8 @@ fn explain_request(
         Some(protocol) => protocol.name().to_owned(),
     };
     let request = Request { path: &normalized, ..question.request };
-    let facts = OutboundRequest { request, port: question.port, owner: None, caller: Some(question.caller) };
+    let owner = addressed(tables, question);
+    let facts = OutboundRequest { request, port: question.port, owner, caller: Some(question.caller) };
     let selected = match select(tables, &facts, witness) {
         Ok(selected) => selected,
         Err(refusal) => return refuse(answer, &refusal, witness),
@@ -480,7 +483,7 @@ fn explain_stream(
 ) {
     answer.protocol = "tcp".to_owned();
     let Some(service) = addressed(tables, question) else {
-        witness.note(|| format!("no service is called {}", question.request.authority));
+        witness.note(|| format!("no service is called {}", question.host));
         return refuse(answer, &Refusal::new(Reason::UnknownHost), witness);
     };
     let declared: &Arc<Service> = &tables.services[service].service;

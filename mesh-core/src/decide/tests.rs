@@ -318,6 +318,7 @@ fn explain_names_rule_policy_and_nearest_miss() {
             query: None,
             headers: &headers,
         },
+        host: "reviews",
         port: 9080,
         stream: false,
     };
@@ -402,7 +403,8 @@ mod agreement {
             let caller = Caller { namespace: "default", labels: &labels };
             let facts = OutboundRequest { request, port: 9080, owner: None, caller: Some(caller) };
             let plan = outbound(&tables, &facts, &mut Random::seeded(seed), &mut Silent);
-            let told = explain(&tables, &Question { identity: None, caller, request, port: 9080, stream: false });
+            let question = Question { identity: None, caller, request, host: "reviews", port: 9080, stream: false };
+            let told = explain(&tables, &question);
 
             let expected = first(&rules, path, user);
             prop_assert_eq!(plan.as_ref().ok().map(|plan| plan.rule), expected);

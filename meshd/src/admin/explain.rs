@@ -52,6 +52,7 @@ pub fn answer(
             query: target.query,
             headers: &headers,
         },
+        host: target.host,
         port: target.port,
         stream: target.scheme == "tcp",
     };
@@ -120,6 +121,7 @@ fn asker(state: &MeshState, from: &str, given: &[String]) -> Result<Asker, Strin
 struct Target<'a> {
     scheme: &'a str,
     authority: &'a str,
+    host: &'a str,
     port: u16,
     path: &'a str,
     query: Option<&'a str>,
@@ -148,7 +150,8 @@ fn target(url: &str) -> Result<Target<'_>, String> {
         Some((path, query)) => (path, Some(query)),
         None => (tail, None),
     };
-    Ok(Target { scheme, authority, port, path: if path.is_empty() { "/" } else { path }, query })
+    let host = parsed.host;
+    Ok(Target { scheme, authority, host, port, path: if path.is_empty() { "/" } else { path }, query })
 }
 
 fn headers(given: &[String]) -> Result<HeaderMap, String> {

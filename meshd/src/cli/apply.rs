@@ -10,6 +10,7 @@ use super::{CliError, NamespaceArgs, OutputArgs, WaitFlag, fleet};
 use crate::admin::client::{Client, ClientError};
 use crate::admin::view::{AppliedView, ApplyRequest, DeleteRequest, HistoryView, ResourceView};
 use crate::clock;
+use crate::dialect::kind::group_of;
 use mesh_core::vocab::origin::Kind;
 
 /// Flags of `apply`.
@@ -106,11 +107,9 @@ pub async fn delete(client: &Client, args: &DeleteArgs) -> Result<(), CliError> 
     };
     match args.what.as_slice() {
         [] => request.files = args.files.read().map_err(|error| findings(error, args.output.output))?,
-        [_] => return Err(CliError::Usage("delete takes KIND NAME..., or -f PATH".to_owned())),
-        [kind, names @ ..] => {
-            let kind = kind_of(kind)?;
+        words => {
             let namespace = args.namespace.as_deref().unwrap_or("default");
-            for name in names {
+            for (kind, name) in named(words)? {
                 request.keys.push(match kind {
                     Kind::Namespace => format!("{}/{name}", kind.singular()),
                     _ => format!("{}/{namespace}/{name}", kind.singular()),
@@ -120,6 +119,22 @@ pub async fn delete(client: &Client, args: &DeleteArgs) -> Result<(), CliError> 
     }
     let deleted = client.post("/v1/delete", &request).await;
     finish(client, deleted, args.dry_run, args.wait.wait, args.output.output).await
+}
+
+/// `KIND NAME...`, or `KIND/NAME...`.
+fn named(words: &[String]) -> Result<Vec<(Kind, &str)>, CliError> {
+    let usage = || CliError::Usage("delete takes KIND NAME..., KIND/NAME..., or -f PATH".to_owned());
+    if words.iter().all(|word| word.contains('/')) {
+        let pairs = words.iter().filter_map(|word| word.split_once('/'));
+        return pairs.map(|(kind, name)| Ok((kind_of(kind)?, name))).collect();
+    }
+    match words {
+        [kind, names @ ..] if !names.is_empty() && names.iter().all(|name| !name.contains('/')) => {
+            let kind = kind_of(kind)?;
+            Ok(names.iter().map(|name| (kind, name.as_str())).collect())
+        }
+        _ => Err(usage()),
+    }
 }
 
 async fn finish(
@@ -162,8 +177,11 @@ pub fn findings(error: CliError, format: Format) -> CliError {
     error
 }
 
+/// A kind by any of its names, perhaps with its group: `virtualservices.networking.istio.io`.
 fn kind_of(word: &str) -> Result<Kind, CliError> {
-    Kind::from_word(word).ok_or_else(|| {
+    let (name, group) = word.split_once('.').map_or((word, None), |(name, group)| (name, Some(group)));
+    let found = Kind::from_word(name).filter(|kind| group.is_none_or(|group| group == group_of(*kind)));
+    found.ok_or_else(|| {
         let known: Vec<_> = Kind::ALL.into_iter().map(Kind::singular).collect();
         let nearest = known
             .iter()
@@ -177,7 +195,11 @@ fn kind_of(word: &str) -> Result<Kind, CliError> {
 
 /// Shows resources.
 pub async fn get(client: &Client, args: &GetArgs) -> Result<(), CliError> {
-    let kind = kind_of(&args.kind)?;
+    let (kind, name) = match (args.kind.split_once('/'), &args.name) {
+        (Some((kind, name)), None) => (kind, Some(name)),
+        (_, name) => (args.kind.as_str(), name.as_deref()),
+    };
+    let kind = kind_of(kind)?;
     let mut path = format!("/v1/resources/{}", kind.singular());
     let namespaced = kind != Kind::Namespace;
     if let Some(namespace) = args.namespace.wanted().filter(|_| namespaced) {
@@ -185,8 +207,8 @@ pub async fn get(client: &Client, args: &GetArgs) -> Result<(), CliError> {
     }
     let mut found: Vec<ResourceView> = client.get(&path).await?;
     let format = args.output.output;
-    if let Some(name) = &args.name {
-        found.retain(|view| view.name == *name);
+    if let Some(name) = name {
+        found.retain(|view| view.name == name);
         if found.is_empty() {
             let place = match args.namespace.wanted().filter(|_| namespaced) {
                 Some(namespace) => format!("{}/{namespace}/{name}", kind.singular()),

@@ -150,6 +150,11 @@ impl Group {
     }
 }
 
+/// The API group of a kind; empty for the core kinds of Kubernetes.
+pub(crate) fn group_of(kind: Kind) -> &'static str {
+    GROUPS.iter().find(|group| group.carried.contains(&kind)).map_or("", |group| group.name)
+}
+
 fn versions_of(kind: Kind) -> String {
     match GROUPS.iter().find(|group| group.carried.contains(&kind)) {
         Some(group) => format!("{}/{}", group.name, group.versions[0]),

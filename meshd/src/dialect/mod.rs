@@ -14,7 +14,7 @@ use mesh_core::vocab::origin::ResourceKey;
 mod document;
 mod field;
 mod istio;
-mod kind;
+pub(crate) mod kind;
 mod kubernetes;
 mod node;
 mod scalar;
