@@ -57,6 +57,9 @@ pub struct Published {
     pub at: tokio::time::Instant,
 }
 
+/// What of a node's announcement is not taken in, by node: one sentence each.
+pub type Refused = BTreeMap<String, Vec<String>>;
+
 /// What to change, and how.
 #[derive(Debug, Clone)]
 pub struct Batch {
@@ -139,6 +142,7 @@ fn lines(findings: &[Diagnostic]) -> String {
 pub struct Controller {
     commands: mpsc::Sender<Command>,
     published: watch::Receiver<Arc<Published>>,
+    refused: watch::Receiver<Refused>,
     config: Arc<[PathBuf]>,
     _ticking: Arc<AbortOnDropHandle<()>>,
 }
@@ -159,6 +163,7 @@ impl Controller {
         let (commands, queue) = mpsc::channel(QUEUE);
         let writer = Writer::load(store, members, settings, roots)?;
         let published = writer.subscribe();
+        let refused = writer.refused();
         std::thread::Builder::new().name("controller".to_owned()).spawn(move || writer.run(queue))?;
         let to = commands.clone();
         let ticking = tokio::spawn(async move {
@@ -176,6 +181,7 @@ impl Controller {
         let controller = Controller {
             commands,
             published,
+            refused,
             config: args.config.clone().into(),
             _ticking: Arc::new(AbortOnDropHandle::new(ticking)),
         };
@@ -191,6 +197,11 @@ impl Controller {
     /// What is in force now.
     pub fn published(&self) -> Arc<Published> {
         self.published.borrow().clone()
+    }
+
+    /// What of a node's announcement is not taken in.
+    pub fn refused(&self, node: &str) -> Vec<String> {
+        self.refused.borrow().get(node).cloned().unwrap_or_default()
     }
 
     /// Follows what is in force.

@@ -325,6 +325,8 @@ async fn what_a_node_announces_reaches_the_others_when_it_is_healthy() {
     let answer = announcing.register("10.0.0.1", &yaml, Some("hello")).await;
     assert_eq!(answer.workloads.len(), 2, "{answer:?}");
     assert_eq!(answer.problems.len(), 2, "{answer:?}");
+    let statuses: Vec<StatusView> = admin(&app).get("/v1/status").await.unwrap();
+    assert_eq!(statuses[0].refused, answer.problems, "the operator sees it too");
 
     let other = Host::joined(&app, "h2", &[]).await;
     let mut following = Following::open(&other).await;

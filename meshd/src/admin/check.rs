@@ -89,7 +89,7 @@ fn proxies(state: &AdminState) -> Vec<CheckView> {
     let hint = "start meshproxy on the others, or take them out with `meshd node revoke`";
     let mut checks = vec![result("proxies", connected == all.len(), detail, hint)];
     for proxy in all.iter().filter(|proxy| proxy.connected) {
-        let mut faults = proxy.listener_faults.clone();
+        let mut faults: Vec<_> = proxy.listener_faults.iter().chain(&proxy.refused).cloned().collect();
         if proxy.state != "SYNCED" {
             faults.insert(0, format!("{} {}", proxy.state, proxy.reason));
         }

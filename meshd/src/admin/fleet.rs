@@ -19,10 +19,14 @@ use crate::store::{NodeRecord, TokenRecord};
 pub(super) fn statuses(state: &AdminState) -> Vec<StatusView> {
     let members = state.members.all();
     let here = members.iter().filter(|node| !node.revoked);
-    here.map(|node| status_of(node, state.roster.standing(&node.name).as_ref())).collect()
+    let status = |node: &Arc<NodeRecord>| {
+        let refused = state.controller.refused(&node.name);
+        status_of(node, state.roster.standing(&node.name).as_ref(), refused)
+    };
+    here.map(status).collect()
 }
 
-fn status_of(node: &NodeRecord, standing: Option<&Standing>) -> StatusView {
+fn status_of(node: &NodeRecord, standing: Option<&Standing>, refused: Vec<String>) -> StatusView {
     let sync = standing.map(|standing| &standing.sync);
     let connected = standing.is_some_and(|standing| standing.connected);
     let status = match sync {
@@ -46,6 +50,7 @@ fn status_of(node: &NodeRecord, standing: Option<&Standing>) -> StatusView {
         reason,
         certificate_expires: clock::text(node.certificate_expires),
         listener_faults: faults.iter().map(|fault| format!("{}: {}", fault.address, fault.reason)).collect(),
+        refused,
     }
 }
 

@@ -177,6 +177,9 @@ pub struct StatusView {
     /// Sockets that it could not open, with the reason.
     #[serde(default)]
     pub listener_faults: Vec<String>,
+    /// What of its announcement is not taken in, with the reason.
+    #[serde(default)]
+    pub refused: Vec<String>,
 }
 
 /// A port of a service.

@@ -94,7 +94,7 @@ pub async fn status(client: &Client, format: Format) -> Result<(), CliError> {
     }
     output::print_list(format, &proxies, &columns, |proxy| {
         let mut reason = vec![proxy.reason.clone()];
-        reason.extend(proxy.listener_faults.iter().cloned());
+        reason.extend(proxy.listener_faults.iter().chain(&proxy.refused).cloned());
         reason.retain(|part| !part.is_empty());
         let mut row = vec![
             proxy.node.clone(),

@@ -13,7 +13,7 @@ use mesh_core::vocab::name::Text;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use super::{Applied, ApplyError, Batch, Command, Published, StartError, batch};
+use super::{Applied, ApplyError, Batch, Command, Published, Refused, StartError, batch};
 use crate::dialect;
 use crate::identity::members::Members;
 use crate::registry::announcement::{Announcement, understand};
@@ -44,6 +44,7 @@ pub(super) struct Writer {
     applied: Vec<ApplyReply>,
     announced: Vec<(oneshot::Sender<Announced>, Announced)>,
     publish: watch::Sender<Arc<Published>>,
+    refused: watch::Sender<Refused>,
 }
 
 impl Writer {
@@ -92,6 +93,7 @@ impl Writer {
             applied: Vec::new(),
             announced: Vec::new(),
             publish: watch::channel(published).0,
+            refused: watch::Sender::default(),
         };
         writer.load_registrations()?;
         writer.assign_offsets(&writer.state.clone()).map(|change| writer.change(change))?;
@@ -126,6 +128,11 @@ impl Writer {
 
     pub(super) fn subscribe(&self) -> watch::Receiver<Arc<Published>> {
         self.publish.subscribe()
+    }
+
+    /// Follows what of the nodes' announcements is not taken in.
+    pub(super) fn refused(&self) -> watch::Receiver<Refused> {
+        self.refused.subscribe()
     }
 
     /// Works until told to stop.
@@ -262,6 +269,15 @@ impl Writer {
         for problem in &understood.problems {
             tracing::warn!(node, problem, "not taken in");
         }
+        self.refused.send_if_modified(|refused| {
+            let problems = understood.problems.clone();
+            let old = if problems.is_empty() {
+                refused.remove(node)
+            } else {
+                refused.insert(node.to_owned(), problems)
+            };
+            old.as_ref() != refused.get(node)
+        });
         let workloads = understood.registration.workloads.iter().map(|resource| {
             let key = &resource.meta.key;
             let key = mesh_core::vocab::name::WorkloadKey {
@@ -316,6 +332,7 @@ impl Writer {
         if self.announcements.remove(node).is_none() {
             return;
         }
+        self.refused.send_modify(|refused| drop(refused.remove(node)));
         tracing::warn!(node, why, "its workloads leave the mesh");
         self.unsaved.insert(node.to_owned());
         self.change(StateChange { registrations: vec![(node.into(), None)], ..StateChange::default() });
