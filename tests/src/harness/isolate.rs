@@ -57,6 +57,8 @@ fn settle(scratch: PathBuf) -> anyhow::Result<Inside> {
     unshare(UnshareFlags::NEWNET | UnshareFlags::NEWNS).map_err(|e| refused(&e.into()))?;
     rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .map_err(|e| refused(&e.into()))?;
+    // Shared memory is named by process ids, and those here are others' outside.
+    let _ = rustix::mount::mount("tmpfs", "/dev/shm", "tmpfs", MountFlags::empty(), None);
     if std::process::id() == 1 {
         // Where a container hides parts of /proc this is refused; processes are then found by `NSpid`.
         let _ = rustix::mount::mount("proc", "/proc", "proc", MountFlags::empty(), None);
