@@ -101,6 +101,10 @@ pub fn read(request: Request<Incoming>) -> Result<(Head, Incoming), BadRequest> 
     check_limits(&headers, &found)?;
     check_framing(&headers, &found)?;
     let uri = parts.uri.into_parts();
+    // A target that is neither a path nor a whole URL (`GET reviews HTTP/1.1`): only CONNECT has that form.
+    if uri.scheme.is_none() && uri.authority.is_some() {
+        return Err(BadRequest::codec("http1.codec_error"));
+    }
     let authority = authority(uri.authority, &headers, &found)?;
     let received = uri.path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
     let target = target(&received, &parts.method)?;

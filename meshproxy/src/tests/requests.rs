@@ -92,6 +92,21 @@ async fn malformed_requests_and_unknown_hosts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_is_no_path_is_malformed() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mesh = Mesh::start(Plan::new(&[echo("127.0.0.2").await])).await;
+    for (target, status) in [("reviews:9080", "400"), ("reviews", "400"), ("/", "200")] {
+        let mut stream = tokio::net::TcpStream::connect(mesh.a.explicit).await.unwrap();
+        let head = format!("GET {target} HTTP/1.1\r\nhost: reviews:9080\r\nconnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{target}: {answer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_next_request_obeys_the_next_version() {
     let mut mesh = Mesh::start(Plan::new(&[echo("127.0.0.2").await])).await;
     assert_eq!(mesh.get("http://reviews:9080/").await.status, 200);
