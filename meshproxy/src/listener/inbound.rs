@@ -67,7 +67,8 @@ pub(super) async fn serve(worker: &Worker, stream: TcpStream, facts: Facts) {
             if request.method() == Method::CONNECT {
                 return Box::pin(tunnel::accept(&peer, request)).await;
             }
-            deliver::inbound(&peer, request).await
+            // Boxed: the task of the stream is moved about, and what is in it with it.
+            Box::pin(deliver::inbound(&peer, request)).await
         }
     };
     let stream = Corked::new(Patient::new(stream));
