@@ -72,6 +72,7 @@ impl Plan {
 pub(super) struct Mesh {
     pub(super) a: Proxy,
     pub(super) b: Proxy,
+    pub(super) ca: TestCa,
     plan: Plan,
 }
 
@@ -102,7 +103,7 @@ impl Mesh {
     pub(super) async fn start(plan: Plan) -> Mesh {
         let ca = TestCa::new();
         let (a, b) = (Proxy::start(&ca, "127.0.0.1", A), Proxy::start(&ca, "127.0.0.2", B));
-        let mesh = Mesh { a, b, plan };
+        let mesh = Mesh { a, b, ca, plan };
         mesh.install(1).await;
         mesh
     }

@@ -4,5 +4,6 @@ mod harness;
 mod policy;
 mod requests;
 mod resilience;
+mod rotation;
 mod streams;
 mod upgrades;
