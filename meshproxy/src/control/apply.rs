@@ -137,8 +137,9 @@ mod tests {
         let certificates =
             Certificates::open(dir, "h1", "10.0.0.1".to_owned(), None, Arc::clone(&svids)).unwrap();
         let followed = Arc::clone(&roots);
+        // Before the task runs: what is installed in between must not be missed.
+        let mut changed = followed.subscribe();
         tokio::spawn(async move {
-            let mut changed = followed.subscribe();
             while changed.changed().await.is_ok() {
                 let serial = *changed.borrow_and_update();
                 followed.report_sockets(SocketReport { serial, ..SocketReport::default() });
