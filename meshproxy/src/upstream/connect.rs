@@ -63,8 +63,8 @@ pub async fn tcp(address: SocketAddr, patience: Duration) -> Result<TcpStream, C
 /// An HTTP/1 connection in the clear.
 pub async fn http1(address: SocketAddr, patience: Duration) -> Result<Http1, ConnectError> {
     let stream = tcp(address, patience).await?;
-    let mut builder = http1::Builder::new();
-    builder.max_headers(128);
+    // hyper's limit of 100 fields stays: any other takes their room from the heap, anew for each answer.
+    let builder = http1::Builder::new();
     let (sender, connection) =
         builder.handshake(TokioIo::new(Patient::new(stream))).await.map_err(handshake)?;
     tokio::task::spawn_local(async move {
