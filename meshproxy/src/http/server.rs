@@ -45,7 +45,7 @@ where
     F: Future<Output = Response<ReplyBody>>,
 {
     let mut builder = http1::Builder::new();
-    builder.header_read_timeout(None).max_headers(MOST_FIELDS).max_buf_size(HEAD_BUFFER);
+    builder.header_read_timeout(None).max_buf_size(HEAD_BUFFER);
     let activity = Rc::new(Activity::default());
     let answer = |request| {
         let reply = serve(request);
