@@ -20,6 +20,12 @@ pub(crate) fn build() -> Outcome {
     ]))
 }
 
+/// The same after the unit tests: what they were built with is used again. Without `--tests` cargo would leave out the
+/// features that only tests ask for, and compile half of the dependencies a second time.
+pub(crate) fn build_as_tested() -> Outcome {
+    shown(&mut cargo(&["build", "--workspace", "--bins", "--tests", "--examples"]))
+}
+
 /// `demo` and `e2e`.
 pub(crate) fn run(task: &str, rest: &[String]) -> Outcome {
     build()?;

@@ -80,7 +80,7 @@ pub(crate) fn run() -> Outcome {
     count.step("generated code", |_| codegen::is_fresh());
     count.step("licences, bans, sources", |_| audit());
     count.step("e2e", |count| {
-        lab::build()?;
+        lab::build_as_tested()?;
         let mut command = Command::new(target().join("debug/lab"));
         command.arg("e2e");
         count.counting(command)
