@@ -82,7 +82,7 @@ pub struct Entry<'a> {
     pub local: SocketAddr,
     /// Who connected.
     pub remote: SocketAddr,
-    /// Both as [`addresses`] gives them, made once for a connection.
+    /// Both as [`super::line::addresses`] gives them, made once for a connection.
     pub addresses: &'a str,
     /// Name of the route.
     pub route: &'a str,
