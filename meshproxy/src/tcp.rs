@@ -113,7 +113,7 @@ fn decide(
     destination: IpAddr,
     local: Option<&Arc<LocalWorkload>>,
 ) -> Result<StreamPlan, Refusal> {
-    let service = root.tables.services.iter().position(|table| table.service.host == at.host);
+    let service = root.tables.service_index(&at.host);
     let nowhere = (Text::from(""), Labels::default());
     let caller = local.map_or(Caller { namespace: &nowhere.0, labels: &nowhere.1 }, |local| local.caller());
     let facts = OutboundStream {

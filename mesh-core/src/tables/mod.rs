@@ -50,9 +50,14 @@ impl Tables {
         self.names.service(name, namespace)
     }
 
+    /// Index of the service with this host: one look-up, however many services there are.
+    pub fn service_index(&self, host: &str) -> Option<usize> {
+        self.names.host(host)
+    }
+
     /// The service with this host.
     pub fn service(&self, host: &str) -> Option<&ServiceTable> {
-        self.names.host(host).map(|index| &self.services[index])
+        self.service_index(host).map(|index| &self.services[index])
     }
 
     /// Index of the destination with this key.

@@ -87,9 +87,7 @@ impl Outbound {
         let caller = caller.and_then(|key| root.locals.iter().position(|l| l.hosted.section.key == *key));
         let service = match &self.entrance {
             Entrance::Explicit => None,
-            Entrance::Service(at) => {
-                root.tables.services.iter().position(|table| table.service.host == at.host)
-            }
+            Entrance::Service(at) => root.tables.service_index(&at.host),
         };
         let found = Found { serial: root.serial, caller, service };
         self.found.set(found);
