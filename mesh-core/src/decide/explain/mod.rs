@@ -1,0 +1,207 @@
+//! The decision about a request, foretold: the same functions that the proxy calls, with every choice laid open.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::refusal::{Reason, Refusal};
+use super::witness::{Remembering, Witness};
+use crate::matching::request::{Caller, Request};
+use crate::resilience::fault::{AbortStatus, FaultPolicy};
+use crate::resilience::retry::RetryPolicy;
+use crate::snapshot::Version;
+use crate::tables::Tables;
+use crate::tables::destinations::Endpoint;
+use crate::vocab::identity::SpiffeId;
+use crate::vocab::protocol::Protocol;
+use crate::vocab::ratio::Ratio;
+
+mod destination;
+mod judgement;
+mod request;
+mod stream;
+
+use judgement::Judged;
+
+/// What is asked. The tables must be those of the whole mesh, so that they hold the called workloads too.
+#[derive(Debug, Clone, Copy)]
+pub struct Question<'a> {
+    /// Identity of the caller.
+    pub identity: Option<&'a SpiffeId>,
+    /// Namespace and labels of the caller.
+    pub caller: Caller<'a>,
+    /// The request; its path as received.
+    pub request: Request<'a>,
+    /// The host that the caller connects to. As with loopback capture, its service answers for an authority that the
+    /// mesh does not know.
+    pub host: &'a str,
+    /// The port it is addressed to.
+    pub port: u16,
+    /// Whether a byte stream is meant whatever the port is declared as.
+    pub stream: bool,
+}
+
+/// The answer. Fields that do not apply are `None` or empty.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Explanation {
+    /// Version of the configuration.
+    pub version: Version,
+    /// Host of the service.
+    pub service: Option<String>,
+    /// Port of the service.
+    pub port: u16,
+    /// `http`, `http2`, `grpc`, `tcp`, ...
+    pub protocol: String,
+    /// Path as received and as every decision saw it.
+    pub path: Option<(String, String)>,
+    /// The rule that matched.
+    pub route: Option<RouteFound>,
+    /// `route`, `redirect`, `direct_response`, `passthrough`, `not_found` or `blocked`.
+    pub action: &'static str,
+    /// Of a redirect, direct response or error.
+    pub status: Option<u16>,
+    /// Of a redirect.
+    pub location: Option<String>,
+    /// New path, where the rule rewrites it.
+    pub rewrite_path: Option<String>,
+    /// New authority, where the rule rewrites it.
+    pub rewrite_authority: Option<String>,
+    /// Where it may go, with weights.
+    pub destinations: Vec<DestinationFound>,
+    /// Time for the whole request.
+    pub timeout: Option<Duration>,
+    /// Retries; `None` where they are disabled.
+    pub retries: Option<RetryPolicy>,
+    /// Injected faults.
+    pub fault: FaultPolicy,
+    /// What authorization says at the destination.
+    pub authorization: Option<AuthorizationFound>,
+    /// What the destination accepts.
+    pub authentication: Option<AuthenticationFound>,
+    /// Response flags that the access log would show.
+    pub flags: &'static str,
+    /// One sentence a step.
+    pub why: Vec<String>,
+}
+
+/// The rule that matched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteFound {
+    /// The resource.
+    pub resource: String,
+    /// Index of the rule.
+    pub rule: usize,
+    /// Index of the match.
+    pub matched: Option<usize>,
+    /// Name.
+    pub name: Option<String>,
+}
+
+/// A destination of the rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DestinationFound {
+    /// Host.
+    pub host: String,
+    /// Subset.
+    pub subset: Option<String>,
+    /// Port.
+    pub port: u16,
+    /// Share in percent of the whole rule, or as written.
+    pub weight: u32,
+    /// `outbound|PORT|SUBSET|HOST`.
+    pub cluster: String,
+    /// `mutual` or `none`.
+    pub tls: &'static str,
+    /// Load balancer; `None` for a destination that does not exist.
+    pub load_balancer: Option<&'static str>,
+    /// Its endpoints.
+    pub endpoints: Vec<Arc<Endpoint>>,
+}
+
+/// What authorization says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuthorizationFound {
+    /// Whether it may pass.
+    pub allowed: bool,
+    /// The policy that decided; `None` if no policy applies or no ALLOW rule matched.
+    pub decided_by: Option<String>,
+    /// The rule of it.
+    pub rule: Option<usize>,
+    /// What the nearest ALLOW rule lacked.
+    pub nearest_miss: Option<String>,
+}
+
+/// What the destination accepts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuthenticationFound {
+    /// `STRICT`, `PERMISSIVE` or `DISABLE`.
+    pub mtls: &'static str,
+    /// The PeerAuthentication; `None` for the default of the mesh.
+    pub decided_by: Option<String>,
+}
+
+/// Foretells what the data plane does with a request.
+pub fn explain(tables: &Tables, question: &Question<'_>) -> Explanation {
+    let mut witness = Remembering::default();
+    let mut answer =
+        Explanation { version: tables.version, port: question.port, flags: "-", ..Explanation::default() };
+    if is_stream(tables, question) {
+        stream::explain(tables, question, &mut answer, &mut witness);
+        // A refused byte stream is closed without a word.
+        answer.status = None;
+    } else {
+        request::explain(tables, question, &mut answer, &mut witness);
+    }
+    answer.why = witness.sentences;
+    answer
+}
+
+fn addressed(tables: &Tables, question: &Question<'_>) -> Option<usize> {
+    tables.service_named(question.host, Some(question.caller.namespace))
+}
+
+fn declared_protocol(tables: &Tables, question: &Question<'_>) -> Option<Protocol> {
+    let service = &tables.services[addressed(tables, question)?].service;
+    service.ports.iter().find(|port| port.number == question.port).map(|port| port.protocol)
+}
+
+fn is_stream(tables: &Tables, question: &Question<'_>) -> bool {
+    let opaque = matches!(
+        declared_protocol(tables, question),
+        Some(Protocol::Tcp | Protocol::Tls | Protocol::Https | Protocol::Udp)
+    );
+    question.stream || opaque
+}
+
+fn refuse(answer: &mut Explanation, refusal: &Refusal, witness: &mut Remembering) {
+    answer.service = refusal.service.as_ref().map(|service| service.host.to_string());
+    if matches!(refusal.reason, Reason::UnknownHost) {
+        witness.note(|| "hosts that the mesh does not know are passed on as they are".to_owned());
+        answer.action = "passthrough";
+        return;
+    }
+    answer.action = "not_found";
+    answer.status = Some(refusal.status());
+    answer.flags = refusal.flag();
+}
+
+fn conclude(answer: &mut Explanation, judged: Judged) {
+    answer.authentication = judged.authentication;
+    // One called workload that refuses is what an operator asks about, whatever the others do.
+    answer.authorization = judged.denied.or(judged.allowed);
+    let denied = answer.authorization.as_ref().is_some_and(|authorization| !authorization.allowed);
+    let exists = answer.destinations.iter().any(|destination| destination.load_balancer.is_some());
+    let aborted = match answer.fault.abort {
+        Some((Ratio::ONE, AbortStatus::Http(status))) => Some(status),
+        _ => None,
+    };
+    let (status, flags) = match aborted {
+        Some(status) => (Some(status), "FI"),
+        None if !exists => (Some(503), "NC"),
+        None if judged.reachable == 0 => (Some(503), "UH"),
+        None if denied => (Some(403), "-"),
+        None if judged.transport_refused => (Some(503), "UC"),
+        None => (None, "-"),
+    };
+    answer.status = status;
+    answer.flags = flags;
+}
