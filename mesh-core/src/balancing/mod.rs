@@ -3,3 +3,4 @@
 pub mod balancer;
 pub mod locality;
 pub mod policy;
+pub mod priority;

@@ -1,5 +1,6 @@
 //! `loadBalancer` of a DestinationRule.
 
+use std::fmt;
 use std::time::Duration;
 
 use super::balancer::LoadBalancer;
@@ -27,6 +28,21 @@ pub enum HashKey {
     SourceIp,
     /// `httpQueryParameterName`.
     QueryParameter(Text),
+}
+
+impl fmt::Display for HashKey {
+    /// In words: `header x-user`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HashKey::Header(name) => write!(f, "header {name}"),
+            HashKey::Cookie { name, ttl: None, .. } => write!(f, "cookie {name}"),
+            HashKey::Cookie { name, ttl: Some(_), .. } => {
+                write!(f, "cookie {name}, which is set where it is missing")
+            }
+            HashKey::SourceIp => f.write_str("the caller's address"),
+            HashKey::QueryParameter(name) => write!(f, "query parameter {name}"),
+        }
+    }
 }
 
 /// How hashes are laid out over endpoints.
@@ -61,6 +77,16 @@ impl Default for Algorithm {
 }
 
 impl Algorithm {
+    /// What chooses among endpoints where there is no hash to go by: of a consistent hash whose key is missing, at
+    /// random.
+    pub fn simple(&self) -> LoadBalancer {
+        match self {
+            Algorithm::Simple(simple) => *simple,
+            Algorithm::Passthrough => LoadBalancer::default(),
+            Algorithm::ConsistentHash { .. } => LoadBalancer::Random,
+        }
+    }
+
     /// The word shown to people.
     pub fn name(&self) -> &'static str {
         match self {

@@ -44,12 +44,20 @@ pub struct MtlsPolicy {
     pub origin: Option<Text>,
     /// By port of the workload, sorted.
     pub ports: Vec<(u16, MtlsMode)>,
+    /// What declared the ports.
+    pub ports_origin: Option<Text>,
 }
 
 impl MtlsPolicy {
     /// The mode of a port of the workload.
     pub fn mode(&self, port: u16) -> MtlsMode {
         self.ports.iter().find(|(listed, _)| *listed == port).map_or(self.default, |(_, mode)| *mode)
+    }
+
+    /// What declared the mode of a port; `None` where nothing did.
+    pub fn origin(&self, port: u16) -> Option<&Text> {
+        let listed = self.ports.iter().any(|(listed, _)| *listed == port);
+        if listed { self.ports_origin.as_ref() } else { self.origin.as_ref() }
     }
 }
 
@@ -62,7 +70,70 @@ pub enum ClientTls {
     /// Plaintext.
     Disable,
     /// Mutual TLS with the mesh's identities; an endpoint that has none cannot be reached.
-    IstioMutual,
+    IstioMutual {
+        /// Name that is asked for: as written, else `outbound_.PORT_.SUBSET_.HOST`.
+        sni: Text,
+        /// Who may answer; none for the identities of the endpoints.
+        subject_alt_names: Vec<Text>,
+    },
+    /// TLS of the destination's own, which the proxy begins (SIMPLE and MUTUAL).
+    Originate(TlsOrigination),
+}
+
+/// TLS that a proxy begins towards a server that is not the mesh's.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct TlsOrigination {
+    /// What the client shows: MUTUAL; `None`: SIMPLE.
+    pub certificate: Option<ClientCertificate>,
+    /// What verifies the server.
+    pub roots: ServerRoots,
+    /// Path of what revokes certificates of servers.
+    pub crl: Option<Text>,
+    /// Name that is asked for; `None` for the host of the request.
+    pub sni: Option<Text>,
+    /// Names one of which the server's certificate must have.
+    pub names: ServerNames,
+    /// Whether only gateways begin it: a credential that proxies of hosts are not given, so that these connect in
+    /// the clear.
+    pub gateways_only: bool,
+}
+
+/// What a client shows.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ClientCertificate {
+    /// Files on the proxy's host.
+    Files {
+        /// Path of the chain.
+        chain: Text,
+        /// Path of the key.
+        key: Text,
+    },
+    /// A secret.
+    Credential(Text),
+}
+
+/// What verifies a server.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ServerRoots {
+    /// The roots of the host's system.
+    System,
+    /// A file on the proxy's host.
+    File(Text),
+    /// A secret.
+    Credential(Text),
+    /// Nothing: every certificate is taken (`insecureSkipVerify`).
+    Unverified,
+}
+
+/// Names one of which a server's certificate must have.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ServerNames {
+    /// The host of the request.
+    Requested,
+    /// One of these.
+    OneOf(Vec<Text>),
+    /// Any.
+    Any,
 }
 
 impl ClientTls {
@@ -71,7 +142,9 @@ impl ClientTls {
         match self {
             ClientTls::Auto => "AUTO",
             ClientTls::Disable => "DISABLE",
-            ClientTls::IstioMutual => "ISTIO_MUTUAL",
+            ClientTls::IstioMutual { .. } => "ISTIO_MUTUAL",
+            ClientTls::Originate(TlsOrigination { certificate: None, .. }) => "SIMPLE",
+            ClientTls::Originate(TlsOrigination { certificate: Some(_), .. }) => "MUTUAL",
         }
     }
 }

@@ -6,6 +6,7 @@ use crate::resilience::outlier::OutlierDetection;
 use crate::resilience::pool::{ConnectionPool, RetryBudget};
 use crate::vocab::label::Labels;
 use crate::vocab::name::Text;
+pub use crate::vocab::tunnel::Tunnel;
 
 /// `tls.mode` of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -54,17 +55,6 @@ pub struct TlsSettings {
     pub sni: Option<Text>,
     /// `insecureSkipVerify`.
     pub insecure_skip_verify: bool,
-}
-
-/// `tunnel`: streams are wrapped in a request to a proxy.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Tunnel {
-    /// With POST instead of CONNECT.
-    pub post: bool,
-    /// `targetHost`.
-    pub host: Text,
-    /// `targetPort`.
-    pub port: u16,
 }
 
 /// The blocks of a traffic policy; `None` where a block was not written.

@@ -7,6 +7,7 @@ use super::workload::WorkloadEntry;
 use crate::vocab::label::Labels;
 use crate::vocab::name::Text;
 use crate::vocab::protocol::Protocol;
+pub use crate::vocab::resolution::Resolution;
 use ipnet::IpNet;
 
 /// Which port of a workload a service port leads to.
@@ -81,35 +82,6 @@ pub enum Location {
     External,
     /// Inside.
     Internal,
-}
-
-/// How the endpoints of a ServiceEntry are found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Resolution {
-    /// Traffic goes to the address that it was sent to. The default.
-    #[default]
-    None,
-    /// The endpoints that are written or selected.
-    Static,
-    /// All addresses of the hosts, or of the endpoints' names.
-    Dns,
-    /// One address of the host for each new connection.
-    DnsRoundRobin,
-    /// The name that a request asks for, for wildcard hosts.
-    DynamicDns,
-}
-
-impl Resolution {
-    /// The name in a ServiceEntry.
-    pub fn name(self) -> &'static str {
-        match self {
-            Resolution::None => "NONE",
-            Resolution::Static => "STATIC",
-            Resolution::Dns => "DNS",
-            Resolution::DnsRoundRobin => "DNS_ROUND_ROBIN",
-            Resolution::DynamicDns => "DYNAMIC_DNS",
-        }
-    }
 }
 
 /// Names and endpoints that are not a Kubernetes Service.

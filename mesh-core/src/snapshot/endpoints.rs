@@ -11,13 +11,34 @@ use crate::vocab::name::{Text, WorkloadKey};
 /// About so many endpoints make a slice.
 pub const SLICE_SIZE: usize = 100;
 
+/// Where an endpoint is. Nearly all are IP addresses.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum EndpointAddress {
+    /// An IP address.
+    Ip(IpAddr),
+    /// A name that is resolved.
+    Name(Text),
+    /// A socket of the caller's host: a path, or `@NAME`.
+    Unix(Text),
+}
+
+impl EndpointAddress {
+    /// The IP address, if it is one.
+    pub fn ip(&self) -> Option<IpAddr> {
+        match self {
+            EndpointAddress::Ip(address) => Some(*address),
+            EndpointAddress::Name(_) | EndpointAddress::Unix(_) => None,
+        }
+    }
+}
+
 /// A workload as an endpoint of a host.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Endpoint {
     /// The workload; for an endpoint written into a ServiceEntry its host and index.
     pub workload: WorkloadKey,
     /// Its address.
-    pub address: IpAddr,
+    pub address: EndpointAddress,
     /// The joined host it runs on.
     pub node: Option<Text>,
     /// Port of the service and port of the workload, by the former.
@@ -32,6 +53,8 @@ pub struct Endpoint {
     pub plaintext_ports: Vec<u16>,
     /// Region, zone, subzone.
     pub locality: Locality,
+    /// Network that it is in.
+    pub network: Option<Text>,
     /// Relative share, at least 1.
     pub weight: u32,
     /// Whether it may get traffic.
@@ -43,6 +66,8 @@ pub struct Endpoint {
 pub struct EndpointSlice {
     /// Host of the service.
     pub host: Text,
+    /// The view whose callers find this service and not another of that host; `None` for all others.
+    pub scope: Option<Text>,
     /// Index.
     pub slice: u32,
     /// Endpoints, by workload.

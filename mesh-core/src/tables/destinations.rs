@@ -1,11 +1,13 @@
 //! Destinations with their endpoints.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::balancing::priority::{Place, Standing, arrange};
 use crate::policy::mtls::ClientTls;
 use crate::snapshot::destination::Destination as Policy;
-use crate::snapshot::endpoints::Endpoint as Declared;
+use crate::snapshot::endpoints::{Endpoint as Declared, EndpointAddress};
 use crate::vocab::health::Health;
 use crate::vocab::identity::SpiffeId;
 use crate::vocab::label::Labels;
@@ -24,8 +26,50 @@ pub enum Transport {
         /// Who must answer there.
         peer: SpiffeId,
     },
+    /// Straight to its address, in TLS as the destination's policy says.
+    Tls,
     /// Not at all: mutual TLS is demanded and nothing there can speak it.
     Unreachable,
+}
+
+/// What is dialled.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Dial {
+    /// Address and port.
+    Ip(SocketAddr),
+    /// A name that is resolved, and a port.
+    Name(Text, u16),
+    /// A socket of this host: a path, or `@NAME`.
+    Unix(Text),
+}
+
+impl Dial {
+    /// Address and port, if it is an IP address.
+    pub fn ip(&self) -> Option<SocketAddr> {
+        match self {
+            Dial::Ip(address) => Some(*address),
+            Dial::Name(..) | Dial::Unix(_) => None,
+        }
+    }
+
+    /// The port; 0 for a Unix socket.
+    pub fn port(&self) -> u16 {
+        match self {
+            Dial::Ip(address) => address.port(),
+            Dial::Name(_, port) => *port,
+            Dial::Unix(_) => 0,
+        }
+    }
+}
+
+impl fmt::Display for Dial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Dial::Ip(address) => address.fmt(f),
+            Dial::Name(name, port) => write!(f, "{name}:{port}"),
+            Dial::Unix(path) => write!(f, "unix://{path}"),
+        }
+    }
 }
 
 /// One address and port of a destination.
@@ -34,7 +78,7 @@ pub struct Endpoint {
     /// The workload.
     pub workload: WorkloadKey,
     /// Address and port of the workload.
-    pub address: SocketAddr,
+    pub address: Dial,
     /// The host it runs on.
     pub node: Option<Text>,
     /// How it is reached.
@@ -45,10 +89,24 @@ pub struct Endpoint {
     pub labels: Labels,
     /// Region, zone, subzone.
     pub locality: Locality,
+    /// Network that it is in.
+    pub network: Option<Text>,
     /// Relative share, at least 1.
     pub weight: u32,
     /// Whether it may get traffic.
     pub health: Health,
+}
+
+impl Endpoint {
+    /// Where it is.
+    pub fn place(&self) -> Place<'_> {
+        Place {
+            locality: &self.locality,
+            labels: &self.labels,
+            network: self.network.as_deref(),
+            node: self.node.as_deref(),
+        }
+    }
 }
 
 /// A destination: its policy and its endpoints, by workload.
@@ -72,18 +130,39 @@ impl Destination {
             policy: policy.clone(),
         }
     }
+
+    /// What each endpoint gets from a caller at a place: its priority and its share. Same indices as `endpoints`.
+    pub fn standings(&self, caller: &Place<'_>) -> Vec<Standing> {
+        let endpoints: Vec<_> =
+            self.endpoints.iter().map(|endpoint| (endpoint.place(), endpoint.weight)).collect();
+        arrange(&self.policy.preference, caller, &endpoints)
+    }
+
+    /// The policy's TLS as proxies of hosts carry it out, or gateways: a credential that only these are given
+    /// leaves the others in the clear.
+    pub fn tls_of(&self, gateway: bool) -> &ClientTls {
+        match &self.policy.tls {
+            ClientTls::Originate(origination) if origination.gateways_only && !gateway => &ClientTls::Disable,
+            tls => tls,
+        }
+    }
 }
 
 fn endpoint_of(policy: &Policy, declared: &Declared) -> Option<Endpoint> {
     let (_, target) = declared.ports.iter().find(|(service_port, _)| *service_port == policy.key.port)?;
     Some(Endpoint {
         workload: declared.workload.clone(),
-        address: SocketAddr::new(declared.address, *target),
+        address: match &declared.address {
+            EndpointAddress::Ip(address) => Dial::Ip(SocketAddr::new(*address, *target)),
+            EndpointAddress::Name(name) => Dial::Name(name.clone(), *target),
+            EndpointAddress::Unix(path) => Dial::Unix(path.clone()),
+        },
         node: declared.node.clone(),
         transport: transport(&policy.tls, declared, *target),
         identity: declared.identity.clone(),
         labels: declared.labels.clone(),
         locality: declared.locality.clone(),
+        network: declared.network.clone(),
         weight: declared.weight.max(1),
         health: declared.health,
     })
@@ -97,7 +176,9 @@ fn transport(tls: &ClientTls, declared: &Declared, port: u16) -> Transport {
     };
     match tls {
         ClientTls::Disable => Transport::Plaintext,
-        ClientTls::IstioMutual => mesh.unwrap_or(Transport::Unreachable),
+        ClientTls::Originate(origination) if origination.gateways_only => Transport::Plaintext,
+        ClientTls::Originate(_) => Transport::Tls,
+        ClientTls::IstioMutual { .. } => mesh.unwrap_or(Transport::Unreachable),
         ClientTls::Auto if declared.plaintext_ports.contains(&port) => Transport::Plaintext,
         ClientTls::Auto => mesh.unwrap_or(Transport::Plaintext),
     }

@@ -11,3 +11,5 @@ pub mod outcome;
 pub mod protocol;
 pub mod random;
 pub mod ratio;
+pub mod resolution;
+pub mod tunnel;

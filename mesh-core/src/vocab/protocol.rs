@@ -39,26 +39,20 @@ impl Protocol {
         })
     }
 
-    /// From `appProtocol`, else from the port name's prefix up to the first `-`, else from the number
-    /// (25, 53, 3306 and 27017 are TCP), else [`Protocol::Auto`].
+    /// From `appProtocol` if there is one, else from the port's name: what stands before the first `-`. Where that
+    /// means nothing, from the number (25, 53, 3306 and 27017 are TCP), else [`Protocol::Auto`].
     pub fn select(app_protocol: Option<&str>, port_name: &str, port: u16) -> Protocol {
-        if let Some(name) = app_protocol {
-            let known = match name.to_ascii_lowercase().as_str() {
-                "kubernetes.io/h2c" => Some(Protocol::Http2),
-                "kubernetes.io/ws" => Some(Protocol::Http),
-                "kubernetes.io/wss" => Some(Protocol::Https),
-                other => Protocol::from_name(other),
-            };
-            if let Some(protocol) = known {
-                return protocol;
-            }
+        match app_protocol {
+            Some("kubernetes.io/h2c") => return Protocol::Http2,
+            Some("kubernetes.io/ws") => return Protocol::Http,
+            Some("kubernetes.io/wss") => return Protocol::Https,
+            Some(_) | None => {}
         }
-        let name = port_name.to_ascii_lowercase();
-        let prefix = match name.as_str() {
-            _ if name == "grpc-web" || name.starts_with("grpc-web-") => "grpc-web",
-            _ => name.split('-').next().unwrap_or(""),
-        };
-        match Protocol::from_name(prefix) {
+        let name = app_protocol.unwrap_or(port_name).to_ascii_lowercase();
+        if name.starts_with("grpc-web") {
+            return Protocol::GrpcWeb;
+        }
+        match name.split('-').next().and_then(Protocol::from_name) {
             Some(protocol) => protocol,
             None if matches!(port, 25 | 53 | 3306 | 27017) => Protocol::Tcp,
             None => Protocol::Auto,
@@ -75,6 +69,16 @@ impl Protocol {
         matches!(self, Protocol::Http2 | Protocol::Grpc)
     }
 
+    /// What endpoints behind such a port are spoken to in, where nothing else was said.
+    pub fn upstream(self) -> UpstreamProtocol {
+        match self {
+            Protocol::Auto => UpstreamProtocol::AsClient,
+            Protocol::Http | Protocol::GrpcWeb => UpstreamProtocol::Http1,
+            Protocol::Http2 | Protocol::Grpc => UpstreamProtocol::Http2,
+            Protocol::Https | Protocol::Tls | Protocol::Tcp | Protocol::Udp => UpstreamProtocol::Opaque,
+        }
+    }
+
     /// The name shown to people: `http`, `grpc`, `tcp`, `auto`.
     pub fn name(self) -> &'static str {
         match self {
@@ -87,6 +91,31 @@ impl Protocol {
             Protocol::Tls => "tls",
             Protocol::Tcp => "tcp",
             Protocol::Udp => "udp",
+        }
+    }
+}
+
+/// What a proxy speaks towards an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum UpstreamProtocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+    /// The version in which the client came.
+    AsClient,
+    /// Bytes, passed on unread.
+    Opaque,
+}
+
+impl UpstreamProtocol {
+    /// In words.
+    pub fn name(self) -> &'static str {
+        match self {
+            UpstreamProtocol::Http1 => "HTTP/1.1",
+            UpstreamProtocol::Http2 => "HTTP/2",
+            UpstreamProtocol::AsClient => "the client's version of HTTP",
+            UpstreamProtocol::Opaque => "bytes",
         }
     }
 }
@@ -174,7 +203,19 @@ mod tests {
         check(None, "", 3306, Protocol::Tcp);
         check(None, "http", 3306, Protocol::Http);
         check(Some("kubernetes.io/h2c"), "tcp", 80, Protocol::Http2);
-        check(Some("unknown/x"), "tcp", 80, Protocol::Tcp);
+        check(Some("unknown/x"), "tcp", 80, Protocol::Auto);
+        check(Some("unknown/x"), "tcp", 3306, Protocol::Tcp);
+        check(Some("kubernetes.io/ws"), "tcp", 80, Protocol::Http);
+        check(Some("kubernetes.io/wss"), "tcp", 80, Protocol::Https);
+        check(Some("grpc-x"), "http", 80, Protocol::Grpc);
+        check(Some("TCP"), "http", 80, Protocol::Tcp);
+        check(None, "GRPC-Web-x", 80, Protocol::GrpcWeb);
+        check(None, "udp-x", 80, Protocol::Udp);
+        check(None, "mongo", 80, Protocol::Tcp);
+        check(None, "mysql-x", 80, Protocol::Tcp);
+        check(None, "tls-x", 80, Protocol::Tls);
+        check(None, "", 80, Protocol::Auto);
+        check(None, "x-http", 25, Protocol::Tcp);
         check(None, "redis-x", 80, Protocol::Tcp);
     }
 
