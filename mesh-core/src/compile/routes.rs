@@ -1,190 +1,155 @@
 //! Ordered rules of each host and port.
 //!
-//! One VirtualService binds a host: of the most specific pattern that holds it the oldest; others for the same
-//! pattern are not merged in. What is known of a port is settled here: rules for other ports are gone behind the
-//! snapshot, and where nothing is left the default route to the service takes its place.
+//! One VirtualService binds a host: of the most specific pattern that holds it the oldest with a rule for the port;
+//! others for the same pattern are not merged in. Where nothing is left the default route to the service takes its
+//! place. A list for byte streams ends with that route unless a rule takes everything, as a listener of Istio's does.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
+use super::rules::Site;
+use crate::resource::reach::GatewayRef;
 use crate::resource::service::Port;
-use crate::resource::virtual_service::{HttpAction, HttpRoute, RouteDestination, TcpRoute, VirtualService};
+use crate::resource::virtual_service::{HttpRoute, VirtualService};
 use crate::resource::{Resource, Spec};
-use crate::routing::header::HeaderChanges;
-use crate::routing::rule::{Backend, HttpRule, RuleAction, StreamMatch, TcpRule};
-use crate::snapshot::routes::Routes;
+use crate::routing::rule::{HttpRule, StreamMatch, TcpRule};
+use crate::snapshot::routes::{Fallback, Routes};
 use crate::state::index::KnownService;
+use crate::state::view::View;
 use crate::state::{MeshState, hosts};
 use crate::vocab::name::{ServicePort, Text};
-use crate::vocab::origin::Origin;
+use crate::vocab::origin::{Origin, ResourceKey};
 use crate::vocab::protocol::Protocol;
 
 /// The only port on which a host that is no service is routed (as Istio's sidecars do).
 const PORT_WITHOUT_SERVICE: u16 = 80;
-/// The weight of a destination that stands alone.
-const ALONE: u32 = 100;
 
-/// The routes of a service, port by port.
-pub(super) fn of_service(state: &MeshState, service: &KnownService) -> Vec<Routes> {
-    let bound = state.virtual_service(&service.host).and_then(|resource| Bound::new(state, resource));
-    service.ports.iter().map(|port| of_port(bound.as_ref(), service, port)).collect()
+/// A rule for requests of a VirtualService, delegates resolved.
+pub(super) struct BoundRoute<'s> {
+    /// The VirtualService that it stands in; its namespace completes short names.
+    pub(super) resource: &'s ResourceKey,
+    /// Its index there.
+    pub(super) index: usize,
+    /// What it says.
+    pub(super) route: Cow<'s, HttpRoute>,
 }
 
-/// The routes of a host or wildcard that no service has.
-pub(super) fn without_service(state: &MeshState, host: &Text) -> Option<Routes> {
-    let resource = state.virtual_services().of(host).first()?;
-    let holds_a_service =
-        || hosts::is_wildcard(host) && state.services().any(|service| hosts::covers(host, &service.host));
-    if holds_a_service() {
+/// The routes of a service for the callers of a view, port by port.
+pub(super) fn of_service(state: &MeshState, view: &View, service: &KnownService) -> Vec<Routes> {
+    service.ports.iter().map(|port| of_port(state, view, service, port)).collect()
+}
+
+/// The routes of a host or wildcard that the callers of a view find no service for.
+pub(super) fn without_service(state: &MeshState, view: &View, host: &Text) -> Option<Routes> {
+    let found = |service: &Arc<KnownService>| {
+        hosts::covers(host, &service.host) && state.service_for(view, &service.host).is_some()
+    };
+    if hosts::is_wildcard(host) && state.services().any(found) {
         return None;
     }
     let at = ServicePort { host: host.clone(), port: PORT_WITHOUT_SERVICE };
-    let bound = Bound::new(state, resource)?;
-    let http = bound.http(at.port);
-    let routed = !http.is_empty();
-    routed.then(|| Routes { at, origin: Some(bound.name()), http, tcp: Vec::new() })
+    let bound = state.bound_exactly(view, host, at.port);
+    let ports_of = |host: &str| ports_of(state, view, host);
+    let site = Site { state, gateway: &GatewayRef::Mesh, port: at.port, ports_of: &ports_of };
+    let (resource, http) = first(&bound, |resource| http_rules(&site, resource))?;
+    let origin = Some(resource.meta.key.to_string().into());
+    Some(Routes { at, scope: view.scope(), origin, http, tcp: Vec::new(), tls: Vec::new(), fallback: None })
 }
 
-fn of_port(bound: Option<&Bound<'_>>, service: &KnownService, port: &Port) -> Routes {
-    let http = bound.filter(|_| port.protocol.is_http() || port.protocol == Protocol::Auto);
-    let http = http.map(|bound| bound.http(port.number)).filter(|rules| !rules.is_empty());
-    let tcp = bound.filter(|_| matches!(port.protocol, Protocol::Tcp | Protocol::Auto));
-    let tcp = tcp.map(|bound| bound.tcp(port.number)).filter(|rules| !rules.is_empty());
-    let declared = http.is_some() || tcp.is_some();
-    Routes {
+fn of_port(state: &MeshState, view: &View, service: &KnownService, port: &Port) -> Routes {
+    let bound = state.bound(view, &service.host, port.number);
+    let ports_of = |host: &str| ports_of(state, view, host);
+    let site = Site { state, gateway: &GatewayRef::Mesh, port: port.number, ports_of: &ports_of };
+    let (requests, tls) = (port.protocol.is_http() || port.protocol == Protocol::Auto, port.protocol.is_tls());
+    let streams = matches!(port.protocol, Protocol::Tcp | Protocol::Auto);
+    let http = requests.then(|| first(&bound, |resource| http_rules(&site, resource))).flatten();
+    let tcp = streams.then(|| first(&bound, |resource| tcp_rules(&site, resource))).flatten();
+    let passed = tls.then(|| first(&bound, |resource| tls_rules(&site, resource))).flatten();
+    let source = [
+        http.as_ref().map(|(resource, _)| resource),
+        tcp.as_ref().map(|(resource, _)| resource),
+        passed.as_ref().map(|(resource, _)| resource),
+    ];
+    let origin = source.into_iter().flatten().next().map(|resource| resource.meta.key.to_string().into());
+    let service_origin = Origin::of(&service.source().meta.key);
+    let fallback = Fallback {
+        http: HttpRule::default_route(
+            &service_origin,
+            service.host.clone(),
+            port.number,
+            site.default_retry(),
+        ),
+        stream: TcpRule::default_route(&service_origin, service.host.clone(), port.number),
+    };
+    let mut tcp = tcp.map(|(_, rules)| rules).unwrap_or_default();
+    if !tls && !tcp.iter().any(takes_everything) {
+        tcp.push(fallback.stream.clone());
+    }
+    let mut routes = Routes {
         at: ServicePort { host: service.host.clone(), port: port.number },
-        origin: bound.filter(|_| declared).map(Bound::name),
-        http: http.unwrap_or_else(|| {
-            vec![HttpRule::default_route(&service_origin(service), service.host.clone(), port.number)]
-        }),
-        tcp: tcp.unwrap_or_else(|| {
-            vec![TcpRule::default_route(&service_origin(service), service.host.clone(), port.number)]
-        }),
+        scope: view.scope(),
+        origin,
+        http: http.map_or_else(|| vec![fallback.http.clone()], |(_, rules)| rules),
+        tcp,
+        tls: match passed {
+            Some((_, rules)) => rules,
+            None if tls => vec![fallback.stream.clone()],
+            None => Vec::new(),
+        },
+        fallback: None,
+    };
+    routes.fallback = routes.depends_on_caller().then(|| Box::new(fallback));
+    routes
+}
+
+/// The numbers of the ports of a service that a view finds.
+fn ports_of(state: &MeshState, view: &View, host: &str) -> Option<Vec<u16>> {
+    let service = state.service_for(view, host)?;
+    Some(service.ports.iter().map(|port| port.number).collect())
+}
+
+/// Whether no stream gets past a rule, whoever calls.
+fn takes_everything(rule: &TcpRule) -> bool {
+    rule.matches.is_empty() || rule.matches.contains(&StreamMatch::default())
+}
+
+/// The first VirtualService with rules.
+fn first<'s, R>(
+    bound: &[&'s Arc<Resource>],
+    rules: impl Fn(&'s Resource) -> Vec<R>,
+) -> Option<(&'s Arc<Resource>, Vec<R>)> {
+    let mut with_rules = bound.iter().map(|resource| (*resource, rules(resource)));
+    with_rules.find(|(_, rules)| !rules.is_empty())
+}
+
+fn content(resource: &Resource) -> Option<&VirtualService> {
+    match &resource.spec {
+        Spec::VirtualService(rules) => Some(rules),
+        _ => None,
     }
 }
 
-fn service_origin(service: &KnownService) -> Origin {
-    Origin::of(&service.source().meta.key)
+/// The rules for requests of a VirtualService at a site, in order.
+pub(super) fn http_rules(site: &Site<'_>, resource: &Resource) -> Vec<HttpRule> {
+    let Some(rules) = content(resource) else { return Vec::new() };
+    let routes = rules.http.iter().enumerate().map(|(index, route)| BoundRoute {
+        resource: &resource.meta.key,
+        index,
+        route: Cow::Borrowed(route),
+    });
+    routes.filter_map(|bound| site.http_rule(bound.resource, bound.index, &bound.route)).collect()
 }
 
-/// A VirtualService that binds a host.
-struct Bound<'s> {
-    state: &'s MeshState,
-    resource: &'s Arc<Resource>,
-    rules: &'s VirtualService,
+/// The rules for byte streams of a VirtualService at a site, in order.
+pub(super) fn tcp_rules(site: &Site<'_>, resource: &Resource) -> Vec<TcpRule> {
+    let routes = content(resource).map_or(&[][..], |rules| &rules.tcp).iter().enumerate();
+    routes.filter_map(|(index, route)| site.tcp_rule(&resource.meta.key, index, route)).collect()
 }
 
-impl<'s> Bound<'s> {
-    fn new(state: &'s MeshState, resource: &'s Arc<Resource>) -> Option<Bound<'s>> {
-        match &resource.spec {
-            Spec::VirtualService(rules) => Some(Bound { state, resource, rules }),
-            _ => None,
-        }
-    }
-
-    fn name(&self) -> Text {
-        self.resource.meta.key.to_string().into()
-    }
-
-    /// The rules for requests on a port, numbered as they are declared.
-    fn http(&self, port: u16) -> Vec<HttpRule> {
-        let routes = self.rules.http.iter().enumerate();
-        routes.filter_map(|(index, route)| self.http_rule(index, route, port)).collect()
-    }
-
-    fn http_rule(&self, index: usize, route: &HttpRoute, port: u16) -> Option<HttpRule> {
-        let here = route.matches.iter().filter(|entry| entry.port.is_none_or(|wanted| wanted == port));
-        let matches: Vec<_> = here.map(|entry| entry.request.clone()).collect();
-        if matches.is_empty() && !route.matches.is_empty() {
-            return None;
-        }
-        let action = match &route.action {
-            HttpAction::Route { destinations, rewrite } => {
-                RuleAction::Route { backends: self.backends(destinations, port), rewrite: rewrite.clone() }
-            }
-            HttpAction::Redirect(redirect) => RuleAction::Redirect(redirect.clone()),
-            HttpAction::DirectResponse(response) => RuleAction::DirectResponse(response.clone()),
-            HttpAction::Delegate { .. } => return None,
-        };
-        Some(HttpRule {
-            origin: Origin::rule(&self.resource.meta.key, index),
-            name: route.name.clone(),
-            matches,
-            action,
-            timeout: route.timeout.filter(|timeout| !timeout.is_zero()),
-            retry: route.retry.clone().unwrap_or_default(),
-            fault: route.fault.unwrap_or_default(),
-            request_headers: in_key_order(&route.request_headers),
-            response_headers: in_key_order(&route.response_headers),
-        })
-    }
-
-    /// The rules for byte streams on a port, numbered as they are declared.
-    fn tcp(&self, port: u16) -> Vec<TcpRule> {
-        let routes = self.rules.tcp.iter().enumerate();
-        routes.filter_map(|(index, route)| self.tcp_rule(index, route, port)).collect()
-    }
-
-    fn tcp_rule(&self, index: usize, route: &TcpRoute, port: u16) -> Option<TcpRule> {
-        let here = route.matches.iter().filter(|entry| entry.port.is_none_or(|wanted| wanted == port));
-        let matches: Vec<_> = here
-            .map(|entry| StreamMatch {
-                destination_subnets: entry.destination_subnets.clone(),
-                caller_labels: entry.caller_labels.clone(),
-                caller_namespace: entry.caller_namespace.clone(),
-            })
-            .collect();
-        if matches.is_empty() && !route.matches.is_empty() {
-            return None;
-        }
-        Some(TcpRule {
-            origin: Origin::rule(&self.resource.meta.key, index),
-            matches,
-            backends: self.backends(&route.destinations, port),
-        })
-    }
-
-    /// One destination gets everything whatever its weight; of several, those without weight get nothing.
-    fn backends(&self, destinations: &[RouteDestination], port: u16) -> Vec<Backend> {
-        let weighted = destinations.iter().filter_map(|destination| {
-            let weight = destination.weight.filter(|weight| *weight > 0)?;
-            Some(self.backend(destination, weight, port))
-        });
-        let mut backends: Vec<_> = weighted.collect();
-        if backends.is_empty() {
-            // A rule whose weights are all 0 is refused before; a lone destination needs none.
-            backends.extend(destinations.first().map(|alone| self.backend(alone, ALONE, port)));
-        }
-        if let [alone] = backends.as_mut_slice() {
-            alone.weight = ALONE;
-        }
-        backends
-    }
-
-    fn backend(&self, destination: &RouteDestination, weight: u32, addressed: u16) -> Backend {
-        let host = hosts::resolve(&destination.host, &self.resource.meta.key.namespace);
-        let only = || match self.state.service(&host)?.ports.as_slice() {
-            [only] => Some(only.number),
-            _ => None,
-        };
-        let port = destination.port.or_else(only).unwrap_or(addressed);
-        Backend {
-            port,
-            subset: destination.subset.clone(),
-            weight,
-            request_headers: in_key_order(&destination.request_headers),
-            response_headers: in_key_order(&destination.response_headers),
-            authority: destination.authority.clone(),
-            host,
-        }
-    }
-}
-
-fn in_key_order(changes: &HeaderChanges) -> HeaderChanges {
-    let mut sorted = changes.clone();
-    sorted.remove.sort_by(|a, b| a.as_str().cmp(b.as_str()));
-    sorted.set.sort_by(|(a, _), (b, _)| a.as_str().cmp(b.as_str()));
-    sorted.add.sort_by(|(a, _), (b, _)| a.as_str().cmp(b.as_str()));
-    sorted
+/// The rules for TLS that is passed on of a VirtualService at a site, in order.
+pub(super) fn tls_rules(site: &Site<'_>, resource: &Resource) -> Vec<TcpRule> {
+    let routes = content(resource).map_or(&[][..], |rules| &rules.tls).iter().enumerate();
+    routes.filter_map(|(index, route)| site.tls_rule(&resource.meta.key, index, route)).collect()
 }
 
 #[cfg(test)]

@@ -26,6 +26,8 @@ pub struct OutboundStream<'a> {
     pub port: u16,
     /// The address that the client meant, where it is known.
     pub destination: Option<IpAddr>,
+    /// The server name that its TLS asks for, in lower case; `None` where it asks for none or is no TLS.
+    pub sni: Option<&'a str>,
     /// The workload that sends; `None` where it is not known.
     pub caller: Option<Caller<'a>>,
 }

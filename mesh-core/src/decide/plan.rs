@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::matching::request::Request;
 use crate::resilience::fault::FaultVerdict;
+use crate::routing::cors::Fields;
 use crate::routing::rule::{HttpRule, TcpRule};
 use crate::snapshot::service::Service;
-use crate::tables::routes::RouteTable;
+use crate::tables::routes::{RouteTable, StreamKind};
 use crate::vocab::name::Text;
 
 /// What to do with a request.
@@ -20,10 +22,12 @@ pub struct Plan {
     pub rule: usize,
     /// Index of the rule's match that held; `None` for a rule without matches.
     pub matched: Option<usize>,
-    /// Wait and abort first, if it says so. Only a forwarded request is ever aborted or delayed.
+    /// Wait and abort first, if it says so. Redirects and direct responses are never aborted or delayed.
     pub fault: FaultVerdict,
     /// Then do this.
     pub action: Action,
+    /// Fields that the answer gets last, in place of those that it has (CORS).
+    pub answer_fields: Fields,
 }
 
 impl Plan {
@@ -34,13 +38,16 @@ impl Plan {
 
     /// Name of the route for the access log: the rule's, and after a dot the match's.
     pub fn route_name(&self) -> Option<String> {
-        let rule = self.rule();
-        let matched = self.matched.and_then(|index| rule.matches.get(index)).and_then(|m| m.name.clone());
-        match (&rule.name, matched) {
-            (Some(rule), Some(matched)) => Some(format!("{rule}.{matched}")),
-            (Some(name), None) => Some(name.to_string()),
-            (None, matched) => matched.map(|name| name.to_string()),
-        }
+        route_name(self.rule(), self.matched)
+    }
+}
+
+/// Name of a route for the access log: the rule's, and after a dot the match's.
+pub(crate) fn route_name(rule: &HttpRule, matched: Option<usize>) -> Option<String> {
+    let matched = matched.and_then(|index| rule.matches.get(index)).and_then(|found| found.name.as_deref());
+    match (rule.name.as_deref(), matched) {
+        (Some(rule), Some(matched)) => Some(format!("{rule}.{matched}")),
+        (rule, matched) => rule.or(matched).map(str::to_owned),
     }
 }
 
@@ -63,6 +70,11 @@ pub enum Action {
         /// Body.
         body: Vec<u8>,
     },
+    /// Answer a preflight: 200, these fields, no body, details `cors_response`.
+    Preflight {
+        /// Header fields.
+        fields: Fields,
+    },
 }
 
 /// Where a request goes, and as what.
@@ -78,6 +90,33 @@ pub struct Forward {
     pub authority: Option<Text>,
     /// Time for the whole request, retries included. A `grpc-timeout` may shorten it (`resilience::timeout`).
     pub timeout: Option<Duration>,
+    /// Copies that are sent too; nobody waits for them.
+    pub mirrors: Vec<MirrorPlan>,
+}
+
+impl Forward {
+    /// What `x-envoy-original-path` says upstream: path and query as they came, where a rule rewrites the path.
+    pub fn original_path(&self, request: &Request<'_>) -> Option<String> {
+        self.path.as_ref()?;
+        Some(match request.query {
+            Some(query) => format!("{}?{query}", request.path),
+            None => request.path.to_owned(),
+        })
+    }
+
+    /// What `x-envoy-original-host` says upstream: the authority as it came, where a rule replaces it.
+    pub fn original_authority<'r>(&self, request: &Request<'r>) -> Option<&'r str> {
+        self.authority.as_ref().map(|_| request.authority)
+    }
+}
+
+/// A copy of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MirrorPlan {
+    /// Index of the destination in the tables.
+    pub destination: usize,
+    /// Its authority: the request's own, rewritten, with `-shadow`.
+    pub authority: String,
 }
 
 /// What to do with a byte stream.
@@ -87,6 +126,8 @@ pub struct StreamPlan {
     pub service: Arc<Service>,
     /// The rules, of which `rule` matched.
     pub routes: Arc<RouteTable>,
+    /// Which list of them.
+    pub kind: StreamKind,
     /// Index of the rule.
     pub rule: usize,
     /// Index of the destination in the tables.
@@ -96,6 +137,6 @@ pub struct StreamPlan {
 impl StreamPlan {
     /// The rule that matched.
     pub fn rule(&self) -> &TcpRule {
-        self.routes.tcp_rule(self.rule)
+        self.routes.stream_rule(self.kind, self.rule)
     }
 }

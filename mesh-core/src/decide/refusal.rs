@@ -21,8 +21,12 @@ pub struct Refusal {
 /// What is wrong.
 #[derive(Debug, Clone)]
 pub enum Reason {
-    /// The host is known to nobody: the caller decides whether to pass it on unrouted.
+    /// The host is known to nobody in the caller's view, and such traffic goes where it was sent (ALLOW_ANY).
     UnknownHost,
+    /// The host is known to nobody in the caller's view, and such requests are refused (REGISTRY_ONLY).
+    Blocked,
+    /// The same for a byte stream, or for one that no rule of its port matches: it is closed.
+    BlackHole,
     /// No rule matches.
     NoRoute,
     /// The rule's backend does not exist.
@@ -80,7 +84,11 @@ impl Refusal {
     pub fn status(&self) -> u16 {
         match self.reason {
             Reason::UnknownHost | Reason::NoRoute => 404,
-            Reason::NoDestination { .. } | Reason::PolicyMissing | Reason::Transport { .. } => 503,
+            Reason::Blocked => 502,
+            Reason::NoDestination { .. }
+            | Reason::BlackHole
+            | Reason::PolicyMissing
+            | Reason::Transport { .. } => 503,
             Reason::NotHere => 421,
             Reason::Denied(_) => 403,
         }
@@ -91,7 +99,8 @@ impl Refusal {
         match self.reason {
             Reason::UnknownHost | Reason::NoRoute | Reason::NotHere => "NR",
             Reason::NoDestination { .. } => "NC",
-            Reason::PolicyMissing | Reason::Denied(_) => "-",
+            Reason::BlackHole => "UH",
+            Reason::Blocked | Reason::PolicyMissing | Reason::Denied(_) => "-",
             Reason::Transport { .. } => "UC",
         }
     }
@@ -100,6 +109,8 @@ impl Refusal {
     pub fn details(&self) -> String {
         match &self.reason {
             Reason::UnknownHost | Reason::NoRoute => "route_not_found".to_owned(),
+            Reason::Blocked => "direct_response".to_owned(),
+            Reason::BlackHole => "no_healthy_upstream".to_owned(),
             Reason::NoDestination { .. } => "cluster_not_found".to_owned(),
             Reason::NotHere => "workload_not_found".to_owned(),
             Reason::PolicyMissing => "authorization_policy_missing".to_owned(),
@@ -113,6 +124,8 @@ impl Refusal {
         match self.reason {
             Reason::Denied(_) => "RBAC: access denied",
             Reason::UnknownHost
+            | Reason::Blocked
+            | Reason::BlackHole
             | Reason::NoRoute
             | Reason::NoDestination { .. }
             | Reason::NotHere

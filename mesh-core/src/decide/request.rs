@@ -1,17 +1,20 @@
-//! Outbound requests: host, rule, fault, split.
+//! Outbound requests: host, rule, fault, cross-origin, split.
 
 use std::sync::Arc;
 
 use super::facts::OutboundRequest;
-use super::plan::{Action, Forward, Plan};
+use super::plan::{Action, Forward, MirrorPlan, Plan};
 use super::refusal::{Reason, Refusal};
 use super::witness::Witness;
 use crate::matching::authority::Authority;
 use crate::matching::text::TextMatch;
 use crate::resilience::fault::FaultVerdict;
+use crate::routing::cors::{CorsVerdict, Fields};
+use crate::routing::mirror::shadow_authority;
 use crate::routing::rule::{HttpRule, RuleAction};
 use crate::routing::split;
 use crate::snapshot::service::Service;
+use crate::snapshot::view::Outbound;
 use crate::tables::Tables;
 use crate::tables::names::lower;
 use crate::tables::routes::{RouteTable, unowned};
@@ -25,27 +28,7 @@ pub fn outbound(
     random: &mut Random,
     witness: &mut impl Witness,
 ) -> Result<Plan, Refusal> {
-    let selected = select(tables, facts, witness)?;
-    let rule = selected.routes.http_rule(selected.rule);
-    let action = match &rule.action {
-        RuleAction::Redirect(redirect) => {
-            let location = redirect.location(&facts.request, selected.uri());
-            Action::Redirect { status: redirect.code, location }
-        }
-        RuleAction::DirectResponse(response) => {
-            Action::Respond { status: response.status, body: response.body.clone() }
-        }
-        RuleAction::Route { backends, .. } => {
-            let chosen = split::choose(backends.iter().map(|backend| backend.weight), random).unwrap_or(0);
-            Action::Forward(forward(&selected, chosen, facts)?)
-        }
-    };
-    let fault = match action {
-        Action::Forward(_) => rule.fault.roll(random),
-        Action::Redirect { .. } | Action::Respond { .. } => FaultVerdict::default(),
-    };
-    let Selected { service, routes, rule, matched } = selected;
-    Ok(Plan { service, routes, rule, matched, fault, action })
+    act(select(tables, facts, witness)?, facts, random)
 }
 
 /// The rule that a request gets, before dice are rolled.
@@ -66,6 +49,52 @@ impl Selected {
     pub(crate) fn uri(&self) -> Option<&TextMatch> {
         self.rule().matches.get(self.matched?)?.uri.as_ref()
     }
+
+    /// What the rule says of a cross-origin request.
+    pub(crate) fn cors(&self, facts: &OutboundRequest<'_>) -> CorsVerdict {
+        let policy = self.rule().cors.as_ref();
+        policy.map(|cors| cors.judge(facts.request.method, facts.request.headers)).unwrap_or_default()
+    }
+}
+
+/// Carries a rule out: rolls the dice.
+pub(crate) fn act(
+    selected: Selected,
+    facts: &OutboundRequest<'_>,
+    random: &mut Random,
+) -> Result<Plan, Refusal> {
+    let rule = selected.routes.http_rule(selected.rule);
+    let mut answer_fields = Fields::new();
+    let action = match (selected.cors(facts), &rule.action) {
+        (CorsVerdict::Answer(fields), _) => Action::Preflight { fields },
+        (cors, action) => {
+            if let CorsVerdict::Mark(fields) = cors {
+                answer_fields = fields;
+            }
+            match action {
+                RuleAction::Redirect(redirect) => {
+                    let location = redirect.location(&facts.request, facts.port, selected.uri());
+                    Action::Redirect { status: redirect.code, location }
+                }
+                RuleAction::DirectResponse(response) => {
+                    Action::Respond { status: response.status, body: response.body.clone() }
+                }
+                RuleAction::Route { backends, .. } => {
+                    let weights = backends.iter().map(|backend| backend.weight);
+                    let chosen = split::choose(weights, random).unwrap_or(0);
+                    let mut forward = forward(&selected, chosen, facts)?;
+                    forward.mirrors = copies(&selected, &forward, facts, random);
+                    Action::Forward(forward)
+                }
+            }
+        }
+    };
+    let fault = match action {
+        Action::Forward(_) | Action::Preflight { .. } => rule.fault.roll(random),
+        Action::Redirect { .. } | Action::Respond { .. } => FaultVerdict::default(),
+    };
+    let Selected { service, routes, rule, matched } = selected;
+    Ok(Plan { service, routes, rule, matched, fault, action, answer_fields })
 }
 
 /// Host, then first rule.
@@ -75,23 +104,39 @@ pub(crate) fn select(
     witness: &mut impl Witness,
 ) -> Result<Selected, Refusal> {
     let (service, routes) = host_routes(tables, facts, witness)?;
-    for (index, rule) in routes.section.http.iter().enumerate() {
-        if let Some(matched) = first_match(rule, index, facts, witness) {
-            return Ok(Selected { service, routes: routes.clone(), rule: index, matched });
-        }
+    match select_rule(routes, facts, witness) {
+        Some((rule, matched)) => Ok(Selected { service, routes: routes.clone(), rule, matched }),
+        None => Err(Refusal { reason: Reason::NoRoute, service, route: None }),
+    }
+}
+
+/// The first rule of a list that matches, with the match that held.
+pub(crate) fn select_rule<W: Witness>(
+    routes: &RouteTable,
+    facts: &OutboundRequest<'_>,
+    witness: &mut W,
+) -> Option<(usize, Option<usize>)> {
+    let rules = &routes.section.http;
+    let found = if W::LISTENS {
+        let mut rules = rules.iter().enumerate();
+        rules.find_map(|(index, rule)| Some((index, first_match(rule, index, facts, witness)?)))
+    } else {
+        routes.first_http(facts.request.path, |index| first_match(&rules[index], index, facts, witness))
+    };
+    if found.is_some() {
+        return found;
     }
     let caller = facts.caller.as_ref();
     let foreign =
         |rule: &HttpRule| !rule.matches.is_empty() && rule.matches.iter().all(|m| !m.concerns(caller));
-    if routes.fallback.is_some() && routes.section.http.iter().all(foreign) {
+    if routes.section.fallback.is_some() && rules.iter().all(foreign) {
         witness.note(|| "every rule is for other callers, so the default route holds".to_owned());
-        let rule = routes.section.http.len();
-        return Ok(Selected { service, routes: routes.clone(), rule, matched: None });
+        return Some((rules.len(), None));
     }
     witness.note(|| {
         "no rule matches, so the answer is 404; the service's default route is not used instead".to_owned()
     });
-    Err(Refusal { reason: Reason::NoRoute, service, route: None })
+    None
 }
 
 fn host_routes<'t>(
@@ -101,23 +146,24 @@ fn host_routes<'t>(
 ) -> Result<(Option<Arc<Service>>, &'t Arc<RouteTable>), Refusal> {
     let sent = facts.request.authority;
     let host = Authority::parse(sent).map_or(sent, |authority| authority.host);
-    let namespace = facts.caller.map(|caller| caller.namespace);
-    let found = tables.service_named(host, namespace);
+    let caller = facts.caller.as_ref();
+    let view = caller.and_then(|caller| caller.view);
+    let found = seen(tables, tables.service_named(host, caller.map(|c| c.namespace)), facts, witness);
     if found.is_none()
-        && let Some(routes) = unowned(&tables.unowned, &lower(host), facts.port)
+        && let Some(routes) = unowned(&tables.unowned, &lower(host), facts.port, view)
     {
         witness.note(|| {
             format!("{host} is the host of {}", routes.section.origin.as_deref().unwrap_or("no resource"))
         });
         return Ok((None, routes));
     }
-    let Some(index) = found.or(facts.owner) else {
-        witness.note(|| format!("no service is called {host}"));
-        return Err(Refusal::new(Reason::UnknownHost));
+    let owner = || seen(tables, facts.owner, facts, witness);
+    let Some(index) = found.or_else(owner) else {
+        return unknown(tables, host, facts, witness);
     };
     let table = &tables.services[index];
     let service = table.service.clone();
-    match table.routes(facts.port) {
+    match table.routes_for(facts.port, view) {
         Some(routes) => {
             witness.note(|| {
                 let rules =
@@ -129,6 +175,46 @@ fn host_routes<'t>(
         None => {
             witness.note(|| format!("{} has no port {}", service.host, facts.port));
             Err(Refusal { reason: Reason::NoRoute, service: Some(service), route: None })
+        }
+    }
+}
+
+/// The service, if the caller's view shows it.
+fn seen(
+    tables: &Tables,
+    service: Option<usize>,
+    facts: &OutboundRequest<'_>,
+    witness: &mut impl Witness,
+) -> Option<usize> {
+    let index = service?;
+    let service = &tables.services[index].service;
+    let hidden = tables.view(facts.caller.as_ref()).is_some_and(|view| !view.section.sees(service, facts.port));
+    if hidden {
+        witness.note(|| format!("{} is not visible to this caller", service.host));
+    }
+    (!hidden).then_some(index)
+}
+
+/// What becomes of a request for a host that the caller's view does not know.
+fn unknown<'t>(
+    tables: &'t Tables,
+    host: &str,
+    facts: &OutboundRequest<'_>,
+    witness: &mut impl Witness,
+) -> Result<(Option<Arc<Service>>, &'t Arc<RouteTable>), Refusal> {
+    witness.note(|| format!("no service is called {host}"));
+    let Some(view) = tables.view(facts.caller.as_ref()) else {
+        return Err(Refusal::new(Reason::UnknownHost));
+    };
+    match (&view.section.outbound, &view.egress) {
+        (Outbound::Allow(_), Some(routes)) => {
+            witness.note(|| "an egress proxy takes what is unknown".to_owned());
+            Ok((None, routes))
+        }
+        (Outbound::Allow(_), None) => Err(Refusal::new(Reason::UnknownHost)),
+        (Outbound::Refuse, _) => {
+            witness.note(|| "unknown hosts are refused (REGISTRY_ONLY), route block_all".to_owned());
+            Err(Refusal::new(Reason::Blocked))
         }
     }
 }
@@ -174,8 +260,8 @@ pub(crate) fn forward(
         return Err(Refusal::new(Reason::NoRoute));
     };
     let chosen = &backends[backend];
-    let namespace = facts.caller.map(|caller| caller.namespace);
-    let Some(destination) = selected.routes.http_destination(selected.rule, backend, namespace) else {
+    let view = facts.caller.and_then(|caller| caller.view);
+    let Some(destination) = selected.routes.http_destination(selected.rule, backend, view) else {
         return Err(Refusal {
             reason: Reason::NoDestination { cluster: chosen.cluster() },
             service: selected.service.clone(),
@@ -189,5 +275,26 @@ pub(crate) fn forward(
         path: rewrite.path(facts.request.path, selected.uri()),
         authority,
         timeout: rule.timeout,
+        mirrors: Vec::new(),
     })
+}
+
+/// The copies that are sent this time. One whose destination does not exist is not sent.
+fn copies(
+    selected: &Selected,
+    forward: &Forward,
+    facts: &OutboundRequest<'_>,
+    random: &mut Random,
+) -> Vec<MirrorPlan> {
+    let view = facts.caller.and_then(|caller| caller.view);
+    let mirrors = selected.rule().mirrors.iter().enumerate();
+    let mut copies = Vec::new();
+    for (index, mirror) in mirrors {
+        let destination = selected.routes.mirror_destination(selected.rule, index, view);
+        if let (true, Some(destination)) = (mirror.share.roll(random), destination) {
+            let authority = forward.authority.as_deref().unwrap_or(facts.request.authority);
+            copies.push(MirrorPlan { destination, authority: shadow_authority(authority) });
+        }
+    }
+    copies
 }

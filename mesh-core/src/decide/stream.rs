@@ -1,12 +1,15 @@
-//! Outbound byte streams: rule, split.
+//! Outbound byte streams, TLS that is passed on among them: rule, split.
 
 use super::facts::OutboundStream;
 use super::plan::StreamPlan;
 use super::refusal::{Reason, Refusal};
 use super::witness::Witness;
+use crate::matching::authority::host_matches;
 use crate::routing::rule::{StreamMatch, TcpRule};
 use crate::routing::split;
+use crate::snapshot::view::Outbound;
 use crate::tables::Tables;
+use crate::tables::routes::{RouteTable, StreamKind};
 use crate::vocab::random::Random;
 
 /// Decides where a byte stream goes.
@@ -16,41 +19,116 @@ pub fn outbound(
     random: &mut Random,
     witness: &mut impl Witness,
 ) -> Result<StreamPlan, Refusal> {
-    let Some(table) = tables.services.get(facts.service) else {
-        return Err(Refusal::new(Reason::UnknownHost));
-    };
-    let service = table.service.clone();
-    let no_route = || Refusal { reason: Reason::NoRoute, service: Some(service.clone()), route: None };
-    let routes = table.routes(facts.port).ok_or_else(no_route)?;
-    let rules = &routes.section.tcp;
-    let caller = facts.caller.as_ref();
-    let foreign =
-        |rule: &TcpRule| !rule.matches.is_empty() && rule.matches.iter().all(|m| !m.concerns(caller));
-    let matching = rules.iter().position(|rule| {
-        rule.matches.is_empty() || rule.matches.iter().any(|condition| holds(condition, facts))
-    });
-    let otherwise = || (routes.fallback.is_some() && rules.iter().all(foreign)).then_some(rules.len());
-    let Some(rule) = matching.or_else(otherwise) else {
-        witness.note(|| "no rule for byte streams matches".to_owned());
-        return Err(no_route());
-    };
-    witness.note(|| format!("rule {rule} for byte streams matches"));
-    let backends = &routes.tcp_rule(rule).backends;
+    let selected = select(tables, facts, witness)?;
+    let SelectedStream { service, routes, kind, rule } = selected;
+    let backends = &routes.stream_rule(kind, rule).backends;
     let chosen = split::choose(backends.iter().map(|backend| backend.weight), random).unwrap_or(0);
-    let namespace = facts.caller.map(|caller| caller.namespace);
-    match routes.tcp_destination(rule, chosen, namespace) {
-        Some(destination) => Ok(StreamPlan { service, routes: routes.clone(), rule, destination }),
+    let view = facts.caller.and_then(|caller| caller.view);
+    match routes.stream_destination(kind, rule, chosen, view) {
+        Some(destination) => {
+            Ok(StreamPlan { service: service.clone(), routes: routes.clone(), kind, rule, destination })
+        }
         None => Err(Refusal {
             reason: Reason::NoDestination { cluster: backends[chosen].cluster() },
-            service: Some(service),
-            route: Some(routes.tcp_rule(rule).origin.clone()),
+            service: Some(service.clone()),
+            route: Some(routes.stream_rule(kind, rule).origin.clone()),
         }),
     }
 }
 
-fn holds(condition: &StreamMatch, facts: &OutboundStream<'_>) -> bool {
-    let subnets = &condition.destination_subnets;
-    let network =
-        subnets.is_empty() || facts.destination.is_some_and(|ip| subnets.iter().any(|net| net.contains(&ip)));
-    network && condition.concerns(facts.caller.as_ref())
+/// The rule that a stream gets, before dice are rolled.
+#[derive(Debug)]
+pub(crate) struct SelectedStream<'t> {
+    pub(crate) service: &'t std::sync::Arc<crate::snapshot::service::Service>,
+    pub(crate) routes: &'t std::sync::Arc<RouteTable>,
+    pub(crate) kind: StreamKind,
+    pub(crate) rule: usize,
+}
+
+/// Service, then first rule.
+pub(crate) fn select<'t>(
+    tables: &'t Tables,
+    facts: &OutboundStream<'_>,
+    witness: &mut impl Witness,
+) -> Result<SelectedStream<'t>, Refusal> {
+    let Some(table) = tables.services.get(facts.service) else {
+        return Err(unknown(tables, facts));
+    };
+    let service = &table.service;
+    let view = tables.view(facts.caller.as_ref());
+    if view.is_some_and(|view| !view.section.sees(service, facts.port)) {
+        witness.note(|| format!("{} is not visible to this caller", service.host));
+        return Err(unknown(tables, facts));
+    }
+    let caller_view = facts.caller.and_then(|caller| caller.view);
+    let Some(routes) = table.routes_for(facts.port, caller_view) else {
+        witness.note(|| format!("{} has no port {}", service.host, facts.port));
+        return Err(Refusal { reason: Reason::NoRoute, service: Some(service.clone()), route: None });
+    };
+    let opaque = service.ports.iter().any(|port| port.number == facts.port && port.protocol.is_tls());
+    let kind = if opaque { StreamKind::Tls } else { StreamKind::Tcp };
+    match select_rule(routes, kind, facts, witness) {
+        Some(rule) => Ok(SelectedStream { service, routes, kind, rule }),
+        // No filter chain of the listener matches, so what is outside the registry's knowledge decides.
+        None => Err(Refusal { service: Some(service.clone()), ..unknown(tables, facts) }),
+    }
+}
+
+/// The first rule of a list that matches.
+pub(crate) fn select_rule(
+    routes: &RouteTable,
+    kind: StreamKind,
+    facts: &OutboundStream<'_>,
+    witness: &mut impl Witness,
+) -> Option<usize> {
+    let rules = routes.stream_rules(kind);
+    let what = match kind {
+        StreamKind::Tcp => "byte streams",
+        StreamKind::Tls => "TLS",
+    };
+    for (index, rule) in rules.iter().enumerate() {
+        if rule.matches.is_empty() {
+            witness.note(|| format!("rule {index} for {what} matches everything"));
+            return Some(index);
+        }
+        for (number, condition) in rule.matches.iter().enumerate() {
+            let Some(lack) = lacks(condition, facts) else {
+                witness.note(|| format!("rule {index} for {what} matches by its match {number}"));
+                return Some(index);
+            };
+            witness.note(|| format!("rule {index} match {number} does not hold: {lack}"));
+        }
+    }
+    let caller = facts.caller.as_ref();
+    let foreign =
+        |rule: &TcpRule| !rule.matches.is_empty() && rule.matches.iter().all(|m| !m.concerns(caller));
+    if routes.section.fallback.is_some() && rules.iter().all(foreign) {
+        witness.note(|| "every rule is for other callers, so the default route holds".to_owned());
+        return Some(rules.len());
+    }
+    witness.note(|| format!("no rule for {what} matches"));
+    None
+}
+
+/// What becomes of a stream that nothing in the caller's view is for.
+pub(crate) fn unknown(tables: &Tables, facts: &OutboundStream<'_>) -> Refusal {
+    let outbound = tables.view(facts.caller.as_ref()).map(|view| &view.section.outbound);
+    Refusal::new(match outbound {
+        Some(Outbound::Refuse) => Reason::BlackHole,
+        Some(Outbound::Allow(_)) | None => Reason::UnknownHost,
+    })
+}
+
+/// What a condition lacks; `None` if it holds.
+fn lacks(condition: &StreamMatch, facts: &OutboundStream<'_>) -> Option<&'static str> {
+    let (names, subnets) = (&condition.sni_hosts, &condition.destination_subnets);
+    let named = || facts.sni.is_some_and(|sni| names.iter().any(|host| host_matches(host, sni)));
+    let within = || facts.destination.is_some_and(|ip| subnets.iter().any(|net| net.contains(&ip)));
+    if !condition.concerns(facts.caller.as_ref()) {
+        return Some("the caller's labels or namespace differ");
+    }
+    if !names.is_empty() && !named() {
+        return Some("another server name is asked for");
+    }
+    (!subnets.is_empty() && !within()).then_some("the address is in no network of it")
 }

@@ -2,6 +2,9 @@
 
 /// Hears why a decision went as it did.
 pub trait Witness {
+    /// Whether anybody listens. Where nobody does, a decision may take a shorter way to the same result.
+    const LISTENS: bool;
+
     /// One sentence. It is only made where somebody listens.
     fn note(&mut self, sentence: impl FnOnce() -> String);
 }
@@ -11,6 +14,8 @@ pub trait Witness {
 pub struct Silent;
 
 impl Witness for Silent {
+    const LISTENS: bool = false;
+
     fn note(&mut self, _sentence: impl FnOnce() -> String) {}
 }
 
@@ -22,6 +27,8 @@ pub struct Remembering {
 }
 
 impl Witness for Remembering {
+    const LISTENS: bool = true;
+
     fn note(&mut self, sentence: impl FnOnce() -> String) {
         self.sentences.push(sentence());
     }

@@ -1,6 +1,8 @@
 //! Predicates over a request or a peer. Matching knows nothing of what a match leads to.
 
 pub mod authority;
+pub mod claims;
 pub mod path;
 pub mod request;
+pub mod scope;
 pub mod text;

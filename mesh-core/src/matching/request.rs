@@ -4,6 +4,7 @@ use std::fmt;
 
 use http::{HeaderMap, HeaderName};
 
+use super::claims::Claims;
 use super::text::TextMatch;
 use crate::vocab::label::Labels;
 use crate::vocab::name::Text;
@@ -23,6 +24,8 @@ pub struct Request<'a> {
     pub query: Option<&'a str>,
     /// Header fields.
     pub headers: &'a HeaderMap,
+    /// Claims of its token; `None` where none was validated.
+    pub claims: Option<&'a Claims>,
 }
 
 /// Who sends: the workload on this host whose request it is.
@@ -32,6 +35,8 @@ pub struct Caller<'a> {
     pub namespace: &'a str,
     /// Its labels.
     pub labels: &'a Labels,
+    /// Key of the view that it has of the mesh; `None` for the one that most callers have.
+    pub view: Option<&'a str>,
 }
 
 /// Conditions that must all hold. The default holds always.
@@ -84,6 +89,10 @@ pub enum Mismatch {
     WithoutHeader(usize),
     /// Of the query condition with this index.
     Query(usize),
+    /// Of the condition on a claim with this index.
+    Claim(usize),
+    /// Of the negated condition on a claim with this index.
+    WithoutClaim(usize),
 }
 
 impl RequestMatch {
@@ -122,7 +131,16 @@ impl RequestMatch {
         let query_fails = |(name, test): &(Text, TextMatch)| {
             !query_value(request.query, name).is_some_and(|value| test.matches(value.as_bytes()))
         };
-        self.query.iter().position(query_fails).map(Mismatch::Query)
+        if let Some(index) = self.query.iter().position(query_fails) {
+            return Some(Mismatch::Query(index));
+        }
+        let claim = |(path, test): &(Vec<Text>, TextMatch)| {
+            request.claims.is_some_and(|claims| claims.pass(path, test))
+        };
+        if let Some(index) = self.claims.iter().position(|condition| !claim(condition)) {
+            return Some(Mismatch::Claim(index));
+        }
+        self.without_claims.iter().position(claim).map(Mismatch::WithoutClaim)
     }
 
     /// Whether the conditions on the caller hold.
@@ -140,6 +158,10 @@ impl RequestMatch {
                     found.map_or("absent".to_owned(), |v| String::from_utf8_lossy(v.as_bytes()).into_owned());
                 (name.to_string(), test.to_string(), found)
             }
+            None => Default::default(),
+        };
+        let claim = |index: usize, list: &[(Vec<Text>, TextMatch)]| match list.get(index) {
+            Some((path, test)) => (path.join("."), test.to_string()),
             None => Default::default(),
         };
         match mismatch {
@@ -165,6 +187,17 @@ impl RequestMatch {
                 }
                 None => String::new(),
             },
+            Mismatch::Claim(index) => {
+                let (path, test) = claim(index, &self.claims);
+                match request.claims {
+                    Some(_) => format!("claim {path} does not pass {test}"),
+                    None => format!("no token was validated, wanted claim {path} {test}"),
+                }
+            }
+            Mismatch::WithoutClaim(index) => {
+                let (path, test) = claim(index, &self.without_claims);
+                format!("claim {path} passes {test} and must not")
+            }
         }
     }
 }
@@ -183,6 +216,9 @@ impl fmt::Display for RequestMatch {
         words.extend(self.headers.iter().map(|(name, test)| format!("header {name} {test}")));
         words.extend(self.without_headers.iter().map(|(name, test)| format!("without header {name} {test}")));
         words.extend(self.query.iter().map(|(name, test)| format!("query parameter {name} {test}")));
+        words.extend(self.claims.iter().map(|(path, test)| format!("claim {} {test}", path.join("."))));
+        let without = self.without_claims.iter();
+        words.extend(without.map(|(path, test)| format!("without claim {} {test}", path.join("."))));
         caller_words(&self.caller_labels, self.caller_namespace.as_deref(), &mut words);
         write_words(f, &words)
     }
@@ -234,7 +270,7 @@ mod tests {
     fn passes(condition: &RequestMatch, path: &str, query: Option<&str>, fields: &[(&str, &str)]) -> bool {
         let headers = headers(fields);
         let request =
-            Request { method: "GET", scheme: "http", authority: "a:80", path, query, headers: &headers };
+            Request { method: "GET", scheme: "http", authority: "a:80", path, query, headers: &headers, claims: None };
         condition.mismatch(&request, None).is_none()
     }
 
@@ -277,5 +313,31 @@ mod tests {
         check(TextMatch::Present, Some("b=a"), false);
         check(TextMatch::Exact("1".into()), Some("a=2&a=1"), false);
         check(TextMatch::Present, None, false);
+    }
+
+    #[test]
+    fn claims_need_a_validated_token() {
+        let group = |test: &str| (vec![Text::from("groups")], TextMatch::Exact(test.into()));
+        let claims: Claims =
+            [("groups", crate::matching::claims::Claim::List(vec!["dev".into()]))].into_iter().collect();
+        let headers = HeaderMap::new();
+        let check = |condition: &RequestMatch, claims: Option<&Claims>, expected: bool| {
+            let request = Request {
+                method: "GET",
+                scheme: "http",
+                authority: "a",
+                path: "/",
+                query: None,
+                headers: &headers,
+                claims,
+            };
+            assert_eq!(condition.mismatch(&request, None).is_none(), expected, "{condition} {claims:?}");
+        };
+        let wanted = RequestMatch { claims: vec![group("dev")], ..Default::default() };
+        check(&wanted, Some(&claims), true);
+        check(&wanted, None, false);
+        let unwanted = RequestMatch { without_claims: vec![group("dev")], ..Default::default() };
+        check(&unwanted, Some(&claims), false);
+        check(&unwanted, None, true);
     }
 }

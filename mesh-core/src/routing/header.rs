@@ -1,8 +1,12 @@
 //! Changes of header fields.
 
+use std::fmt;
+
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// Removals first, then sets, then additions, each in the order of the list (sorted by key when compiled).
+use super::format::{Field, Template, Variable};
+
+/// Changes as they are declared; values may have variables between percent signs.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct HeaderChanges {
     /// Fields taken away.
@@ -18,18 +22,110 @@ impl HeaderChanges {
     pub fn is_empty(&self) -> bool {
         self.remove.is_empty() && self.set.is_empty() && self.add.is_empty()
     }
+}
 
-    /// Carries the changes out.
-    pub fn apply(&self, headers: &mut HeaderMap) {
+/// Changes ready to be carried out: removals first, then sets, then additions, each sorted by name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct HeaderOperations {
+    /// Fields taken away.
+    pub remove: Vec<HeaderName>,
+    /// Fields overwritten or added.
+    pub set: Vec<(HeaderName, Template)>,
+    /// Values appended.
+    pub add: Vec<(HeaderName, Template)>,
+}
+
+/// Values of the variables that no header field has.
+pub type Values<'v> = &'v dyn Fn(&Variable) -> Option<String>;
+
+impl From<&HeaderChanges> for HeaderOperations {
+    /// A value that is no template stands for itself: the dialect has refused what is wrong.
+    fn from(changes: &HeaderChanges) -> HeaderOperations {
+        let templates = |list: &[(HeaderName, HeaderValue)]| -> Vec<(HeaderName, Template)> {
+            let template = |value: &HeaderValue| {
+                let parsed = std::str::from_utf8(value.as_bytes()).ok().map(Template::parse);
+                match parsed {
+                    Some(Ok(template)) => template,
+                    _ => Template::Fixed(value.clone()),
+                }
+            };
+            let mut list: Vec<_> = list.iter().map(|(name, value)| (name.clone(), template(value))).collect();
+            list.sort_by(|(a, _), (b, _)| a.as_str().cmp(b.as_str()));
+            list
+        };
+        let mut remove = changes.remove.clone();
+        remove.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+        HeaderOperations { remove, set: templates(&changes.set), add: templates(&changes.add) }
+    }
+}
+
+impl HeaderOperations {
+    /// Whether nothing changes.
+    pub fn is_empty(&self) -> bool {
+        self.remove.is_empty() && self.set.is_empty() && self.add.is_empty()
+    }
+
+    /// Changes a request. `values` has what the request's fields do not: `:path` and the like, addresses, names.
+    pub fn apply_to_request(&self, headers: &mut HeaderMap, values: Values<'_>) {
+        self.apply(headers, values, |variable| match variable {
+            Variable::Request(field) => Some(field),
+            Variable::Response(_) | Variable::Plain(_) => None,
+        });
+    }
+
+    /// Changes a response. `values` has what the response's fields do not.
+    pub fn apply_to_response(&self, headers: &mut HeaderMap, values: Values<'_>) {
+        self.apply(headers, values, |variable| match variable {
+            Variable::Response(field) => Some(field),
+            Variable::Request(_) | Variable::Plain(_) => None,
+        });
+    }
+
+    /// All values are found before any field is written, as Envoy does.
+    fn apply(
+        &self,
+        headers: &mut HeaderMap,
+        values: Values<'_>,
+        own: impl Fn(&Variable) -> Option<&Field>,
+    ) {
         for name in &self.remove {
             headers.remove(name);
         }
-        for (name, value) in &self.set {
-            headers.insert(name, value.clone());
+        if self.set.is_empty() && self.add.is_empty() {
+            return;
         }
-        for (name, value) in &self.add {
-            headers.append(name, value.clone());
+        let found = |list: &[(HeaderName, Template)]| -> Vec<(HeaderName, HeaderValue)> {
+            let look = |variable: &Variable| match own(variable) {
+                Some(field) => of_field(headers, field).or_else(|| values(variable)),
+                None => values(variable),
+            };
+            let value = |(name, template): &(HeaderName, Template)| Some((name.clone(), template.value(&look)?));
+            list.iter().filter_map(value).collect()
+        };
+        let (set, add) = (found(&self.set), found(&self.add));
+        for (name, value) in set {
+            headers.insert(name, value);
         }
+        for (name, value) in add {
+            headers.append(name, value);
+        }
+    }
+}
+
+fn of_field(headers: &HeaderMap, field: &Field) -> Option<String> {
+    let value = |name: &str| headers.get(name)?.to_str().ok();
+    let text = value(&field.name).or_else(|| value(field.otherwise.as_deref()?))?;
+    Some(text.chars().take(field.limit.unwrap_or(usize::MAX)).collect())
+}
+
+impl fmt::Display for HeaderOperations {
+    /// `removes a; sets b to x; adds c: y`; `nothing` where nothing changes.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let removed = self.remove.iter().map(|name| format!("removes {name}"));
+        let set = self.set.iter().map(|(name, value)| format!("sets {name} to {value}"));
+        let added = self.add.iter().map(|(name, value)| format!("adds {name}: {value}"));
+        let words: Vec<_> = removed.chain(set).chain(added).collect();
+        if words.is_empty() { f.write_str("nothing") } else { f.write_str(&words.join("; ")) }
     }
 }
 
@@ -47,7 +143,52 @@ mod tests {
         };
         let mut headers = HeaderMap::new();
         headers.append(&name, HeaderValue::from_static("old"));
-        changes.apply(&mut headers);
+        HeaderOperations::from(&changes).apply_to_request(&mut headers, &|_| None);
         assert_eq!(headers.get_all(&name).iter().collect::<Vec<_>>(), ["set", "added"]);
+    }
+
+    #[test]
+    fn values_are_of_the_message_and_empty_ones_are_left_out() {
+        let field = |name: &'static str, value| (HeaderName::from_static(name), HeaderValue::from_static(value));
+        let changes = HeaderChanges {
+            set: vec![
+                field("x-b", "%REQ(x-user)%/%REQ(:path)%"),
+                field("x-a", "%REQ(x-nobody?x-user):2%"),
+                field("x-kept", "%REQ(x-nobody)%"),
+                field("x-percent", "100%%"),
+                field("x-no-template", "100% sure"),
+            ],
+            ..HeaderChanges::default()
+        };
+        let operations = HeaderOperations::from(&changes);
+        assert!(operations.set.is_sorted_by_key(|(name, _)| name.as_str()));
+        let mut headers = HeaderMap::new();
+        headers.insert("x-user", "jason".parse().unwrap());
+        headers.insert("x-kept", "old".parse().unwrap());
+        let path = |variable: &Variable| match variable {
+            Variable::Request(field) if &*field.name == ":path" => Some("/p".to_owned()),
+            _ => None,
+        };
+        operations.apply_to_request(&mut headers, &path);
+        for (name, expected) in [
+            ("x-b", "jason//p"),
+            ("x-a", "ja"),
+            ("x-kept", "old"),
+            ("x-percent", "100%"),
+            ("x-no-template", "100% sure"),
+        ] {
+            assert_eq!(headers.get(name).map(|value| value.to_str().unwrap()), Some(expected), "{name}");
+        }
+    }
+
+    #[test]
+    fn operations_in_words() {
+        let name = HeaderName::from_static("x");
+        let changes = HeaderChanges {
+            remove: vec![name.clone()],
+            add: vec![(name, HeaderValue::from_static("%PROTOCOL%"))],
+            ..HeaderChanges::default()
+        };
+        assert_eq!(HeaderOperations::from(&changes).to_string(), "removes x; adds x: %PROTOCOL%");
     }
 }

@@ -83,24 +83,22 @@ pub struct Redirect {
 }
 
 impl Redirect {
-    /// The `location` of the answer. The default port of the scheme is never written; the query is kept
-    /// unless the new path has one.
-    pub fn location(&self, request: &Request<'_>, uri: Option<&TextMatch>) -> String {
-        let (host, request_port) = split_port(request.authority);
+    /// The `location` of the answer, `port` being the one that the request was addressed to. The default port of the
+    /// scheme is not written; the query is kept unless the new path has one.
+    pub fn location(&self, request: &Request<'_>, port: u16, uri: Option<&TextMatch>) -> String {
         let scheme = self.scheme.as_deref().unwrap_or(request.scheme);
-        let authority = self.authority.as_deref().unwrap_or(host);
-        let (authority_host, authority_port) = split_port(authority);
+        let (host, written) = split_port(self.authority.as_deref().unwrap_or(request.authority));
         let port = match self.port {
-            RedirectPort::ProtocolDefault if self.authority.is_none() && self.scheme.is_none() => {
-                request_port
+            // The host keeps its port, but not one that only says what scheme it came by.
+            RedirectPort::ProtocolDefault if self.authority.is_none() => {
+                written.filter(|port| *port != default_port(request.scheme))
             }
-            RedirectPort::ProtocolDefault => authority_port,
-            RedirectPort::Request => request_port,
+            RedirectPort::ProtocolDefault => written,
+            RedirectPort::Request => Some(port),
             RedirectPort::Fixed(port) => Some(port),
         };
-        let default_port = if scheme == "https" { 443 } else { 80 };
-        let port =
-            port.filter(|&port| port != default_port).map(|port| format!(":{port}")).unwrap_or_default();
+        let port = port.filter(|port| *port != default_port(scheme));
+        let port = port.map(|port| format!(":{port}")).unwrap_or_default();
         let path = match (&self.path, &self.prefix) {
             (Some(path), _) => path.to_string(),
             (None, Some(prefix)) => replace_matched(request.path, uri, prefix),
@@ -110,8 +108,12 @@ impl Redirect {
             Some(query) if !path.contains('?') => format!("?{query}"),
             _ => String::new(),
         };
-        format!("{scheme}://{authority_host}{port}{path}{query}")
+        format!("{scheme}://{host}{port}{path}{query}")
     }
+}
+
+fn default_port(scheme: &str) -> u16 {
+    if scheme == "https" { 443 } else { 80 }
 }
 
 impl fmt::Display for Redirect {
@@ -198,14 +200,28 @@ mod tests {
                 path: "/old",
                 query: Some("q=1"),
                 headers: &headers,
+                claims: None,
             };
-            assert_eq!(redirect.location(&request, None), expected);
+            let uri = TextMatch::Prefix("/o".into());
+            assert_eq!(redirect.location(&request, 9080, Some(&uri)), expected);
         };
         let default = RedirectPort::ProtocolDefault;
         check(redirect(None, None, default), "a:8080", "http://a:8080/new?q=1");
         check(redirect(Some("b"), None, default), "a:8080", "http://b/new?q=1");
+        check(redirect(Some("b:8443"), None, default), "a", "http://b:8443/new?q=1");
         check(redirect(None, Some("https"), default), "a:80", "https://a/new?q=1");
+        check(redirect(None, Some("https"), default), "a:8080", "https://a:8080/new?q=1");
+        check(redirect(None, Some("https"), RedirectPort::Fixed(443)), "a:8080", "https://a/new?q=1");
         check(redirect(None, None, RedirectPort::Fixed(80)), "a:8080", "http://a/new?q=1");
-        check(redirect(Some("b"), None, RedirectPort::Request), "a:8080", "http://b:8080/new?q=1");
+        check(redirect(None, None, RedirectPort::Fixed(8081)), "a", "http://a:8081/new?q=1");
+        check(redirect(Some("b"), None, RedirectPort::Request), "a", "http://b:9080/new?q=1");
+        check(redirect(None, None, default), "[::1]:8080", "http://[::1]:8080/new?q=1");
+        let prefixed = |prefix: &str| Redirect {
+            path: None,
+            prefix: Some(prefix.into()),
+            ..redirect(None, None, default)
+        };
+        check(prefixed("/n"), "a", "http://a/nld?q=1");
+        check(prefixed("/n?x="), "a", "http://a/n?x=ld");
     }
 }

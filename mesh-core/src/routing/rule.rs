@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::header::HeaderChanges;
+use super::cors::CorsPolicy;
+use super::header::HeaderOperations;
+use super::mirror::Mirror;
 use super::rewrite::{Redirect, Rewrite};
 use crate::matching::request::{Caller, RequestMatch, caller_passes, caller_words, write_words};
 use crate::resilience::fault::FaultPolicy;
@@ -27,9 +29,9 @@ pub struct Backend {
     /// Share, relative to the other backends of the rule.
     pub weight: u32,
     /// Changes of the request's header fields for this backend.
-    pub request_headers: HeaderChanges,
+    pub request_headers: HeaderOperations,
     /// Changes of the response's header fields for this backend.
-    pub response_headers: HeaderChanges,
+    pub response_headers: HeaderOperations,
     /// Authority set by this backend's header operations; the rule's own rewrite wins.
     pub authority: Option<Text>,
 }
@@ -68,6 +70,8 @@ pub struct HttpRule {
     pub name: Option<Text>,
     /// Any of these; none at all matches everything.
     pub matches: Vec<RequestMatch>,
+    /// The index that each match has in the resource; empty where that is its index here.
+    pub numbers: Vec<u32>,
     /// What follows.
     pub action: RuleAction,
     /// Time for the whole request, retries included; `None` for no limit.
@@ -76,10 +80,14 @@ pub struct HttpRule {
     pub retry: RetryPolicy,
     /// Injected faults.
     pub fault: FaultPolicy,
+    /// Copies of a request that is sent on.
+    pub mirrors: Vec<Mirror>,
+    /// Cross-origin requests.
+    pub cors: Option<CorsPolicy>,
     /// Changes of the request's header fields.
-    pub request_headers: HeaderChanges,
+    pub request_headers: HeaderOperations,
     /// Changes of the response's header fields.
-    pub response_headers: HeaderChanges,
+    pub response_headers: HeaderOperations,
 }
 
 impl Backend {
@@ -90,8 +98,8 @@ impl Backend {
             port,
             subset: None,
             weight: 100,
-            request_headers: HeaderChanges::default(),
-            response_headers: HeaderChanges::default(),
+            request_headers: HeaderOperations::default(),
+            response_headers: HeaderOperations::default(),
             authority: None,
         }
     }
@@ -103,21 +111,29 @@ impl Backend {
 }
 
 impl HttpRule {
+    /// The index in the resource of a match.
+    pub fn match_number(&self, index: usize) -> usize {
+        self.numbers.get(index).map_or(index, |number| *number as usize)
+    }
+
     /// The default route: every request to the service itself, with the mesh's default retries.
-    pub fn default_route(service: &Origin, host: Text, port: u16) -> HttpRule {
+    pub fn default_route(service: &Origin, host: Text, port: u16, retry: RetryPolicy) -> HttpRule {
         HttpRule {
             origin: service.clone(),
             name: Some("default".into()),
             matches: Vec::new(),
+            numbers: Vec::new(),
             action: RuleAction::Route {
                 backends: vec![Backend::whole(host, port)],
                 rewrite: Rewrite::default(),
             },
             timeout: None,
-            retry: RetryPolicy::default(),
+            retry,
             fault: FaultPolicy::default(),
-            request_headers: HeaderChanges::default(),
-            response_headers: HeaderChanges::default(),
+            mirrors: Vec::new(),
+            cors: None,
+            request_headers: HeaderOperations::default(),
+            response_headers: HeaderOperations::default(),
         }
     }
 }
@@ -125,6 +141,8 @@ impl HttpRule {
 /// Conditions on a byte stream that must all hold. The default holds always.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct StreamMatch {
+    /// Server names of which one must be what a client's TLS asks for, lower case, may be wildcards; none asks nothing.
+    pub sni_hosts: Vec<Text>,
     /// Networks of which one must hold the original destination; none means any.
     pub destination_subnets: Vec<IpNet>,
     /// Labels that the caller must have.
@@ -133,7 +151,7 @@ pub struct StreamMatch {
     pub caller_namespace: Option<Text>,
 }
 
-/// One rule for byte streams.
+/// One rule for byte streams, or for TLS that is passed on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TcpRule {
     /// The resource and the index of the rule in it.
@@ -161,8 +179,8 @@ impl TcpRule {
 impl fmt::Display for StreamMatch {
     /// The conditions in words; `anything` where there is none.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut words: Vec<String> =
-            self.destination_subnets.iter().map(|net| format!("destination in {net}")).collect();
+        let mut words: Vec<String> = self.sni_hosts.iter().map(|host| format!("SNI {host}")).collect();
+        words.extend(self.destination_subnets.iter().map(|net| format!("destination in {net}")));
         caller_words(&self.caller_labels, self.caller_namespace.as_deref(), &mut words);
         write_words(f, &words)
     }

@@ -5,18 +5,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::destinations::Destination;
-use super::routes::{Fallback, HostRoutes, Resolved, RouteTable, ServiceTable};
+use super::routes::{HostRoutes, Named, Resolved, RouteTable, ServiceTable};
+use super::views::ViewTable;
 use super::workloads::HostedWorkload;
 use super::{Index, Tables};
 use crate::matching::authority::specificity;
 use crate::policy::authorization::AuthorizationPolicy;
-use crate::routing::rule::{Backend, HttpRule, RuleAction, TcpRule};
+use crate::routing::rule::RuleAction;
 use crate::snapshot::Snapshot;
 use crate::snapshot::endpoints::Endpoint as Declared;
 use crate::snapshot::section::{Section, SectionKey};
 use crate::snapshot::workload::Workload;
-use crate::vocab::name::{DestinationKey, ServicePort, Text};
-use crate::vocab::origin::Origin;
+use crate::vocab::name::{DestinationKey, Text};
 
 /// A section that cannot be built into tables, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,8 +52,9 @@ fn reject(snapshot: &Snapshot) -> Vec<Rejection> {
         let empty =
             |action: &RuleAction| matches!(action, RuleAction::Route { backends, .. } if backends.is_empty());
         let http = routes.http.iter().position(|rule| empty(&rule.action));
-        let tcp = routes.tcp.iter().position(|rule| rule.backends.is_empty());
-        http.or(tcp).map(|rule| format!("rule {rule} has no backend"))
+        let streams = [&routes.tcp, &routes.tls];
+        let streams = streams.iter().find_map(|rules| rules.iter().position(|rule| rule.backends.is_empty()));
+        http.or(streams).map(|rule| format!("rule {rule} has no backend"))
     };
     let sections = snapshot.sections.iter();
     sections
@@ -68,9 +69,10 @@ fn reject(snapshot: &Snapshot) -> Vec<Rejection> {
 struct Sorted<'s> {
     trust: Option<Arc<crate::snapshot::security::TrustBundle>>,
     services: Vec<&'s crate::snapshot::service::Service>,
-    routes: BTreeMap<&'s ServicePort, &'s crate::snapshot::routes::Routes>,
+    routes: Vec<&'s crate::snapshot::routes::Routes>,
     destinations: Vec<&'s crate::snapshot::destination::Destination>,
     endpoints: HashMap<&'s Text, Vec<&'s Declared>>,
+    views: Vec<&'s crate::snapshot::view::View>,
     policies: BTreeMap<(Text, Text), Arc<AuthorizationPolicy>>,
     workloads: Vec<&'s Workload>,
 }
@@ -82,9 +84,8 @@ impl<'s> Sorted<'s> {
             match &*entry.section {
                 Section::Trust(trust) => sorted.trust = Some(Arc::new(trust.clone())),
                 Section::Service(service) => sorted.services.push(service),
-                Section::Routes(routes) => {
-                    sorted.routes.insert(&routes.at, routes);
-                }
+                Section::Routes(routes) => sorted.routes.push(routes),
+                Section::View(view) => sorted.views.push(view),
                 Section::Destination(destination) => sorted.destinations.push(destination),
                 Section::Endpoints(slice) => {
                     sorted.endpoints.entry(&slice.host).or_default().extend(&slice.endpoints)
@@ -119,43 +120,36 @@ fn add_destinations(tables: &mut Tables, sorted: &Sorted<'_>, previous: Option<&
 
 fn add_routes(tables: &mut Tables, sorted: &Sorted<'_>) {
     let scopes = scopes(sorted);
-    let origins: HashMap<&Text, &Origin> = sorted.services.iter().map(|s| (&s.host, &s.origin)).collect();
-    let mut by_host: HashMap<&Text, Vec<(u16, Arc<RouteTable>)>> = HashMap::new();
-    for (at, routes) in &sorted.routes {
-        let resolve = |backends: &[Backend]| -> Vec<Resolved> {
-            backends.iter().map(|backend| resolve(backend, &tables.destination_index, &scopes)).collect()
-        };
-        let fallback = origins.get(&at.host).filter(|_| routes.depends_on_caller()).map(|service| Fallback {
-            http: HttpRule::default_route(service, at.host.clone(), at.port),
-            tcp: TcpRule::default_route(service, at.host.clone(), at.port),
-        });
-        let http = routes.http.iter().chain(fallback.as_ref().map(|fallback| &fallback.http));
-        let http = http.map(|rule| match &rule.action {
-            RuleAction::Route { backends, .. } => resolve(backends),
-            RuleAction::Redirect(_) | RuleAction::DirectResponse(_) => Vec::new(),
-        });
-        let tcp = routes.tcp.iter().chain(fallback.as_ref().map(|fallback| &fallback.tcp));
-        let table = RouteTable {
-            http: http.collect(),
-            tcp: tcp.map(|rule| resolve(&rule.backends)).collect(),
-            fallback: fallback.map(Box::new),
-            section: Arc::new((*routes).clone()),
-        };
-        by_host.entry(&at.host).or_default().push((at.port, Arc::new(table)));
+    let mut by_host: HashMap<&Text, Vec<(u16, Option<Text>, Arc<RouteTable>)>> = HashMap::new();
+    for routes in &sorted.routes {
+        let resolve = |named: Named<'_>| resolve(named, &tables.destination_index, &scopes);
+        let table = Arc::new(RouteTable::new(Arc::new((*routes).clone()), resolve));
+        by_host.entry(&routes.at.host).or_default().push((routes.at.port, routes.scope.clone(), table));
+    }
+    for view in &sorted.views {
+        let resolve = |named: Named<'_>| resolve(named, &tables.destination_index, &scopes);
+        let table = ViewTable::new(view, resolve);
+        tables.views.insert(view.key.clone(), table);
     }
     for service in &sorted.services {
-        let ports = by_host.remove(&service.host).unwrap_or_default();
+        let (mut ports, mut scoped) = (Vec::new(), Vec::new());
+        for (port, scope, routes) in by_host.remove(&service.host).unwrap_or_default() {
+            match scope {
+                Some(scope) => scoped.push((port, scope, routes)),
+                None => ports.push((port, routes)),
+            }
+        }
         let index = tables.services.len();
         tables.names.add(index, service);
-        tables.services.push(ServiceTable { service: Arc::new((*service).clone()), ports });
+        tables.services.push(ServiceTable { service: Arc::new((*service).clone()), ports, scoped });
     }
     for (host, ports) in by_host {
-        let entries = ports.into_iter().map(|(port, routes)| HostRoutes { host: host.clone(), port, routes });
-        tables.unowned.extend(entries);
+        let host = |(port, scope, routes)| HostRoutes { host: host.clone(), port, scope, routes };
+        tables.unowned.extend(ports.into_iter().map(host));
     }
-    tables
-        .unowned
-        .sort_by(|a, b| specificity(&b.host).cmp(&specificity(&a.host)).then_with(|| a.host.cmp(&b.host)));
+    tables.unowned.sort_by(|a, b| {
+        specificity(&b.host).cmp(&specificity(&a.host)).then_with(|| (&a.host, a.port).cmp(&(&b.host, b.port)))
+    });
 }
 
 /// Which namespaces shape a host for their own clients.
@@ -173,18 +167,13 @@ fn scopes<'s>(sorted: &Sorted<'s>) -> HashMap<&'s Text, Vec<&'s Text>> {
 }
 
 fn resolve(
-    backend: &Backend,
+    (host, port, subset): Named<'_>,
     index: &Index<DestinationKey, usize>,
     scopes: &HashMap<&Text, Vec<&Text>>,
 ) -> Resolved {
-    let mut key = DestinationKey {
-        host: backend.host.clone(),
-        port: backend.port,
-        subset: backend.subset.clone(),
-        scope: None,
-    };
+    let mut key = DestinationKey { host: host.clone(), port, subset: subset.cloned(), scope: None };
     let general = index.get(&key).copied();
-    let scoped = scopes.get(&backend.host).into_iter().flatten().map(|scope| {
+    let scoped = scopes.get(host).into_iter().flatten().map(|scope| {
         key.scope = Some((*scope).clone());
         ((*scope).clone(), index.get(&key).copied())
     });

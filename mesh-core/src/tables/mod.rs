@@ -13,12 +13,15 @@ use crate::vocab::name::{DestinationKey, Text, WorkloadKey};
 pub mod build;
 pub mod destinations;
 pub mod names;
+mod path_index;
 pub mod routes;
+pub mod views;
 pub mod workloads;
 
 use destinations::Destination;
 use names::Names;
 use routes::{HostRoutes, ServiceTable};
+use views::ViewTable;
 use workloads::HostedWorkload;
 
 /// A map that is looked up on the request path. Its hash is fixed: the keys are the operator's, not the client's.
@@ -40,6 +43,7 @@ pub struct Tables {
     pub(crate) destination_index: Index<DestinationKey, usize>,
     pub(crate) names: Names,
     pub(crate) unowned: Vec<HostRoutes>,
+    pub(crate) views: Index<Text, ViewTable>,
     pub(crate) by_address: Index<SocketAddr, WorkloadKey>,
 }
 

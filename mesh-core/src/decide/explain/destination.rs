@@ -1,10 +1,23 @@
 //! What is said of a destination.
 
-use super::DestinationFound;
+use std::time::Duration;
+
+use super::{DestinationFound, EndpointFound, Question};
+use crate::balancing::locality::Preference;
+use crate::balancing::policy::Algorithm;
+use crate::balancing::priority::{Place, Standing};
 use crate::decide::witness::{Remembering, Witness};
+use crate::policy::mtls::{ClientTls, ServerNames, TlsOrigination};
+use crate::resilience::pool::PoolLimits;
 use crate::routing::rule::Backend;
+use crate::snapshot::destination::Destination as Policy;
+use crate::tables::Tables;
 use crate::tables::destinations::{Destination, Transport};
 use crate::vocab::health::Health;
+use crate::vocab::label::Labels;
+use crate::vocab::locality::Locality;
+use crate::vocab::protocol::UpstreamProtocol;
+use crate::vocab::resolution::Resolution;
 
 fn share(backend: &Backend, of: usize) -> u32 {
     if of == 1 { 100 } else { backend.weight }
@@ -24,35 +37,270 @@ pub(super) fn missing(backend: &Backend, of: usize) -> DestinationFound {
     }
 }
 
+/// Where the caller is: the workload of that identity, on the host meant if one is, with the labels given if one
+/// has them. Nothing is known of any other caller but its labels.
+fn place<'a>(tables: &'a Tables, question: &Question<'a>) -> (Option<&'a Locality>, Place<'a>) {
+    let same = tables.workloads.values().map(|workload| &workload.section).filter(|workload| {
+        question.identity.is_some()
+            && workload.identity.as_ref() == question.identity
+            && *workload.key.namespace == *question.caller.namespace
+    });
+    let candidates: Vec<_> = same.collect();
+    let labelled = |labels: &Labels| labels == question.caller.labels;
+    let found = candidates.iter().find(|workload| labelled(&workload.labels)).or(candidates.first());
+    static NOWHERE: Locality = Locality { region: None, zone: None, subzone: None };
+    let labels = question.caller.labels;
+    match found {
+        Some(workload) => (
+            Some(&workload.locality),
+            Place {
+                locality: &workload.locality,
+                labels,
+                network: workload.network.as_deref(),
+                node: question.node,
+            },
+        ),
+        None => (None, Place { locality: &NOWHERE, labels, network: None, node: question.node }),
+    }
+}
+
 /// A backend with its destination.
-pub(super) fn found(backend: &Backend, of: usize, destination: &Destination) -> DestinationFound {
-    let mutual =
-        destination.endpoints.iter().any(|endpoint| matches!(endpoint.transport, Transport::Mesh { .. }));
+pub(super) fn found(
+    tables: &Tables,
+    question: &Question<'_>,
+    backend: &Backend,
+    of: usize,
+    destination: &Destination,
+) -> DestinationFound {
+    let (_, caller) = place(tables, question);
+    let standings = destination.standings(&caller);
+    let endpoints = destination.endpoints.iter().zip(standings).map(|(endpoint, standing)| EndpointFound {
+        endpoint: endpoint.clone(),
+        priority: standing.priority,
+        weight: standing.weight,
+    });
     DestinationFound {
-        tls: if mutual { "mutual" } else { "none" },
+        tls: tls(destination),
         load_balancer: Some(destination.policy.load_balancer.name()),
-        endpoints: destination.endpoints.clone(),
+        endpoints: endpoints.collect(),
         ..missing(backend, of)
     }
 }
 
-/// Tells where a share of the traffic goes.
+/// What connections of a host's proxy are secured by: `mutual`, `simple` or `none`.
+fn tls(destination: &Destination) -> &'static str {
+    match destination.tls_of(false) {
+        ClientTls::Disable => "none",
+        ClientTls::IstioMutual { .. } | ClientTls::Originate(TlsOrigination { certificate: Some(_), .. }) => {
+            "mutual"
+        }
+        ClientTls::Originate(TlsOrigination { certificate: None, .. }) => "simple",
+        ClientTls::Auto => {
+            let mesh = |transport: &Transport| matches!(transport, Transport::Mesh { .. });
+            let mutual = destination.endpoints.iter().any(|endpoint| mesh(&endpoint.transport));
+            if mutual { "mutual" } else { "none" }
+        }
+    }
+}
+
+/// Tells where a share of the traffic goes, and how.
 pub(super) fn note_destination(
+    tables: &Tables,
+    question: &Question<'_>,
     destination: &Destination,
     backend: &Backend,
     of: usize,
     witness: &mut Remembering,
 ) {
-    let healthy = destination.endpoints.iter().filter(|endpoint| endpoint.health == Health::Healthy).count();
+    let policy = &destination.policy;
+    let rule = policy.origin.as_deref().map(|rule| format!(" shaped by {rule}")).unwrap_or_default();
     witness.note(|| {
-        let weight = share(backend, of);
-        let rule =
-            destination.policy.origin.as_deref().map(|rule| format!(" shaped by {rule}")).unwrap_or_default();
-        format!(
-            "weight {weight} goes to {}{rule}: {healthy} of {} endpoints healthy, {}",
-            destination.cluster,
-            destination.endpoints.len(),
-            destination.policy.load_balancer.name()
-        )
+        format!("weight {} goes to {}{rule}: {}", share(backend, of), destination.cluster, choice(destination))
     });
+    note_localities(tables, question, destination, witness);
+    note_tls(policy, witness);
+    if let Some(outliers) = &policy.outlier_detection {
+        witness.note(|| {
+            let errors = match (outliers.consecutive_5xx, outliers.consecutive_gateway) {
+                (0, 0) => "no consecutive errors".to_owned(),
+                (errors, 0) => format!("{errors} consecutive errors"),
+                (0, errors) => format!("{errors} consecutive gateway errors"),
+                (errors, gateway) => format!("{errors} consecutive errors or {gateway} gateway errors"),
+            };
+            format!(
+                "after {errors} an endpoint is left alone for {:?} or longer, at most {} % of all at once{}",
+                outliers.base_ejection_time,
+                outliers.max_ejection_percent,
+                never_ejected(destination, outliers.max_ejection_percent),
+            )
+        });
+    }
+    let limits = limits(policy);
+    if !limits.is_empty() {
+        witness.note(|| format!("limits of this caller's proxy: {}", limits.join(", ")));
+    }
+    if let Some(warmup) = policy.warmup {
+        let (duration, minimum) = (warmup.duration, warmup.minimum);
+        witness.note(|| format!("a new endpoint gets its share over {duration:?}, from {minimum} on"));
+    }
+    if let Some(tunnel) = &policy.tunnel {
+        witness.note(|| {
+            let method = if tunnel.post { "POST" } else { "CONNECT" };
+            format!("byte streams ask the endpoint by {method} for {}:{}", tunnel.host, tunnel.port)
+        });
+    }
+    if let Some(version) = policy.proxy_protocol {
+        witness.note(|| format!("connections begin with a PROXY header of version {version}"));
+    }
+    if policy.upstream != policy.protocol.upstream() && policy.upstream != UpstreamProtocol::Opaque {
+        witness.note(|| format!("endpoints are spoken to in {}", policy.upstream.name()));
+    }
+}
+
+/// How an endpoint is chosen, in words.
+fn choice(destination: &Destination) -> String {
+    let policy = &destination.policy;
+    match (policy.resolution, &policy.load_balancer) {
+        (Resolution::DynamicDns, _) => return "the name that the request asks for is resolved".to_owned(),
+        (_, Algorithm::Passthrough) => {
+            let port = policy.target_port.map(|port| format!(" on port {port}")).unwrap_or_default();
+            return format!("it goes to the address that it was sent to{port}");
+        }
+        (_, Algorithm::Simple(_) | Algorithm::ConsistentHash { .. }) => {}
+    }
+    let healthy = destination.endpoints.iter().filter(|endpoint| endpoint.health == Health::Healthy).count();
+    let how = match &policy.load_balancer {
+        Algorithm::ConsistentHash { key, .. } => {
+            format!("{} of {key}", policy.load_balancer.name())
+        }
+        Algorithm::Simple(_) | Algorithm::Passthrough => policy.load_balancer.name().to_owned(),
+    };
+    let names = match policy.resolution {
+        Resolution::Dns => ", names are resolved to all their addresses",
+        Resolution::DnsRoundRobin => ", the name is resolved for each new connection",
+        Resolution::Static | Resolution::None | Resolution::DynamicDns => "",
+    };
+    format!("{healthy} of {} endpoints healthy, {how}{names}", destination.endpoints.len())
+}
+
+/// The order of localities, or their shares, as the caller finds them.
+fn note_localities(
+    tables: &Tables,
+    question: &Question<'_>,
+    destination: &Destination,
+    witness: &mut Remembering,
+) {
+    let by = match &destination.policy.preference {
+        Preference::None => return,
+        Preference::Shares(_) => "by the shares of localities",
+        Preference::Order { labels, regions: None } if labels.is_empty() => return,
+        Preference::Order { labels, .. } if labels.is_empty() => "the nearest locality first",
+        Preference::Order { regions: None, .. } => "by the labels that agree",
+        Preference::Order { .. } => "by the labels that agree, then the nearest locality first",
+        Preference::Zones { .. } => "the own region first, inside it the own zone",
+    };
+    let (known, caller) = place(tables, question);
+    let standings = destination.standings(&caller);
+    witness.note(|| {
+        let from = match known {
+            Some(locality) if !locality.is_unknown() => format!("from {locality}"),
+            Some(_) | None => "from a caller whose locality is not known".to_owned(),
+        };
+        format!("{by}, {from}: {}", groups(destination, &standings))
+    });
+}
+
+/// Priorities with their localities: `1. r1/z1 and r1/z2, 2. r2/z1`; shares where there is one priority.
+fn groups(destination: &Destination, standings: &[Standing]) -> String {
+    let mut groups: Vec<(u32, Vec<(String, u64)>)> = Vec::new();
+    let mut order: Vec<usize> = (0..standings.len()).collect();
+    order.sort_by_key(|index| standings[*index].priority);
+    for index in order {
+        let (standing, endpoint) = (standings[index], &destination.endpoints[index]);
+        let locality = match endpoint.locality.is_unknown() && endpoint.locality.zone.is_none() {
+            true => "no locality".to_owned(),
+            false => endpoint.locality.to_string(),
+        };
+        if groups.last().is_none_or(|(priority, _)| *priority != standing.priority) {
+            groups.push((standing.priority, Vec::new()));
+        }
+        let Some((_, members)) = groups.last_mut() else { continue };
+        match members.iter_mut().find(|(name, _)| *name == locality) {
+            Some((_, weight)) => *weight += u64::from(standing.weight),
+            None => members.push((locality, u64::from(standing.weight))),
+        }
+    }
+    if let [(_, members)] = groups.as_slice() {
+        let total: u64 = members.iter().map(|(_, weight)| weight).sum();
+        let share = |(name, weight): &(String, u64)| format!("{} % to {name}", weight * 100 / total.max(1));
+        return members.iter().map(share).collect::<Vec<_>>().join(", ");
+    }
+    let group = |(priority, members): &(u32, Vec<(String, u64)>)| {
+        let names: Vec<_> = members.iter().map(|(name, _)| name.as_str()).collect();
+        format!("priority {priority} {}", names.join(" and "))
+    };
+    groups.iter().map(group).collect::<Vec<_>>().join(", then ")
+}
+
+fn note_tls(policy: &Policy, witness: &mut Remembering) {
+    match &policy.tls {
+        ClientTls::Auto => {}
+        ClientTls::Disable => witness.note(|| "mutual TLS is turned off, so it goes in the clear".to_owned()),
+        ClientTls::IstioMutual { subject_alt_names, .. } => {
+            if !subject_alt_names.is_empty() {
+                witness.note(|| format!("the endpoint must be {}", subject_alt_names.join(" or ")));
+            }
+        }
+        ClientTls::Originate(origination) if origination.gateways_only => witness.note(|| {
+            "its credential is for gateways and for proxies that the rule selects, so it goes in the clear"
+                .to_owned()
+        }),
+        ClientTls::Originate(origination) => witness.note(|| {
+            let sni = origination.sni.as_deref().unwrap_or("the host of the request");
+            let names = match &origination.names {
+                ServerNames::Requested => "a certificate for that name".to_owned(),
+                ServerNames::OneOf(names) => format!("a certificate for {}", names.join(" or ")),
+                ServerNames::Any => "any certificate".to_owned(),
+            };
+            format!("the proxy begins {} TLS, asks for {sni} and takes {names}", policy.tls.name())
+        }),
+    }
+}
+
+/// With few endpoints the share that may be ejected at once is less than one.
+fn never_ejected(destination: &Destination, percent: u32) -> String {
+    let hosts = destination.endpoints.len() as u64;
+    let first = hosts > 0 && 100 <= u64::from(percent) * hosts;
+    if hosts == 0 || first {
+        return String::new();
+    }
+    format!(", which of {hosts} is none")
+}
+
+/// Limits that differ from what every destination has.
+fn limits(policy: &Policy) -> Vec<String> {
+    let (own, usual) = (&policy.pool, PoolLimits::default());
+    let mut limits = Vec::new();
+    let mut count = |name: &str, value: u32, usual: u32| {
+        if value != usual {
+            limits.push(format!("{value} {name}"));
+        }
+    };
+    count("connections", own.max_connections, usual.max_connections);
+    count("waiting requests", own.max_pending_requests, usual.max_pending_requests);
+    count("requests at once", own.max_requests, usual.max_requests);
+    if policy.retry_budget.is_none() {
+        count("retries at once", own.max_retries, usual.max_retries);
+    }
+    count("streams a connection", own.max_concurrent_streams, usual.max_concurrent_streams);
+    if let Some(budget) = &policy.retry_budget {
+        limits.push(format!("retries up to {} of requests, {} always", budget.share, budget.min_concurrency));
+    }
+    if let Some(requests) = own.max_requests_per_connection {
+        limits.push(format!("{requests} requests a connection"));
+    }
+    if policy.connect_timeout != Duration::from_secs(10) {
+        limits.push(format!("{:?} to connect", policy.connect_timeout));
+    }
+    limits
 }

@@ -29,6 +29,8 @@ pub struct Question<'a> {
     pub identity: Option<&'a SpiffeId>,
     /// Namespace and labels of the caller.
     pub caller: Caller<'a>,
+    /// The host that the caller runs on, where one is meant.
+    pub node: Option<&'a str>,
     /// The request; its path as received.
     pub request: Request<'a>,
     /// The host that the caller connects to. As with loopback capture, its service answers for an authority that the
@@ -109,12 +111,23 @@ pub struct DestinationFound {
     pub weight: u32,
     /// `outbound|PORT|SUBSET|HOST`.
     pub cluster: String,
-    /// `mutual` or `none`.
+    /// `mutual`, `simple` or `none`.
     pub tls: &'static str,
     /// Load balancer; `None` for a destination that does not exist.
     pub load_balancer: Option<&'static str>,
     /// Its endpoints.
-    pub endpoints: Vec<Arc<Endpoint>>,
+    pub endpoints: Vec<EndpointFound>,
+}
+
+/// An endpoint of a destination, as the caller sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointFound {
+    /// The endpoint.
+    pub endpoint: Arc<Endpoint>,
+    /// 0 comes first.
+    pub priority: u32,
+    /// Share among those of its priority; 0 for no traffic.
+    pub weight: u32,
 }
 
 /// What authorization says.

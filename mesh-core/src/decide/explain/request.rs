@@ -109,8 +109,8 @@ fn explain_backends(
             continue;
         };
         let destination = &tables.destinations[planned.destination];
-        answer.destinations.push(found(backend, backends.len(), destination));
-        note_destination(destination, backend, backends.len(), witness);
+        answer.destinations.push(found(tables, question, backend, backends.len(), destination));
+        note_destination(tables, question, destination, backend, backends.len(), witness);
         answer.rewrite_path = answer.rewrite_path.take().or_else(|| planned.path.clone());
         answer.rewrite_authority =
             answer.rewrite_authority.take().or_else(|| planned.authority.as_ref().map(ToString::to_string));

@@ -1,0 +1,363 @@
+//! Values of header fields with variables between percent signs (Envoy's command operators).
+
+use std::fmt;
+
+use http::HeaderValue;
+
+use crate::vocab::name::Text;
+
+/// Longest value, in bytes: bounds what one header operation may cost.
+const LONGEST: usize = 16 * 1024;
+
+/// Why a value was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FormatError {
+    /// A percent sign that begins no variable.
+    #[error("a percent sign that begins no variable; a literal one is written %%")]
+    Percent,
+    /// A variable that is not carried out here.
+    #[error("variable %{0}% is not known")]
+    Unknown(String),
+    /// A variable with arguments that it cannot have.
+    #[error("variable %{0}% has arguments that it cannot have")]
+    Arguments(String),
+    /// A character that no header field may have, or too many of them.
+    #[error("it has a character that no header field may have, or is longer than {LONGEST} bytes")]
+    Value,
+}
+
+macro_rules! plain {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
+        /// A variable without arguments.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Plain { $($(#[$doc])* $variant,)* }
+
+        impl Plain {
+            /// Every variable without arguments.
+            pub const ALL: &'static [Plain] = &[$(Plain::$variant,)*];
+
+            /// The name between the percent signs.
+            pub fn name(self) -> &'static str {
+                match self { $(Plain::$variant => $name,)* }
+            }
+        }
+    };
+}
+
+plain! {
+    /// `HTTP/1.1`, `HTTP/2`.
+    Protocol = "PROTOCOL",
+    /// When the request came, in RFC 3339 with milliseconds.
+    StartTime = "START_TIME",
+    /// Status of the answer.
+    ResponseCode = "RESPONSE_CODE",
+    /// Details of the answer.
+    ResponseCodeDetails = "RESPONSE_CODE_DETAILS",
+    /// Response flags.
+    ResponseFlags = "RESPONSE_FLAGS",
+    /// Bytes of the request's body.
+    BytesReceived = "BYTES_RECEIVED",
+    /// Bytes of the answer's body.
+    BytesSent = "BYTES_SENT",
+    /// Milliseconds since the request came.
+    Duration = "DURATION",
+    /// Address and port of the client.
+    DownstreamRemoteAddress = "DOWNSTREAM_REMOTE_ADDRESS",
+    /// Address of the client.
+    DownstreamRemoteAddressWithoutPort = "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT",
+    /// Port of the client.
+    DownstreamRemotePort = "DOWNSTREAM_REMOTE_PORT",
+    /// Address and port of the peer of the connection, whatever header fields say.
+    DownstreamDirectRemoteAddress = "DOWNSTREAM_DIRECT_REMOTE_ADDRESS",
+    /// Address of that peer.
+    DownstreamDirectRemoteAddressWithoutPort = "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT",
+    /// Address and port that the client connected to.
+    DownstreamLocalAddress = "DOWNSTREAM_LOCAL_ADDRESS",
+    /// Address that the client connected to.
+    DownstreamLocalAddressWithoutPort = "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT",
+    /// Port that the client connected to.
+    DownstreamLocalPort = "DOWNSTREAM_LOCAL_PORT",
+    /// Identity of the client: the URI in its certificate.
+    DownstreamPeerUriSan = "DOWNSTREAM_PEER_URI_SAN",
+    /// Identity under which it was received.
+    DownstreamLocalUriSan = "DOWNSTREAM_LOCAL_URI_SAN",
+    /// Subject of the client's certificate.
+    DownstreamPeerSubject = "DOWNSTREAM_PEER_SUBJECT",
+    /// Version of TLS.
+    DownstreamTlsVersion = "DOWNSTREAM_TLS_VERSION",
+    /// Cipher of TLS.
+    DownstreamTlsCipher = "DOWNSTREAM_TLS_CIPHER",
+    /// Server name that the client asked for.
+    RequestedServerName = "REQUESTED_SERVER_NAME",
+    /// Address and port of the endpoint.
+    UpstreamHost = "UPSTREAM_HOST",
+    /// `outbound|PORT|SUBSET|HOST`.
+    UpstreamCluster = "UPSTREAM_CLUSTER",
+    /// Address and port of the endpoint.
+    UpstreamRemoteAddress = "UPSTREAM_REMOTE_ADDRESS",
+    /// Address of the endpoint.
+    UpstreamRemoteAddressWithoutPort = "UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT",
+    /// Address and port from which it was sent on.
+    UpstreamLocalAddress = "UPSTREAM_LOCAL_ADDRESS",
+    /// Name of the route.
+    RouteName = "ROUTE_NAME",
+    /// Name of this host.
+    Hostname = "HOSTNAME",
+    /// Id of the request.
+    StreamId = "STREAM_ID",
+    /// Number of the connection.
+    ConnectionId = "CONNECTION_ID",
+}
+
+/// A header field between percent signs: `REQ(NAME?OTHER):LIMIT`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Field {
+    /// Name in lower case; `:path`, `:method`, `:authority` and `:scheme` too.
+    pub name: Text,
+    /// Read where the first is missing.
+    pub otherwise: Option<Text>,
+    /// Only so many bytes.
+    pub limit: Option<usize>,
+}
+
+/// What stands between percent signs.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Variable {
+    /// Without arguments.
+    Plain(Plain),
+    /// `REQ(...)`: a header field of the request.
+    Request(Field),
+    /// `RESP(...)`: a header field of the response.
+    Response(Field),
+}
+
+impl Variable {
+    fn parse(name: &str, arguments: Option<&str>, limit: Option<usize>) -> Result<Variable, FormatError> {
+        let refused = || FormatError::Arguments(name.to_owned());
+        match (name, arguments) {
+            ("REQ", Some(arguments)) => Ok(Variable::Request(field(arguments, limit).ok_or_else(refused)?)),
+            ("RESP", Some(arguments)) => Ok(Variable::Response(field(arguments, limit).ok_or_else(refused)?)),
+            _ => {
+                let known = Plain::ALL.iter().find(|plain| plain.name() == name);
+                match (known, arguments, limit) {
+                    (None, _, _) if name == "REQ" || name == "RESP" => Err(refused()),
+                    (None, _, _) => Err(FormatError::Unknown(name.to_owned())),
+                    (Some(plain), None | Some(""), None) => Ok(Variable::Plain(*plain)),
+                    (Some(_), _, _) => Err(refused()),
+                }
+            }
+        }
+    }
+}
+
+fn field(arguments: &str, limit: Option<usize>) -> Option<Field> {
+    let (name, otherwise) =
+        arguments.split_once('?').map_or((arguments, None), |(name, other)| (name, Some(other)));
+    let valid = |name: &str| {
+        let bare = name.strip_prefix(':').unwrap_or(name);
+        http::HeaderName::from_bytes(bare.as_bytes()).is_ok()
+    };
+    if !valid(name) || !otherwise.is_none_or(valid) {
+        return None;
+    }
+    let lower = |name: &str| Text::from(name.to_ascii_lowercase());
+    Some(Field { name: lower(name), otherwise: otherwise.map(lower), limit })
+}
+
+impl fmt::Display for Variable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, field) = match self {
+            Variable::Plain(plain) => return write!(f, "%{}%", plain.name()),
+            Variable::Request(field) => ("REQ", field),
+            Variable::Response(field) => ("RESP", field),
+        };
+        write!(f, "%{name}({}", field.name)?;
+        if let Some(otherwise) = &field.otherwise {
+            write!(f, "?{otherwise}")?;
+        }
+        match field.limit {
+            Some(limit) => write!(f, "):{limit}%"),
+            None => f.write_str(")%"),
+        }
+    }
+}
+
+/// A part of a value.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Piece {
+    /// As it stands.
+    Text(Text),
+    /// Looked up for each message.
+    Variable(Variable),
+}
+
+/// The value of a header operation.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Template {
+    /// Always the same.
+    Fixed(HeaderValue),
+    /// Put together for each message. At least one piece is a variable.
+    Pieces(Vec<Piece>),
+}
+
+impl Template {
+    /// Reads a value as it is written: `%NAME%` is a variable, `%%` a percent sign.
+    pub fn parse(text: &str) -> Result<Template, FormatError> {
+        if text.len() > LONGEST {
+            return Err(FormatError::Value);
+        }
+        let mut pieces: Vec<Piece> = Vec::new();
+        let mut plain = String::new();
+        let mut rest = text;
+        while let Some(at) = rest.find('%') {
+            plain.push_str(&rest[..at]);
+            rest = &rest[at + 1..];
+            if let Some(after) = rest.strip_prefix('%') {
+                plain.push('%');
+                rest = after;
+                continue;
+            }
+            let (variable, after) = variable(rest)?;
+            if !plain.is_empty() {
+                pieces.push(Piece::Text(std::mem::take(&mut plain).into()));
+            }
+            pieces.push(Piece::Variable(variable));
+            rest = after;
+        }
+        plain.push_str(rest);
+        let valid = |text: &str| HeaderValue::from_str(text).map_err(|_| FormatError::Value);
+        if pieces.is_empty() {
+            return HeaderValue::from_bytes(plain.as_bytes())
+                .map(Template::Fixed)
+                .map_err(|_| FormatError::Value);
+        }
+        if !plain.is_empty() {
+            pieces.push(Piece::Text(plain.into()));
+        }
+        for piece in &pieces {
+            if let Piece::Text(text) = piece {
+                valid(text)?;
+            }
+        }
+        Ok(Template::Pieces(pieces))
+    }
+
+    /// The text that [`Template::parse`] reads as this; `None` for bytes that are no text.
+    pub fn source(&self) -> Option<String> {
+        match self {
+            Template::Fixed(value) => Some(std::str::from_utf8(value.as_bytes()).ok()?.replace('%', "%%")),
+            Template::Pieces(pieces) => Some(
+                pieces
+                    .iter()
+                    .map(|piece| match piece {
+                        Piece::Text(text) => text.replace('%', "%%"),
+                        Piece::Variable(variable) => variable.to_string(),
+                    })
+                    .collect(),
+            ),
+        }
+    }
+
+    /// The value for one message. A variable without a value is empty; `None` if nothing is left, for a field with
+    /// an empty value is never set (Envoy's `keep_empty_value`, which Istio leaves off).
+    pub fn value(&self, values: &dyn Fn(&Variable) -> Option<String>) -> Option<HeaderValue> {
+        match self {
+            Template::Fixed(value) => (!value.is_empty()).then(|| value.clone()),
+            Template::Pieces(pieces) => {
+                let mut out = String::new();
+                for piece in pieces {
+                    match piece {
+                        Piece::Text(text) => out.push_str(text),
+                        Piece::Variable(variable) => {
+                            out.push_str(values(variable).as_deref().unwrap_or(""));
+                        }
+                    }
+                }
+                HeaderValue::from_str(&out).ok().filter(|value| !value.is_empty())
+            }
+        }
+    }
+}
+
+impl fmt::Display for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Template::Fixed(value) => f.write_str(&String::from_utf8_lossy(value.as_bytes())),
+            Template::Pieces(pieces) => pieces.iter().try_for_each(|piece| match piece {
+                Piece::Text(text) => f.write_str(text),
+                Piece::Variable(variable) => variable.fmt(f),
+            }),
+        }
+    }
+}
+
+/// `NAME%`, `NAME(ARGUMENTS)%` or `NAME(ARGUMENTS):LIMIT%`, with what follows.
+fn variable(text: &str) -> Result<(Variable, &str), FormatError> {
+    let end = text
+        .bytes()
+        .take_while(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || *b == b'_')
+        .count();
+    let (name, mut rest) = text.split_at(end);
+    if name.is_empty() {
+        return Err(FormatError::Percent);
+    }
+    let mut arguments = None;
+    if let Some(inner) = rest.strip_prefix('(') {
+        let close = inner.find(')').ok_or(FormatError::Percent)?;
+        arguments = Some(&inner[..close]);
+        rest = &inner[close + 1..];
+    }
+    let mut limit = None;
+    if let Some(digits) = rest.strip_prefix(':') {
+        let close = digits.find('%').ok_or(FormatError::Percent)?;
+        limit = Some(digits[..close].parse().map_err(|_| FormatError::Arguments(name.to_owned()))?);
+        rest = &digits[close..];
+    }
+    let rest = rest.strip_prefix('%').ok_or(FormatError::Percent)?;
+    Ok((Variable::parse(name, arguments, limit)?, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value(text: &str) -> Option<String> {
+        let values = |variable: &Variable| match variable {
+            Variable::Plain(Plain::Protocol) => Some("HTTP/2".to_owned()),
+            Variable::Request(field) if &*field.name == "x-user" => Some("jason".to_owned()),
+            _ => None,
+        };
+        let found = Template::parse(text).unwrap().value(&values)?;
+        Some(found.to_str().unwrap().to_owned())
+    }
+
+    #[test]
+    fn variables_stand_between_percent_signs() {
+        for (text, expected) in [
+            ("plain", Some("plain")),
+            ("100%%", Some("100%")),
+            ("a-%PROTOCOL%-b", Some("a-HTTP/2-b")),
+            ("%REQ(X-User?:authority):3%!", Some("jason!")),
+            ("%RESPONSE_FLAGS%", None),
+            ("", None),
+        ] {
+            assert_eq!(value(text).as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_variable_is_refused() {
+        for text in ["50%", "%nobody%", "%PROTOCOL", "%NOBODY%", "%REQ%", "%REQ()%", "%REQ(a b)%", "a\nb"] {
+            assert!(Template::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_source_reads_as_the_same() {
+        for text in ["plain", "100%%", "a-%PROTOCOL%-%%-%REQ(x-user?:path):3%", "%RESP(server)%"] {
+            let parsed = Template::parse(text).unwrap();
+            assert_eq!(parsed.source().as_deref(), Some(text));
+            assert_eq!(Template::parse(&parsed.source().unwrap()).unwrap(), parsed);
+        }
+    }
+}

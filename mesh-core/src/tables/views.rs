@@ -1,0 +1,65 @@
+//! Views with what their unknown traffic gets.
+
+use std::sync::Arc;
+
+use super::Tables;
+use super::routes::{Named, Resolved, RouteTable};
+use crate::matching::request::Caller;
+use crate::routing::rule::{Backend, HttpRule, TcpRule};
+use crate::snapshot::routes::Routes;
+use crate::snapshot::view::{Outbound, View};
+use crate::vocab::name::{ServicePort, Text};
+use crate::vocab::origin::Origin;
+
+/// What the callers of one view see.
+#[derive(Debug)]
+pub struct ViewTable {
+    /// The section.
+    pub section: View,
+    /// Rules of traffic for unknown hosts where a proxy takes it (`egressProxy`).
+    pub(crate) egress: Option<Arc<RouteTable>>,
+}
+
+impl ViewTable {
+    /// Arranges a view. `resolve` finds what a backend names.
+    pub(crate) fn new(section: &View, resolve: impl Fn(Named<'_>) -> Resolved) -> ViewTable {
+        let proxy = match &section.outbound {
+            Outbound::Allow(Some(backend)) => Some(backend),
+            Outbound::Allow(None) | Outbound::Refuse => None,
+        };
+        let egress = proxy.map(|backend| {
+            let routes = Arc::new(egress_routes(section, backend));
+            Arc::new(RouteTable::new(routes, &resolve))
+        });
+        ViewTable { section: section.clone(), egress }
+    }
+}
+
+/// All that is unknown goes to one backend: Istio's route `allow_any`.
+fn egress_routes(view: &View, backend: &Backend) -> Routes {
+    let origin = Origin { resource: view.origin.clone().unwrap_or_else(|| "mesh".into()), rule: None };
+    let retry = Default::default();
+    let mut http = HttpRule::default_route(&origin, backend.host.clone(), backend.port, retry);
+    http.name = Some("allow_any".into());
+    http.action = crate::routing::rule::RuleAction::Route {
+        backends: vec![backend.clone()],
+        rewrite: Default::default(),
+    };
+    Routes {
+        at: ServicePort { host: Text::from("*"), port: 0 },
+        scope: Some(view.key.clone()),
+        origin: view.origin.clone(),
+        http: vec![http],
+        tcp: vec![TcpRule { origin, matches: Vec::new(), backends: vec![backend.clone()] }],
+        tls: Vec::new(),
+        fallback: None,
+    }
+}
+
+impl Tables {
+    /// The view of a caller; that of callers that are not known where it names none. `None` where there is no such
+    /// section: then everything is seen.
+    pub fn view(&self, caller: Option<&Caller<'_>>) -> Option<&ViewTable> {
+        self.views.get(caller.and_then(|caller| caller.view).unwrap_or(""))
+    }
+}
