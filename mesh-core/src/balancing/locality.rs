@@ -110,10 +110,8 @@ mod tests {
 
     #[test]
     fn the_first_level_that_speaks_decides_and_order_needs_outliers_detected() {
-        let failover = || LocalityPolicy {
-            failover: vec![("a".into(), "b".into())],
-            ..LocalityPolicy::default()
-        };
+        let failover =
+            || LocalityPolicy { failover: vec![("a".into(), "b".into())], ..LocalityPolicy::default() };
         let labels = || LocalityPolicy { failover_priority: vec!["k".into()], ..LocalityPolicy::default() };
         let both = || LocalityPolicy { failover_priority: vec!["k".into()], ..failover() };
         let off = || LocalityPolicy { enabled: Some(false), ..failover() };
@@ -134,7 +132,11 @@ mod tests {
                     Preference::Shares(_) => "S".to_owned(),
                     Preference::Zones { min_cluster_size, .. } => format!("Z{min_cluster_size}"),
                     Preference::Order { labels, regions } => {
-                        format!("{}/{}", labels.join(","), regions.map_or("no".to_owned(), |r| r.len().to_string()))
+                        format!(
+                            "{}/{}",
+                            labels.join(","),
+                            regions.map_or("no".to_owned(), |r| r.len().to_string())
+                        )
                     }
                 };
                 assert_eq!(found, expected, "{rule:?} {distribution:?} {mesh:?} {outliers}");

@@ -57,11 +57,7 @@ impl Place<'_> {
 }
 
 /// The standing of each endpoint (its place and its weight) for a caller.
-pub fn arrange(
-    preference: &Preference,
-    caller: &Place<'_>,
-    endpoints: &[(Place<'_>, u32)],
-) -> Vec<Standing> {
+pub fn arrange(preference: &Preference, caller: &Place<'_>, endpoints: &[(Place<'_>, u32)]) -> Vec<Standing> {
     let weights = endpoints.iter().map(|(_, weight)| (*weight).max(1));
     let priorities: Vec<u32> = match preference {
         Preference::None => return weights.map(|weight| Standing { priority: 0, weight }).collect(),
@@ -71,8 +67,7 @@ pub fn arrange(
             places
                 .map(|place| {
                     let by_label = by_labels(labels, caller, place);
-                    let by_region =
-                        regions.as_ref().map_or(0, |regions| distance(caller, place, regions));
+                    let by_region = regions.as_ref().map_or(0, |regions| distance(caller, place, regions));
                     by_label * 5 + by_region
                 })
                 .collect()
@@ -124,7 +119,8 @@ fn by_region(caller: &Place<'_>, endpoint: &Place<'_>, regions: &[(Text, Text)])
     if caller.region() == endpoint.region() {
         return 0;
     }
-    let takes_over = regions.iter().any(|(from, to)| **from == *caller.region() && **to == *endpoint.region());
+    let takes_over =
+        regions.iter().any(|(from, to)| **from == *caller.region() && **to == *endpoint.region());
     if takes_over { 1 } else { 2 }
 }
 
@@ -170,7 +166,8 @@ fn in_percent(exact: &[u128]) -> Vec<u32> {
     let sum: u128 = exact.iter().map(|weight| weight / divisor).sum();
     let factor = 100 / gcd(sum, 100);
     // Far more endpoints of odd weights than a mesh has: proportions are then rounded, never to nothing.
-    let excess = exact.iter().max().map_or(1, |most| (most / divisor * factor).div_ceil(u128::from(u32::MAX))).max(1);
+    let excess =
+        exact.iter().max().map_or(1, |most| (most / divisor * factor).div_ceil(u128::from(u32::MAX))).max(1);
     let scaled = |weight: &u128| {
         let scaled = weight / divisor * factor / excess;
         u32::try_from(if *weight > 0 { scaled.max(1) } else { 0 }).unwrap_or(u32::MAX)
@@ -277,7 +274,8 @@ mod tests {
 
     #[test]
     fn labels_are_compared_in_order_up_to_the_first_that_differs() {
-        let labels = |text: &str| -> Labels { text.split(',').filter_map(|pair| pair.split_once('=')).collect() };
+        let labels =
+            |text: &str| -> Labels { text.split(',').filter_map(|pair| pair.split_once('=')).collect() };
         let nowhere = Locality::default();
         let place = |labels, network, node| Place { locality: &nowhere, labels, network, node };
         let own = labels("version=v1,rack=a");

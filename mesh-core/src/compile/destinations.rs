@@ -1,144 +1,171 @@
 //! Service ports and subsets with the policy that holds for them.
 //!
-//! A client looks for DestinationRules in its own namespace, then in the service's, then in the root namespace, and
-//! the first that has one for the host decides alone. What most clients find makes the sections without scope; a
-//! rule in a third namespace makes a complete set of its own for the clients there.
+//! Which DestinationRules hold is settled before ([`Merged`]); here their blocks are laid over one another, defaults
+//! filled in, and turned into what a proxy carries out.
 
 use std::sync::Arc;
-use std::time::Duration;
 
+use super::origination::client_tls;
 use crate::balancing::balancer::LoadBalancer;
-use crate::balancing::policy::{Algorithm, LoadBalancerPolicy};
+use crate::balancing::locality::Preference;
+use crate::balancing::policy::{Algorithm, LoadBalancerPolicy, Warmup};
 use crate::policy::mtls::ClientTls;
-use crate::resource::destination_rule::{
-    DestinationRule, Subset, TlsMode, TlsSettings, TrafficBlocks, TrafficPolicy,
-};
-use crate::resource::service::Port;
+use crate::resilience::pool::{ConnectionPool, H2Upgrade, RetryBudget};
+use crate::resource::destination_rule::{Subset, TrafficBlocks, TrafficPolicy, Tunnel};
+use crate::resource::service::{Port, TargetPort, TrafficDistribution};
 use crate::resource::{Resource, Spec};
 use crate::snapshot::destination::Destination;
 use crate::state::MeshState;
 use crate::state::index::KnownService;
+use crate::state::rules::Merged;
 use crate::vocab::label::Labels;
 use crate::vocab::name::{DestinationKey, Text};
+use crate::vocab::protocol::{Protocol, UpstreamProtocol};
+use crate::vocab::resolution::Resolution;
 
-/// Istio's default of `connectTimeout`.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Labels that endpoints are preferred by where a Service says `PreferSameZone` or `PreferClose`.
+const SAME_ZONE: [&str; 4] = [
+    "topology.istio.io/network",
+    "topology.kubernetes.io/region",
+    "topology.kubernetes.io/zone",
+    "topology.istio.io/subzone",
+];
+/// The same for `PreferSameNode`.
+const SAME_NODE: [&str; 5] = [
+    "topology.istio.io/network",
+    "topology.kubernetes.io/region",
+    "topology.kubernetes.io/zone",
+    "topology.istio.io/subzone",
+    "kubernetes.io/hostname",
+];
 
-/// The destinations of a service.
-pub(super) fn of_service(state: &MeshState, service: &KnownService) -> Vec<Destination> {
-    let root = &state.settings().root_namespace;
-    let of_namespace = state.destination_rules_in(&service.namespace, &service.host);
-    let rules = match of_namespace {
-        [] => state.destination_rules_in(root, &service.host),
-        rules => rules,
-    };
-    let mut destinations = Merged::of(rules).destinations(service, None);
-    for (namespace, table) in state.destination_rules() {
-        if *namespace == service.namespace || namespace == root {
-            continue;
-        }
-        let rules = table.most_specific(&service.host);
-        if !rules.is_empty() {
-            destinations.extend(Merged::of(rules).destinations(service, Some(namespace)));
-        }
+/// The destinations of a service under the rules that hold for it: each port, as a whole and by subset.
+pub(super) fn of_service(
+    state: &MeshState,
+    service: &KnownService,
+    rules: &Merged,
+    scope: Option<&Text>,
+) -> Vec<Destination> {
+    let mut destinations = Vec::new();
+    for port in &service.ports {
+        let shape = Shape { state, service, port, rules, scope };
+        destinations.push(shape.destination(None));
+        destinations.extend(rules.subsets.iter().map(|subset| shape.destination(Some(subset))));
     }
     destinations
 }
 
-/// The rules of one namespace for one host: subsets of all, the first of a name winning, and the policy of the
-/// oldest that has one. Each part with the resource that it is from.
-#[derive(Default)]
-struct Merged<'r> {
-    origin: Option<&'r Arc<Resource>>,
-    policy: Option<&'r TrafficPolicy>,
-    subsets: Vec<(&'r Arc<Resource>, &'r Subset)>,
+/// What shapes the destinations of a port.
+struct Shape<'s> {
+    state: &'s MeshState,
+    service: &'s KnownService,
+    port: &'s Port,
+    rules: &'s Merged,
+    scope: Option<&'s Text>,
 }
 
-impl<'r> Merged<'r> {
-    fn of(rules: &'r [Arc<Resource>]) -> Merged<'r> {
-        let mut merged = Merged::default();
-        for (resource, rule) in rules.iter().filter_map(|resource| Some((resource, rule(resource)?))) {
-            if merged.policy.is_none() {
-                if rule.policy.is_some() || merged.origin.is_none() {
-                    merged.origin = Some(resource);
-                }
-                merged.policy = rule.policy.as_ref();
-            }
-            for subset in &rule.subsets {
-                if !merged.subsets.iter().any(|(_, other)| other.name == subset.name) {
-                    merged.subsets.push((resource, subset));
-                }
-            }
-        }
-        merged
-    }
-
-    fn destinations(&self, service: &KnownService, scope: Option<&Text>) -> Vec<Destination> {
-        let mut destinations = Vec::new();
-        for port in &service.ports {
-            destinations.push(self.destination(service, port, None, scope));
-            for subset in &self.subsets {
-                destinations.push(self.destination(service, port, Some(subset), scope));
-            }
-        }
-        destinations
-    }
-
-    fn destination(
-        &self,
-        service: &KnownService,
-        port: &Port,
-        subset: Option<&(&'r Arc<Resource>, &'r Subset)>,
-        scope: Option<&Text>,
-    ) -> Destination {
-        let origin = subset.map(|(resource, _)| *resource).or(self.origin);
-        let subset = subset.map(|(_, subset)| *subset);
-        let blocks = blocks(self.policy, subset.and_then(|subset| subset.policy.as_ref()), port.number);
+impl Shape<'_> {
+    fn destination(&self, subset: Option<&(Arc<Resource>, Subset)>) -> Destination {
+        let (service, port, mesh) = (self.service, self.port, self.state.mesh());
+        let top = self.rules.policy.as_ref();
+        let origin = subset.map(|(resource, _)| resource).or(self.rules.origin.as_ref());
+        let own = subset.and_then(|(_, subset)| subset.policy.as_ref());
+        let policy = effective(top.map(|(_, policy)| policy), own, port.number);
+        let blocks = &policy.blocks;
+        let pool = blocks.connection_pool.or(mesh.default_connection_pool).unwrap_or_default();
+        let outliers = blocks.outlier_detection.clone().or_else(|| mesh.default_outlier_detection.clone());
+        let balancing = blocks.load_balancer.clone().unwrap_or_default();
+        let passthrough = service.resolution == Resolution::None;
+        let load_balancer = if passthrough { Algorithm::Passthrough } else { balancing.algorithm.clone() };
+        let key = DestinationKey {
+            host: service.host.clone(),
+            port: port.number,
+            subset: subset.map(|(_, subset)| subset.name.clone()),
+            scope: self.scope.cloned(),
+        };
+        // Credentials are given to those proxies only that a rule selects.
+        let selecting = subset.filter(|_| own.is_some_and(|own| own.blocks.tls.is_some()));
+        let selecting = selecting.map(|(resource, _)| resource).or(top.map(|(resource, _)| resource));
+        let selected = selecting.is_some_and(|resource| has_selector(resource));
+        let tls = match &blocks.tls {
+            Some(settings) => client_tls(settings, &key, &service.subject_alt_names, selected),
+            None if self.state.auto_mtls() => ClientTls::Auto,
+            None => ClientTls::Disable,
+        };
         Destination {
-            key: DestinationKey {
-                host: service.host.clone(),
-                port: port.number,
-                subset: subset.map(|subset| subset.name.clone()),
-                scope: scope.cloned(),
-            },
             origin: origin.map(|resource| resource.meta.key.to_string().into()),
             protocol: port.protocol,
-            labels: subset.map_or_else(Labels::default, |subset| subset.labels.clone()),
-            load_balancer: simple(blocks.load_balancer.as_ref()),
-            tls: client_tls(blocks.tls.as_ref()),
-            connect_timeout: CONNECT_TIMEOUT,
+            labels: subset.map_or_else(Labels::default, |(_, subset)| subset.labels.clone()),
+            resolution: service.resolution,
+            target_port: own_port(service, port),
+            preference: match load_balancer {
+                Algorithm::Passthrough => Preference::None,
+                Algorithm::Simple(_) | Algorithm::ConsistentHash { .. } => {
+                    self.preference(&balancing, outliers.is_some())
+                }
+            },
+            warmup: warmup(&balancing, &load_balancer),
+            load_balancer,
+            tls,
+            connect_timeout: pool.connect_timeout.unwrap_or(self.state.connect_timeout()),
+            pool: pool.limits(mesh.tcp_keepalive),
+            outlier_detection: outliers,
+            retry_budget: policy.retry_budget,
+            tunnel: policy.tunnel,
+            proxy_protocol: policy.proxy_protocol,
+            upstream: upstream(port.protocol, &pool, mesh.h2_upgrade),
+            key,
         }
     }
+
+    fn preference(&self, balancing: &LoadBalancerPolicy, outliers_detected: bool) -> Preference {
+        let distribution = self.service.distribution.map(|distribution| match distribution {
+            TrafficDistribution::SameZone => SAME_ZONE.as_slice(),
+            TrafficDistribution::SameNode => SAME_NODE.as_slice(),
+        });
+        let mesh = self.state.mesh().locality.as_ref();
+        Preference::of(balancing.locality.as_ref(), distribution, mesh, outliers_detected)
+    }
+}
+
+/// Blocks that hold, and what a policy says besides.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Effective {
+    blocks: TrafficBlocks,
+    tunnel: Option<Tunnel>,
+    proxy_protocol: Option<u8>,
+    retry_budget: Option<RetryBudget>,
 }
 
 /// Low to high: the top level, its entry for the port, the subset, the subset's entry for the port. A subset wins
-/// block by block; an entry for the port is the whole policy, with defaults where it is silent.
-fn blocks(top: Option<&TrafficPolicy>, subset: Option<&TrafficPolicy>, port: u16) -> TrafficBlocks {
-    let base = top.map(|policy| for_port(policy, port).unwrap_or(&policy.blocks).clone()).unwrap_or_default();
+/// block by block. An entry for the port is the whole policy, with defaults where it is silent: at the top level
+/// what no entry can say is lost with it, in a subset it stays.
+fn effective(top: Option<&TrafficPolicy>, subset: Option<&TrafficPolicy>, port: u16) -> Effective {
+    let base = match top.map(|policy| (policy, for_port(policy, port))) {
+        None => Effective::default(),
+        Some((_, Some(entry))) => Effective { blocks: entry.clone(), ..Effective::default() },
+        Some((policy, None)) => Effective {
+            blocks: policy.blocks.clone(),
+            tunnel: policy.tunnel.clone(),
+            proxy_protocol: policy.proxy_protocol,
+            retry_budget: policy.retry_budget,
+        },
+    };
     let Some(subset) = subset else { return base };
-    if let Some(entry) = for_port(subset, port) {
-        return entry.clone();
-    }
-    TrafficBlocks {
-        load_balancer: subset.blocks.load_balancer.clone().or(base.load_balancer),
-        connection_pool: subset.blocks.connection_pool.or(base.connection_pool),
-        outlier_detection: subset.blocks.outlier_detection.clone().or(base.outlier_detection),
-        tls: subset.blocks.tls.clone().or(base.tls),
-    }
-}
-
-fn simple(policy: Option<&LoadBalancerPolicy>) -> LoadBalancer {
-    match policy.map(|policy| &policy.algorithm) {
-        Some(Algorithm::Simple(simple)) => *simple,
-        Some(Algorithm::Passthrough | Algorithm::ConsistentHash { .. }) | None => LoadBalancer::default(),
-    }
-}
-
-fn client_tls(settings: Option<&TlsSettings>) -> ClientTls {
-    match settings.map(|settings| settings.mode) {
-        None => ClientTls::Auto,
-        Some(TlsMode::IstioMutual) => ClientTls::IstioMutual,
-        Some(TlsMode::Disable | TlsMode::Simple | TlsMode::Mutual) => ClientTls::Disable,
+    let own = &subset.blocks;
+    Effective {
+        blocks: match for_port(subset, port) {
+            Some(entry) => entry.clone(),
+            None => TrafficBlocks {
+                load_balancer: own.load_balancer.clone().or(base.blocks.load_balancer),
+                connection_pool: own.connection_pool.or(base.blocks.connection_pool),
+                outlier_detection: own.outlier_detection.clone().or(base.blocks.outlier_detection),
+                tls: own.tls.clone().or(base.blocks.tls),
+            },
+        },
+        tunnel: subset.tunnel.clone().or(base.tunnel),
+        proxy_protocol: subset.proxy_protocol.or(base.proxy_protocol),
+        retry_budget: subset.retry_budget.or(base.retry_budget),
     }
 }
 
@@ -146,123 +173,41 @@ fn for_port(policy: &TrafficPolicy, port: u16) -> Option<&TrafficBlocks> {
     policy.ports.iter().find(|(number, _)| *number == port).map(|(_, blocks)| blocks)
 }
 
-fn rule(resource: &Resource) -> Option<&DestinationRule> {
-    match &resource.spec {
-        Spec::DestinationRule(rule) => Some(rule),
+fn has_selector(resource: &Resource) -> bool {
+    matches!(&resource.spec, Spec::DestinationRule(rule) if rule.workload_selector.is_some())
+}
+
+/// Where traffic goes to where it was sent, or to the name that it asks for, only a target port changes anything.
+fn own_port(service: &KnownService, port: &Port) -> Option<u16> {
+    match (service.resolution, &port.target) {
+        (Resolution::None | Resolution::DynamicDns, TargetPort::Number(number)) => Some(*number),
         _ => None,
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::balancing::balancer::LoadBalancer;
-    use crate::compile::compile;
-    use crate::policy::mtls::ClientTls;
-    use crate::snapshot::Version;
-    use crate::snapshot::section::Section;
-    use crate::state::sample::{declare, destination_rule, mesh, service};
-
-    fn lb(load_balancer: LoadBalancer) -> TrafficBlocks {
-        TrafficBlocks { load_balancer: Some(load_balancer), tls: None }
-    }
-
-    fn tls(tls: ClientTls) -> TrafficBlocks {
-        TrafficBlocks { load_balancer: None, tls: Some(tls) }
-    }
-
-    fn policy(blocks: TrafficBlocks, ports: &[(u16, TrafficBlocks)]) -> TrafficPolicy {
-        TrafficPolicy { blocks, ports: ports.to_vec() }
-    }
-
-    #[test]
-    fn policies_are_inherited_block_by_block_and_replaced_by_port() {
-        let check = |top: &TrafficPolicy, subset: Option<&TrafficPolicy>, expected: TrafficBlocks| {
-            assert_eq!(blocks(Some(top), subset, 80), expected, "{top:?} {subset:?}");
-        };
-        let both = TrafficBlocks { load_balancer: Some(LoadBalancer::Random), tls: Some(ClientTls::Disable) };
-        let turn = || lb(LoadBalancer::RoundRobin);
-        check(&policy(both.clone(), &[]), None, both.clone());
-        check(&policy(both.clone(), &[(80, turn())]), None, turn());
-        check(&policy(both.clone(), &[(81, turn())]), None, both.clone());
-        let subset = policy(turn(), &[]);
-        let mixed =
-            TrafficBlocks { load_balancer: Some(LoadBalancer::RoundRobin), tls: Some(ClientTls::Disable) };
-        check(&policy(both.clone(), &[]), Some(&subset), mixed);
-        let mutual = policy(both.clone(), &[(80, tls(ClientTls::IstioMutual))]);
-        let mixed = TrafficBlocks {
-            load_balancer: Some(LoadBalancer::RoundRobin),
-            tls: Some(ClientTls::IstioMutual),
-        };
-        check(&mutual, Some(&subset), mixed);
-        let by_port = policy(both.clone(), &[(80, TrafficBlocks::default())]);
-        check(&policy(both, &[]), Some(&by_port), TrafficBlocks::default());
-        assert_eq!(blocks(None, None, 80), TrafficBlocks::default());
-    }
-
-    /// `port/subset@scope=rule` of every destination of reviews.default.
-    fn destinations(rules: Vec<Arc<Resource>>) -> String {
-        let mut resources = vec![service("reviews", &["http:80"], "app=reviews")];
-        resources.extend(rules);
-        let compiled = compile(&mesh(resources)).whole(Version::default());
-        let found = compiled.sections.values().filter_map(|entry| match &*entry.section {
-            Section::Destination(found) => {
-                let subset = found.key.subset.as_deref().unwrap_or("");
-                let scope = found.key.scope.as_deref().unwrap_or("");
-                let origin =
-                    found.origin.as_deref().map_or("-", |origin| &origin["destinationrule/".len()..]);
-                Some(format!("{}/{subset}@{scope}={origin}", found.key.port))
-            }
-            _ => None,
-        });
-        found.collect::<Vec<_>>().join(" ")
-    }
-
-    #[test]
-    fn the_first_namespace_with_a_rule_decides_alone() {
-        let host = "reviews.default.svc.cluster.local";
-        let own = || destination_rule("default/own", "reviews", &["v1"], None);
-        let root = || destination_rule("istio-system/root", host, &["v2"], None);
-        let client = || destination_rule("shop/client", host, &["v3"], None);
-        let wild = || destination_rule("default/wild", "*.cluster.local", &["w"], None);
-        for (rules, expected) in [
-            (vec![], "80/@=-"),
-            (vec![own()], "80/@=default/own 80/v1@=default/own"),
-            (vec![root()], "80/@=istio-system/root 80/v2@=istio-system/root"),
-            (vec![own(), root()], "80/@=default/own 80/v1@=default/own"),
-            (vec![wild(), own()], "80/@=default/own 80/v1@=default/own"),
-            (vec![wild()], "80/@=default/wild 80/w@=default/wild"),
-            (
-                vec![own(), client()],
-                "80/@=default/own 80/@shop=shop/client 80/v1@=default/own 80/v3@shop=shop/client",
-            ),
-            (vec![client()], "80/@=- 80/@shop=shop/client 80/v3@shop=shop/client"),
-            (vec![destination_rule("shop/short", "reviews", &["v1"], None)], "80/@=-"),
-        ] {
-            assert_eq!(destinations(rules), expected);
-        }
-    }
-
-    #[test]
-    fn rules_of_one_namespace_for_one_host_are_merged() {
-        let turn = Some(policy(lb(LoadBalancer::RoundRobin), &[]));
-        let rules = vec![
-            destination_rule("default/c@3", "reviews", &["v1", "v3"], Some(TrafficPolicy::default())),
-            destination_rule("default/b@2", "reviews.default.svc.cluster.local", &["v2"], turn),
-            destination_rule("default/a@1", "reviews", &["v1"], None),
-        ];
-        let expected = "80/@=default/b 80/v1@=default/a 80/v2@=default/b 80/v3@=default/c";
-        assert_eq!(destinations(rules), expected);
-    }
-
-    #[test]
-    fn a_subset_without_labels_selects_all() {
-        let rule = DestinationRule {
-            host: "reviews".into(),
-            policy: None,
-            subsets: vec![Subset { name: "all".into(), labels: Labels::default(), policy: None }],
-        };
-        let rule = declare("default/a", Spec::DestinationRule(rule));
-        assert_eq!(destinations(vec![rule]), "80/@=default/a 80/all@=default/a");
-    }
+/// Only these two algorithms know weights that grow.
+fn warmup(balancing: &LoadBalancerPolicy, algorithm: &Algorithm) -> Option<Warmup> {
+    let grows = matches!(algorithm, Algorithm::Simple(LoadBalancer::RoundRobin | LoadBalancer::LeastRequest));
+    balancing.warmup.filter(|_| grows)
 }
+
+/// What endpoints are spoken to in. A rule may upgrade a port that is declared as anything; the mesh upgrades those
+/// that are declared HTTP.
+fn upstream(protocol: Protocol, pool: &ConnectionPool, mesh_upgrades: bool) -> UpstreamProtocol {
+    let declared = protocol.upstream();
+    if declared == UpstreamProtocol::Opaque {
+        return declared;
+    }
+    if pool.use_client_protocol {
+        return UpstreamProtocol::AsClient;
+    }
+    let upgraded = match pool.h2_upgrade {
+        H2Upgrade::Upgrade => true,
+        H2Upgrade::DoNotUpgrade => false,
+        H2Upgrade::Default => mesh_upgrades && protocol.is_http(),
+    };
+    if upgraded { UpstreamProtocol::Http2 } else { declared }
+}
+
+#[cfg(test)]
+mod tests;

@@ -4,15 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::security;
 use crate::policy::mtls::MtlsMode;
-use crate::snapshot::endpoints::{Endpoint, EndpointSlice, slice_count, slice_of};
+use crate::resource::workload::Address;
+use crate::snapshot::endpoints::{Endpoint, EndpointAddress, EndpointSlice, slice_count, slice_of};
 use crate::snapshot::section::Section;
 use crate::state::MeshState;
-use crate::state::index::{KnownService, Member};
+use crate::state::index::{KnownService, Member, speaks_mutual_tls};
+use crate::vocab::health::Health;
 use crate::vocab::name::Text;
 
-/// The slices of a host that hold an endpoint.
-pub(super) fn slices(state: &MeshState, host: &Text) -> Vec<Section> {
-    let Some(service) = state.service(host) else { return Vec::new() };
+/// The slices of a service that hold an endpoint, for a view that finds this service or for all others.
+pub(super) fn slices(state: &MeshState, service: &KnownService, scope: Option<&Text>) -> Vec<Section> {
     let members = state.members(service);
     let count = slice_count(members.len());
     let mut slices: BTreeMap<u32, Vec<Endpoint>> = BTreeMap::new();
@@ -20,24 +21,29 @@ pub(super) fn slices(state: &MeshState, host: &Text) -> Vec<Section> {
         let slice = slice_of(&member.workload.key, count);
         slices.entry(slice).or_default().extend(endpoint(state, service, member));
     }
-    let section =
-        |(slice, endpoints)| Section::Endpoints(EndpointSlice { host: host.clone(), slice, endpoints });
+    let section = |(slice, endpoints)| {
+        let (host, scope) = (service.host.clone(), scope.cloned());
+        Section::Endpoints(EndpointSlice { host, scope, slice, endpoints })
+    };
     slices.into_iter().map(section).collect()
 }
 
 fn endpoint(state: &MeshState, service: &KnownService, member: &Member) -> Option<Endpoint> {
     let workload = &member.workload;
-    let address = workload.entry.address.ip()?;
+    let address = match &workload.entry.address {
+        Address::Ip(address) => EndpointAddress::Ip(*address),
+        Address::Host(name) => EndpointAddress::Name(name.clone()),
+        Address::Unix(path) => EndpointAddress::Unix(path.clone()),
+        Address::Unknown => return None,
+    };
     // What is outside of the mesh is never spoken to in its way.
     let tunnel = workload.tunnel.filter(|_| !service.external);
     let plaintext_ports = match tunnel {
-        Some(_) => {
-            let policy = security::mtls(state, &workload.key.namespace, &workload.entry.labels);
-            let targets: BTreeSet<u16> = member.ports.iter().map(|(_, target)| *target).collect();
-            targets.into_iter().filter(|port| policy.mode(*port) == MtlsMode::Disable).collect()
-        }
+        Some(_) => plaintext_ports(state, member),
         None => Vec::new(),
     };
+    // A drained workload gets nothing, whatever its service says of those that are not ready.
+    let published = service.publish_not_ready && !workload.is_drained();
     Some(Endpoint {
         workload: workload.key.clone(),
         address,
@@ -48,9 +54,20 @@ fn endpoint(state: &MeshState, service: &KnownService, member: &Member) -> Optio
         tunnel,
         plaintext_ports,
         locality: workload.entry.locality.clone(),
+        network: workload.entry.network.clone(),
         weight: workload.entry.weight.max(1),
-        health: workload.health,
+        health: if published { Health::Healthy } else { workload.health },
     })
+}
+
+/// The ports of a workload that are spoken to in the clear where nothing demands otherwise: those that refuse
+/// mutual TLS, and all of one that does not promise it.
+fn plaintext_ports(state: &MeshState, member: &Member) -> Vec<u16> {
+    let workload = &member.workload;
+    let policy = security::mtls(state, &workload.key.namespace, &workload.entry.labels);
+    let promised = speaks_mutual_tls(&workload.entry);
+    let targets: BTreeSet<u16> = member.ports.iter().map(|(_, target)| *target).collect();
+    targets.into_iter().filter(|port| !promised || policy.mode(*port) == MtlsMode::Disable).collect()
 }
 
 #[cfg(test)]

@@ -140,7 +140,10 @@ mod tests {
     #[test]
     fn zero_is_unset_for_counts_and_no_limit_for_times() {
         let unset = PoolLimits::default();
-        assert_eq!((unset.max_connections, unset.max_retries, unset.max_requests_per_connection), (u32::MAX, u32::MAX, None));
+        assert_eq!(
+            (unset.max_connections, unset.max_retries, unset.max_requests_per_connection),
+            (u32::MAX, u32::MAX, None)
+        );
         assert_eq!(unset.max_concurrent_streams, 2_147_483_647);
         let hour = Some(Duration::from_secs(3600));
         assert_eq!((unset.tcp_idle_timeout, unset.http_idle_timeout), (hour, hour));

@@ -1,16 +1,19 @@
-//! A service as the mesh knows it, and the workloads that it reaches.
+//! A service as the mesh knows it: what all declarations of its host amount to.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use super::MeshState;
-use super::workload::{KnownWorkload, inline_key};
-use crate::resource::service::{Location, Port, ServiceEntry, TargetPort};
-use crate::resource::workload::WorkloadEntry;
+use super::hosts::is_wildcard;
+use crate::resource::reach::ExportTo;
+use crate::resource::service::{
+    Location, Port, Resolution, Service, ServiceEntry, ServiceForm, TrafficDistribution,
+};
 use crate::resource::{Resource, Spec};
-use crate::vocab::label::Labels;
-use crate::vocab::name::{Text, WorkloadKey};
+use crate::vocab::name::Text;
 use crate::vocab::origin::Kind;
 use crate::vocab::protocol::Protocol;
 
@@ -28,73 +31,114 @@ pub struct KnownService {
     pub ports: Vec<Port>,
     /// Declared addresses.
     pub addresses: Vec<IpAddr>,
+    /// Declared networks.
+    pub networks: Vec<IpNet>,
     /// Outside the mesh.
     pub external: bool,
-}
-
-/// A workload as an endpoint of a service.
-#[derive(Debug, Clone)]
-pub struct Member {
-    /// The workload.
-    pub workload: Arc<KnownWorkload>,
-    /// Port of the service and port of the workload, by the former.
-    pub ports: Vec<(u16, u16)>,
+    /// How endpoints are found.
+    pub resolution: Resolution,
+    /// Whether endpoints are addressed one by one (`clusterIP: None`).
+    pub headless: bool,
+    /// The host that it is another name for (ExternalName).
+    pub alias: Option<Text>,
+    /// Which endpoints come first.
+    pub distribution: Option<TrafficDistribution>,
+    /// Whether endpoints get traffic whatever their health.
+    pub publish_not_ready: bool,
+    /// Names that a server's certificate may have.
+    pub subject_alt_names: Vec<Text>,
+    /// Who sees it.
+    pub export_to: ExportTo,
+    /// Whether the mesh gives it an address: it has none of its own, a name that stands for it alone, endpoints
+    /// that are found by it, and does not decline.
+    pub auto_address: bool,
 }
 
 impl KnownService {
-    /// What all that claims this host amounts to. A Service beats every ServiceEntry; of these the oldest counts,
-    /// and the endpoints of others in its namespace are added.
-    pub(super) fn of(state: &MeshState, host: &Text) -> Option<KnownService> {
+    /// What all that claims this host in a namespace amounts to, or in the namespace that comes first in doubt: that
+    /// of a Service, else that of the oldest ServiceEntry. In one namespace a Service is decorated by ServiceEntries
+    /// for its host, and ServiceEntries are pooled; nothing is merged across namespaces.
+    pub(super) fn of(state: &MeshState, host: &Text, namespace: Option<&Text>) -> Option<KnownService> {
         let claims = state.index.claims.get(host)?;
-        let mut sources: Vec<_> = claims.iter().filter_map(|key| state.declared(key)).collect();
+        let claims = claims.iter().filter(|key| namespace.is_none_or(|wanted| key.namespace == *wanted));
+        let mut sources: Vec<_> = claims.filter_map(|key| state.declared(key)).collect();
         sources.sort_by(|a, b| rank(a).cmp(&rank(b)));
         let first = sources.first()?.clone();
-        let namespace = first.meta.key.namespace.clone();
-        match &first.spec {
-            Spec::Service(service) => Some(KnownService {
-                host: host.clone(),
-                namespace,
-                sources: vec![first.clone()],
-                ports: merged_ports([service.ports.as_slice()].into_iter()),
-                addresses: service.addresses.clone(),
-                external: false,
-            }),
-            Spec::ServiceEntry(oldest) => {
-                sources.retain(|source| source.meta.key.namespace == namespace);
-                let alike = |source: &&Arc<Resource>| {
-                    service_entry(source).is_some_and(|entry| {
-                        entry.workload_selector == oldest.workload_selector
-                            && source.meta.labels == first.meta.labels
-                    })
-                };
-                let ports = sources.iter().filter(alike).filter_map(|source| service_entry(source));
-                let ports = merged_ports(ports.map(|entry| entry.ports.as_slice()));
-                Some(KnownService {
-                    host: host.clone(),
-                    namespace,
-                    ports,
-                    addresses: oldest.addresses.clone(),
-                    external: oldest.location == Location::External,
-                    sources: sources.clone(),
-                })
-            }
-            Spec::Namespace
-            | Spec::ServiceAccount
-            | Spec::WorkloadEntry(_)
-            | Spec::VirtualService(_)
-            | Spec::DestinationRule(_)
-            | Spec::PeerAuthentication(_)
-            | Spec::AuthorizationPolicy(_)
-            | Spec::WorkloadGroup(_)
-            | Spec::Gateway(_)
-            | Spec::Sidecar(_)
-            | Spec::ProxyConfig(_)
-            | Spec::RequestAuthentication(_)
-            | Spec::Telemetry(_)
-            | Spec::MeshConfig(_)
-            | Spec::Secret(_)
-            | Spec::ConfigMap(_)
-            | Spec::Endpoints(_) => None,
+        sources.retain(|source| source.meta.key.namespace == first.meta.key.namespace);
+        KnownService::of_namespace(host, &first, sources)
+    }
+
+    fn of_namespace(host: &Text, first: &Arc<Resource>, own: Vec<Arc<Resource>>) -> Option<KnownService> {
+        if let Some(service) = service(first) {
+            let decorations = own.iter().filter_map(|source| service_entry(source));
+            let names = decorations.flat_map(|entry| entry.subject_alt_names.iter().cloned());
+            return Some(KnownService::of_service(host, first, service, names.collect()));
+        }
+        service_entry(first).map(|oldest| KnownService::of_entries(host, oldest, own))
+    }
+
+    fn of_service(
+        host: &Text,
+        source: &Arc<Resource>,
+        service: &Service,
+        subject_alt_names: Vec<Text>,
+    ) -> KnownService {
+        let alias = match &service.form {
+            ServiceForm::ExternalName(target) => Some(target.to_ascii_lowercase().into()),
+            ServiceForm::Cluster | ServiceForm::Headless => None,
+        };
+        KnownService {
+            host: host.clone(),
+            namespace: source.meta.key.namespace.clone(),
+            sources: vec![source.clone()],
+            ports: merged_ports([service.ports.as_slice()].into_iter()),
+            addresses: service.addresses.clone(),
+            networks: Vec::new(),
+            external: false,
+            resolution: Resolution::Static,
+            headless: service.form == ServiceForm::Headless,
+            alias,
+            distribution: service.distribution,
+            publish_not_ready: service.publish_not_ready,
+            subject_alt_names,
+            export_to: service.export_to.clone(),
+            auto_address: false,
+        }
+    }
+
+    /// The oldest says what it is. Younger ones that are like it add ports; the endpoints of all are pooled.
+    fn of_entries(host: &Text, oldest: &ServiceEntry, sources: Vec<Arc<Resource>>) -> KnownService {
+        let first = &sources[0];
+        let alike = |source: &&Arc<Resource>| {
+            service_entry(source).is_some_and(|entry| {
+                entry.resolution == oldest.resolution
+                    && entry.workload_selector == oldest.workload_selector
+                    && entry.export_to == oldest.export_to
+                    && source.meta.labels == first.meta.labels
+            })
+        };
+        let ports = sources.iter().filter(alike).filter_map(|source| service_entry(source));
+        let ports = merged_ports(ports.map(|entry| entry.ports.as_slice()));
+        let addressed = !oldest.addresses.is_empty() || !oldest.networks.is_empty();
+        KnownService {
+            host: host.clone(),
+            namespace: first.meta.key.namespace.clone(),
+            ports,
+            addresses: oldest.addresses.clone(),
+            networks: oldest.networks.clone(),
+            external: oldest.location == Location::External,
+            resolution: oldest.resolution,
+            headless: false,
+            alias: None,
+            distribution: None,
+            publish_not_ready: false,
+            subject_alt_names: oldest.subject_alt_names.clone(),
+            export_to: oldest.export_to.clone(),
+            auto_address: !addressed
+                && !is_wildcard(host)
+                && oldest.resolution != Resolution::None
+                && !oldest.without_auto_address,
+            sources,
         }
     }
 
@@ -114,76 +158,54 @@ impl KnownService {
         self.ports.iter().find(|port| port.number == number)
     }
 
-    /// The ports through which a workload is reached, by service port; `None` if it is no endpoint of the service.
-    pub fn reaches(&self, workload: &KnownWorkload) -> Option<Vec<(u16, u16)>> {
-        let selecting: Vec<_> = self.sources.iter().filter(|source| selects(source, workload)).collect();
-        if selecting.is_empty() {
-            return None;
-        }
-        let mut ports = BTreeMap::new();
-        for source in selecting {
-            let own = match &source.spec {
-                Spec::ServiceEntry(entry) => entry.ports.as_slice(),
-                _ => self.ports.as_slice(),
-            };
-            for port in own.iter().filter(|port| self.port(port.number).is_some()) {
-                let is_entry = source.meta.key.kind == Kind::ServiceEntry;
-                ports.entry(port.number).or_insert_with(|| target(port, &workload.entry, is_entry));
-            }
-        }
-        Some(ports.into_iter().collect())
-    }
-
     /// Istio's precedence between services that reach the same port of a workload.
     pub fn rank(&self) -> impl Ord + '_ {
         rank(self.source())
     }
 }
 
+/// So many names may lead from an alias to a service; a longer chain, or a circle, leads nowhere.
+const LONGEST_ALIAS: usize = 8;
+
 impl MeshState {
-    /// The endpoints of a service, by workload.
-    pub fn members(&self, service: &KnownService) -> Vec<Member> {
-        let mut members: Vec<Member> = self
-            .workloads_in(&service.namespace)
-            .filter(|workload| !workload.is_inline())
-            .filter_map(|workload| {
-                service.reaches(workload).map(|ports| Member { workload: workload.clone(), ports })
-            })
-            .collect();
-        for source in &service.sources {
-            let Some(entry) = service_entry(source) else { continue };
-            for (index, endpoint) in entry.endpoints.iter().enumerate() {
-                let workload = match self.index.workloads.get(&inline_key(source, index)) {
-                    Some(known) if known.source == source.meta.key => known.clone(),
-                    _ => Arc::new(KnownWorkload::detached(self, source, index, endpoint)),
-                };
-                let ports = service.reaches(&workload).unwrap_or_default();
-                members.push(Member { workload, ports });
+    /// The host that a host stands for: itself, or for an ExternalName Service the host that it names. `None` where
+    /// aliases lead in a circle.
+    pub fn concrete_host(&self, host: &Text) -> Option<Text> {
+        let mut host = host.clone();
+        for _ in 0..LONGEST_ALIAS {
+            match self.service(&host).and_then(|service| service.alias.clone()) {
+                Some(target) => host = target,
+                None => return Some(host),
             }
         }
-        members.sort_by(|a, b| a.workload.key.cmp(&b.workload.key));
-        members
+        None
     }
 
-    /// The services that have this workload as an endpoint, by host.
-    pub fn services_of(&self, workload: &KnownWorkload) -> Vec<Arc<KnownService>> {
-        let hosts = self.index.namespaces.get(&workload.key.namespace).into_iter().flatten();
-        hosts
-            .filter_map(|host| self.index.services.get(host))
-            .filter(|service| service.reaches(workload).is_some())
-            .cloned()
-            .collect()
+    /// The ExternalName Services that are another name for a host, by host.
+    pub fn aliases_of(&self, host: &Text) -> Vec<Arc<KnownService>> {
+        let aliases = self.index.aliases.iter();
+        let leading =
+            aliases.filter(|alias| *alias != host && self.concrete_host(alias).as_ref() == Some(host));
+        leading.filter_map(|alias| self.service(alias)).cloned().collect()
     }
 
-    /// The workloads of a namespace.
-    pub fn workloads_in(&self, namespace: &Text) -> impl Iterator<Item = &Arc<KnownWorkload>> {
-        let first = WorkloadKey { namespace: namespace.clone(), name: "".into() };
-        let namespace = namespace.clone();
-        self.index
-            .workloads
-            .range(first..)
-            .take_while(move |(key, _)| key.namespace == namespace)
-            .map(|(_, workload)| workload)
+    /// The hosts that carry the name of a service besides itself, as it is before or after a change: the one that
+    /// it leads to, and every alias that may lead through it.
+    pub(super) fn aliased_to(&self, service: &KnownService) -> Vec<Text> {
+        let target = service.alias.as_ref().and_then(|target| self.concrete_host(target));
+        let concrete = self.concrete_host(&service.host);
+        let chained = self.index.aliases.iter().filter(|alias| {
+            self.service(alias).and_then(|alias| alias.alias.as_ref()) == Some(&service.host)
+        });
+        target.into_iter().chain(concrete).chain(chained.cloned()).collect()
+    }
+}
+
+/// The content, if it is a Service.
+pub(super) fn service(resource: &Resource) -> Option<&Service> {
+    match &resource.spec {
+        Spec::Service(service) => Some(service),
+        _ => None,
     }
 }
 
@@ -198,36 +220,6 @@ pub(super) fn service_entry(resource: &Resource) -> Option<&ServiceEntry> {
 /// Services before ServiceEntries, then by age.
 fn rank(resource: &Resource) -> (Kind, (u64, &str, &str)) {
     (resource.meta.key.kind, resource.meta.precedence())
-}
-
-fn selects(source: &Resource, workload: &KnownWorkload) -> bool {
-    if source.meta.key.namespace != workload.key.namespace {
-        return false;
-    }
-    let matches = |selector: &Option<Labels>| {
-        selector.as_ref().is_some_and(|selector| selector.selects(&workload.entry.labels))
-    };
-    match &source.spec {
-        // As in Kubernetes, a Service with an empty selector selects nothing.
-        Spec::Service(service) => {
-            let empty = service.selector.as_ref().is_none_or(Labels::is_empty);
-            !empty && !workload.is_inline() && matches(&service.selector)
-        }
-        Spec::ServiceEntry(_) if workload.is_inline() => workload.source == source.meta.key,
-        Spec::ServiceEntry(entry) => matches(&entry.workload_selector),
-        _ => false,
-    }
-}
-
-/// The port of a workload that a service port leads to.
-fn target(port: &Port, entry: &WorkloadEntry, of_service_entry: bool) -> u16 {
-    let by_name = || entry.ports.get(&port.name).copied();
-    match &port.target {
-        TargetPort::Number(number) if of_service_entry => by_name().unwrap_or(*number),
-        TargetPort::Number(number) => *number,
-        TargetPort::Name(name) => entry.ports.get(name).copied().or_else(by_name).unwrap_or(port.number),
-        TargetPort::Same => by_name().unwrap_or(port.number),
-    }
 }
 
 /// Ports by number, the first declaration of a number winning, without datagram ports.

@@ -13,6 +13,21 @@ use crate::vocab::identity::SpiffeId;
 use crate::vocab::name::{Text, WorkloadKey};
 use crate::vocab::origin::{Kind, ResourceKey};
 
+/// Label by which an endpoint says whether it speaks mutual TLS.
+const TLS_MODE: &str = "security.istio.io/tlsMode";
+/// Its value where it does.
+const TLS_MODE_MESH: &str = "istio";
+/// Why a workload of a drained node is not healthy.
+const DRAINED: &str = "drained";
+
+/// Whether a workload says that mutual TLS is spoken there: by its label, else by having an account.
+pub fn speaks_mutual_tls(entry: &WorkloadEntry) -> bool {
+    match entry.labels.value(TLS_MODE) {
+        Some(mode) => mode == TLS_MODE_MESH,
+        None => entry.service_account.is_some(),
+    }
+}
+
 /// A workload as the mesh knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownWorkload {
@@ -76,23 +91,36 @@ impl KnownWorkload {
         })
     }
 
-    /// An endpoint of a ServiceEntry that is no workload of the mesh: outside of it, or its key is another's.
+    /// An endpoint that is no workload of the mesh: it is outside of it, its address is only written down, or its
+    /// key is another's.
     pub(super) fn detached(
         state: &MeshState,
         source: &Resource,
-        index: usize,
-        entry: &WorkloadEntry,
+        key: WorkloadKey,
+        entry: WorkloadEntry,
     ) -> KnownWorkload {
         KnownWorkload {
-            key: inline_key(source, index),
+            key,
             source: source.meta.key.clone(),
-            identity: identity(state, &source.meta.key.namespace, entry),
+            identity: identity(state, &source.meta.key.namespace, &entry),
             node: None,
             tunnel: None,
             health: Health::Healthy,
             reason: "".into(),
-            entry: Arc::new(entry.clone()),
+            entry: Arc::new(entry),
         }
+    }
+
+    /// Records whether an address that is written down may get traffic.
+    pub(super) fn set_ready(&mut self, ready: bool) {
+        if !ready {
+            (self.health, self.reason) = (Health::Unhealthy, "not ready".into());
+        }
+    }
+
+    /// Whether it is being taken out of every caller's snapshot.
+    pub fn is_drained(&self) -> bool {
+        &*self.reason == DRAINED
     }
 }
 
@@ -122,16 +150,18 @@ fn inline_workload(state: &MeshState, key: &WorkloadKey) -> Option<(Arc<Resource
     Some((source.clone(), entry.endpoints.get(index)?.clone()))
 }
 
+/// Who a workload is. One that says it takes part in the mesh and names no account has the default one.
 fn identity(state: &MeshState, namespace: &str, entry: &WorkloadEntry) -> Option<SpiffeId> {
-    let account = entry.service_account.as_deref()?;
-    SpiffeId::workload(&state.settings.trust_domain, namespace, account).ok()
+    let promised = (entry.labels.value(TLS_MODE) == Some(TLS_MODE_MESH)).then_some("default");
+    let account = entry.service_account.as_deref().or(promised)?;
+    SpiffeId::workload(&state.settings().trust_domain, namespace, account).ok()
 }
 
 /// A workload of no joined node is not subject to checks. One of a node is unknown until the node reports.
 fn health(registration: Option<&Registration>, key: &WorkloadKey) -> (Health, Text) {
     match registration {
         None => (Health::Healthy, "".into()),
-        Some(registration) if registration.drained => (Health::Unhealthy, "drained".into()),
+        Some(registration) if registration.drained => (Health::Unhealthy, DRAINED.into()),
         Some(registration) => match registration.health.get(key) {
             Some(reported) => reported.clone(),
             None => (Health::Unknown, "not checked yet".into()),

@@ -1,5 +1,6 @@
 //! What is said of a destination.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{DestinationFound, EndpointFound, Question};
@@ -12,7 +13,7 @@ use crate::resilience::pool::PoolLimits;
 use crate::routing::rule::Backend;
 use crate::snapshot::destination::Destination as Policy;
 use crate::tables::Tables;
-use crate::tables::destinations::{Destination, Transport};
+use crate::tables::destinations::{Destination, Endpoint, Transport};
 use crate::vocab::health::Health;
 use crate::vocab::label::Labels;
 use crate::vocab::locality::Locality;
@@ -44,6 +45,7 @@ fn place<'a>(tables: &'a Tables, question: &Question<'a>) -> (Option<&'a Localit
         question.identity.is_some()
             && workload.identity.as_ref() == question.identity
             && *workload.key.namespace == *question.caller.namespace
+            && question.node.is_none_or(|node| *workload.node == *node)
     });
     let candidates: Vec<_> = same.collect();
     let labelled = |labels: &Labels| labels == question.caller.labels;
@@ -57,7 +59,7 @@ fn place<'a>(tables: &'a Tables, question: &Question<'a>) -> (Option<&'a Localit
                 locality: &workload.locality,
                 labels,
                 network: workload.network.as_deref(),
-                node: question.node,
+                node: Some(&workload.node),
             },
         ),
         None => (None, Place { locality: &NOWHERE, labels, network: None, node: question.node }),
@@ -85,6 +87,19 @@ pub(super) fn found(
         endpoints: endpoints.collect(),
         ..missing(backend, of)
     }
+}
+
+/// The endpoints that get traffic of the caller.
+pub(super) fn receiving<'d>(
+    tables: &Tables,
+    question: &Question<'_>,
+    destination: &'d Destination,
+) -> Vec<&'d Arc<Endpoint>> {
+    let (_, caller) = place(tables, question);
+    let standings = destination.standings(&caller);
+    let endpoints = destination.endpoints.iter().zip(standings);
+    let healthy = endpoints.filter(|(endpoint, _)| endpoint.health == Health::Healthy);
+    healthy.filter(|(_, standing)| standing.weight > 0).map(|(endpoint, _)| endpoint).collect()
 }
 
 /// What connections of a host's proxy are secured by: `mutual`, `simple` or `none`.
@@ -115,7 +130,12 @@ pub(super) fn note_destination(
     let policy = &destination.policy;
     let rule = policy.origin.as_deref().map(|rule| format!(" shaped by {rule}")).unwrap_or_default();
     witness.note(|| {
-        format!("weight {} goes to {}{rule}: {}", share(backend, of), destination.cluster, choice(destination))
+        format!(
+            "weight {} goes to {}{rule}: {}",
+            share(backend, of),
+            destination.cluster,
+            choice(destination)
+        )
     });
     note_localities(tables, question, destination, witness);
     note_tls(policy, witness);
