@@ -1,5 +1,6 @@
 //! What the called workloads say.
 
+use super::destination::receiving;
 use super::{AuthenticationFound, AuthorizationFound, Question};
 use crate::decide::inbound::{Inbound, admit_to};
 use crate::decide::refusal::Reason;
@@ -9,7 +10,6 @@ use crate::policy::authorization::{AuthorizationPolicy, HttpSubject, PolicyActio
 use crate::tables::Tables;
 use crate::tables::destinations::{Destination, Transport};
 use crate::tables::workloads::HostedWorkload;
-use crate::vocab::health::Health;
 
 /// What the called workloads say, over all destinations.
 #[derive(Default)]
@@ -30,8 +30,11 @@ impl Judged {
         request: Option<&Request<'_>>,
         witness: &mut Remembering,
     ) {
-        let healthy = destination.endpoints.iter().filter(|endpoint| endpoint.health == Health::Healthy);
-        for endpoint in healthy {
+        if destination.policy.is_passthrough() {
+            self.reachable += 1;
+            return;
+        }
+        for endpoint in receiving(tables, question, destination) {
             if endpoint.transport == Transport::Unreachable {
                 witness.note(|| {
                     format!(
@@ -43,10 +46,11 @@ impl Judged {
             }
             self.reachable += 1;
             let Some(workload) = tables.workloads.get(&endpoint.workload) else { continue };
+            let Some(to) = endpoint.address.ip() else { continue };
             let over_mesh = matches!(endpoint.transport, Transport::Mesh { .. });
             let peer = question.identity.filter(|_| over_mesh);
-            let facts = Inbound { to: endpoint.address, peer, request };
-            let mode = workload.section.mtls.mode(endpoint.address.port());
+            let facts = Inbound { to, peer, request };
+            let mode = workload.section.mtls.mode(to.port());
             self.authentication.get_or_insert_with(|| AuthenticationFound {
                 mtls: mode.name(),
                 decided_by: workload.section.mtls.origin.as_ref().map(ToString::to_string),

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::refusal::{Reason, Refusal};
-use super::witness::{Remembering, Witness};
+use super::witness::Remembering;
 use crate::matching::request::{Caller, Request};
-use crate::resilience::fault::{AbortStatus, FaultPolicy};
+use crate::resilience::fault::FaultPolicy;
 use crate::resilience::retry::RetryPolicy;
 use crate::snapshot::Version;
 use crate::tables::Tables;
@@ -17,10 +16,9 @@ use crate::vocab::ratio::Ratio;
 
 mod destination;
 mod judgement;
+mod outcome;
 mod request;
 mod stream;
-
-use judgement::Judged;
 
 /// What is asked. The tables must be those of the whole mesh, so that they hold the called workloads too.
 #[derive(Debug, Clone, Copy)]
@@ -69,6 +67,8 @@ pub struct Explanation {
     pub rewrite_authority: Option<String>,
     /// Where it may go, with weights.
     pub destinations: Vec<DestinationFound>,
+    /// Where copies go.
+    pub mirrors: Vec<MirrorFound>,
     /// Time for the whole request.
     pub timeout: Option<Duration>,
     /// Retries; `None` where they are disabled.
@@ -119,6 +119,25 @@ pub struct DestinationFound {
     pub endpoints: Vec<EndpointFound>,
 }
 
+/// Where copies of a request go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MirrorFound {
+    /// Host.
+    pub host: String,
+    /// Subset.
+    pub subset: Option<String>,
+    /// Port.
+    pub port: u16,
+    /// `outbound|PORT|SUBSET|HOST`.
+    pub cluster: String,
+    /// Share of requests.
+    pub share: Ratio,
+    /// Authority of a copy.
+    pub authority: String,
+    /// Whether the destination exists; nothing is copied to one that does not.
+    pub exists: bool,
+}
+
 /// An endpoint of a destination, as the caller sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndpointFound {
@@ -159,8 +178,6 @@ pub fn explain(tables: &Tables, question: &Question<'_>) -> Explanation {
         Explanation { version: tables.version, port: question.port, flags: "-", ..Explanation::default() };
     if is_stream(tables, question) {
         stream::explain(tables, question, &mut answer, &mut witness);
-        // A refused byte stream is closed without a word.
-        answer.status = None;
     } else {
         request::explain(tables, question, &mut answer, &mut witness);
     }
@@ -177,44 +194,11 @@ fn declared_protocol(tables: &Tables, question: &Question<'_>) -> Option<Protoco
     service.ports.iter().find(|port| port.number == question.port).map(|port| port.protocol)
 }
 
+/// TLS of the application for a host that is no service is passed on like any bytes.
 fn is_stream(tables: &Tables, question: &Question<'_>) -> bool {
-    let opaque = matches!(
-        declared_protocol(tables, question),
-        Some(Protocol::Tcp | Protocol::Tls | Protocol::Https | Protocol::Udp)
-    );
+    let opaque = match declared_protocol(tables, question) {
+        Some(protocol) => matches!(protocol, Protocol::Tcp | Protocol::Udp) || protocol.is_tls(),
+        None => question.request.scheme == "https" && addressed(tables, question).is_none(),
+    };
     question.stream || opaque
-}
-
-fn refuse(answer: &mut Explanation, refusal: &Refusal, witness: &mut Remembering) {
-    answer.service = refusal.service.as_ref().map(|service| service.host.to_string());
-    if matches!(refusal.reason, Reason::UnknownHost) {
-        witness.note(|| "hosts that the mesh does not know are passed on as they are".to_owned());
-        answer.action = "passthrough";
-        return;
-    }
-    answer.action = "not_found";
-    answer.status = Some(refusal.status());
-    answer.flags = refusal.flag();
-}
-
-fn conclude(answer: &mut Explanation, judged: Judged) {
-    answer.authentication = judged.authentication;
-    // One called workload that refuses is what an operator asks about, whatever the others do.
-    answer.authorization = judged.denied.or(judged.allowed);
-    let denied = answer.authorization.as_ref().is_some_and(|authorization| !authorization.allowed);
-    let exists = answer.destinations.iter().any(|destination| destination.load_balancer.is_some());
-    let aborted = match answer.fault.abort {
-        Some((Ratio::ONE, AbortStatus::Http(status))) => Some(status),
-        _ => None,
-    };
-    let (status, flags) = match aborted {
-        Some(status) => (Some(status), "FI"),
-        None if !exists => (Some(503), "NC"),
-        None if judged.reachable == 0 => (Some(503), "UH"),
-        None if denied => (Some(403), "-"),
-        None if judged.transport_refused => (Some(503), "UC"),
-        None => (None, "-"),
-    };
-    answer.status = status;
-    answer.flags = flags;
 }

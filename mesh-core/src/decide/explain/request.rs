@@ -1,18 +1,28 @@
 //! The story of a request.
 
+use http::HeaderMap;
+
 use super::destination::{found, missing, note_destination};
 use super::judgement::Judged;
-use super::{Explanation, Question, RouteFound, addressed, conclude, declared_protocol, refuse};
+use super::outcome::{conclude, fault, is_grpc, note_fault, refuse};
+use super::{Explanation, MirrorFound, Question, RouteFound, addressed, declared_protocol};
+use crate::balancing::policy::Algorithm;
 use crate::decide::facts::OutboundRequest;
+use crate::decide::plan::{Forward, route_name};
 use crate::decide::request::{Selected, forward, select};
 use crate::decide::witness::{Remembering, Witness};
 use crate::matching::path::normalize;
 use crate::matching::request::Request;
-use crate::resilience::fault::{AbortStatus, FaultPolicy};
-use crate::routing::header::HeaderChanges;
-use crate::routing::rule::{Backend, RuleAction};
+use crate::resilience::timeout::request_timeout;
+use crate::routing::cors::{CorsVerdict, Fields};
+use crate::routing::format::Variable;
+use crate::routing::header::HeaderOperations;
+use crate::routing::mirror::shadow_authority;
+use crate::routing::rule::{Backend, HttpRule, RuleAction};
 use crate::tables::Tables;
+use crate::tables::destinations::Destination;
 use crate::vocab::protocol::Protocol;
+use crate::vocab::resolution::Resolution;
 
 /// Foretells what becomes of a request.
 pub(super) fn explain(
@@ -35,64 +45,62 @@ pub(super) fn explain(
     let request = Request { path: &normalized, ..question.request };
     let owner = addressed(tables, question);
     let facts = OutboundRequest { request, port: question.port, owner, caller: Some(question.caller) };
-    let selected = match select(tables, &facts, witness) {
-        Ok(selected) => selected,
-        Err(refusal) => return refuse(answer, &refusal, witness),
-    };
+    match select(tables, &facts, witness) {
+        Ok(selected) => tell(tables, question, &facts, &selected, answer, witness),
+        Err(refusal) => refuse(answer, &refusal, witness),
+    }
+}
+
+/// Tells what the selected rule does with a request.
+pub(super) fn tell(
+    tables: &Tables,
+    question: &Question<'_>,
+    facts: &OutboundRequest<'_>,
+    selected: &Selected,
+    answer: &mut Explanation,
+    witness: &mut Remembering,
+) {
     answer.service = selected.service.as_ref().map(|service| service.host.to_string());
     let rule = selected.rule();
     answer.route = Some(RouteFound {
         resource: rule.origin.resource.to_string(),
         rule: rule.origin.rule.map_or(0, |index| index as usize),
-        matched: selected.matched,
-        name: route_name(&selected),
+        matched: selected.matched.map(|index| rule.match_number(index)),
+        name: route_name(rule, selected.matched),
     });
+    match selected.cors(facts) {
+        CorsVerdict::Unconcerned => {}
+        CorsVerdict::Mark(fields) => {
+            witness.note(|| format!("its answer is marked for the origin: {}", words(&fields)))
+        }
+        CorsVerdict::Answer(fields) => {
+            witness.note(|| {
+                format!("it is a preflight that the proxy answers itself (cors_response): {}", words(&fields))
+            });
+            (answer.action, answer.status, answer.fault) = ("direct_response", Some(200), rule.fault);
+            note_fault(&rule.fault, witness);
+            fault(answer, Some(&facts.request));
+            return;
+        }
+    }
+    note_headers("the answer", &rule.response_headers, witness);
     match &rule.action {
         RuleAction::Redirect(redirect) => {
             (answer.action, answer.status) = ("redirect", Some(redirect.code));
-            answer.location = Some(redirect.location(&request, selected.uri()));
+            answer.location = Some(redirect.location(&facts.request, facts.port, selected.uri()));
         }
         RuleAction::DirectResponse(response) => {
             (answer.action, answer.status) = ("direct_response", Some(response.status));
+            witness.note(|| format!("the proxy answers itself, with {} bytes", response.body.len()));
         }
         RuleAction::Route { backends, .. } => {
-            answer.action = "route";
-            answer.timeout = rule.timeout;
-            answer.retries = (rule.retry.attempts > 0).then(|| rule.retry.clone());
-            answer.fault = rule.fault;
-            note_fault(&rule.fault, witness);
-            explain_backends(tables, question, &facts, &selected, backends, answer, witness);
+            answer.action = if selected.routes.section.at.port == 0 { "passthrough" } else { "route" };
+            send_on(tables, question, facts, selected, backends, answer, witness);
         }
     }
 }
 
-fn route_name(selected: &Selected) -> Option<String> {
-    let rule = selected.rule();
-    let matched =
-        selected.matched.and_then(|index| rule.matches.get(index)).and_then(|found| found.name.as_deref());
-    match (rule.name.as_deref(), matched) {
-        (Some(rule), Some(matched)) => Some(format!("{rule}.{matched}")),
-        (rule, matched) => rule.or(matched).map(str::to_owned),
-    }
-}
-
-fn note_fault(fault: &FaultPolicy, witness: &mut Remembering) {
-    if let Some((share, duration)) = fault.delay {
-        witness.note(|| format!("{share} of the requests wait {duration:?} first"));
-    }
-    if let Some((share, status)) = fault.abort {
-        witness.note(|| match status {
-            AbortStatus::Http(status) => {
-                format!("{share} of the requests are answered with {status} at once")
-            }
-            AbortStatus::Grpc(status) => {
-                format!("{share} of the requests are answered with gRPC status {status} at once")
-            }
-        });
-    }
-}
-
-fn explain_backends(
+fn send_on(
     tables: &Tables,
     question: &Question<'_>,
     facts: &OutboundRequest<'_>,
@@ -101,22 +109,29 @@ fn explain_backends(
     answer: &mut Explanation,
     witness: &mut Remembering,
 ) {
+    let rule = selected.rule();
+    answer.timeout = timeout(rule, &facts.request);
+    answer.retries = (rule.retry.attempts > 0).then(|| rule.retry.clone());
+    answer.fault = rule.fault;
+    note_fault(&rule.fault, witness);
+    note_headers("the request", &rule.request_headers, witness);
     let mut judged = Judged::default();
     for (index, backend) in backends.iter().enumerate() {
         let Ok(planned) = forward(selected, index, facts) else {
-            witness.note(|| format!("{} does not exist", backend.cluster()));
+            witness.note(|| format!("{} does not exist, so its share gets 503", backend.cluster()));
             answer.destinations.push(missing(backend, backends.len()));
             continue;
         };
         let destination = &tables.destinations[planned.destination];
         answer.destinations.push(found(tables, question, backend, backends.len(), destination));
         note_destination(tables, question, destination, backend, backends.len(), witness);
+        note_headers("this share", &backend.request_headers, witness);
+        note_headers("the answer to this share", &backend.response_headers, witness);
         answer.rewrite_path = answer.rewrite_path.take().or_else(|| planned.path.clone());
         answer.rewrite_authority =
             answer.rewrite_authority.take().or_else(|| planned.authority.as_ref().map(ToString::to_string));
-        let mut headers = facts.request.headers.clone();
-        let changes: [&HeaderChanges; 2] = [&backend.request_headers, &selected.rule().request_headers];
-        changes.iter().for_each(|change| change.apply(&mut headers));
+        judged.reachable += usize::from(needs_no_endpoint(destination));
+        let headers = arriving_headers(facts, backend, rule);
         let arriving = Request {
             path: planned.path.as_deref().unwrap_or(facts.request.path),
             authority: planned.authority.as_deref().unwrap_or(facts.request.authority),
@@ -124,6 +139,103 @@ fn explain_backends(
             ..facts.request
         };
         judged.judge(tables, question, destination, Some(&arriving), witness);
+        if index == 0 {
+            note_original(&planned, &facts.request, witness);
+        }
     }
-    conclude(answer, judged);
+    tell_mirrors(facts, selected, answer, witness);
+    conclude(answer, judged, Some(&facts.request));
+}
+
+/// Whether it is sent where it was going, so that there need be no endpoint.
+pub(super) fn needs_no_endpoint(destination: &Destination) -> bool {
+    let policy = &destination.policy;
+    matches!(policy.load_balancer, Algorithm::Passthrough) || policy.resolution == Resolution::DynamicDns
+}
+
+fn timeout(rule: &HttpRule, request: &Request<'_>) -> Option<std::time::Duration> {
+    let client = request.headers.get("grpc-timeout").filter(|_| is_grpc(request));
+    request_timeout(rule.timeout, client.and_then(|value| value.to_str().ok()))
+}
+
+/// The header fields as the called workload gets them.
+fn arriving_headers(facts: &OutboundRequest<'_>, backend: &Backend, rule: &HttpRule) -> HeaderMap {
+    let request = &facts.request;
+    let values = |variable: &Variable| match variable {
+        Variable::Request(field) => match &*field.name {
+            ":path" => Some(match request.query {
+                Some(query) => format!("{}?{query}", request.path),
+                None => request.path.to_owned(),
+            }),
+            ":method" => Some(request.method.to_owned()),
+            ":authority" => Some(request.authority.to_owned()),
+            ":scheme" => Some(request.scheme.to_owned()),
+            _ => None,
+        },
+        Variable::Response(_) | Variable::Plain(_) => None,
+    };
+    let mut headers = request.headers.clone();
+    for operations in [&backend.request_headers, &rule.request_headers] {
+        operations.apply_to_request(&mut headers, &values);
+    }
+    headers
+}
+
+fn note_headers(of: &str, operations: &HeaderOperations, witness: &mut Remembering) {
+    if !operations.is_empty() {
+        witness.note(|| format!("header fields of {of}: {operations}"));
+    }
+}
+
+fn note_original(planned: &Forward, request: &Request<'_>, witness: &mut Remembering) {
+    if let Some(path) = planned.original_path(request) {
+        witness.note(|| {
+            format!(
+                "the path becomes {}; x-envoy-original-path says {path}",
+                planned.path.as_deref().unwrap_or("")
+            )
+        });
+    }
+    if let (Some(new), Some(old)) = (&planned.authority, planned.original_authority(request)) {
+        witness.note(|| format!("the authority becomes {new}; x-envoy-original-host says {old}"));
+    }
+}
+
+fn tell_mirrors(
+    facts: &OutboundRequest<'_>,
+    selected: &Selected,
+    answer: &mut Explanation,
+    witness: &mut Remembering,
+) {
+    let view = facts.caller.and_then(|caller| caller.view);
+    let authority = answer.rewrite_authority.as_deref().unwrap_or(facts.request.authority);
+    let authority = shadow_authority(authority);
+    for (index, mirror) in selected.rule().mirrors.iter().enumerate() {
+        let exists = selected.routes.mirror_destination(selected.rule, index, view).is_some();
+        witness.note(|| {
+            let cluster = mirror.cluster();
+            if exists {
+                format!("{} of the requests are copied to {cluster} as {authority}", mirror.share)
+            } else {
+                format!("{cluster} does not exist, so nothing is copied to it")
+            }
+        });
+        answer.mirrors.push(MirrorFound {
+            host: mirror.host.to_string(),
+            subset: mirror.subset.as_ref().map(ToString::to_string),
+            port: mirror.port,
+            cluster: mirror.cluster(),
+            share: mirror.share,
+            authority: authority.clone(),
+            exists,
+        });
+    }
+}
+
+fn words(fields: &Fields) -> String {
+    let words: Vec<_> = fields
+        .iter()
+        .map(|(name, value)| format!("{name}: {}", String::from_utf8_lossy(value.as_bytes())))
+        .collect();
+    if words.is_empty() { "no fields".to_owned() } else { words.join("; ") }
 }

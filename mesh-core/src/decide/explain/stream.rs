@@ -1,67 +1,87 @@
-//! The story of a byte stream.
-
-use std::sync::Arc;
+//! The story of a byte stream, TLS that is passed on among them.
 
 use super::destination::{found, missing, note_destination};
 use super::judgement::Judged;
-use super::{Explanation, Question, RouteFound, addressed, conclude, refuse};
+use super::outcome::{conclude, refuse};
+use super::{Explanation, Question, RouteFound, addressed, declared_protocol};
 use crate::decide::facts::OutboundStream;
-use crate::decide::refusal::{Reason, Refusal};
-use crate::decide::stream::outbound;
+use crate::decide::stream::{select, unknown};
 use crate::decide::witness::{Remembering, Witness};
-use crate::snapshot::service::Service;
 use crate::tables::Tables;
-use crate::vocab::random::Random;
+use crate::tables::routes::{RouteTable, StreamKind};
+use crate::vocab::protocol::Protocol;
 
-/// Foretells what becomes of a byte stream.
+/// Foretells what becomes of a byte stream. A refused one is closed without a word, so there is no status.
 pub(super) fn explain(
     tables: &Tables,
     question: &Question<'_>,
     answer: &mut Explanation,
     witness: &mut Remembering,
 ) {
-    answer.protocol = "tcp".to_owned();
-    let Some(service) = addressed(tables, question) else {
+    answer.protocol = match declared_protocol(tables, question) {
+        Some(protocol) if protocol.is_tls() && !question.stream => protocol.name().to_owned(),
+        Some(protocol @ (Protocol::Tls | Protocol::Https)) => protocol.name().to_owned(),
+        None if question.request.scheme == "https" => "tls".to_owned(),
+        _ => "tcp".to_owned(),
+    };
+    // A client of TLS asks for the name that it connects to.
+    let sni = question.host.to_ascii_lowercase();
+    let service = addressed(tables, question);
+    let facts = OutboundStream {
+        service: service.unwrap_or(usize::MAX),
+        port: question.port,
+        destination: question.host.parse().ok(),
+        sni: Some(&sni),
+        caller: Some(question.caller),
+    };
+    if service.is_none() {
         witness.note(|| format!("no service is called {}", question.host));
-        return refuse(answer, &Refusal::new(Reason::UnknownHost), witness);
-    };
-    let declared: &Arc<Service> = &tables.services[service].service;
-    answer.service = Some(declared.host.to_string());
-    let facts =
-        OutboundStream { service, port: question.port, destination: None, caller: Some(question.caller) };
-    // The dice fall on one backend; the rule, which is what is asked for, is the same whatever they show.
-    let mut random = Random::seeded(0);
-    let (routes, rule) = match outbound(tables, &facts, &mut random, witness) {
-        Ok(plan) => (plan.routes.clone(), plan.rule),
-        Err(refusal) => match (&refusal.reason, tables.services[service].routes(question.port)) {
-            (Reason::NoDestination { cluster }, Some(_)) => {
-                witness.note(|| format!("{cluster} does not exist"));
-                (answer.action, answer.status, answer.flags) = ("route", Some(503), "NC");
-                return;
+        refuse(answer, &unknown(tables, &facts), witness);
+    } else {
+        match select(tables, &facts, witness) {
+            Ok(selected) => {
+                answer.service = Some(selected.service.host.to_string());
+                tell(tables, question, selected.routes, (selected.kind, selected.rule), answer, witness);
             }
-            _ => return refuse(answer, &refusal, witness),
-        },
-    };
-    let found_rule = routes.tcp_rule(rule);
+            Err(refusal) => refuse(answer, &refusal, witness),
+        }
+    }
+    answer.status = None;
+}
+
+/// Tells what the selected rule does with a stream.
+pub(super) fn tell(
+    tables: &Tables,
+    question: &Question<'_>,
+    routes: &RouteTable,
+    (kind, rule): (StreamKind, usize),
+    answer: &mut Explanation,
+    witness: &mut Remembering,
+) {
+    let selected = routes.stream_rule(kind, rule);
     answer.action = "route";
     answer.route = Some(RouteFound {
-        resource: found_rule.origin.resource.to_string(),
-        rule: found_rule.origin.rule.map_or(0, |index| index as usize),
+        resource: selected.origin.resource.to_string(),
+        rule: selected.origin.rule.map_or(0, |index| index as usize),
         matched: None,
         name: None,
     });
     let mut judged = Judged::default();
-    for (index, backend) in found_rule.backends.iter().enumerate() {
-        let of = found_rule.backends.len();
-        match routes.tcp_destination(rule, index, Some(question.caller.namespace)) {
+    let of = selected.backends.len();
+    for (index, backend) in selected.backends.iter().enumerate() {
+        match routes.stream_destination(kind, rule, index, question.caller.view) {
             Some(destination) => {
                 let destination = &tables.destinations[destination];
-                answer.destinations.push(found(backend, of, destination));
-                note_destination(destination, backend, of, witness);
+                answer.destinations.push(found(tables, question, backend, of, destination));
+                note_destination(tables, question, destination, backend, of, witness);
+                judged.reachable += usize::from(super::request::needs_no_endpoint(destination));
                 judged.judge(tables, question, destination, None, witness);
             }
-            None => answer.destinations.push(missing(backend, of)),
+            None => {
+                witness.note(|| format!("{} does not exist, so its share is closed", backend.cluster()));
+                answer.destinations.push(missing(backend, of));
+            }
         }
     }
-    conclude(answer, judged);
+    conclude(answer, judged, None);
 }
