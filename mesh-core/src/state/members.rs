@@ -226,3 +226,130 @@ fn target(port: &Port, entry: &WorkloadEntry, of_service_entry: bool) -> u16 {
         TargetPort::Same => by_name().unwrap_or(port.number),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resource::kubernetes::{StaticAddress, StaticEndpoints, StaticSubset};
+    use crate::resource::service::TargetPort::{Name, Number, Same};
+    use crate::resource::service::{Resolution, Service};
+    use crate::state::sample::{declare, entry, mesh, port, service, service_entry, workload};
+
+    #[test]
+    fn the_port_of_a_workload() {
+        let mut entry = workload("10.0.0.1", "app=a");
+        entry.ports = [("http", 9000), ("alt", 9001)].into_iter().map(|(k, v)| (k.into(), v)).collect();
+        let check = |name: &str, to: TargetPort, service: u16, of_service_entry: u16| {
+            let port = Port { target: to.clone(), ..port(&format!("{name}:80")) };
+            assert_eq!(target(&port, &entry, false), service, "{name} {to:?}");
+            assert_eq!(target(&port, &entry, true), of_service_entry, "{name} {to:?}");
+        };
+        check("http", Same, 9000, 9000);
+        check("other", Same, 80, 80);
+        check("http", Number(8080), 8080, 9000);
+        check("other", Number(8080), 8080, 8080);
+        check("http", Name("alt".into()), 9001, 9001);
+        check("http", Name("nothing".into()), 9000, 9000);
+        check("other", Name("nothing".into()), 80, 80);
+    }
+
+    /// `address>ports:health` of each member of a host.
+    fn members(resources: Vec<Arc<Resource>>, host: &str) -> String {
+        let state = mesh(resources);
+        let Some(service) = state.service(host) else { return "no service".to_owned() };
+        let member = |member: &Member| {
+            let ports: Vec<_> = member.ports.iter().map(|(own, to)| format!("{own}-{to}")).collect();
+            let address = match &member.workload.entry.address {
+                Address::Ip(address) => address.to_string(),
+                Address::Host(name) | Address::Unix(name) => name.to_string(),
+                Address::Unknown => "?".to_owned(),
+            };
+            format!("{address}>{}:{}", ports.join(","), member.workload.health.name())
+        };
+        state.members(service).iter().map(member).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn a_service_selects_workloads_of_its_namespace() {
+        let resources = |selector: &str| {
+            vec![
+                service("default/a", &["http:80:8080", "udp-x:53"], selector),
+                entry("default/w1", "10.0.0.1", "app=a,version=v1"),
+                entry("default/w2", "10.0.0.2", "app=b"),
+                entry("prod/w3", "10.0.0.3", "app=a"),
+            ]
+        };
+        let host = "a.default.svc.cluster.local";
+        assert_eq!(members(resources("app=a"), host), "10.0.0.1>80-8080:healthy");
+        assert_eq!(members(resources("app=a,version=v2"), host), "");
+        assert_eq!(members(resources(""), host), "");
+    }
+
+    #[test]
+    fn a_name_that_is_resolved_is_its_own_endpoint_where_none_is_given() {
+        let entry = |resolution: Resolution, endpoints: Vec<WorkloadEntry>, ports: &[&str]| {
+            let mut entry = service_entry("api.example", ports, endpoints);
+            entry.resolution = resolution;
+            declare("default/e", Spec::ServiceEntry(entry))
+        };
+        let check = |resolution: Resolution, endpoints: Vec<WorkloadEntry>, expected: &str| {
+            let resources = vec![entry(resolution, endpoints, &["http:80", "tls:443:8443"])];
+            assert_eq!(members(resources, "api.example"), expected, "{resolution:?}");
+        };
+        let named = || {
+            let mut entry = written(Address::Host("one.example".into()));
+            entry.ports = [("tls".into(), 9443)].into_iter().collect();
+            vec![entry]
+        };
+        check(Resolution::Dns, vec![], "api.example>80-80,443-8443:healthy");
+        check(Resolution::DnsRoundRobin, vec![], "api.example>80-80,443-8443:healthy");
+        check(Resolution::Dns, named(), "one.example>80-80,443-9443:healthy");
+        check(Resolution::None, vec![], "");
+        check(Resolution::Static, vec![], "");
+        check(Resolution::DynamicDns, vec![], "");
+        check(
+            Resolution::Static,
+            vec![written(Address::Unix("/run/x".into()))],
+            "/run/x>80-80,443-8443:healthy",
+        );
+    }
+
+    #[test]
+    fn addresses_that_are_written_down_are_those_of_a_service_without_selector() {
+        let address = |ip: &str, ready: bool| StaticAddress {
+            ip: ip.parse().unwrap(),
+            ready,
+            zone: Some("z1".into()),
+            node: None,
+        };
+        let endpoints = |id: &str, of: &str, ports: &[(&str, u16)]| {
+            let subset = StaticSubset {
+                addresses: vec![address("10.0.0.1", true), address("10.0.0.2", false)],
+                ports: ports.iter().map(|(name, port)| ((*name).into(), *port)).collect(),
+            };
+            let endpoints = StaticEndpoints { service: of.into(), subsets: vec![subset] };
+            declare(id, Spec::Endpoints(endpoints))
+        };
+        let without = |ports: &[&str]| {
+            let ports = ports.iter().map(|text| port(text)).collect();
+            declare("default/a", Spec::Service(Service { ports, ..Service::default() }))
+        };
+        let check = |resources: Vec<Arc<Resource>>, expected: &str| {
+            assert_eq!(members(resources, "a.default.svc.cluster.local"), expected);
+        };
+        let two = || endpoints("default/a", "a", &[("http", 8080), ("tcp", 9000)]);
+        let both = "10.0.0.1>80-8080,81-9000:healthy 10.0.0.2>80-8080,81-9000:unhealthy";
+        check(vec![without(&["http:80", "tcp:81"]), two()], both);
+        check(
+            vec![without(&["http:80", "other:82"]), two()],
+            "10.0.0.1>80-8080:healthy 10.0.0.2>80-8080:unhealthy",
+        );
+        check(
+            vec![without(&["http:80"]), endpoints("default/a", "a", &[("", 8080)])],
+            "10.0.0.1>80-8080:healthy 10.0.0.2>80-8080:unhealthy",
+        );
+        check(vec![without(&["http:80"]), endpoints("prod/a", "a", &[("http", 8080)])], "");
+        check(vec![without(&["http:80"]), endpoints("default/b", "b", &[("http", 8080)])], "");
+        check(vec![service("default/a", &["http:80"], "app=a"), two()], "");
+    }
+}

@@ -234,83 +234,133 @@ pub(super) fn merged_ports<'p>(lists: impl Iterator<Item = &'p [Port]>) -> Vec<P
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resource::service::TargetPort::{Name, Number, Same};
+    use crate::resource::reach::Export;
     use crate::state::Change;
-    use crate::state::sample::{
-        self, declare, entry, joined, mesh, node, port, service, service_entry, workload,
-    };
+    use crate::state::sample::{declare, joined, labels, mesh, node, port, service, service_entry, workload};
 
-    #[test]
-    fn the_port_of_a_workload() {
-        let mut entry = workload("10.0.0.1", "app=a");
-        entry.ports = [("http", 9000), ("alt", 9001)].into_iter().map(|(k, v)| (k.into(), v)).collect();
-        let check = |name: &str, to: TargetPort, service: u16, of_service_entry: u16| {
-            let port = Port { target: to.clone(), ..port(&format!("{name}:80")) };
-            assert_eq!(target(&port, &entry, false), service, "{name} {to:?}");
-            assert_eq!(target(&port, &entry, true), of_service_entry, "{name} {to:?}");
-        };
-        check("http", Same, 9000, 9000);
-        check("other", Same, 80, 80);
-        check("http", Number(8080), 8080, 9000);
-        check("other", Number(8080), 8080, 8080);
-        check("http", Name("alt".into()), 9001, 9001);
-        check("http", Name("nothing".into()), 9000, 9000);
-        check("other", Name("nothing".into()), 80, 80);
+    /// A ServiceEntry of host `ext`, changed by what follows.
+    fn entry(id: &str, ports: &[&str], change: impl FnOnce(&mut ServiceEntry)) -> Arc<Resource> {
+        let mut entry = service_entry("ext", ports, vec![workload("10.0.0.1", "app=x")]);
+        entry.resolution = Resolution::Static;
+        change(&mut entry);
+        declare(id, Spec::ServiceEntry(entry))
     }
 
-    /// `kind/name ports: member>ports ...` of a host.
+    /// `namespace/name ports: members` of a host.
     fn known(resources: Vec<Arc<Resource>>, host: &str) -> String {
         let state = mesh(resources);
         let Some(service) = state.service(host) else { return "none".to_owned() };
         let ports: Vec<_> = service.ports.iter().map(|port| port.number.to_string()).collect();
-        let members: Vec<_> = state
-            .members(service)
-            .iter()
-            .map(|member| {
-                let ports: Vec<_> = member.ports.iter().map(|(own, to)| format!("{own}-{to}")).collect();
-                format!("{}>{}", member.workload.key.name, ports.join(","))
-            })
-            .collect();
+        let members: Vec<_> =
+            state.members(service).iter().map(|member| member.workload.key.name.to_string()).collect();
         let key = &service.source().meta.key;
         format!("{}/{} {}: {}", key.namespace, key.name, ports.join(","), members.join(" "))
     }
 
     #[test]
-    fn a_service_selects_workloads_of_its_namespace() {
-        let resources = |selector: &str| {
-            vec![
-                service("default/a", &["http:80:8080", "udp-x:53"], selector),
-                entry("default/w1", "10.0.0.1", "app=a,version=v1"),
-                entry("default/w2", "10.0.0.2", "app=b"),
-                entry("prod/w3", "10.0.0.3", "app=a"),
-            ]
+    fn one_declaration_of_a_host_decides_and_those_like_it_in_its_namespace_add_ports() {
+        let old = || entry("default/old@1", &["http:80"], |_| {});
+        let young = |change: fn(&mut ServiceEntry)| entry("default/young@2", &["http:80", "tcp:81"], change);
+        let elsewhere = || entry("prod/elsewhere@0", &["http:90"], |_| {});
+        let check = |resources, expected: &str| assert_eq!(known(resources, "ext"), expected);
+        check(vec![old()], "default/old 80: old-0");
+        check(vec![young(|_| {}), old()], "default/old 80,81: old-0 young-0");
+        check(
+            vec![young(|entry| entry.location = Location::Internal), old()],
+            "default/old 80,81: old-0 young-0",
+        );
+        // What differs in one of these adds endpoints alone.
+        check(
+            vec![young(|entry| entry.resolution = Resolution::Dns), old()],
+            "default/old 80: old-0 young-0",
+        );
+        check(
+            vec![young(|entry| entry.workload_selector = Some(labels("app=y"))), old()],
+            "default/old 80: old-0 young-0",
+        );
+        check(
+            vec![young(|entry| entry.export_to.entries = vec![Export::Own]), old()],
+            "default/old 80: old-0 young-0",
+        );
+        let labelled = |resource: Arc<Resource>| {
+            let mut resource = Resource::clone(&resource);
+            resource.meta.labels = labels("a=b");
+            Arc::new(resource)
         };
-        let host = "a.default.svc.cluster.local";
-        assert_eq!(known(resources("app=a"), host), "default/a 80: w1>80-8080");
-        assert_eq!(known(resources("app=a,version=v2"), host), "default/a 80: ");
-        assert_eq!(known(resources(""), host), "default/a 80: ");
+        check(vec![labelled(young(|_| {})), old()], "default/old 80: old-0 young-0");
+        // Nothing is merged across namespaces.
+        check(vec![old(), elsewhere()], "prod/elsewhere 90: elsewhere-0");
     }
 
     #[test]
-    fn one_declaration_of_a_host_decides_and_endpoints_of_its_namespace_are_pooled() {
-        let entry = |id: &str, host: &str, ports: &[&str], selector: Option<&str>| {
-            let mut entry = service_entry(host, ports, vec![workload("10.0.0.1", "app=x")]);
-            entry.workload_selector = selector.map(sample::labels);
-            declare(id, Spec::ServiceEntry(entry))
-        };
-        let old = || entry("default/old@1", "ext", &["http:80"], None);
-        let young = || entry("default/young@2", "ext", &["http:80", "tcp:81"], None);
-        let unlike = || entry("default/unlike@3", "ext", &["http:80", "tcp:82"], Some("app=y"));
-        let elsewhere = || entry("prod/elsewhere@0", "ext", &["http:90"], None);
-        let check = |resources, expected: &str| assert_eq!(known(resources, "ext"), expected);
-        check(vec![old()], "default/old 80: old-0>80-80");
-        check(vec![young(), old()], "default/old 80,81: old-0>80-80 young-0>80-80,81-81");
-        check(vec![old(), unlike()], "default/old 80: old-0>80-80 unlike-0>80-80");
-        check(vec![old(), elsewhere()], "prod/elsewhere 90: elsewhere-0>90-90");
+    fn a_service_beats_every_entry_and_those_of_its_namespace_decorate_it() {
         let host = "a.default.svc.cluster.local";
-        let both =
-            vec![entry("default/se", host, &["http:90"], None), service("default/a@9", &["http:80"], "")];
-        assert_eq!(known(both, host), "default/a 80: ");
+        let names = |id: &str, name: &str| {
+            entry(id, &["http:90"], |entry| {
+                entry.hosts = vec![host.into()];
+                entry.subject_alt_names = vec![name.into()];
+            })
+        };
+        let resources = || {
+            vec![
+                names("default/se", "own"),
+                names("prod/se", "foreign"),
+                service("default/a@9", &["http:80"], ""),
+            ]
+        };
+        assert_eq!(known(resources(), host), "default/a 80: ");
+        let state = mesh(resources());
+        assert_eq!(state.service(host).unwrap().subject_alt_names, [Text::from("own")]);
+    }
+
+    #[test]
+    fn the_mesh_gives_an_address_to_names_that_stand_for_one_thing() {
+        let check = |change: fn(&mut ServiceEntry), expected: bool| {
+            let state = mesh(vec![entry("default/e", &["http:80"], change)]);
+            let service = state.services().next().unwrap();
+            assert_eq!(service.auto_address, expected, "{:?}", service.source().spec);
+        };
+        check(|_| {}, true);
+        check(|entry| entry.resolution = Resolution::Dns, true);
+        check(|entry| entry.resolution = Resolution::None, false);
+        check(|entry| entry.addresses = vec!["10.0.0.9".parse().unwrap()], false);
+        check(|entry| entry.networks = vec!["10.0.0.0/24".parse().unwrap()], false);
+        check(|entry| entry.without_auto_address = true, false);
+        check(
+            |entry| {
+                entry.hosts = vec!["*.ext".into()];
+                entry.resolution = Resolution::DynamicDns;
+            },
+            false,
+        );
+        let state = mesh(vec![service("default/a", &["http:80"], "app=a")]);
+        assert!(!state.services().next().unwrap().auto_address);
+    }
+
+    #[test]
+    fn aliases_lead_to_a_service_and_never_in_a_circle() {
+        let alias = |id: &str, target: &str| {
+            let form = ServiceForm::ExternalName(target.into());
+            declare(id, Spec::Service(Service { form, ports: vec![port("http:80")], ..Service::default() }))
+        };
+        let host = |name: &str| Text::from(format!("{name}.default.svc.cluster.local"));
+        let state = mesh(vec![
+            service("default/a", &["http:80"], "app=a"),
+            alias("default/b", "A.default.svc.cluster.local"),
+            alias("default/c", "b.default.svc.cluster.local"),
+            alias("default/d", "d.default.svc.cluster.local"),
+            alias("default/e", "example.com"),
+        ]);
+        let check = |name: &str, expected: Option<Text>| {
+            assert_eq!(state.concrete_host(&host(name)), expected, "{name}");
+        };
+        check("a", Some(host("a")));
+        check("b", Some(host("a")));
+        check("c", Some(host("a")));
+        check("d", None);
+        check("e", Some("example.com".into()));
+        let aliases: Vec<_> = state.aliases_of(&host("a")).iter().map(|alias| alias.host.clone()).collect();
+        assert_eq!(aliases, [host("b"), host("c")]);
     }
 
     #[test]

@@ -185,6 +185,28 @@ mod tests {
     }
 
     #[test]
+    fn who_promises_mutual_tls_and_as_whom() {
+        let check = |label: Option<&str>, account: Option<&str>, promises: bool, identity: Option<&str>| {
+            let mut workload = crate::state::sample::workload("10.0.0.1", "app=a");
+            workload.service_account = account.map(Text::from);
+            if let Some(mode) = label {
+                workload.labels.set("security.istio.io/tlsMode", mode);
+            }
+            assert_eq!(speaks_mutual_tls(&workload), promises, "{label:?} {account:?}");
+            let state = mesh(vec![crate::state::sample::declare("default/w", Spec::WorkloadEntry(workload))]);
+            let known = state.workloads().next().unwrap();
+            let identity = identity.map(|account| format!("spiffe://cluster.local/ns/default/sa/{account}"));
+            assert_eq!(known.identity.as_ref().map(ToString::to_string), identity, "{label:?} {account:?}");
+        };
+        check(None, Some("a"), true, Some("a"));
+        check(None, None, false, None);
+        check(Some("istio"), Some("a"), true, Some("a"));
+        check(Some("istio"), None, true, Some("default"));
+        check(Some("disabled"), Some("a"), false, Some("a"));
+        check(Some(""), None, false, None);
+    }
+
+    #[test]
     fn a_workload_belongs_to_who_announced_it_else_to_the_node_of_its_address() {
         let declared = mesh(vec![entry("default/w", "10.0.0.1", "app=a")]);
         let announcing = || node("h2", "10.0.0.2", vec![entry("default/w", "10.0.0.9", "app=b")]);
