@@ -109,6 +109,18 @@ pub struct Warmup {
     pub aggression_thousandths: u32,
 }
 
+impl Warmup {
+    /// The part of its full weight that an endpoint has so long after it came: on a curve from the minimum to all.
+    pub fn share(&self, elapsed: Duration) -> Ratio {
+        if elapsed >= self.duration {
+            return Ratio::ONE;
+        }
+        let exponent = 1_000.0 / f64::from(self.aggression_thousandths.max(1));
+        let grown = (elapsed.as_secs_f64() / self.duration.as_secs_f64()).powf(exponent);
+        Ratio::from_percent(grown * 100.0).unwrap_or(Ratio::ONE).max(self.minimum)
+    }
+}
+
 /// The block as a whole.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct LoadBalancerPolicy {
@@ -118,4 +130,27 @@ pub struct LoadBalancerPolicy {
     pub locality: Option<LocalityPolicy>,
     /// Warm-up.
     pub warmup: Option<Warmup>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_warms_up_from_its_minimum_on_a_curve() {
+        let check = |aggression: u32, elapsed: u64, percent: f64| {
+            let minimum = Ratio::from_percent(10.0).unwrap();
+            let warmup =
+                Warmup { duration: Duration::from_secs(100), minimum, aggression_thousandths: aggression };
+            let found = warmup.share(Duration::from_secs(elapsed)).percent();
+            assert!((found - percent).abs() < 0.01, "{aggression} {elapsed}: {found}");
+        };
+        check(1_000, 0, 10.0);
+        check(1_000, 5, 10.0);
+        check(1_000, 50, 50.0);
+        check(1_000, 100, 100.0);
+        check(1_000, 500, 100.0);
+        check(2_000, 25, 50.0);
+        check(500, 50, 25.0);
+    }
 }

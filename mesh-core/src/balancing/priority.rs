@@ -228,6 +228,10 @@ mod tests {
         pairs.iter().map(|(a, b)| ((*a).into(), (*b).into())).collect()
     }
 
+    fn at<'a>(locality: &'a Locality, labels: &'a Labels) -> Place<'a> {
+        Place { locality, labels, network: None, node: None }
+    }
+
     /// Priorities of endpoints at these localities for a caller in the first of them.
     fn priorities(preference: &Preference, caller: &str, localities: &[&str]) -> Vec<u32> {
         let labels: Labels = [("app", "x")].into_iter().collect();
@@ -277,15 +281,14 @@ mod tests {
         let labels =
             |text: &str| -> Labels { text.split(',').filter_map(|pair| pair.split_once('=')).collect() };
         let nowhere = Locality::default();
-        let place = |labels, network, node| Place { locality: &nowhere, labels, network, node };
         let own = labels("version=v1,rack=a");
         let [both, rack, version, none] =
             [labels("version=v1,rack=a"), labels("rack=a"), labels("version=v1"), Labels::default()];
         let check = |order: &[&str], caller: &Labels, expected: &[u32]| {
             let endpoints: Vec<_> =
-                [&both, &rack, &version, &none].into_iter().map(|l| (place(l, None, None), 1)).collect();
+                [&both, &rack, &version, &none].into_iter().map(|l| (at(&nowhere, l), 1)).collect();
             let order = Preference::Order { labels: text(order), regions: None };
-            let found = arrange(&order, &place(caller, None, None), &endpoints);
+            let found = arrange(&order, &at(&nowhere, caller), &endpoints);
             let found: Vec<_> = found.iter().map(|standing| standing.priority).collect();
             assert_eq!(found, expected, "{order:?}");
         };
@@ -299,8 +302,8 @@ mod tests {
             regions: None,
         };
         let endpoints = [(Some("n1"), Some("h1")), (Some("n1"), Some("h2")), (Some("n2"), Some("h1"))];
-        let endpoints = endpoints.map(|(network, node)| (place(&none, network, node), 1));
-        let found = arrange(&special, &place(&none, Some("n1"), Some("h1")), &endpoints);
+        let endpoints = endpoints.map(|(network, node)| (Place { network, node, ..at(&nowhere, &none) }, 1));
+        let found = arrange(&special, &endpoints[0].0, &endpoints);
         assert_eq!(found.iter().map(|standing| standing.priority).collect::<Vec<_>>(), [0, 1, 2]);
     }
 
@@ -314,12 +317,11 @@ mod tests {
             let distribute = Preference::Shares(distribute.collect());
             let own = Locality::parse("r1/z1/s1");
             let none = Labels::default();
-            let place = |locality| Place { locality, labels: &none, network: None, node: None };
             let localities: Vec<_> =
                 endpoints.iter().map(|(text, weight)| (Locality::parse(text), *weight)).collect();
             let endpoints: Vec<_> =
-                localities.iter().map(|(locality, weight)| (place(locality), *weight)).collect();
-            let found = arrange(&distribute, &place(&own), &endpoints);
+                localities.iter().map(|(locality, weight)| (at(locality, &none), *weight)).collect();
+            let found = arrange(&distribute, &at(&own, &none), &endpoints);
             assert!(found.iter().all(|standing| standing.priority == 0));
             assert_eq!(found.iter().map(|s| s.weight).collect::<Vec<_>>(), expected, "{from:?}");
         };
