@@ -1,14 +1,17 @@
-//! Trust, authorization policies, and workloads with what governs them.
+//! Trust, policies, and workloads with what governs them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::matching::text::TextMatch;
-use crate::policy::authorization::{AuthorizationPolicy, Values};
+use super::aliases;
+use crate::policy::authorization::AuthorizationPolicy;
+use crate::policy::external::{Authorizer, Provider};
+use crate::policy::jwt::TokenPolicy;
 use crate::policy::mtls::{MtlsMode, MtlsPolicy};
+use crate::resilience::pool::ConnectionPool;
 use crate::resource::security::PeerAuthentication;
 use crate::resource::{Resource, Spec};
-use crate::snapshot::section::Section;
+use crate::snapshot::section::{Section, SectionKey};
 use crate::snapshot::security::TrustBundle;
 use crate::snapshot::workload::{Recognition, Workload, WorkloadPort};
 use crate::state::MeshState;
@@ -18,28 +21,61 @@ use crate::vocab::label::Labels;
 use crate::vocab::name::{Text, WorkloadKey};
 use crate::vocab::origin::{Kind, ResourceKey};
 
-/// The trust domain that Istio takes for the mesh's own, whatever that is called.
-const SHORTHAND: &str = "cluster.local";
-
 /// The trust bundle.
 pub(super) fn trust(state: &MeshState) -> Section {
     let domain = state.settings().trust_domain.clone();
-    Section::Trust(TrustBundle { domain, roots: state.roots().to_vec() })
+    let aliases = state.trust_domains(false).into_iter().filter_map(|name| TrustDomain::new(&name).ok());
+    Section::Trust(TrustBundle {
+        aliases: aliases.filter(|alias| *alias != domain).collect(),
+        domain,
+        roots: state.roots().to_vec(),
+        normalization: state.normalization(),
+    })
 }
 
-/// The section of an authorization policy.
-pub(super) fn policy(state: &MeshState, key: &ResourceKey) -> Option<Section> {
-    let Spec::AuthorizationPolicy(declared) = &state.resource(key)?.spec else { return None };
-    let mut rules = declared.rules.clone();
-    for source in rules.iter_mut().flat_map(|rule| &mut rule.from) {
-        expand(&mut source.principals, &state.settings().trust_domain);
+/// The key of the section of an AuthorizationPolicy or RequestAuthentication.
+pub(super) fn policy_key(key: &ResourceKey) -> SectionKey {
+    let (namespace, name) = (key.namespace.clone(), key.name.clone());
+    match key.kind {
+        Kind::RequestAuthentication => SectionKey::Tokens(namespace, name),
+        _ => SectionKey::Authorization(namespace, name),
     }
-    Some(Section::Authorization(AuthorizationPolicy {
-        namespace: key.namespace.clone(),
-        name: key.name.clone(),
-        action: declared.action,
-        rules,
-    }))
+}
+
+/// The section of an AuthorizationPolicy or RequestAuthentication.
+pub(super) fn policy(state: &MeshState, key: &ResourceKey) -> Option<Section> {
+    let (namespace, name) = (key.namespace.clone(), key.name.clone());
+    match &state.resource(key)?.spec {
+        Spec::AuthorizationPolicy(declared) => {
+            let mut rules = declared.rules.clone();
+            aliases::expand(&mut rules, &key.namespace, state);
+            Some(Section::Authorization(AuthorizationPolicy {
+                namespace,
+                name,
+                action: declared.action,
+                provider: declared.provider.as_ref().map(|provider| asked(state, provider)),
+                dry_run: declared.dry_run,
+                rules,
+            }))
+        }
+        Spec::RequestAuthentication(declared) => {
+            Some(Section::Tokens(TokenPolicy { namespace, name, rules: declared.rules.clone() }))
+        }
+        _ => None,
+    }
+}
+
+/// Whom a CUSTOM policy asks, as the mesh knows it.
+fn asked(state: &MeshState, name: &Text) -> Provider {
+    let authorizer = state.ext_authz(name).map(|service| Authorizer {
+        grpc: service.grpc,
+        service: service.service.clone(),
+        port: service.port,
+        timeout: service.timeout,
+        fail_open: service.fail_open,
+        status_on_error: service.status_on_error,
+    });
+    Provider { name: name.clone(), authorizer }
 }
 
 /// The section of a workload, and the node that it belongs to; `None` if no joined node stands before it.
@@ -53,9 +89,14 @@ pub(super) fn workload(state: &MeshState, key: &WorkloadKey) -> Option<(Text, Se
         address,
         identity: known.identity.clone(),
         labels: labels.clone(),
+        node: node.clone(),
+        locality: known.entry.locality.clone(),
+        network: known.entry.network.clone(),
         ports: ports(state, known),
         mtls: mtls(state, &key.namespace, labels),
-        policies: policies(state, &key.namespace, labels),
+        policies: governing(state, Kind::AuthorizationPolicy, &key.namespace, labels),
+        tokens: governing(state, Kind::RequestAuthentication, &key.namespace, labels),
+        view: state.view_of(&key.namespace, labels).scope(),
         recognition: Recognition { user: known.entry.user },
     });
     Some((node, section))
@@ -75,6 +116,8 @@ fn ports(state: &MeshState, workload: &KnownWorkload) -> Vec<WorkloadPort> {
                 number: target,
                 protocol: port.protocol,
                 service: service.host.clone(),
+                endpoint: None,
+                pool: ConnectionPool::default(),
             });
         }
     }
@@ -82,11 +125,14 @@ fn ports(state: &MeshState, workload: &KnownWorkload) -> Vec<WorkloadPort> {
 }
 
 /// What the ports of a workload accept: the policy that selects it, else its namespace's, else the mesh's. Of
-/// several at one level the oldest counts, and what it leaves unset is inherited.
+/// several at one level the oldest counts, and what it leaves unset is inherited. A policy of the root namespace that
+/// selects is passed over, as Istio does.
 pub(super) fn mtls(state: &MeshState, namespace: &str, labels: &Labels) -> MtlsPolicy {
+    let root = &*state.settings().root_namespace;
     let selecting = oldest(state, namespace, |selector| selector.is_some_and(|s| s.selects(labels)));
+    let selecting = selecting.filter(|_| namespace != root);
     let of_namespace = oldest(state, namespace, |selector| selector.is_none());
-    let of_mesh = oldest(state, &state.settings().root_namespace, |selector| selector.is_none());
+    let of_mesh = oldest(state, root, |selector| selector.is_none());
     let levels = [&selecting, &of_namespace, &of_mesh];
     let declared = levels.into_iter().flatten().find_map(|(resource, policy)| {
         policy.mode.map(|mode| (mode, Text::from(resource.meta.key.to_string())))
@@ -97,8 +143,14 @@ pub(super) fn mtls(state: &MeshState, namespace: &str, labels: &Labels) -> MtlsP
             ports.entry(*port).or_insert(*mode);
         }
     }
+    let ports_origin = selecting.filter(|_| !ports.is_empty());
     let (default, origin) = declared.unzip();
-    MtlsPolicy { default: default.unwrap_or_default(), origin, ports: ports.into_iter().collect() }
+    MtlsPolicy {
+        default: default.unwrap_or_default(),
+        origin,
+        ports: ports.into_iter().collect(),
+        ports_origin: ports_origin.map(|(resource, _)| resource.meta.key.to_string().into()),
+    }
 }
 
 /// The oldest PeerAuthentication of a namespace whose selector (`None` where it selects everything) is wanted.
@@ -117,14 +169,24 @@ fn oldest<'s>(
         .min_by(|(a, _), (b, _)| a.meta.precedence().cmp(&b.meta.precedence()))
 }
 
-/// Every authorization policy that holds for a workload: of its namespace and of the root namespace.
-fn policies(state: &MeshState, namespace: &str, labels: &Labels) -> Vec<(Text, Text)> {
+/// Every policy of a kind that holds for a workload: of its namespace and of the root namespace. Those that are attached
+/// to an object are for waypoints and gateways of Kubernetes.
+pub(super) fn governing(
+    state: &MeshState,
+    kind: Kind,
+    namespace: &str,
+    labels: &Labels,
+) -> Vec<(Text, Text)> {
     let root = &*state.settings().root_namespace;
-    let own = state.resources_in(Kind::AuthorizationPolicy, namespace);
-    let mesh = state.resources_in(Kind::AuthorizationPolicy, root).filter(|_| root != namespace);
-    let holds = |resource: &&Arc<Resource>| match &resource.spec {
-        Spec::AuthorizationPolicy(policy) => policy.selector.as_ref().is_none_or(|s| s.selects(labels)),
-        _ => false,
+    let own = state.resources_in(kind, namespace);
+    let mesh = state.resources_in(kind, root).filter(|_| root != namespace);
+    let holds = |resource: &&Arc<Resource>| {
+        let (selector, targets) = match &resource.spec {
+            Spec::AuthorizationPolicy(policy) => (&policy.selector, &policy.targets),
+            Spec::RequestAuthentication(policy) => (&policy.selector, &policy.targets),
+            _ => return false,
+        };
+        targets.is_empty() && selector.as_ref().is_none_or(|s| s.selects(labels))
     };
     let names = own.chain(mesh).filter(holds).map(|resource| {
         let key = &resource.meta.key;
@@ -135,43 +197,10 @@ fn policies(state: &MeshState, namespace: &str, labels: &Labels) -> Vec<(Text, T
     names
 }
 
-/// `cluster.local` in a principal means the mesh's own trust domain too.
-fn expand(principals: &mut Values<TextMatch>, domain: &TrustDomain) {
-    if domain.as_str() == SHORTHAND {
-        return;
-    }
-    for list in [&mut principals.any, &mut principals.none] {
-        let meant: Vec<_> = list.iter().filter_map(|principal| in_domain(principal, domain)).collect();
-        for principal in meant {
-            if !list.contains(&principal) {
-                list.push(principal);
-            }
-        }
-    }
-}
-
-fn in_domain(principal: &TextMatch, domain: &TrustDomain) -> Option<TextMatch> {
-    let replaced = |text: &Text| -> Option<Text> {
-        let path = text.strip_prefix(SHORTHAND)?.strip_prefix('/')?;
-        Some(format!("{domain}/{path}").into())
-    };
-    match principal {
-        TextMatch::Exact(text) => replaced(text).map(TextMatch::Exact),
-        TextMatch::Prefix(text) => replaced(text).map(TextMatch::Prefix),
-        TextMatch::Present
-        | TextMatch::NotEmpty
-        | TextMatch::Suffix(_)
-        | TextMatch::ExactIgnoringCase(_)
-        | TextMatch::PrefixIgnoringCase(_)
-        | TextMatch::SuffixIgnoringCase(_)
-        | TextMatch::Regex(_) => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::authorization::{AuthorizationRule, PolicyAction, Source};
+    use crate::resource::reach::TargetRef;
     use crate::resource::security::AuthorizationPolicy as Declared;
     use crate::state::sample::{declare, labels, mesh, peer_authentication};
 
@@ -201,6 +230,9 @@ mod tests {
         let old = peer_authentication("default/z@1", None, Some(Strict), &[]);
         let new = peer_authentication("default/a@2", None, Some(Disable), &[]);
         check(vec![old, new], (Strict, "default/z"));
+        let in_its_own_root = peer_authentication("istio-system/app", Some("app=a"), Some(Strict), &[]);
+        let found = mtls(&mesh(vec![in_its_own_root]), "istio-system", &labels("app=a"));
+        assert_eq!(found.default, Permissive);
         let everything = peer_authentication("default/all", Some(""), Some(Strict), &[]);
         check(vec![everything], (Strict, "default/all"));
     }
@@ -212,50 +244,33 @@ mod tests {
         let found = mtls(&mesh(vec![policy]), "default", &labels("app=a"));
         assert_eq!(found.ports, [(7, MtlsMode::Strict), (9, MtlsMode::Disable)]);
         assert_eq!(found.mode(8), MtlsMode::Strict);
+        assert_eq!(found.origin(7).map(|name| &**name), Some("peerauthentication/default/app"));
     }
 
-    fn allow(id: &str, selector: Option<&str>, principals: Vec<TextMatch>) -> Arc<Resource> {
-        let from = vec![Source {
-            principals: Values { any: principals, none: vec![] },
-            namespaces: Values::default(),
-        }];
-        let rules = vec![AuthorizationRule { from, to: vec![] }];
+    fn allow(id: &str, selector: Option<&str>) -> Arc<Resource> {
         let selector = selector.map(labels);
-        declare(id, Spec::AuthorizationPolicy(Declared { selector, action: PolicyAction::Allow, rules }))
+        declare(id, Spec::AuthorizationPolicy(Declared { selector, ..Declared::default() }))
     }
 
     #[test]
     fn policies_of_the_namespace_and_of_the_root_hold() {
+        let attached = TargetRef { group: "".into(), kind: "Service".into(), name: "a".into() };
+        let attached = Declared { targets: vec![attached], ..Declared::default() };
         let state = mesh(vec![
-            allow("default/z", None, vec![]),
-            allow("default/mine", Some("app=a"), vec![]),
-            allow("default/other", Some("app=b"), vec![]),
-            allow("shop/x", None, vec![]),
-            allow("istio-system/all", None, vec![]),
-            allow("istio-system/a", Some("app=a"), vec![]),
-            allow("istio-system/b", Some("app=b"), vec![]),
+            allow("default/z", None),
+            allow("default/mine", Some("app=a")),
+            allow("default/other", Some("app=b")),
+            declare("default/attached", Spec::AuthorizationPolicy(attached)),
+            allow("shop/x", None),
+            allow("istio-system/all", None),
+            allow("istio-system/a", Some("app=a")),
+            allow("istio-system/b", Some("app=b")),
         ]);
-        let names = policies(&state, "default", &labels("app=a"));
+        let names = governing(&state, Kind::AuthorizationPolicy, "default", &labels("app=a"));
         let names: Vec<_> = names.iter().map(|(namespace, name)| format!("{namespace}/{name}")).collect();
         assert_eq!(names, ["default/mine", "default/z", "istio-system/a", "istio-system/all"]);
-        assert_eq!(policies(&state, "istio-system", &labels("app=a")).len(), 2);
-    }
-
-    #[test]
-    fn cluster_local_means_the_mesh_s_own_domain() {
-        let domain = TrustDomain::new("prod").unwrap();
-        let exact = |text: &str| TextMatch::Exact(text.into());
-        let check = |written: TextMatch, expected: &[TextMatch]| {
-            let mut principals = Values { any: vec![written], none: vec![] };
-            expand(&mut principals, &domain);
-            assert_eq!(principals.any, expected);
-        };
-        let local = "cluster.local/ns/a/sa/b";
-        check(exact(local), &[exact(local), exact("prod/ns/a/sa/b")]);
-        check(exact("prod/ns/a/sa/b"), &[exact("prod/ns/a/sa/b")]);
-        check(exact("cluster.locale/ns/a/sa/b"), &[exact("cluster.locale/ns/a/sa/b")]);
-        let prefix = |text: &str| TextMatch::Prefix(text.into());
-        check(prefix("cluster.local/ns/"), &[prefix("cluster.local/ns/"), prefix("prod/ns/")]);
-        check(TextMatch::NotEmpty, &[TextMatch::NotEmpty]);
+        let in_root = governing(&state, Kind::AuthorizationPolicy, "istio-system", &labels("app=a"));
+        assert_eq!(in_root.len(), 2);
+        assert_eq!(governing(&state, Kind::RequestAuthentication, "default", &labels("app=a")), []);
     }
 }

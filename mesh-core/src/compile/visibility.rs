@@ -1,37 +1,111 @@
 //! Which sections a proxy needs.
 //!
-//! Every node gets all that callers need, its own workloads, and the authorization policies that these name.
+//! Every node gets all that callers need, its own workloads, the policies that these name, what differs for them as
+//! callers, and the gateways that they are.
 
-use super::Compiled;
+use std::collections::BTreeSet;
+
+use super::{Compiled, fresh, views};
 use crate::snapshot::section::{Section, SectionKey};
-use crate::snapshot::{Snapshot, Version};
+use crate::snapshot::{Sections, Snapshot, Version};
+use crate::state::MeshState;
+use crate::state::view::View;
+use crate::vocab::label::Labels;
+use crate::vocab::name::Text;
 
 impl Compiled {
     /// The snapshot of a node.
     pub fn snapshot_for(&self, node: &str, version: Version) -> Snapshot {
-        let mut sections = self.shared.clone();
+        let mut sections = self.common();
+        let mut seen: BTreeSet<&Text> = BTreeSet::new();
+        let mut own: Vec<&Labels> = Vec::new();
         for (key, entry) in self.nodes.get(node).into_iter().flatten() {
             if let Section::Workload(workload) = &*entry.section {
-                for (namespace, name) in &workload.policies {
-                    let policy = SectionKey::Authorization(namespace.clone(), name.clone());
-                    if let Some(entry) = self.policies.get(&policy) {
-                        sections.insert(policy, entry.clone());
+                seen.extend(&workload.view);
+                own.push(&workload.labels);
+                let policies = workload.policies.iter().map(|(namespace, name)| {
+                    SectionKey::Authorization(namespace.clone(), name.clone())
+                });
+                let tokens = workload
+                    .tokens
+                    .iter()
+                    .map(|(namespace, name)| SectionKey::Tokens(namespace.clone(), name.clone()));
+                for key in policies.chain(tokens) {
+                    if let Some(entry) = self.policies.get(&key) {
+                        sections.insert(key, entry.clone());
                     }
                 }
             }
             sections.insert(SectionKey::Workload(key.clone()), entry.clone());
+        }
+        for (key, entry) in &self.gateways {
+            if let Section::Gateway(gateway) = &*entry.section
+                && own.iter().any(|labels| gateway.selector.selects(labels))
+            {
+                seen.insert(&gateway.view);
+                sections.insert(key.clone(), entry.clone());
+            }
+        }
+        for key in &seen {
+            if let Some(entry) = self.views.get(*key) {
+                sections.insert(SectionKey::View((*key).clone()), entry.clone());
+            }
+        }
+        for held in self.hosts.values().filter(|held| !held.apart.is_empty()) {
+            for own in seen.iter().filter_map(|key| held.apart.get(*key)) {
+                sections.extend(own.iter().map(|(key, entry)| (key.clone(), entry.clone())));
+            }
         }
         Snapshot { version, sections }
     }
 
     /// Every section of the mesh, for questions about it.
     pub fn whole(&self, version: Version) -> Snapshot {
-        let mut sections = self.shared.clone();
-        sections.extend(self.policies.iter().map(|(key, entry)| (key.clone(), entry.clone())));
+        let mut sections = self.common();
+        let apart = self.hosts.values().flat_map(|held| held.apart.values()).flatten();
+        let others = self.policies.iter().chain(&self.gateways).chain(apart);
+        sections.extend(others.map(|(key, entry)| (key.clone(), entry.clone())));
+        let views = self.views.iter();
+        sections.extend(views.map(|(key, entry)| (SectionKey::View(key.clone()), entry.clone())));
         let workloads = self.nodes.values().flatten();
         sections.extend(workloads.map(|(key, entry)| (SectionKey::Workload(key.clone()), entry.clone())));
         Snapshot { version, sections }
     }
+
+    /// What every node gets.
+    fn common(&self) -> Sections {
+        let hosts = self.hosts.values().flat_map(|held| &held.common);
+        self.general.iter().chain(hosts).map(|(key, entry)| (key.clone(), entry.clone())).collect()
+    }
+}
+
+/// The sections that a caller needs beside those of the whole mesh, for a question about one that no node has, and the
+/// key of what it sees. `namespace` and `labels` are the caller's.
+pub fn for_caller(
+    state: &MeshState,
+    compiled: &Compiled,
+    namespace: &Text,
+    labels: &Labels,
+) -> (Text, Sections) {
+    let view = state.view_of(namespace, labels);
+    if compiled.views.contains_key(&view.key) {
+        return (view.key, Sections::new());
+    }
+    let sections = of_view(state, compiled, &view);
+    (view.key, sections)
+}
+
+fn of_view(state: &MeshState, compiled: &Compiled, view: &View) -> Sections {
+    let mut sections = fresh(vec![views::view(view)], None);
+    for host in state.all_hosts() {
+        if !state.is_apart(view, host, &state.namespaces_apart(host)) {
+            continue;
+        }
+        let held = compiled.hosts.get(host).into_iter().flat_map(|held| held.common.values());
+        let common: Vec<&Section> = held.map(|entry| &*entry.section).collect();
+        sections.extend(fresh(views::apart(state, view, host, &common), None));
+    }
+    sections
 }
 
 #[cfg(test)]

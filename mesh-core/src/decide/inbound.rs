@@ -1,16 +1,25 @@
-//! What a workload of this host lets in: transport, then authorization.
+//! What a workload of this host lets in: transport, then who else must be asked, then tokens, then authorization.
 
-use std::net::SocketAddr;
+use std::borrow::Cow;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::refusal::{Denial, Reason, Refusal};
 use super::witness::Witness;
 use crate::matching::request::Request;
-use crate::policy::authorization::{Decider, HttpSubject, Subject, Verdict, judge, nearest_miss};
+use crate::policy::jwt::Keys;
+use crate::policy::jwt::check::{Authenticated, authenticate, unfetched};
+use crate::policy::judge::{Decider, External, Verdict};
+use crate::policy::miss::{Miss, nearest_miss};
+use crate::policy::subject::{HttpSubject, Subject, client_address};
 use crate::tables::Tables;
+use crate::tables::governance::Governance;
 use crate::tables::workloads::HostedWorkload;
 use crate::vocab::identity::SpiffeId;
 use crate::vocab::protocol::Protocol;
+
+/// Longest part of a URI that a challenge repeats.
+const LONGEST_URI: usize = 256;
 
 /// What came in for a workload of this host.
 #[derive(Debug, Clone, Copy)]
@@ -19,8 +28,14 @@ pub struct Inbound<'a> {
     pub to: SocketAddr,
     /// The caller's verified identity: it came over mutual TLS exactly if there is one.
     pub peer: Option<&'a SpiffeId>,
+    /// Address of the direct peer, where it is known.
+    pub source: Option<IpAddr>,
+    /// Server name that the TLS client asked for, in Istio's form where it was a proxy.
+    pub sni: Option<&'a str>,
     /// The request; `None` for a byte stream.
     pub request: Option<&'a Request<'a>>,
+    /// The time, in seconds since 1970.
+    pub now: u64,
 }
 
 /// Let in.
@@ -32,8 +47,21 @@ pub struct Admission {
     pub port: u16,
     /// What the port speaks, as declared; [`Protocol::Auto`] where no service reaches it.
     pub protocol: Protocol,
-    /// The policy and rule that let it in; `None` where no policy restricts the workload.
+    /// What policies made of the request.
+    pub judgement: Judgement,
+}
+
+/// What policies made of a request or stream that may pass.
+#[derive(Debug, Default)]
+pub struct Judgement {
+    /// The policy and rule that let it in; `None` where no policy restricts it.
     pub by: Option<Decider>,
+    /// The CUSTOM policy and rule whose provider must agree before it passes.
+    pub ask: Option<Decider>,
+    /// The AUDIT policy and rule that write it down.
+    pub audited: Option<Decider>,
+    /// What its token says, and what of it goes on.
+    pub token: Authenticated,
 }
 
 /// Decides whether something may enter. Fails closed: an unknown workload and a missing policy refuse.
@@ -57,41 +85,205 @@ pub(crate) fn admit_to(
     if !mode.admits(mutual_tls) {
         witness.note(|| {
             let how = if mutual_tls { "mutual TLS" } else { "plaintext" };
-            format!("{} accepts no {how}: its mode is {}", workload.section.key, mode.name())
+            let by = workload.section.mtls.origin(port);
+            let by = by.map(|origin| format!(" ({origin})")).unwrap_or_default();
+            format!("{} accepts no {how}: its mode is {}{by}", workload.section.key, mode.name())
         });
         return Err(Refusal::new(Reason::Transport { mutual_tls }));
     }
-    if !workload.complete {
+    let judgement = judge(&workload.governance, facts, witness)?;
+    if judgement.by.is_none() {
+        witness.note(|| format!("no policy restricts {}", workload.section.key));
+    }
+    let protocol = workload.port(port).map_or(Protocol::Auto, |known| known.protocol);
+    Ok(Admission { workload: workload.clone(), port, protocol, judgement })
+}
+
+/// What policies make of it, wherever they stand: before a workload, or in a gateway.
+pub(crate) fn judge<W: Witness>(
+    governance: &Governance,
+    facts: &Inbound<'_>,
+    witness: &mut W,
+) -> Result<Judgement, Refusal> {
+    if !governance.complete {
+        witness.note(|| "a policy is not at hand yet, so nothing may pass".to_owned());
         return Err(Refusal::new(Reason::PolicyMissing));
     }
+    let program = &governance.program;
+    let before = subject(facts, None);
+    let ask = match program.external(&before) {
+        External::Nothing => None,
+        External::Ask(found) => {
+            witness.note(|| asked(governance, found));
+            Some(found)
+        }
+        External::Refuse(found) => {
+            witness.note(|| not_asked(governance, found));
+            return Err(denied::<W>(governance, Some(found), None, &Authenticated::default()));
+        }
+    };
+    let token = tokens(governance, facts, witness)?;
+    let after = subject(facts, Some(&token));
+    let audited = program.audited(&after);
+    if let Some(found) = audited {
+        witness.note(|| format!("{} writes it down", told(governance, found)));
+    }
+    rehearse(governance, &after, witness);
+    match program.judge(&after) {
+        Verdict::Allow(by) => {
+            if let Some(found) = by {
+                witness.note(|| format!("{} allows it", told(governance, found)));
+            }
+            Ok(Judgement { by, ask, audited, token })
+        }
+        Verdict::Deny(Some(by)) => {
+            witness.note(|| format!("{} denies it", told(governance, by)));
+            Err(denied::<W>(governance, Some(by), None, &token))
+        }
+        Verdict::Deny(None) => {
+            // Found out only where somebody listens.
+            let mut nearest = None;
+            witness.note(|| {
+                nearest = nearest_miss(program.policies().iter().map(|policy| &**policy), &after);
+                unmatched(governance, nearest.as_ref())
+            });
+            Err(denied::<W>(governance, None, nearest, &token))
+        }
+    }
+}
+
+fn subject<'a>(facts: &Inbound<'a>, token: Option<&'a Authenticated>) -> Subject<'a> {
+    let rewritten = token.and_then(|token| token.headers.as_ref());
     let http = facts.request.map(|request| HttpSubject {
         method: request.method,
         path: request.path,
         authority: request.authority,
+        headers: rewritten.unwrap_or(request.headers),
+        claims: token.and_then(|token| token.claims.as_ref()),
     });
-    let subject = Subject { identity: facts.peer, port, http };
-    let policies = workload.policies.iter().map(|policy| &**policy);
-    match judge(&policies, &subject) {
-        Verdict::Allow(decider) => {
-            witness.note(|| match decider {
-                Some(d) => format!("{} rule {} allows it", workload.policies[d.policy].resource(), d.rule),
-                None => format!("no policy restricts {}", workload.section.key),
+    let remote = facts.request.map(|request| client_address(request.headers, facts.source));
+    Subject {
+        identity: facts.peer,
+        source: facts.source,
+        remote: remote.unwrap_or(facts.source),
+        destination: facts.to.ip(),
+        port: facts.to.port(),
+        sni: facts.sni,
+        http,
+    }
+}
+
+/// Checks the tokens of a request.
+fn tokens(
+    governance: &Governance,
+    facts: &Inbound<'_>,
+    witness: &mut impl Witness,
+) -> Result<Authenticated, Refusal> {
+    let Some(request) = facts.request.filter(|_| !governance.tokens.is_empty()) else {
+        return Ok(Authenticated::default());
+    };
+    match authenticate(&governance.tokens, request, facts.now) {
+        Ok(token) => {
+            witness.note(|| match token.principal() {
+                Some(principal) => format!("its token is valid: {principal}"),
+                None if token.claims.is_some() => "its token is valid, but names no issuer or subject".to_owned(),
+                None => "it has no token, which none of the rules on tokens demands".to_owned(),
             });
-            let protocol = workload.port(port).map_or(Protocol::Auto, |known| known.protocol);
-            Ok(Admission { workload: workload.clone(), port, protocol, by: decider })
+            Ok(token)
         }
-        Verdict::Deny(decider) => {
-            witness.note(|| match decider {
-                Some(d) => format!("{} rule {} denies it", workload.policies[d.policy].resource(), d.rule),
-                None => match nearest_miss(policies, &subject) {
-                    Some((policy, rule, reason)) => format!(
-                        "no ALLOW rule matches; nearest is {} rule {rule}: {reason}",
-                        workload.policies[policy].resource()
-                    ),
-                    None => "an ALLOW policy applies and has no rule that could match".to_owned(),
-                },
-            });
-            Err(Refusal::new(Reason::Denied(Denial::new(&workload.policies, decider))))
+        Err(error) => {
+            witness.note(|| format!("its token is not accepted: {error}"));
+            if let Some(rule) = unfetched(&governance.tokens, request) {
+                witness.note(|| {
+                    let from = match &rule.keys {
+                        Keys::Uri(uri) => uri.to_string(),
+                        Keys::Discovery | Keys::Inline(_) => {
+                            let issuer = rule.issuer.as_deref().unwrap_or_default();
+                            format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'))
+                        }
+                    };
+                    format!("the keys of {from} are not at hand, and until they are no token of theirs is accepted")
+                });
+            }
+            Err(Refusal::new(Reason::Token { error, uri: uri(request) }))
         }
     }
+}
+
+/// The URI of a request as its client wrote it.
+fn uri(request: &Request<'_>) -> String {
+    let original = request.headers.get("x-envoy-original-path").and_then(|path| path.to_str().ok());
+    let path: Cow<'_, str> = match (original, request.query) {
+        (Some(original), _) => original.into(),
+        (None, Some(query)) => format!("{}?{query}", request.path).into(),
+        (None, None) => request.path.into(),
+    };
+    let end = (0..=LONGEST_URI.min(path.len())).rev().find(|end| path.is_char_boundary(*end));
+    format!("{}://{}{}", request.scheme, request.authority, &path[..end.unwrap_or(0)])
+}
+
+fn denied<W: Witness>(
+    governance: &Governance,
+    by: Option<Decider>,
+    nearest: Option<Miss>,
+    token: &Authenticated,
+) -> Refusal {
+    let by = by.map(|found| (governance.program.policy(found).clone(), found.rule));
+    let nearest = nearest
+        .and_then(|miss| Some((governance.program.policies().get(miss.policy)?.clone(), miss.rule, miss.reason)));
+    let principal = if W::LISTENS { token.principal() } else { None };
+    Refusal::new(Reason::Denied(Denial { by, nearest, principal }))
+}
+
+/// `authorizationpolicy/NS/NAME rule N`.
+fn told(governance: &Governance, found: Decider) -> String {
+    format!("{} rule {}", governance.program.policy(found).resource(), found.rule)
+}
+
+fn asked(governance: &Governance, found: Decider) -> String {
+    let provider = governance.program.policy(found).provider.as_ref();
+    let whom = provider.map(|provider| provider.name.to_string()).unwrap_or_default();
+    let service = provider.and_then(|provider| provider.authorizer.as_ref());
+    let service = service.map(|service| format!(" ({service})")).unwrap_or_default();
+    let by = told(governance, found);
+    format!("{by} has {whom}{service} asked first; should it refuse, its answer is the answer")
+}
+
+fn not_asked(governance: &Governance, found: Decider) -> String {
+    let provider = governance.program.policy(found).provider.as_ref();
+    let by = told(governance, found);
+    match provider {
+        Some(provider) if provider.authorizer.is_some() => {
+            format!("{by} is for a provider, and other CUSTOM policies of the workload for another: it is refused")
+        }
+        Some(provider) => format!(
+            "{by} wants {} asked, but no such authorization service is among the extensionProviders: it is refused",
+            provider.name
+        ),
+        None => format!("{by} names no provider to ask: it is refused"),
+    }
+}
+
+fn unmatched(governance: &Governance, nearest: Option<&Miss>) -> String {
+    match nearest {
+        Some(miss) => {
+            let found = Decider { policy: miss.policy, rule: miss.rule };
+            format!("no ALLOW rule matches; nearest is {}: {}", told(governance, found), miss.reason)
+        }
+        None => "an ALLOW policy applies and has no rule that could match".to_owned(),
+    }
+}
+
+/// Tells what the policies in dry run would do.
+fn rehearse<W: Witness>(governance: &Governance, subject: &Subject<'_>, witness: &mut W) {
+    if !W::LISTENS {
+        return;
+    }
+    let sentence = match governance.program.rehearsed(subject) {
+        None | Some(Verdict::Allow(None)) => return,
+        Some(Verdict::Allow(Some(found))) => format!("in dry run {} would allow it", told(governance, found)),
+        Some(Verdict::Deny(Some(found))) => format!("in dry run {} would deny it", told(governance, found)),
+        Some(Verdict::Deny(None)) => "in dry run no ALLOW rule matches, so that it would be refused".to_owned(),
+    };
+    witness.note(|| sentence);
 }

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::policy::authorization::{AuthorizationPolicy, Decider};
+use crate::policy::authorization::{AuthorizationPolicy, PolicyAction};
+use crate::policy::jwt::error::TokenError;
 use crate::snapshot::service::Service;
 use crate::vocab::origin::Origin;
 
@@ -43,6 +44,13 @@ pub enum Reason {
         /// Whether it came over mutual TLS.
         mutual_tls: bool,
     },
+    /// Its token is not accepted, or there is none where one is demanded.
+    Token {
+        /// What is wrong with it.
+        error: TokenError,
+        /// The URI that it was for.
+        uri: String,
+    },
     /// Authorization.
     Denied(Denial),
 }
@@ -52,25 +60,30 @@ pub enum Reason {
 pub struct Denial {
     /// The policy and the rule; `None` if no ALLOW rule matched.
     pub by: Option<(Arc<AuthorizationPolicy>, usize)>,
-}
-
-impl Denial {
-    pub(crate) fn new(policies: &[Arc<AuthorizationPolicy>], decider: Option<Decider>) -> Denial {
-        let by = decider.and_then(|d| Some((policies.get(d.policy)?.clone(), d.rule)));
-        Denial { by }
-    }
+    /// Where no ALLOW rule matched: the one that came nearest, and what it lacked. Only found out where somebody listens.
+    pub nearest: Option<(Arc<AuthorizationPolicy>, usize, String)>,
+    /// `ISSUER/SUBJECT` of a valid token. Only found out where somebody listens.
+    pub principal: Option<String>,
 }
 
 impl fmt::Display for Denial {
-    /// `rbac_access_denied_matched_policy[ns[NS]-policy[NAME]-rule[I]]`, or `[none]`.
+    /// `rbac_access_denied_matched_policy[ns[NS]-policy[NAME]-rule[I]]`, or `[none]`. A CUSTOM policy refuses by itself
+    /// only where nobody can be asked, and its rule has the name that Istio gives it then.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.by {
-            Some((policy, rule)) => write!(
+        let Some((policy, rule)) = &self.by else {
+            return f.write_str("rbac_access_denied_matched_policy[none]");
+        };
+        let name = format!("ns[{}]-policy[{}]-rule[{rule}]", policy.namespace, policy.name);
+        let provider = policy.provider.as_ref().map(|provider| format!("{}-", provider.name));
+        match policy.action {
+            PolicyAction::Custom => write!(
                 f,
-                "rbac_access_denied_matched_policy[ns[{}]-policy[{}]-rule[{rule}]]",
-                policy.namespace, policy.name
+                "rbac_access_denied_matched_policy[istio-ext-authz-{}{name}-deny-due-to-bad-CUSTOM-action]",
+                provider.unwrap_or_default()
             ),
-            None => f.write_str("rbac_access_denied_matched_policy[none]"),
+            PolicyAction::Allow | PolicyAction::Deny | PolicyAction::Audit => {
+                write!(f, "rbac_access_denied_matched_policy[{name}]")
+            }
         }
     }
 }
@@ -90,6 +103,7 @@ impl Refusal {
             | Reason::PolicyMissing
             | Reason::Transport { .. } => 503,
             Reason::NotHere => 421,
+            Reason::Token { error, .. } => error.status(),
             Reason::Denied(_) => 403,
         }
     }
@@ -100,8 +114,10 @@ impl Refusal {
             Reason::UnknownHost | Reason::NoRoute | Reason::NotHere => "NR",
             Reason::NoDestination { .. } => "NC",
             Reason::BlackHole => "UH",
-            Reason::Blocked | Reason::PolicyMissing | Reason::Denied(_) => "-",
-            Reason::Transport { .. } => "UC",
+            Reason::Blocked | Reason::PolicyMissing | Reason::Token { .. } | Reason::Denied(_) => "-",
+            // Plaintext is cut off by a server that wants TLS; a TLS client is not understood by one that wants none.
+            Reason::Transport { mutual_tls: false } => "UC",
+            Reason::Transport { mutual_tls: true } => "UF",
         }
     }
 
@@ -115,6 +131,9 @@ impl Refusal {
             Reason::NotHere => "workload_not_found".to_owned(),
             Reason::PolicyMissing => "authorization_policy_missing".to_owned(),
             Reason::Transport { .. } => "transport_refused_by_peer_authentication".to_owned(),
+            Reason::Token { error, .. } => {
+                format!("jwt_authn_access_denied{{{}}}", error.text().replace(' ', "_"))
+            }
             Reason::Denied(denial) => denial.to_string(),
         }
     }
@@ -123,6 +142,7 @@ impl Refusal {
     pub fn body(&self) -> &'static str {
         match self.reason {
             Reason::Denied(_) => "RBAC: access denied",
+            Reason::Token { error, .. } => error.text(),
             Reason::UnknownHost
             | Reason::Blocked
             | Reason::BlackHole
@@ -131,6 +151,14 @@ impl Refusal {
             | Reason::NotHere
             | Reason::PolicyMissing
             | Reason::Transport { .. } => "",
+        }
+    }
+
+    /// Value of `www-authenticate`.
+    pub fn challenge(&self) -> Option<String> {
+        match &self.reason {
+            Reason::Token { error, uri } => Some(error.challenge(uri)),
+            _ => None,
         }
     }
 }

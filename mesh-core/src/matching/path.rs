@@ -30,25 +30,85 @@ pub enum Normalization {
     DecodeAndMergeSlashes,
 }
 
-/// Istio's BASE normalisation: fragment dropped, `\` read as `/`, percent-encoded unreserved characters
-/// decoded, dot segments removed (RFC 3986, sections 6.2.2.3 and 5.2.4). Case, `//`, `%2F` and `;` are
-/// left alone. Normalising twice gives the same as once.
+impl Normalization {
+    /// The name in a MeshConfig.
+    pub fn name(self) -> &'static str {
+        match self {
+            Normalization::None => "NONE",
+            Normalization::Base => "BASE",
+            Normalization::MergeSlashes => "MERGE_SLASHES",
+            Normalization::DecodeAndMergeSlashes => "DECODE_AND_MERGE_SLASHES",
+        }
+    }
+
+    /// The one form of a path that is judged, routed and forwarded. In every mode a fragment is dropped, and control
+    /// characters and an encoded NUL are refused; case, `;` and what is encoded twice are left alone. Normalising twice
+    /// gives the same as once.
+    pub fn apply(self, path: &str) -> Result<Cow<'_, str>, PathError> {
+        if path == "*" {
+            return Ok(Cow::Borrowed(path));
+        }
+        let path = path.split('#').next().unwrap_or("");
+        if path.bytes().any(|b| b < 0x20 || b == 0x7f) || has_encoded_nul(path) {
+            return Err(PathError::Control);
+        }
+        let mut path = match self {
+            Normalization::DecodeAndMergeSlashes => decode_slashes(path),
+            Normalization::None | Normalization::Base | Normalization::MergeSlashes => Cow::Borrowed(path),
+        };
+        if self != Normalization::None && !is_plain(&path) {
+            let decoded = decode_unreserved(&path);
+            if !decoded.starts_with('/') {
+                return Err(PathError::NotAbsolute);
+            }
+            path = Cow::Owned(remove_dot_segments(&decoded));
+        }
+        if !path.starts_with('/') {
+            return Err(PathError::NotAbsolute);
+        }
+        // After the dot segments, as in Envoy: `/a//../b` is `/a/b`.
+        let merges = matches!(self, Normalization::MergeSlashes | Normalization::DecodeAndMergeSlashes);
+        Ok(if merges && path.contains("//") { Cow::Owned(merge_slashes(&path)) } else { path })
+    }
+}
+
+/// Istio's default: BASE.
 pub fn normalize(path: &str) -> Result<Cow<'_, str>, PathError> {
-    if path == "*" {
-        return Ok(Cow::Borrowed(path));
+    Normalization::Base.apply(path)
+}
+
+fn has_encoded_nul(path: &str) -> bool {
+    path.contains("%00")
+}
+
+fn decode_slashes(path: &str) -> Cow<'_, str> {
+    if !path.contains('%') {
+        return Cow::Borrowed(path);
     }
-    let path = path.split('#').next().unwrap_or("");
-    if path.bytes().any(|b| b < 0x20 || b == 0x7f) {
-        return Err(PathError::Control);
+    let mut decoded = String::with_capacity(path.len());
+    let mut rest = path;
+    while let Some(at) = rest.find('%') {
+        decoded.push_str(&rest[..at]);
+        let (written, length) = match rest.get(at + 1..at + 3) {
+            Some("2F" | "2f") => ("/", 3),
+            Some("5C" | "5c") => ("\\", 3),
+            _ => ("%", 1),
+        };
+        decoded.push_str(written);
+        rest = &rest[at + length..];
     }
-    if is_plain(path) {
-        return if path.starts_with('/') { Ok(Cow::Borrowed(path)) } else { Err(PathError::NotAbsolute) };
+    decoded.push_str(rest);
+    Cow::Owned(decoded)
+}
+
+fn merge_slashes(path: &str) -> String {
+    let mut merged = String::with_capacity(path.len());
+    for c in path.chars() {
+        if c != '/' || !merged.ends_with('/') {
+            merged.push(c);
+        }
     }
-    let decoded = decode_unreserved(path)?;
-    if !decoded.starts_with('/') {
-        return Err(PathError::NotAbsolute);
-    }
-    Ok(Cow::Owned(remove_dot_segments(&decoded)))
+    merged
 }
 
 /// Whether there is nothing to normalise: the common case, found in one pass without allocation.
@@ -61,7 +121,7 @@ fn is_plain(path: &str) -> bool {
     })
 }
 
-fn decode_unreserved(path: &str) -> Result<String, PathError> {
+fn decode_unreserved(path: &str) -> String {
     let bytes = path.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());
     let mut i = 0;
@@ -71,9 +131,6 @@ fn decode_unreserved(path: &str) -> Result<String, PathError> {
             (b'\\', ..) => decoded.push(b'/'),
             (b'%', Some(high), Some(low)) => {
                 let byte = (high * 16 + low) as u8;
-                if byte == 0 {
-                    return Err(PathError::Control);
-                }
                 if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
                     decoded.push(byte);
                 } else {
@@ -87,7 +144,7 @@ fn decode_unreserved(path: &str) -> Result<String, PathError> {
         i += 1;
     }
     // Only ASCII bytes were replaced by ASCII bytes, so the text is still UTF-8.
-    Ok(String::from_utf8_lossy(&decoded).into_owned())
+    String::from_utf8_lossy(&decoded).into_owned()
 }
 
 fn remove_dot_segments(path: &str) -> String {
@@ -198,6 +255,14 @@ impl PathTemplate {
         Some(PathTemplate { source: source.into(), parts })
     }
 
+    /// What every path of this shape begins with.
+    pub fn prefix(&self) -> &str {
+        match self.parts.first() {
+            Some(Part::Literal(literal)) => literal,
+            Some(Part::OneSegment | Part::Rest) | None => "",
+        }
+    }
+
     /// Whether the path has this shape.
     pub fn matches(&self, path: &str) -> bool {
         matches_parts(&self.parts, path)
@@ -251,6 +316,33 @@ mod tests {
         check("/.well-known/x", "/.well-known/x");
         check("/a..b/c.", "/a..b/c.");
         check("*", "*");
+    }
+
+    #[test]
+    fn every_mode() {
+        use Normalization::{Base, DecodeAndMergeSlashes, MergeSlashes, None};
+        let check = |path: &str, expected: [&str; 4]| {
+            for (mode, expected) in [None, Base, MergeSlashes, DecodeAndMergeSlashes].into_iter().zip(expected) {
+                assert_eq!(mode.apply(path).unwrap(), expected, "{path} {}", mode.name());
+            }
+        };
+        check("/a/../b", ["/a/../b", "/b", "/b", "/b"]);
+        check("/%61/x", ["/%61/x", "/a/x", "/a/x", "/a/x"]);
+        check("//a///b/", ["//a///b/", "//a///b/", "/a/b/", "/a/b/"]);
+        check("/a%2Fb", ["/a%2Fb", "/a%2Fb", "/a%2Fb", "/a/b"]);
+        check("/a%2f%2Fb", ["/a%2f%2Fb", "/a%2f%2Fb", "/a%2f%2Fb", "/a/b"]);
+        check("/a%5c..%5Cb", ["/a%5c..%5Cb", "/a%5c..%5Cb", "/a%5c..%5Cb", "/b"]);
+        check("/a/%2e%2e%2Fb", ["/a/%2e%2e%2Fb", "/a/..%2Fb", "/a/..%2Fb", "/b"]);
+        check("/a//../b", ["/a//../b", "/a/b", "/a/b", "/a/b"]);
+        check("/a\\b", ["/a\\b", "/a/b", "/a/b", "/a/b"]);
+        check("/a%252Fb", ["/a%252Fb", "/a%252Fb", "/a%252Fb", "/a%252Fb"]);
+        check("/A;x=1/%C0%AE#f", ["/A;x=1/%C0%AE", "/A;x=1/%C0%AE", "/A;x=1/%C0%AE", "/A;x=1/%C0%AE"]);
+        check("/100%", ["/100%", "/100%", "/100%", "/100%"]);
+        for mode in [None, Base, MergeSlashes, DecodeAndMergeSlashes] {
+            for bad in ["/%00", "/a%00b", "a", "", "/\u{7f}"] {
+                assert!(mode.apply(bad).is_err(), "{bad} {}", mode.name());
+            }
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
-//! Trust bundles.
+//! Trust, and what else holds for every request of the mesh.
 
+use crate::matching::path::Normalization;
 use crate::vocab::identity::TrustDomain;
 
 /// The trust domain and the roots that verify its identities.
@@ -7,6 +8,17 @@ use crate::vocab::identity::TrustDomain;
 pub struct TrustBundle {
     /// Trust domain.
     pub domain: TrustDomain,
+    /// Further domains whose identities are of the mesh (MeshConfig `trustDomainAliases`).
+    pub aliases: Vec<TrustDomain>,
     /// Root certificates, DER.
     pub roots: Vec<Vec<u8>>,
+    /// How far paths are brought into one form before anything judges them.
+    pub normalization: Normalization,
+}
+
+impl TrustBundle {
+    /// Whether identities of a domain are of the mesh.
+    pub fn trusts(&self, domain: &str) -> bool {
+        self.domain.as_str() == domain || self.aliases.iter().any(|alias| alias.as_str() == domain)
+    }
 }

@@ -3,8 +3,10 @@
 use std::net::IpAddr;
 
 use crate::policy::mtls::MtlsPolicy;
+use crate::resilience::pool::ConnectionPool;
 use crate::vocab::identity::SpiffeId;
 use crate::vocab::label::Labels;
+use crate::vocab::locality::Locality;
 use crate::vocab::name::{Text, WorkloadKey};
 use crate::vocab::protocol::Protocol;
 
@@ -24,6 +26,11 @@ pub struct WorkloadPort {
     pub protocol: Protocol,
     /// Host of the service that reaches it, for telemetry.
     pub service: Text,
+    /// Where the application listens (Sidecar `ingress[].defaultEndpoint`): `127.0.0.1:PORT`, `[::1]:PORT`,
+    /// `0.0.0.0:PORT` for the workload's own address, `unix:///PATH`. `None` for the port itself.
+    pub endpoint: Option<Text>,
+    /// Limits of connections to the application.
+    pub pool: ConnectionPool,
 }
 
 /// A running instance with an identity, as its own proxy needs it.
@@ -37,12 +44,22 @@ pub struct Workload {
     pub identity: Option<SpiffeId>,
     /// Labels.
     pub labels: Labels,
+    /// The joined host it runs on.
+    pub node: Text,
+    /// Region, zone, subzone: what it is near to as a caller.
+    pub locality: Locality,
+    /// Network that it is in.
+    pub network: Option<Text>,
     /// Ports that services reach, by number.
     pub ports: Vec<WorkloadPort>,
     /// What its ports accept.
     pub mtls: MtlsPolicy,
     /// Namespace and name of every authorization policy that holds for it. All must be at hand before it is served.
     pub policies: Vec<(Text, Text)>,
+    /// Namespace and name of every RequestAuthentication that holds for it. All must be at hand before it is served.
+    pub tokens: Vec<(Text, Text)>,
+    /// What it sees of the mesh: the key of its view; `None` for what everybody sees.
+    pub view: Option<Text>,
     /// How its processes are recognised.
     pub recognition: Recognition,
 }

@@ -1,27 +1,46 @@
 //! What the called workloads say.
 
+use std::net::IpAddr;
+
 use super::destination::receiving;
 use super::{AuthenticationFound, AuthorizationFound, Question};
-use crate::decide::inbound::{Inbound, admit_to};
-use crate::decide::refusal::Reason;
+use crate::decide::inbound::{Admission, Inbound, admit_to};
+use crate::decide::refusal::{Denial, Reason, Refusal};
 use crate::decide::witness::{Remembering, Witness};
 use crate::matching::request::Request;
-use crate::policy::authorization::{AuthorizationPolicy, HttpSubject, PolicyAction, Subject, nearest_miss};
+use crate::policy::authorization::{AuthorizationPolicy, PolicyAction};
+use crate::policy::mtls::MtlsMode;
 use crate::tables::Tables;
 use crate::tables::destinations::{Destination, Transport};
 use crate::tables::workloads::HostedWorkload;
+use crate::vocab::protocol::Protocol;
 
-/// What the called workloads say, over all destinations.
+/// What the called workloads say, over all destinations. One that refuses is what an operator asks about, whatever the
+/// others do.
 #[derive(Default)]
 pub(super) struct Judged {
     pub(super) reachable: usize,
-    pub(super) allowed: Option<AuthorizationFound>,
-    pub(super) denied: Option<AuthorizationFound>,
-    pub(super) transport_refused: bool,
+    /// Whether some endpoint cannot be spoken to, because it has no TLS and the destination demands it.
+    pub(super) unreachable: bool,
     pub(super) authentication: Option<AuthenticationFound>,
+    allowed: Option<AuthorizationFound>,
+    denied: Option<AuthorizationFound>,
+    /// Status and flag of the first request that policies refuse, and of the first that the transport does.
+    by_policy: Option<(u16, &'static str)>,
+    by_transport: Option<(u16, &'static str)>,
 }
 
 impl Judged {
+    /// What authorization says.
+    pub(super) fn authorization(&self) -> Option<&AuthorizationFound> {
+        self.denied.as_ref().or(self.allowed.as_ref())
+    }
+
+    /// Status and flag, if a called workload refuses.
+    pub(super) fn refused(&self) -> Option<(u16, &'static str)> {
+        self.by_policy.or(self.by_transport)
+    }
+
     pub(super) fn judge(
         &mut self,
         tables: &Tables,
@@ -34,8 +53,11 @@ impl Judged {
             self.reachable += 1;
             return;
         }
+        let source = question.source.or_else(|| address_of(tables, question));
+        let sni = server_name(&destination.cluster);
         for endpoint in receiving(tables, question, destination) {
             if endpoint.transport == Transport::Unreachable {
+                self.unreachable = true;
                 witness.note(|| {
                     format!(
                         "{} demands mutual TLS and nothing at {} speaks it",
@@ -49,13 +71,36 @@ impl Judged {
             let Some(to) = endpoint.address.ip() else { continue };
             let over_mesh = matches!(endpoint.transport, Transport::Mesh { .. });
             let peer = question.identity.filter(|_| over_mesh);
-            let facts = Inbound { to, peer, request };
-            let mode = workload.section.mtls.mode(to.port());
+            let port = to.port();
             self.authentication.get_or_insert_with(|| AuthenticationFound {
-                mtls: mode.name(),
-                decided_by: workload.section.mtls.origin.as_ref().map(ToString::to_string),
+                mtls: workload.section.mtls.mode(port).name(),
+                decided_by: workload.section.mtls.origin(port).map(ToString::to_string),
+                jwt: "none".to_owned(),
             });
+            if endpoint.transport == Transport::Tls && !takes_foreign_tls(workload, port) {
+                self.by_transport.get_or_insert((503, "UF"));
+                witness.note(|| {
+                    format!("{} takes no TLS but the mesh's own on port {port}", workload.section.key)
+                });
+                continue;
+            }
+            // What comes in TLS that is not the mesh's own is bytes to the proxy there.
+            let request = request.filter(|_| endpoint.transport != Transport::Tls);
+            // The called proxy brings the path into its form again, for a rule may have rewritten it.
+            let path = request.and_then(|request| tables.normalization().apply(request.path).ok());
+            let request = request.zip(path.as_deref()).map(|(request, path)| Request { path, ..*request });
+            let facts = Inbound {
+                to,
+                peer,
+                source,
+                sni: over_mesh.then_some(sni.as_str()),
+                request: request.as_ref(),
+                now: question.now,
+            };
             let mut steps = Remembering::default();
+            if source.is_none() && workload.governance.program.reads_addresses() {
+                steps.note(|| "the caller's address is not known, so no rule about it can match".to_owned());
+            }
             let verdict = admit_to(workload, &facts, &mut steps);
             for step in steps.sentences {
                 if !witness.sentences.contains(&step) {
@@ -63,63 +108,99 @@ impl Judged {
                 }
             }
             match verdict {
-                Ok(admission) => {
-                    self.allowed.get_or_insert_with(|| AuthorizationFound {
-                        allowed: true,
-                        decided_by: admission.by.map(|by| workload.policies[by.policy].resource()),
-                        rule: admission.by.map(|by| by.rule),
-                        nearest_miss: None,
-                    });
+                Ok(admission) => self.let_in(&admission),
+                Err(refusal) => self.keep_out(workload, &refusal),
+            }
+        }
+    }
+
+    fn let_in(&mut self, admission: &Admission) {
+        let judgement = &admission.judgement;
+        if judgement.token.claims.is_some() {
+            self.token(true, valid(judgement.token.principal()));
+        }
+        let found = judgement.by;
+        self.allowed.get_or_insert_with(|| AuthorizationFound {
+            allowed: true,
+            decided_by: found.map(|by| admission.workload.policies()[by.policy].resource()),
+            rule: found.map(|by| by.rule),
+            nearest_miss: None,
+        });
+    }
+
+    fn keep_out(&mut self, workload: &HostedWorkload, refusal: &Refusal) {
+        let answer = (refusal.status(), refusal.flag());
+        match &refusal.reason {
+            Reason::Denied(denial) => {
+                if let Some(principal) = &denial.principal {
+                    self.token(false, valid(Some(principal.clone())));
                 }
-                Err(refusal) => match refusal.reason {
-                    Reason::Denied(denial) => {
-                        self.denied.get_or_insert_with(|| match &denial.by {
-                            Some((policy, rule)) => AuthorizationFound {
-                                allowed: false,
-                                decided_by: Some(policy.resource()),
-                                rule: Some(*rule),
-                                nearest_miss: None,
-                            },
-                            None => nearest(workload, &facts),
-                        });
-                    }
-                    Reason::Transport { .. } => self.transport_refused = true,
-                    Reason::UnknownHost
-                    | Reason::NoRoute
-                    | Reason::NoDestination { .. }
-                    | Reason::NotHere
-                    | Reason::PolicyMissing => {}
-                },
+                self.by_policy.get_or_insert(answer);
+                self.denied.get_or_insert_with(|| found(workload, denial));
+            }
+            Reason::Token { error, .. } => {
+                self.token(false, format!("invalid: {error}"));
+                self.by_policy.get_or_insert(answer);
+            }
+            _ => {
+                self.by_transport.get_or_insert(answer);
+            }
+        }
+    }
+
+    /// Notes what is said of the token. The first word of a workload that refuses stands against all others.
+    fn token(&mut self, passes: bool, said: String) {
+        let refused = self.by_policy.is_some();
+        if let Some(authentication) = self.authentication.as_mut().filter(|_| !refused) {
+            if !passes || authentication.jwt == "none" {
+                authentication.jwt = said;
             }
         }
     }
 }
 
-fn subject<'a>(facts: &Inbound<'a>) -> Subject<'a> {
-    let http = facts.request.map(|request| HttpSubject {
-        method: request.method,
-        path: request.path,
-        authority: request.authority,
-    });
-    Subject { identity: facts.peer, port: facts.to.port(), http }
+fn valid(principal: Option<String>) -> String {
+    principal.map_or("valid".to_owned(), |principal| format!("valid {principal}"))
 }
 
-/// A denial because no ALLOW rule matched: the one that came nearest, and what it lacked.
-fn nearest(workload: &HostedWorkload, facts: &Inbound<'_>) -> AuthorizationFound {
-    let policies = workload.policies.iter().map(|policy| &**policy);
-    let without_rules = || policies.clone().find(|policy| policy.action == PolicyAction::Allow);
-    match nearest_miss(policies.clone(), &subject(facts)) {
-        Some((policy, rule, reason)) => AuthorizationFound {
-            allowed: false,
-            decided_by: Some(workload.policies[policy].resource()),
-            rule: Some(rule),
-            nearest_miss: Some(reason),
-        },
-        None => AuthorizationFound {
-            allowed: false,
-            decided_by: without_rules().map(AuthorizationPolicy::resource),
-            rule: None,
-            nearest_miss: None,
-        },
+/// What a denial says: the rule that denied, else the one that came nearest to allowing.
+fn found(workload: &HostedWorkload, denial: &Denial) -> AuthorizationFound {
+    let (policy, rule, miss) = match (&denial.by, &denial.nearest) {
+        (Some((policy, rule)), _) => (Some(policy), Some(*rule), None),
+        (None, Some((policy, rule, reason))) => (Some(policy), Some(*rule), Some(reason.clone())),
+        (None, None) => {
+            let allow = |policy: &AuthorizationPolicy| policy.action == PolicyAction::Allow && !policy.dry_run;
+            (workload.policies().iter().find(|policy| allow(policy)), None, None)
+        }
+    };
+    AuthorizationFound {
+        allowed: false,
+        decided_by: policy.map(|policy| policy.resource()),
+        rule,
+        nearest_miss: miss,
     }
+}
+
+/// Whether a port passes on TLS that is not the mesh's own, as bytes.
+fn takes_foreign_tls(workload: &HostedWorkload, port: u16) -> bool {
+    let protocol = workload.port(port).map_or(Protocol::Auto, |port| port.protocol);
+    let reads_http = matches!(protocol, Protocol::Http | Protocol::Http2 | Protocol::Grpc);
+    workload.section.mtls.mode(port) != MtlsMode::Strict && !reads_http
+}
+
+/// The address of the caller's workload, if one has its identity: on the host meant, if one is, and with its labels.
+fn address_of(tables: &Tables, question: &Question<'_>) -> Option<IpAddr> {
+    let identity = question.identity?;
+    let same = tables.workloads.values().map(|workload| &workload.section).filter(|workload| {
+        workload.identity.as_ref() == Some(identity)
+            && question.node.is_none_or(|node| *workload.node == *node)
+    });
+    let same: Vec<_> = same.collect();
+    let labelled = same.iter().find(|workload| workload.labels == *question.caller.labels);
+    labelled.or(same.first()).map(|workload| workload.address)
+}
+
+/// The server name by which Istio's proxies ask for a destination: `outbound_.PORT_.SUBSET_.HOST`.
+fn server_name(cluster: &str) -> String {
+    cluster.replacen('|', "_.", 3)
 }

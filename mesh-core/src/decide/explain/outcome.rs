@@ -46,20 +46,17 @@ pub(super) fn note_fault(fault: &FaultPolicy, witness: &mut Remembering) {
 
 /// What is sure to happen after a rule has sent it on: faults come first, then the destinations.
 pub(super) fn conclude(answer: &mut Explanation, judged: Judged, request: Option<&Request<'_>>) {
-    answer.authentication = judged.authentication;
-    // One called workload that refuses is what an operator asks about, whatever the others do.
-    answer.authorization = judged.denied.or(judged.allowed);
-    let denied = answer.authorization.as_ref().is_some_and(|authorization| !authorization.allowed);
+    answer.authentication = judged.authentication.clone();
+    answer.authorization = judged.authorization().cloned();
     let exists = answer.destinations.iter().any(|destination| destination.load_balancer.is_some());
     if fault(answer, request) {
         return;
     }
-    let (status, flags) = match () {
-        () if !exists => (Some(503), "NC"),
-        () if judged.reachable == 0 => (Some(503), "UH"),
-        () if denied => (Some(403), "-"),
-        () if judged.transport_refused => (Some(503), "UC"),
-        () => (None, answer.flags),
+    let (status, flags) = match judged.refused() {
+        _ if !exists => (Some(503), "NC"),
+        _ if judged.reachable == 0 => (Some(503), if judged.unreachable { "UF" } else { "UH" }),
+        Some((status, flag)) => (Some(status), flag),
+        None => (None, answer.flags),
     };
     answer.status = status;
     answer.flags = flags;

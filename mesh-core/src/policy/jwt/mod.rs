@@ -4,6 +4,15 @@ use std::time::Duration;
 
 use crate::vocab::name::Text;
 
+pub mod check;
+pub mod error;
+mod forward;
+mod keys;
+mod place;
+#[cfg(test)]
+mod tests;
+mod token;
+
 /// Where the keys that verify a token come from.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Keys {
@@ -42,4 +51,23 @@ pub struct JwtRule {
     pub timeout: Option<Duration>,
     /// `presence: REQUIRED`: a request without a token is refused.
     pub required: bool,
+}
+
+/// What a RequestAuthentication accepts, as it stands for the workloads that name it. Keys that were fetched are
+/// inline; where a URI is left they are not at hand, and tokens of that rule are refused.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct TokenPolicy {
+    /// Namespace of the resource.
+    pub namespace: Text,
+    /// Name of the resource.
+    pub name: Text,
+    /// Rules.
+    pub rules: Vec<JwtRule>,
+}
+
+impl TokenPolicy {
+    /// `requestauthentication/NAMESPACE/NAME`.
+    pub fn resource(&self) -> String {
+        format!("requestauthentication/{}/{}", self.namespace, self.name)
+    }
 }

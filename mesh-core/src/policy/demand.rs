@@ -1,0 +1,343 @@
+//! A single demand of a rule: what it reads, whether it holds, and how to tell a person.
+
+use std::fmt;
+
+use http::HeaderName;
+use ipnet::IpNet;
+
+use super::authorization::{AuthorizationRule, Condition, Operation, Source, Values};
+use super::principal;
+use super::subject::Subject;
+use crate::matching::claims::Claim;
+use crate::matching::path::PathMatch;
+use crate::matching::text::TextMatch;
+use crate::vocab::name::Text;
+
+/// A list of a rule, with what it is compared with.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Demand<'r> {
+    Principal(&'r Values<TextMatch>),
+    Namespace(&'r Values<TextMatch>),
+    Account(&'r Values<Text>),
+    TrustDomain(&'r Values<TextMatch>),
+    SourceIp(&'r Values<IpNet>),
+    RemoteIp(&'r Values<IpNet>),
+    RequestPrincipal(&'r Values<TextMatch>),
+    Header(&'r HeaderName, &'r Values<TextMatch>),
+    Audience(&'r Values<TextMatch>),
+    Presenter(&'r Values<TextMatch>),
+    Claim(&'r [Text], &'r Values<TextMatch>),
+    Host(&'r Values<TextMatch>),
+    Method(&'r Values<TextMatch>),
+    Path(&'r Values<PathMatch>),
+    Port(&'r Values<u16>),
+    DestinationIp(&'r Values<IpNet>),
+    Sni(&'r Values<TextMatch>),
+    Metadata(&'r Text, &'r Values<TextMatch>),
+}
+
+impl Source {
+    pub(super) fn demands(&self) -> [Demand<'_>; 7] {
+        [
+            Demand::Principal(&self.principals),
+            Demand::RequestPrincipal(&self.request_principals),
+            Demand::Namespace(&self.namespaces),
+            Demand::Account(&self.service_accounts),
+            Demand::TrustDomain(&self.trust_domains),
+            Demand::RemoteIp(&self.remote_ip_blocks),
+            Demand::SourceIp(&self.ip_blocks),
+        ]
+    }
+}
+
+impl Operation {
+    pub(super) fn demands(&self) -> [Demand<'_>; 4] {
+        [
+            Demand::Host(&self.hosts),
+            Demand::Method(&self.methods),
+            Demand::Path(&self.paths),
+            Demand::Port(&self.ports),
+        ]
+    }
+}
+
+impl Condition {
+    pub(super) fn demand(&self) -> Demand<'_> {
+        match self {
+            Condition::Header(name, values) => Demand::Header(name, values),
+            Condition::SourceIp(values) => Demand::SourceIp(values),
+            Condition::RemoteIp(values) => Demand::RemoteIp(values),
+            Condition::SourceNamespace(values) => Demand::Namespace(values),
+            Condition::SourceServiceAccount(values) => Demand::Account(values),
+            Condition::SourcePrincipal(values) => Demand::Principal(values),
+            Condition::SourceTrustDomain(values) => Demand::TrustDomain(values),
+            Condition::RequestPrincipal(values) => Demand::RequestPrincipal(values),
+            Condition::Audiences(values) => Demand::Audience(values),
+            Condition::Presenter(values) => Demand::Presenter(values),
+            Condition::Claim(path, values) => Demand::Claim(path, values),
+            Condition::DestinationIp(values) => Demand::DestinationIp(values),
+            Condition::DestinationPort(values) => Demand::Port(values),
+            Condition::Sni(values) => Demand::Sni(values),
+            Condition::Metadata(key, values) => Demand::Metadata(key, values),
+        }
+    }
+}
+
+impl AuthorizationRule {
+    /// Whether all parts hold.
+    pub(super) fn holds(&self, subject: &Subject<'_>) -> bool {
+        let from = |source: &Source| source.demands().iter().all(|demand| demand.holds(subject));
+        let to = |operation: &Operation| operation.demands().iter().all(|demand| demand.holds(subject));
+        (self.from.is_empty() || self.from.iter().any(from))
+            && (self.to.is_empty() || self.to.iter().any(to))
+            && self.when.iter().all(|condition| condition.demand().holds(subject))
+    }
+
+    /// Every list that demands something.
+    pub(super) fn demands(&self) -> impl Iterator<Item = Demand<'_>> {
+        let from = self.from.iter().flat_map(Source::demands);
+        let to = self.to.iter().flat_map(Operation::demands);
+        let all = from.chain(to).chain(self.when.iter().map(Condition::demand));
+        all.filter(|demand| !demand.is_empty())
+    }
+}
+
+impl Demand<'_> {
+    /// Whether it demands nothing.
+    pub(super) fn is_empty(&self) -> bool {
+        match self {
+            Demand::Principal(values)
+            | Demand::Namespace(values)
+            | Demand::TrustDomain(values)
+            | Demand::RequestPrincipal(values)
+            | Demand::Header(_, values)
+            | Demand::Audience(values)
+            | Demand::Presenter(values)
+            | Demand::Claim(_, values)
+            | Demand::Host(values)
+            | Demand::Method(values)
+            | Demand::Sni(values)
+            | Demand::Metadata(_, values) => values.is_empty(),
+            Demand::Account(values) => values.is_empty(),
+            Demand::SourceIp(values) | Demand::RemoteIp(values) | Demand::DestinationIp(values) => {
+                values.is_empty()
+            }
+            Demand::Path(values) => values.is_empty(),
+            Demand::Port(values) => values.is_empty(),
+        }
+    }
+
+    /// Whether only a request has it.
+    pub(super) fn reads_http(&self) -> bool {
+        match self {
+            Demand::RequestPrincipal(_)
+            | Demand::Header(..)
+            | Demand::Audience(_)
+            | Demand::Presenter(_)
+            | Demand::Claim(..)
+            | Demand::Host(_)
+            | Demand::Method(_)
+            | Demand::Path(_) => true,
+            Demand::Principal(_)
+            | Demand::Namespace(_)
+            | Demand::Account(_)
+            | Demand::TrustDomain(_)
+            | Demand::SourceIp(_)
+            | Demand::RemoteIp(_)
+            | Demand::Port(_)
+            | Demand::DestinationIp(_)
+            | Demand::Sni(_)
+            | Demand::Metadata(..) => false,
+        }
+    }
+
+    /// Whether it holds. What is not known passes no positive list and every negative one.
+    pub(super) fn holds(&self, subject: &Subject<'_>) -> bool {
+        let claim = |found: Option<&Claim>, values: &Values<TextMatch>| {
+            values.pass(|test| found.is_some_and(|claim| claim.passes(test)))
+        };
+        let named = |name: &str| subject.claims().and_then(|claims| claims.named(name));
+        match self {
+            Demand::Principal(values) => {
+                values.pass(|test| subject.identity.is_some_and(|id| test.matches(id.principal().as_bytes())))
+            }
+            Demand::Namespace(values) => {
+                values.pass(|test| subject.account().is_some_and(|(name, _)| test.matches(name.as_bytes())))
+            }
+            Demand::Account(values) => values.pass(|wanted| {
+                subject.account().is_some_and(|(namespace, account)| {
+                    wanted.split_once('/').is_some_and(|found| found == (namespace, account))
+                })
+            }),
+            Demand::TrustDomain(values) => values
+                .pass(|test| subject.identity.is_some_and(|id| test.matches(id.trust_domain().as_bytes()))),
+            Demand::SourceIp(values) => {
+                values.pass(|net| subject.source.is_some_and(|address| net.contains(&address)))
+            }
+            Demand::RemoteIp(values) => {
+                values.pass(|net| subject.remote.is_some_and(|address| net.contains(&address)))
+            }
+            Demand::RequestPrincipal(values) => {
+                values.pass(|test| subject.claims().is_some_and(|claims| principal::passes(test, claims)))
+            }
+            Demand::Header(name, values) => values.pass(|test| match subject.http {
+                Some(http) if **name == http::header::HOST => test.matches(http.authority.as_bytes()),
+                Some(http) => http.headers.get_all(*name).iter().any(|value| test.matches(value.as_bytes())),
+                None => false,
+            }),
+            Demand::Audience(values) => claim(named("aud"), values),
+            Demand::Presenter(values) => claim(named("azp"), values),
+            Demand::Claim(path, values) => claim(subject.claims().and_then(|claims| claims.at(path)), values),
+            Demand::Host(values) => {
+                values.pass(|test| subject.http.is_some_and(|http| test.matches(http.authority.as_bytes())))
+            }
+            Demand::Method(values) => {
+                values.pass(|test| subject.http.is_some_and(|http| test.matches(http.method.as_bytes())))
+            }
+            Demand::Path(values) => {
+                values.pass(|test| subject.http.is_some_and(|http| test.matches(http.path)))
+            }
+            Demand::Port(values) => values.pass(|port| *port == subject.port),
+            Demand::DestinationIp(values) => values.pass(|net| net.contains(&subject.destination)),
+            Demand::Sni(values) => {
+                values.pass(|test| subject.sni.is_some_and(|name| test.matches(name.as_bytes())))
+            }
+            Demand::Metadata(_, values) => values.pass(|_| false),
+        }
+    }
+
+    /// What was found and what was wanted: `method is POST, allowed: GET`.
+    pub(super) fn lacking(&self, subject: &Subject<'_>) -> String {
+        let address = |found: Option<std::net::IpAddr>| {
+            found.map_or("unknown".to_owned(), |address| address.to_string())
+        };
+        let named = |name: &str| subject.claims().and_then(|claims| claims.named(name));
+        let claim = |found: Option<&Claim>| match found {
+            Some(Claim::Text(text)) => text.to_string(),
+            Some(Claim::List(list)) => list.join(", "),
+            Some(Claim::Object(_)) => "an object".to_owned(),
+            None => "absent".to_owned(),
+        };
+        let http = subject.http;
+        match self {
+            Demand::Principal(values) => {
+                let caller = subject.identity.map_or("unauthenticated", |id| id.principal());
+                format!("caller is {caller}, {}", wanted(values))
+            }
+            Demand::Namespace(values) => {
+                let namespace = subject.account().map_or("unknown", |(namespace, _)| namespace);
+                format!("caller's namespace is {namespace}, {}", wanted(values))
+            }
+            Demand::Account(values) => {
+                let account = subject.account();
+                let account =
+                    account.map_or("unknown".to_owned(), |(namespace, name)| format!("{namespace}/{name}"));
+                format!("caller's service account is {account}, {}", wanted(values))
+            }
+            Demand::TrustDomain(values) => {
+                let domain = subject.identity.map_or("unknown", |id| id.trust_domain());
+                format!("caller's trust domain is {domain}, {}", wanted(values))
+            }
+            Demand::SourceIp(values) => {
+                format!("caller's address is {}, {}", address(subject.source), wanted(values))
+            }
+            Demand::RemoteIp(values) => {
+                format!("client's address is {}, {}", address(subject.remote), wanted(values))
+            }
+            Demand::RequestPrincipal(values) => {
+                let found = subject.claims().and_then(principal::of);
+                format!("request principal is {}, {}", found.as_deref().unwrap_or("none"), wanted(values))
+            }
+            Demand::Header(name, values) => {
+                let all = http.into_iter().flat_map(|http| http.headers.get_all(*name));
+                let all: Vec<_> = all.map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
+                let found = if all.is_empty() { "absent".to_owned() } else { all.join(" and ") };
+                format!("header {name} is {found}, {}", wanted(values))
+            }
+            Demand::Audience(values) => format!("audience is {}, {}", claim(named("aud")), wanted(values)),
+            Demand::Presenter(values) => {
+                format!("presenter is {}, {}", claim(named("azp")), wanted(values))
+            }
+            Demand::Claim(path, values) => {
+                let found = subject.claims().and_then(|claims| claims.at(path));
+                format!("claim {} is {}, {}", path.join("."), claim(found), wanted(values))
+            }
+            Demand::Host(values) => {
+                format!("host is {}, {}", http.map_or("-", |h| h.authority), wanted(values))
+            }
+            Demand::Method(values) => {
+                format!("method is {}, {}", http.map_or("-", |h| h.method), wanted(values))
+            }
+            Demand::Path(values) => format!("path is {}, {}", http.map_or("-", |h| h.path), wanted(values)),
+            Demand::Port(values) => format!("port is {}, {}", subject.port, wanted(values)),
+            Demand::DestinationIp(values) => {
+                format!("destination's address is {}, {}", subject.destination, wanted(values))
+            }
+            Demand::Sni(values) => {
+                format!("server name is {}, {}", subject.sni.unwrap_or("absent"), wanted(values))
+            }
+            Demand::Metadata(key, values) => format!("{key} is absent, {}", wanted(values)),
+        }
+    }
+
+    /// What it is about, with its values, for the words of a rule.
+    pub(super) fn words(&self) -> String {
+        match self {
+            Demand::Principal(values) => format!("principal {}", listed(values)),
+            Demand::Namespace(values) => format!("namespace {}", listed(values)),
+            Demand::Account(values) => format!("service account {}", listed(values)),
+            Demand::TrustDomain(values) => format!("trust domain {}", listed(values)),
+            Demand::SourceIp(values) => format!("source ip {}", listed(values)),
+            Demand::RemoteIp(values) => format!("remote ip {}", listed(values)),
+            Demand::RequestPrincipal(values) => format!("request principal {}", listed(values)),
+            Demand::Header(name, values) => format!("header {name} {}", listed(values)),
+            Demand::Audience(values) => format!("audience {}", listed(values)),
+            Demand::Presenter(values) => format!("presenter {}", listed(values)),
+            Demand::Claim(path, values) => format!("claim {} {}", path.join("."), listed(values)),
+            Demand::Host(values) => format!("host {}", listed(values)),
+            Demand::Method(values) => format!("method {}", listed(values)),
+            Demand::Path(values) => format!("path {}", listed(values)),
+            Demand::Port(values) => format!("port {}", listed(values)),
+            Demand::DestinationIp(values) => format!("destination ip {}", listed(values)),
+            Demand::Sni(values) => format!("server name {}", listed(values)),
+            Demand::Metadata(key, values) => format!("{key} {}", listed(values)),
+        }
+    }
+}
+
+fn wanted<M: ToString>(values: &Values<M>) -> String {
+    let list = |items: &[M]| items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    match (values.any.is_empty(), values.none.is_empty()) {
+        (false, true) => format!("allowed: {}", list(&values.any)),
+        (true, _) => format!("excluded: {}", list(&values.none)),
+        (false, false) => format!("allowed: {}, excluded: {}", list(&values.any), list(&values.none)),
+    }
+}
+
+fn listed<M: fmt::Display>(values: &Values<M>) -> String {
+    let list = |items: &[M]| items.iter().map(ToString::to_string).collect::<Vec<_>>().join(" | ");
+    match (values.any.is_empty(), values.none.is_empty()) {
+        (_, true) => list(&values.any),
+        (true, false) => format!("not {}", list(&values.none)),
+        (false, false) => format!("{} but not {}", list(&values.any), list(&values.none)),
+    }
+}
+
+impl fmt::Display for AuthorizationRule {
+    /// The rule in words: `from (principal a/b) to (method GET; path /x*) when (header x y)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fn group(demands: &[Demand<'_>]) -> String {
+            let said = demands.iter().filter(|demand| !demand.is_empty());
+            format!("({})", said.map(Demand::words).collect::<Vec<_>>().join("; "))
+        }
+        let from: Vec<_> = self.from.iter().map(|source| group(&source.demands())).collect();
+        let to: Vec<_> = self.to.iter().map(|operation| group(&operation.demands())).collect();
+        let when: Vec<_> = self.when.iter().map(Condition::demand).collect();
+        let when = if when.is_empty() { Vec::new() } else { vec![group(&when)] };
+        let groups = [("from", from), ("to", to), ("when", when)];
+        let said = groups.iter().filter(|(_, alternatives)| !alternatives.is_empty());
+        let text: Vec<String> =
+            said.map(|(name, alternatives)| format!("{name} {}", alternatives.join(" or "))).collect();
+        if text.is_empty() { f.write_str("everything") } else { f.write_str(&text.join(" ")) }
+    }
+}

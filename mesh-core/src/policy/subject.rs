@@ -1,0 +1,87 @@
+//! What is known of a request or stream when it is judged.
+
+use std::net::IpAddr;
+
+use http::HeaderMap;
+
+use crate::matching::claims::Claims;
+use crate::vocab::identity::SpiffeId;
+
+/// What is known of a request or stream when it is judged.
+#[derive(Debug, Clone, Copy)]
+pub struct Subject<'a> {
+    /// The caller's verified identity, if it has one.
+    pub identity: Option<&'a SpiffeId>,
+    /// Address of the direct peer; `None` where it is not known.
+    pub source: Option<IpAddr>,
+    /// Address of the client, as far as proxies before tell it; `None` where it is not known.
+    pub remote: Option<IpAddr>,
+    /// Address of the workload.
+    pub destination: IpAddr,
+    /// Port of the workload.
+    pub port: u16,
+    /// Server name that the TLS client asked for.
+    pub sni: Option<&'a str>,
+    /// The request; `None` for a byte stream.
+    pub http: Option<HttpSubject<'a>>,
+}
+
+/// The parts of a request that rules read.
+#[derive(Debug, Clone, Copy)]
+pub struct HttpSubject<'a> {
+    /// Method.
+    pub method: &'a str,
+    /// Normalised path.
+    pub path: &'a str,
+    /// Authority as sent, port included.
+    pub authority: &'a str,
+    /// Header fields.
+    pub headers: &'a HeaderMap,
+    /// Claims of its token; `None` where none was validated.
+    pub claims: Option<&'a Claims>,
+}
+
+impl<'a> Subject<'a> {
+    /// Namespace and account of the caller.
+    pub(super) fn account(&self) -> Option<(&'a str, &'a str)> {
+        self.identity.and_then(SpiffeId::account)
+    }
+
+    /// Claims of the request's token.
+    pub(super) fn claims(&self) -> Option<&'a Claims> {
+        self.http.and_then(|http| http.claims)
+    }
+}
+
+/// Address of the client: the last entry of the last X-Forwarded-For, as the nearest proxy wrote it, else that of the
+/// direct peer.
+pub fn client_address(headers: &HeaderMap, peer: Option<IpAddr>) -> Option<IpAddr> {
+    let forwarded = headers.get_all("x-forwarded-for").iter().next_back();
+    let last = forwarded.and_then(|value| value.to_str().ok()).and_then(|list| list.rsplit(',').next());
+    last.and_then(|entry| entry.trim().parse().ok()).or(peer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_proxy_s_word_counts() {
+        let peer = Some(IpAddr::from([10, 0, 0, 1]));
+        for (fields, expected) in [
+            (&[][..], "10.0.0.1"),
+            (&["1.1.1.1"], "1.1.1.1"),
+            (&["1.1.1.1, 2.2.2.2"], "2.2.2.2"),
+            (&["1.1.1.1", "::1"], "::1"),
+            (&["1.1.1.1, nobody"], "10.0.0.1"),
+            (&[""], "10.0.0.1"),
+        ] {
+            let mut headers = HeaderMap::new();
+            for field in fields {
+                headers.append("x-forwarded-for", field.parse().unwrap());
+            }
+            let found = client_address(&headers, peer).map(|address| address.to_string());
+            assert_eq!(found.as_deref(), Some(expected), "{fields:?}");
+        }
+    }
+}
