@@ -5,28 +5,43 @@
 //! the snapshot rules are ordered and the first match wins.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::snapshot::section::{Section, SectionKey};
 use crate::snapshot::{Entry, Sections};
+use crate::state::view::View;
 use crate::state::{MeshState, Touched};
-use crate::vocab::name::{DestinationKey, ServicePort, Text, WorkloadKey};
-use crate::vocab::origin::Kind;
+use crate::vocab::name::{Text, WorkloadKey};
 
+mod aliases;
+mod delegates;
 mod destinations;
 mod endpoints;
+mod gateways;
+mod origination;
 #[cfg(test)]
 mod properties;
 mod routes;
+mod rules;
 mod security;
 mod services;
+mod views;
 mod visibility;
+
+pub use visibility::for_caller;
 
 /// Every section of the mesh, arranged so that a node's snapshot is a choice of them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Compiled {
-    /// What every node gets: trust, services, routes, destinations, endpoints.
-    shared: Sections,
-    /// Authorization policies.
+    /// What holds for all: trust, and what callers see that are not known.
+    general: Sections,
+    /// What callers need, by host.
+    hosts: BTreeMap<Text, Arc<HostSections>>,
+    /// What known callers see, by the key of the view.
+    views: BTreeMap<Text, Entry>,
+    /// Gateways.
+    gateways: Sections,
+    /// Authorization policies, and which tokens are accepted.
     policies: Sections,
     /// Workloads, by the node that they belong to.
     nodes: BTreeMap<Text, BTreeMap<WorkloadKey, Entry>>,
@@ -34,10 +49,19 @@ pub struct Compiled {
     owners: BTreeMap<WorkloadKey, Text>,
 }
 
+/// The sections of a host: service, routes, destinations, endpoints.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct HostSections {
+    /// What most callers find.
+    common: Sections,
+    /// What the callers of a view find in its place.
+    apart: BTreeMap<Text, Sections>,
+}
+
 /// Compiles the whole mesh.
 pub fn compile(state: &MeshState) -> Compiled {
     let mut compiled = Compiled::default();
-    compiled.refresh(state, &everything(state));
+    compiled.refresh(state, &Touched::everything(state));
     compiled
 }
 
@@ -48,42 +72,104 @@ pub fn recompile(previous: &Compiled, state: &MeshState, touched: &Touched) -> C
     compiled
 }
 
-fn everything(state: &MeshState) -> Touched {
-    Touched {
-        trust: true,
-        hosts: state
-            .services()
-            .map(|service| &service.host)
-            .chain(state.virtual_services().hosts())
-            .cloned()
-            .collect(),
-        endpoints: Default::default(),
-        workloads: state.workloads().map(|workload| workload.key.clone()).collect(),
-        policies: state.resources(Kind::AuthorizationPolicy).map(|policy| policy.meta.key.clone()).collect(),
-    }
-}
-
 impl Compiled {
     fn refresh(&mut self, state: &MeshState, touched: &Touched) {
+        let everybody = state.default_view();
         if touched.trust {
-            replace(&mut self.shared, [SectionKey::Trust].into(), vec![security::trust(state)]);
+            put(&mut self.general, SectionKey::Trust, Some(security::trust(state)));
         }
+        let key = SectionKey::View(everybody.key.clone());
+        put(&mut self.general, key, Some(views::view(&everybody)));
         for host in &touched.hosts {
-            let held = keys_of(&self.shared, host);
-            let mut sections = rules(state, host);
-            sections.extend(endpoints::slices(state, host));
-            replace(&mut self.shared, held, sections);
+            self.refresh_host(state, &everybody, host);
         }
         for host in touched.endpoints.difference(&touched.hosts) {
-            let held = slices_of(&self.shared, host);
-            replace(&mut self.shared, held, endpoints::slices(state, host));
+            self.refresh_endpoints(state, &everybody, host);
+        }
+        for key in &touched.views {
+            self.refresh_view(state, key, touched);
+        }
+        for key in &touched.gateways {
+            let held = SectionKey::Gateway(key.namespace.clone(), key.name.clone());
+            put(&mut self.gateways, held, gateways::gateway(state, key));
         }
         for key in &touched.policies {
-            let held = SectionKey::Authorization(key.namespace.clone(), key.name.clone());
-            replace(&mut self.policies, vec![held], security::policy(state, key).into_iter().collect());
+            put(&mut self.policies, security::policy_key(key), security::policy(state, key));
         }
         for key in &touched.workloads {
             self.refresh_workload(state, key);
+        }
+    }
+
+    /// Compiles a host for everybody, and for the views that may find something else.
+    fn refresh_host(&mut self, state: &MeshState, everybody: &View, host: &Text) {
+        let previous = self.hosts.remove(host).unwrap_or_default();
+        let common = fresh(views::common(state, everybody, host), Some(&previous.common));
+        let found: Vec<&Section> = common.values().map(|entry| &*entry.section).collect();
+        let mut apart = BTreeMap::new();
+        for view in state.views_apart(host) {
+            let own = fresh(views::apart(state, view, host, &found), previous.apart.get(&view.key));
+            if !own.is_empty() {
+                apart.insert(view.key.clone(), own);
+            }
+        }
+        if !common.is_empty() || !apart.is_empty() {
+            self.hosts.insert(host.clone(), Arc::new(HostSections { common, apart }));
+        }
+    }
+
+    /// Compiles the endpoints of a host, where one service has it for everybody.
+    fn refresh_endpoints(&mut self, state: &MeshState, everybody: &View, host: &Text) {
+        let alone = state.service(host).filter(|_| state.candidates(host).len() == 1);
+        let (Some(service), Some(held)) = (alone, self.hosts.get_mut(host)) else {
+            self.refresh_host(state, everybody, host);
+            return;
+        };
+        let held = Arc::make_mut(held);
+        let slice = |key: &SectionKey| matches!(key, SectionKey::Endpoints { .. });
+        let slices = fresh(endpoints::slices(state, service, None), Some(&held.common));
+        held.common.retain(|key, _| !slice(key));
+        held.common.extend(slices);
+    }
+
+    /// Compiles a view with all that differs in it, but for hosts that were compiled for all views.
+    fn refresh_view(&mut self, state: &MeshState, key: &Text, touched: &Touched) {
+        let Some(view) = state.known_view(key) else {
+            self.views.remove(key);
+            let holding = self.hosts.values_mut().filter(|held| held.apart.contains_key(key));
+            holding.for_each(|held| {
+                Arc::make_mut(held).apart.remove(key);
+            });
+            self.hosts.retain(|_, held| !held.common.is_empty() || !held.apart.is_empty());
+            return;
+        };
+        let entry = kept_or_new(self.views.remove(key), views::view(view));
+        self.views.insert(key.clone(), entry);
+        for host in state.all_hosts() {
+            if touched.hosts.contains(host) {
+                continue;
+            }
+            let held = self.hosts.get(host);
+            let previous = held.and_then(|held| held.apart.get(key));
+            let namespaces = state.namespaces_apart(host);
+            let own = if state.is_apart(view, host, &namespaces) {
+                let common = held.into_iter().flat_map(|held| held.common.values());
+                let common: Vec<&Section> = common.map(|entry| &*entry.section).collect();
+                fresh(views::apart(state, view, host, &common), previous)
+            } else {
+                Sections::new()
+            };
+            if previous.unwrap_or(&Sections::new()) == &own {
+                continue;
+            }
+            let held = Arc::make_mut(self.hosts.entry(host.clone()).or_default());
+            match own.is_empty() {
+                true => held.apart.remove(key),
+                false => held.apart.insert(key.clone(), own),
+            };
+            if held.common.is_empty() && held.apart.is_empty() {
+                self.hosts.remove(host);
+            }
         }
     }
 
@@ -103,26 +189,22 @@ impl Compiled {
     }
 }
 
-/// All sections of a host but its endpoints.
-fn rules(state: &MeshState, host: &Text) -> Vec<Section> {
-    let Some(service) = state.service(host) else {
-        return routes::without_service(state, host).map(Section::Routes).into_iter().collect();
-    };
-    let mut sections = vec![Section::Service(services::service(state, service))];
-    sections.extend(routes::of_service(state, service).into_iter().map(Section::Routes));
-    sections.extend(destinations::of_service(state, service).into_iter().map(Section::Destination));
-    sections
+/// Puts a section in the place of the one held, keeping an entry whose content stays.
+fn put(sections: &mut Sections, key: SectionKey, section: Option<Section>) {
+    let previous = sections.remove(&key);
+    if let Some(section) = section {
+        sections.insert(key, kept_or_new(previous, section));
+    }
 }
 
-/// Puts sections in the place of those held, keeping entries whose content stays.
-fn replace(sections: &mut Sections, held: Vec<SectionKey>, fresh: Vec<Section>) {
-    let mut previous: BTreeMap<SectionKey, Entry> =
-        held.into_iter().filter_map(|key| sections.remove_entry(&key)).collect();
-    for section in fresh {
+/// Sections by key, keeping previous entries whose content stays.
+fn fresh(sections: Vec<Section>, previous: Option<&Sections>) -> Sections {
+    let entry = |section: Section| {
         let key = section.key();
-        let entry = kept_or_new(previous.remove(&key), section);
-        sections.insert(key, entry);
-    }
+        let held = previous.and_then(|sections| sections.get(&key)).cloned();
+        (key, kept_or_new(held, section))
+    };
+    sections.into_iter().map(entry).collect()
 }
 
 /// Comparing is cheaper than digesting, and what is kept is shared with the previous version.
@@ -131,25 +213,4 @@ fn kept_or_new(previous: Option<Entry>, section: Section) -> Entry {
         Some(entry) if *entry.section == section => entry,
         _ => Entry::new(section),
     }
-}
-
-/// The keys of all sections of a host.
-fn keys_of(sections: &Sections, host: &Text) -> Vec<SectionKey> {
-    let service = SectionKey::Service(host.clone());
-    let routes = |port| SectionKey::Routes(ServicePort { host: host.clone(), port });
-    let destinations =
-        SectionKey::Destination(DestinationKey { host: host.clone(), port: 0, subset: None, scope: None });
-    let mut keys: Vec<_> = sections.get_key_value(&service).map(|(key, _)| key.clone()).into_iter().collect();
-    keys.extend(sections.range(routes(0)..=routes(u16::MAX)).map(|(key, _)| key.clone()));
-    let held = sections.range(destinations..).map(|(key, _)| key);
-    keys.extend(
-        held.take_while(|key| matches!(key, SectionKey::Destination(key) if key.host == *host)).cloned(),
-    );
-    keys.extend(slices_of(sections, host));
-    keys
-}
-
-fn slices_of(sections: &Sections, host: &Text) -> Vec<SectionKey> {
-    let slice = |slice| SectionKey::Endpoints { host: host.clone(), slice };
-    sections.range(slice(0)..=slice(u32::MAX)).map(|(key, _)| key.clone()).collect()
 }

@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use super::delegates::bound_routes;
 use super::rules::Site;
 use crate::resource::reach::GatewayRef;
 use crate::resource::service::Port;
@@ -60,7 +61,8 @@ fn of_port(state: &MeshState, view: &View, service: &KnownService, port: &Port) 
     let bound = state.bound(view, &service.host, port.number);
     let ports_of = |host: &str| ports_of(state, view, host);
     let site = Site { state, gateway: &GatewayRef::Mesh, port: port.number, ports_of: &ports_of };
-    let (requests, tls) = (port.protocol.is_http() || port.protocol == Protocol::Auto, port.protocol.is_tls());
+    let (requests, tls) =
+        (port.protocol.is_http() || port.protocol == Protocol::Auto, port.protocol.is_tls());
     let streams = matches!(port.protocol, Protocol::Tcp | Protocol::Auto);
     let http = requests.then(|| first(&bound, |resource| http_rules(&site, resource))).flatten();
     let tcp = streams.then(|| first(&bound, |resource| tcp_rules(&site, resource))).flatten();
@@ -104,7 +106,7 @@ fn of_port(state: &MeshState, view: &View, service: &KnownService, port: &Port) 
 
 /// The numbers of the ports of a service that a view finds.
 fn ports_of(state: &MeshState, view: &View, host: &str) -> Option<Vec<u16>> {
-    let service = state.service_for(view, host)?;
+    let service = state.reached_by(view, host)?;
     Some(service.ports.iter().map(|port| port.number).collect())
 }
 
@@ -131,12 +133,7 @@ fn content(resource: &Resource) -> Option<&VirtualService> {
 
 /// The rules for requests of a VirtualService at a site, in order.
 pub(super) fn http_rules(site: &Site<'_>, resource: &Resource) -> Vec<HttpRule> {
-    let Some(rules) = content(resource) else { return Vec::new() };
-    let routes = rules.http.iter().enumerate().map(|(index, route)| BoundRoute {
-        resource: &resource.meta.key,
-        index,
-        route: Cow::Borrowed(route),
-    });
+    let routes = bound_routes(site.state, resource).into_iter();
     routes.filter_map(|bound| site.http_rule(bound.resource, bound.index, &bound.route)).collect()
 }
 
@@ -156,9 +153,12 @@ pub(super) fn tls_rules(site: &Site<'_>, resource: &Resource) -> Vec<TcpRule> {
 mod tests {
     use super::*;
     use crate::compile::compile;
-    use crate::resource::virtual_service::TcpMatch;
+    use crate::resource::virtual_service::{HttpMatch, Mirror, TcpMatch, TcpRoute, TlsMatch, TlsRoute};
+    use crate::routing::rule::{Backend, RuleAction};
     use crate::snapshot::Version;
     use crate::snapshot::section::{Section, SectionKey};
+    use crate::vocab::origin::Kind;
+    use crate::vocab::ratio::Ratio;
     use crate::state::sample::{self, destination, http_route, mesh, service, virtual_service};
 
     const REVIEWS: &str = "reviews.default.svc.cluster.local";
@@ -166,7 +166,7 @@ mod tests {
     /// `origin: rule>backend*weight,...; ...` of the http rules, then of the tcp rules behind `|`.
     fn routes(resources: Vec<Arc<Resource>>, host: &str, port: u16) -> String {
         let compiled = compile(&mesh(resources)).whole(Version::default());
-        let key = SectionKey::Routes(ServicePort { host: host.into(), port });
+        let key = SectionKey::Routes { at: ServicePort { host: host.into(), port }, scope: None };
         let Some(entry) = compiled.sections.get(&key) else { return "none".to_owned() };
         let Section::Routes(routes) = &*entry.section else { return "not routes".to_owned() };
         let number = |origin: &Origin| origin.rule.map_or("-".to_owned(), |rule| rule.to_string());
@@ -181,7 +181,8 @@ mod tests {
             RuleAction::Route { backends, .. } => format!("{}>{}", number(&rule.origin), to(backends)),
             RuleAction::Redirect(_) | RuleAction::DirectResponse(_) => "other".to_owned(),
         });
-        let tcp = routes.tcp.iter().map(|rule| format!("{}>{}", number(&rule.origin), to(&rule.backends)));
+        let streams = if routes.tls.is_empty() { &routes.tcp } else { &routes.tls };
+        let tcp = streams.iter().map(|rule| format!("{}>{}", number(&rule.origin), to(&rule.backends)));
         let origin = routes.origin.as_deref().and_then(|origin| origin.rsplit('/').next()).unwrap_or("-");
         format!("{origin} {} | {}", http.collect::<Vec<_>>().join("; "), tcp.collect::<Vec<_>>().join("; "))
     }
@@ -227,6 +228,7 @@ mod tests {
             hosts: vec!["reviews".into()],
             http: vec![http_route(None, None, &["reviews/h"])],
             tcp: vec![TcpRoute { matches: vec![], destinations: vec![destination("reviews/t")] }],
+            ..VirtualService::default()
         };
         let rules = |rules: &VirtualService| vec![sample::declare("a", Spec::VirtualService(rules.clone()))];
         check(rules(&both), 80, "a 0>reviews/h:80*100 | ->reviews/:80*100");
@@ -238,6 +240,62 @@ mod tests {
         both.tcp[0].matches = vec![TcpMatch { port: Some(82), ..TcpMatch::default() }];
         check(rules(&both), 81, "- ->reviews/:81*100 | ->reviews/:81*100");
         check(rules(&both), 82, "a ->reviews/:82*100 | 0>reviews/t:82*100");
+    }
+
+    #[test]
+    fn streams_that_no_rule_takes_go_to_the_service() {
+        let rules = |condition: TcpMatch| {
+            let destinations = vec![destination("reviews/t")];
+            let tcp = vec![TcpRoute { matches: vec![condition], destinations }];
+            let rules = VirtualService { hosts: vec!["reviews".into()], tcp, ..VirtualService::default() };
+            vec![sample::declare("a", Spec::VirtualService(rules))]
+        };
+        let network = TcpMatch {
+            destination_subnets: vec!["10.0.0.0/8".parse().unwrap()],
+            ..TcpMatch::default()
+        };
+        check(rules(network), 81, "a ->reviews/:81*100 | 0>reviews/t:81*100; ->reviews/:81*100");
+        let caller = TcpMatch { caller_namespace: Some("shop".into()), ..TcpMatch::default() };
+        check(rules(caller), 81, "a ->reviews/:81*100 | 0>reviews/t:81*100; ->reviews/:81*100");
+        check(rules(TcpMatch::default()), 81, "a ->reviews/:81*100 | 0>reviews/t:81*100");
+    }
+
+    #[test]
+    fn tls_rules_count_on_ports_of_tls() {
+        let rules = |port| {
+            let matches = vec![TlsMatch { sni_hosts: vec!["x".into()], port, ..TlsMatch::default() }];
+            let tls = vec![TlsRoute { matches, destinations: vec![destination("reviews/t")] }];
+            let rules = VirtualService { hosts: vec!["reviews".into()], tls, ..VirtualService::default() };
+            vec![sample::declare("a", Spec::VirtualService(rules))]
+        };
+        check(rules(None), 83, "a ->reviews/:83*100 | 0>reviews/t:83*100");
+        check(rules(Some(84)), 83, "- ->reviews/:83*100 | ->reviews/:83*100");
+        check(rules(None), 81, "- ->reviews/:81*100 | ->reviews/:81*100");
+    }
+
+    #[test]
+    fn gateways_of_a_match_stand_in_place_of_the_resource_s() {
+        let gateway = || GatewayRef::Named { namespace: "default".into(), name: "edge".into() };
+        let route = |gateways: &[GatewayRef]| {
+            let mut route = http_route(Some("/a"), None, &["reviews/g"]);
+            route.matches[0].gateways = gateways.to_vec();
+            route.matches[0].request.caller_namespace = Some("shop".into());
+            vec![virtual_service("a", &["reviews"], vec![route])]
+        };
+        check(route(&[gateway()]), 80, "- ->reviews/:80*100 | ->reviews/:80*100");
+        check(route(&[GatewayRef::Mesh, gateway()]), 80, "a 0>reviews/g:80*100 | ->reviews/:80*100");
+        let both = [route(&[GatewayRef::Mesh]), route(&[])].map(|resources| {
+            let mut all = vec![service("reviews", &["http:80"], "app=reviews")];
+            all.extend(resources);
+            let compiled = compile(&mesh(all)).whole(Version::default());
+            let sections = compiled.sections.into_values();
+            let asks = sections.filter_map(|entry| match &*entry.section {
+                Section::Routes(routes) => Some(routes.depends_on_caller()),
+                _ => None,
+            });
+            asks.collect::<Vec<_>>()
+        });
+        assert_eq!(both, [[false], [true]]);
     }
 
     #[test]
@@ -294,9 +352,26 @@ mod tests {
     }
 
     #[test]
-    fn header_changes_are_in_key_order() {
-        let field = |name: &str| (name.parse().unwrap(), "x".parse().unwrap());
-        let changes = HeaderChanges { set: vec![field("b"), field("a")], ..HeaderChanges::default() };
-        assert_eq!(in_key_order(&changes).set, [field("a"), field("b")]);
+    fn matches_keep_their_numbers_and_mirrors_their_shares() {
+        let ports_of = |_: &str| Some(vec![9080]);
+        let state = mesh(vec![]);
+        let site = Site { state: &state, gateway: &GatewayRef::Mesh, port: 80, ports_of: &ports_of };
+        let mut route = http_route(Some("/a"), Some(81), &["reviews"]);
+        route.matches.extend(http_route(Some("/b"), Some(80), &[]).matches);
+        let mirror = |share| Mirror { destination: destination("copy/v2"), share };
+        route.mirrors = vec![mirror(Ratio::ZERO), mirror(Ratio::ONE)];
+        let key = ResourceKey { kind: Kind::VirtualService, namespace: "shop".into(), name: "a".into() };
+        let rule = site.http_rule(&key, 3, &route).unwrap();
+        assert_eq!((rule.matches.len(), rule.match_number(0)), (1, 1));
+        let clusters: Vec<_> = rule.mirrors.iter().map(|mirror| mirror.cluster()).collect();
+        assert_eq!(clusters, ["outbound|9080|v2|copy.shop.svc.cluster.local"]);
+        route.matches.clear();
+        assert!(site.http_rule(&key, 3, &route).unwrap().matches.is_empty());
+        route.matches = vec![HttpMatch {
+            request: Default::default(),
+            port: Some(81),
+            gateways: Vec::new(),
+        }];
+        assert!(site.http_rule(&key, 3, &route).is_none());
     }
 }

@@ -8,10 +8,12 @@ pub mod delta;
 pub mod destination;
 pub mod digest;
 pub mod endpoints;
+pub mod gateway;
 pub mod routes;
 pub mod section;
 pub mod security;
 pub mod service;
+pub mod view;
 pub mod workload;
 
 use digest::Digest;

@@ -4,11 +4,14 @@ use std::fmt;
 
 use super::destination::Destination;
 use super::endpoints::EndpointSlice;
+use super::gateway::Gateway;
 use super::routes::Routes;
 use super::security::TrustBundle;
 use super::service::Service;
+use super::view::View;
 use super::workload::Workload;
 use crate::policy::authorization::AuthorizationPolicy;
+use crate::policy::jwt::TokenPolicy;
 use crate::vocab::name::{DestinationKey, ServicePort, Text, WorkloadKey};
 
 /// Names a section.
@@ -17,35 +20,85 @@ pub enum SectionKey {
     /// The trust domain and its roots.
     Trust,
     /// A service: its names, ports and address.
-    Service(Text),
+    Service {
+        /// Host.
+        host: Text,
+        /// The view that finds another service of that name; `None` for what all others find.
+        scope: Option<Text>,
+    },
     /// The rules of a host and port.
-    Routes(ServicePort),
+    Routes {
+        /// Host and port.
+        at: ServicePort,
+        /// The view that finds other rules; `None` for what all others find.
+        scope: Option<Text>,
+    },
     /// The policy of a service port or subset.
     Destination(DestinationKey),
     /// One slice of the endpoints of a host.
     Endpoints {
         /// The service's host.
         host: Text,
+        /// The view that finds another service of that name; `None` for what all others find.
+        scope: Option<Text>,
         /// Index of the slice.
         slice: u32,
     },
     /// An authorization policy: namespace and name.
     Authorization(Text, Text),
+    /// The tokens that a RequestAuthentication accepts: namespace and name.
+    Tokens(Text, Text),
     /// A workload that the node hosts.
     Workload(WorkloadKey),
+    /// What the callers of a view see.
+    View(Text),
+    /// A Gateway: namespace and name.
+    Gateway(Text, Text),
+}
+
+impl SectionKey {
+    /// The view that the section is for; `None` if it is for all that find no other.
+    pub fn scope(&self) -> Option<&Text> {
+        match self {
+            SectionKey::Service { scope, .. }
+            | SectionKey::Routes { scope, .. }
+            | SectionKey::Endpoints { scope, .. } => scope.as_ref(),
+            SectionKey::Destination(key) => key.scope.as_ref(),
+            SectionKey::Trust
+            | SectionKey::Authorization(..)
+            | SectionKey::Tokens(..)
+            | SectionKey::Workload(_)
+            | SectionKey::View(_)
+            | SectionKey::Gateway(..) => None,
+        }
+    }
 }
 
 impl fmt::Display for SectionKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             SectionKey::Trust => f.write_str("trust"),
-            SectionKey::Service(host) => write!(f, "service/{host}"),
-            SectionKey::Routes(port) => write!(f, "routes/{port}"),
+            SectionKey::Service { host, scope } => write!(f, "service/{host}{}", At(scope)),
+            SectionKey::Routes { at, scope } => write!(f, "routes/{at}{}", At(scope)),
             SectionKey::Destination(key) => write!(f, "destination/{key}"),
-            SectionKey::Endpoints { host, slice } => write!(f, "endpoints/{host}/{slice}"),
+            SectionKey::Endpoints { host, scope, slice } => {
+                write!(f, "endpoints/{host}{}/{slice}", At(scope))
+            }
             SectionKey::Authorization(namespace, name) => write!(f, "authorization/{namespace}/{name}"),
+            SectionKey::Tokens(namespace, name) => write!(f, "tokens/{namespace}/{name}"),
             SectionKey::Workload(key) => write!(f, "workload/{key}"),
+            SectionKey::View(key) => write!(f, "view/{key}"),
+            SectionKey::Gateway(namespace, name) => write!(f, "gateway/{namespace}/{name}"),
         }
+    }
+}
+
+/// `@SCOPE`, or nothing.
+struct At<'a>(&'a Option<Text>);
+
+impl fmt::Display for At<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.as_ref().map_or(Ok(()), |scope| write!(f, "@{scope}"))
     }
 }
 
@@ -64,8 +117,14 @@ pub enum Section {
     Endpoints(EndpointSlice),
     /// See [`SectionKey::Authorization`].
     Authorization(AuthorizationPolicy),
+    /// See [`SectionKey::Tokens`].
+    Tokens(TokenPolicy),
     /// See [`SectionKey::Workload`].
     Workload(Workload),
+    /// See [`SectionKey::View`].
+    View(View),
+    /// See [`SectionKey::Gateway`].
+    Gateway(Gateway),
 }
 
 impl Section {
@@ -73,16 +132,24 @@ impl Section {
     pub fn key(&self) -> SectionKey {
         match self {
             Section::Trust(_) => SectionKey::Trust,
-            Section::Service(service) => SectionKey::Service(service.host.clone()),
-            Section::Routes(routes) => SectionKey::Routes(routes.at.clone()),
+            Section::Service(service) => {
+                SectionKey::Service { host: service.host.clone(), scope: service.scope.clone() }
+            }
+            Section::Routes(routes) => {
+                SectionKey::Routes { at: routes.at.clone(), scope: routes.scope.clone() }
+            }
             Section::Destination(destination) => SectionKey::Destination(destination.key.clone()),
             Section::Endpoints(slice) => {
-                SectionKey::Endpoints { host: slice.host.clone(), slice: slice.slice }
+                let (host, scope) = (slice.host.clone(), slice.scope.clone());
+                SectionKey::Endpoints { host, scope, slice: slice.slice }
             }
             Section::Authorization(policy) => {
                 SectionKey::Authorization(policy.namespace.clone(), policy.name.clone())
             }
+            Section::Tokens(policy) => SectionKey::Tokens(policy.namespace.clone(), policy.name.clone()),
             Section::Workload(workload) => SectionKey::Workload(workload.key.clone()),
+            Section::View(view) => SectionKey::View(view.key.clone()),
+            Section::Gateway(gateway) => SectionKey::Gateway(gateway.namespace.clone(), gateway.name.clone()),
         }
     }
 }

@@ -206,7 +206,7 @@ impl Check<'_> {
     fn selector(&mut self, selector: &Option<Labels>, mesh_wide: bool) {
         let Some(selector) = selector.as_ref().filter(|selector| !selector.is_empty()) else { return };
         let namespace = self.namespace().clone();
-        let everywhere = mesh_wide && namespace == self.state.settings.root_namespace;
+        let everywhere = mesh_wide && namespace == self.state.settings().root_namespace;
         let selected = self.state.workloads().any(|workload| {
             (everywhere || workload.key.namespace == namespace) && selector.selects(&workload.entry.labels)
         });

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::announcement::announce;
-use super::hosts::{self, HostTable};
+use super::hosts;
 use super::index::{KnownService, KnownWorkload, inline_key, service_entry};
 use super::touched::Touched;
 use super::{MeshState, Registration};
@@ -42,6 +42,7 @@ impl MeshState {
             workloads: BTreeSet::new(),
         };
         let edits = step.store_resources(change.upserts, change.removals);
+        let everything = step.refresh_mesh(&edits);
         let joined = step.store_registrations(change.registrations);
         step.store_rest(change.offsets, change.roots);
         step.note_edits(&edits);
@@ -49,9 +50,14 @@ impl MeshState {
         let workloads = step.refresh_workloads();
         let services = step.refresh_services();
         step.refresh_rules(&edits);
+        step.refresh_views(&edits, &workloads, everything);
+        step.refresh_gateways(&edits, &workloads, everything);
         step.touch_services(&services);
         step.touch_workloads(&workloads);
         step.touch_policies(&edits);
+        if everything {
+            step.touched = Touched::everything(&step.next);
+        }
         (step.next, step.touched)
     }
 }
@@ -59,8 +65,8 @@ impl MeshState {
 /// A resource before and after; never both absent, never equal.
 pub(super) struct Edit {
     pub(super) key: ResourceKey,
-    before: Option<Arc<Resource>>,
-    after: Option<Arc<Resource>>,
+    pub(super) before: Option<Arc<Resource>>,
+    pub(super) after: Option<Arc<Resource>>,
 }
 
 impl Edit {
@@ -77,9 +83,9 @@ pub(super) struct Step {
     pub(super) next: MeshState,
     pub(super) touched: Touched,
     /// Hosts whose service must be worked out again.
-    hosts: BTreeSet<Text>,
+    pub(super) hosts: BTreeSet<Text>,
     /// Workloads that must be worked out again.
-    workloads: BTreeSet<WorkloadKey>,
+    pub(super) workloads: BTreeSet<WorkloadKey>,
 }
 
 impl Step {
@@ -271,54 +277,42 @@ impl Step {
     fn refresh_services(&mut self) -> Vec<Turn<KnownService>> {
         let mut turns = Vec::new();
         for host in std::mem::take(&mut self.hosts) {
-            let after = KnownService::of(&self.next, &host).map(Arc::new);
-            let before = self.next.index.services.get(&host).cloned();
-            if before == after {
+            let after = KnownService::candidates(&self.next, &host);
+            let before = self.next.candidates(&host).to_vec();
+            let primary = self.next.primary(&after);
+            if before == after && self.next.index.services.get(&host) == primary.as_ref() {
                 continue;
             }
+            let aliases = Arc::make_mut(&mut self.next.index.aliases);
             let namespaces = Arc::make_mut(&mut self.next.index.namespaces);
-            let services = Arc::make_mut(&mut self.next.index.services);
-            if let Some(service) = &before {
+            for service in &before {
                 if let Some(hosts) = namespaces.get_mut(&service.namespace) {
                     hosts.remove(&host);
                 }
-                services.remove(&host);
+                aliases.remove(&host);
             }
-            if let Some(service) = &after {
+            for service in &after {
                 namespaces.entry(service.namespace.clone()).or_default().insert(host.clone());
-                services.insert(host, service.clone());
+                if service.alias.is_some() {
+                    aliases.insert(host.clone());
+                }
             }
-            turns.push((before, after));
+            let services = Arc::make_mut(&mut self.next.index.services);
+            match primary {
+                Some(service) => services.insert(host.clone(), service),
+                None => services.remove(&host),
+            };
+            if before.len() > 1 || after.len() > 1 {
+                let shared = Arc::make_mut(&mut self.next.index.shared_hosts);
+                match after.len() > 1 {
+                    true => shared.insert(host, after.clone()),
+                    false => shared.remove(&host),
+                };
+            }
+            turns.extend(before.into_iter().map(|service| (Some(service), None)));
+            turns.extend(after.into_iter().map(|service| (None, Some(service))));
         }
         turns
-    }
-
-    /// Rebuilds the look-up of VirtualServices and DestinationRules if one of them changed.
-    fn refresh_rules(&mut self, edits: &[Edit]) {
-        let edited = |kind: Kind| edits.iter().any(|edit| edit.key.kind == kind);
-        if edited(Kind::VirtualService) {
-            let mut table = HostTable::default();
-            for resource in self.next.resources(Kind::VirtualService) {
-                for host in rule_hosts(resource) {
-                    table.add(host, resource);
-                }
-            }
-            self.next.index.virtual_services = Arc::new(table);
-        }
-        if edited(Kind::DestinationRule) {
-            let mut tables: BTreeMap<Text, HostTable> = BTreeMap::new();
-            for resource in self.next.resources(Kind::DestinationRule) {
-                for host in rule_hosts(resource) {
-                    tables.entry(resource.meta.key.namespace.clone()).or_default().add(host, resource);
-                }
-            }
-            self.next.index.destination_rules = Arc::new(tables);
-        }
-        for resource in edits.iter().flat_map(Edit::sides) {
-            for host in rule_hosts(resource) {
-                self.touch_pattern(&host);
-            }
-        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::resource::Resource;
 use crate::vocab::name::Text;
+use crate::vocab::origin::ResourceKey;
 
 /// The DNS domain under which Services are named, whatever the trust domain is.
 pub const DOMAIN: &str = "cluster.local";
@@ -25,39 +26,68 @@ pub fn is_wildcard(host: &str) -> bool {
     host.starts_with('*')
 }
 
-/// Whether `pattern` (a host or a wildcard) holds `host`. `*.foo.com` does not hold `foo.com`.
-pub fn covers(pattern: &str, host: &str) -> bool {
-    match pattern.strip_prefix('*') {
-        Some(suffix) => host.ends_with(suffix),
-        None => pattern == host,
-    }
-}
+pub use crate::vocab::name::covers;
 
 /// Resources by resolved host, each list by precedence.
 #[derive(Debug, Clone, Default)]
 pub struct HostTable {
     exact: BTreeMap<Text, Vec<Arc<Resource>>>,
     wildcard: BTreeMap<Text, Vec<Arc<Resource>>>,
+    /// How many wildcards there are of each length: the only suffixes that a look-up must try.
+    lengths: BTreeMap<usize, usize>,
 }
 
 impl HostTable {
     /// Adds a resource for a resolved host.
     pub(crate) fn add(&mut self, host: Text, resource: &Arc<Resource>) {
-        let table = if is_wildcard(&host) { &mut self.wildcard } else { &mut self.exact };
+        let wildcard = is_wildcard(&host);
+        let length = host.len();
+        let table = if wildcard { &mut self.wildcard } else { &mut self.exact };
         let list = table.entry(host).or_default();
+        if list.is_empty() && wildcard {
+            *self.lengths.entry(length).or_default() += 1;
+        }
         let place = list.partition_point(|other| other.meta.precedence() < resource.meta.precedence());
-        if list.get(place).is_none_or(|other| other.meta.key != resource.meta.key) {
+        if list.iter().all(|other| other.meta.key != resource.meta.key) {
             list.insert(place, resource.clone());
         }
     }
 
-    /// The resources for the most specific pattern that holds `host`: itself, else the longest wildcard.
-    pub fn most_specific(&self, host: &str) -> &[Arc<Resource>] {
-        if let Some(list) = self.exact.get(host) {
-            return list;
+    /// Takes a resource out for a resolved host.
+    pub(crate) fn remove(&mut self, host: &str, key: &ResourceKey) {
+        let wildcard = is_wildcard(host);
+        let table = if wildcard { &mut self.wildcard } else { &mut self.exact };
+        let Some(list) = table.get_mut(host) else { return };
+        list.retain(|resource| resource.meta.key != *key);
+        if !list.is_empty() {
+            return;
         }
-        let covering = self.wildcard.iter().filter(|(pattern, _)| covers(pattern, host));
-        covering.max_by_key(|(pattern, _)| pattern.len()).map_or(&[], |(_, list)| list)
+        table.remove(host);
+        if let Some(count) = self.lengths.get_mut(&host.len()).filter(|_| wildcard) {
+            *count -= 1;
+            if *count == 0 {
+                self.lengths.remove(&host.len());
+            }
+        }
+    }
+
+    /// The resources for the most specific pattern that holds `host`: itself, else the longest wildcard.
+    pub fn most_specific<'t>(&'t self, host: &'t str) -> &'t [Arc<Resource>] {
+        self.by_specificity(host).next().unwrap_or_default()
+    }
+
+    /// The lists of every pattern that holds `host`, the most specific first.
+    pub fn by_specificity<'t>(&'t self, host: &'t str) -> impl Iterator<Item = &'t [Arc<Resource>]> + 't {
+        let exact = self.exact.get(host).map(Vec::as_slice);
+        let mut pattern = String::new();
+        let covering = self.lengths.keys().rev().filter_map(move |length| -> Option<&'t [Arc<Resource>]> {
+            let start = (host.len() + 1).checked_sub(*length)?;
+            pattern.clear();
+            pattern.push('*');
+            pattern.push_str(host.get(start..)?);
+            self.wildcard.get(pattern.as_str()).map(Vec::as_slice)
+        });
+        exact.into_iter().chain(covering)
     }
 
     /// The resources whose host is exactly this one, a wildcard for itself.

@@ -15,13 +15,22 @@ use crate::vocab::origin::{Kind, ResourceKey};
 
 mod analysis;
 mod announcement;
+mod apart;
+pub mod binding;
+mod candidates;
 mod change;
+mod gateway;
 pub mod hosts;
 pub mod index;
+mod members;
+mod mesh;
+mod refresh;
+pub mod rules;
 #[cfg(test)]
 pub(crate) mod sample;
 mod service;
 mod touched;
+pub mod view;
 mod workload;
 
 pub use change::Change;
@@ -59,7 +68,8 @@ pub struct Registration {
 /// All resources and registrations, indexed. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct MeshState {
-    settings: Arc<Settings>,
+    base: Arc<Settings>,
+    mesh: Arc<mesh::Mesh>,
     resources: Arc<BTreeMap<ResourceKey, Arc<Resource>>>,
     registrations: Arc<BTreeMap<Text, Arc<Registration>>>,
     /// Services that nodes announce, by node.
@@ -73,7 +83,8 @@ impl MeshState {
     /// A mesh without anything.
     pub fn new(settings: Settings) -> MeshState {
         MeshState {
-            settings: Arc::new(settings),
+            mesh: Arc::new(mesh::Mesh::new(&settings, None)),
+            base: Arc::new(settings),
             resources: Arc::default(),
             registrations: Arc::default(),
             announced_services: Arc::default(),
@@ -83,9 +94,9 @@ impl MeshState {
         }
     }
 
-    /// Trust domain and root namespace.
+    /// Trust domain and root namespace: those that the control plane was started with, unless MeshConfig has others.
     pub fn settings(&self) -> &Settings {
-        &self.settings
+        &self.mesh.settings
     }
 
     /// A resource that the operator declared.
@@ -174,12 +185,13 @@ impl MeshState {
         hosts.filter(|host| !hosts::is_wildcard(host) && !self.offsets.contains_key(*host)).cloned().collect()
     }
 
-    /// The VirtualService that binds a host: of the most specific pattern that holds it, the oldest.
-    pub fn virtual_service(&self, host: &str) -> Option<&Arc<Resource>> {
+    /// The VirtualService that binds a host for who sees every one: of the most specific pattern that holds it,
+    /// the oldest.
+    pub fn virtual_service<'s>(&'s self, host: &'s str) -> Option<&'s Arc<Resource>> {
         self.index.virtual_services.most_specific(host).first()
     }
 
-    /// VirtualServices by host.
+    /// VirtualServices for the mesh's own callers, by host.
     pub fn virtual_services(&self) -> &hosts::HostTable {
         &self.index.virtual_services
     }
@@ -190,7 +202,7 @@ impl MeshState {
     }
 
     /// The DestinationRules of a namespace for a host, by precedence.
-    pub fn destination_rules_in(&self, namespace: &str, host: &str) -> &[Arc<Resource>] {
+    pub fn destination_rules_in<'s>(&'s self, namespace: &str, host: &'s str) -> &'s [Arc<Resource>] {
         self.index.destination_rules.get(namespace).map_or(&[], |table| table.most_specific(host))
     }
 }

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::change::{Edit, Step, Turn, rule_hosts};
-use super::hosts;
+use super::binding::destination_hosts;
+use super::change::{Edit, Step, Turn};
 use super::index::{KnownService, KnownWorkload};
+use super::{MeshState, hosts};
 use crate::resource::Spec;
-use crate::resource::virtual_service::{HttpAction, RouteDestination, VirtualService};
 use crate::vocab::label::Labels;
 use crate::vocab::name::{Text, WorkloadKey};
 use crate::vocab::origin::{Kind, ResourceKey};
@@ -24,12 +24,34 @@ pub struct Touched {
     pub workloads: BTreeSet<WorkloadKey>,
     /// Authorization policies.
     pub policies: BTreeSet<ResourceKey>,
+    /// Views of callers, with all that differs in them.
+    pub views: BTreeSet<Text>,
+    /// Gateways.
+    pub gateways: BTreeSet<ResourceKey>,
 }
 
 impl Touched {
     /// Whether every section stays as it is.
     pub fn is_empty(&self) -> bool {
         *self == Touched::default()
+    }
+
+    /// All that a mesh consists of.
+    pub fn everything(state: &MeshState) -> Touched {
+        let services = state.services().map(|service| &service.host);
+        Touched {
+            trust: true,
+            hosts: services.chain(state.virtual_services().hosts()).cloned().collect(),
+            endpoints: BTreeSet::new(),
+            workloads: state.workloads().map(|workload| workload.key.clone()).collect(),
+            policies: [Kind::AuthorizationPolicy, Kind::RequestAuthentication]
+                .into_iter()
+                .flat_map(|kind| state.resources(kind))
+                .map(|policy| policy.meta.key.clone())
+                .collect(),
+            views: state.views().map(|view| view.key.clone()).collect(),
+            gateways: state.resources(Kind::Gateway).map(|gateway| gateway.meta.key.clone()).collect(),
+        }
     }
 
     /// What two changes, one after the other, touch.
@@ -39,6 +61,8 @@ impl Touched {
         self.endpoints.extend(later.endpoints);
         self.workloads.extend(later.workloads);
         self.policies.extend(later.policies);
+        self.views.extend(later.views);
+        self.gateways.extend(later.gateways);
     }
 }
 
@@ -65,24 +89,36 @@ impl Step {
         if changed.is_empty() {
             return;
         }
+        // A service carries the names of its aliases, and an alias leads to what has its host.
+        for (before, after) in turns {
+            let sides = before.iter().chain(after);
+            self.touched.hosts.extend(sides.flat_map(|service| self.next.aliased_to(service)));
+        }
+        self.touch_renamed(turns);
         // A wildcard has rules of its own only while it holds no service.
         let wildcards = self.next.index.virtual_services.wildcards();
         let holding = wildcards.filter(|pattern| changed.iter().any(|host| hosts::covers(pattern, host)));
         self.touched.hosts.extend(holding.cloned());
         // A destination without a port takes the service's only one.
-        let mut dependent = BTreeSet::new();
-        for resource in self.next.resources(Kind::VirtualService) {
-            let Spec::VirtualService(rules) = &resource.spec else { continue };
-            let namespace = &resource.meta.key.namespace;
-            let depends = destinations(rules).any(|destination| {
-                destination.port.is_none() && changed.contains(&hosts::resolve(&destination.host, namespace))
-            });
-            if depends {
-                dependent.extend(rule_hosts(resource));
-            }
-        }
-        dependent.iter().for_each(|host| self.touch_pattern(host));
+        let portless = changed.iter().filter_map(|host| self.next.index.portless.get(host));
+        let dependent: BTreeSet<ResourceKey> = portless.flatten().cloned().collect();
+        dependent.iter().for_each(|key| self.touch_rules_of(key));
         self.touched.hosts.extend(changed);
+    }
+
+    /// Rules that lead to another name of a service lead elsewhere when one of these names changes.
+    fn touch_renamed(&mut self, turns: &[Turn<KnownService>]) {
+        let sides = || turns.iter().flat_map(|(before, after)| before.iter().chain(after));
+        let mut names: BTreeSet<Text> =
+            sides().filter(|service| service.alias.is_some()).map(|service| service.host.clone()).collect();
+        if names.is_empty() {
+            return;
+        }
+        names.extend(self.next.index.aliases.iter().cloned());
+        let rules = self.next.resources(Kind::VirtualService);
+        let leading = rules.filter(|resource| !destination_hosts(resource, |_| true).is_disjoint(&names));
+        let leading: Vec<ResourceKey> = leading.map(|resource| resource.meta.key.clone()).collect();
+        leading.iter().for_each(|key| self.touch_rules_of(key));
     }
 
     pub(super) fn touch_workloads(&mut self, turns: &[Turn<KnownWorkload>]) {
@@ -112,6 +148,11 @@ impl Step {
                         let keys = self.governed(&edit.key.namespace, &policy.selector);
                         self.touched.workloads.extend(keys);
                     }
+                    Spec::RequestAuthentication(policy) => {
+                        self.touched.policies.insert(edit.key.clone());
+                        let keys = self.governed(&edit.key.namespace, &policy.selector);
+                        self.touched.workloads.extend(keys);
+                    }
                     Spec::Namespace
                     | Spec::ServiceAccount
                     | Spec::Service(_)
@@ -123,7 +164,6 @@ impl Step {
                     | Spec::Gateway(_)
                     | Spec::Sidecar(_)
                     | Spec::ProxyConfig(_)
-                    | Spec::RequestAuthentication(_)
                     | Spec::Telemetry(_)
                     | Spec::MeshConfig(_)
                     | Spec::Secret(_)
@@ -136,7 +176,7 @@ impl Step {
 
     /// The workloads that a policy of a namespace may concern; those of all namespaces for the root namespace.
     fn governed(&self, namespace: &Text, selector: &Option<Labels>) -> Vec<WorkloadKey> {
-        let everywhere = *namespace == self.next.settings.root_namespace;
+        let everywhere = *namespace == self.next.settings().root_namespace;
         self.next
             .workloads()
             .filter(|workload| everywhere || workload.key.namespace == *namespace)
@@ -144,13 +184,4 @@ impl Step {
             .map(|workload| workload.key.clone())
             .collect()
     }
-}
-
-/// Every destination that a VirtualService names.
-fn destinations(rules: &VirtualService) -> impl Iterator<Item = &RouteDestination> {
-    let http = rules.http.iter().flat_map(|route| match &route.action {
-        HttpAction::Route { destinations, .. } => destinations.as_slice(),
-        HttpAction::Redirect(_) | HttpAction::DirectResponse(_) | HttpAction::Delegate { .. } => &[],
-    });
-    http.chain(rules.tcp.iter().flat_map(|route| &route.destinations))
 }

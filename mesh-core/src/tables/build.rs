@@ -1,16 +1,16 @@
 //! Sections and the tables before -> the next tables, or what cannot be built.
 
-use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::destinations::Destination;
 use super::routes::{HostRoutes, Named, Resolved, RouteTable, ServiceTable};
 use super::views::ViewTable;
-use super::workloads::HostedWorkload;
+use super::gateway::GatewayTable;
+use super::governance::Policies;
+use super::workloads;
 use super::{Index, Tables};
 use crate::matching::authority::specificity;
-use crate::policy::authorization::AuthorizationPolicy;
 use crate::routing::rule::RuleAction;
 use crate::snapshot::Snapshot;
 use crate::snapshot::endpoints::Endpoint as Declared;
@@ -39,7 +39,10 @@ pub fn build(snapshot: &Snapshot, previous: Option<&Tables>) -> Result<Tables, V
     tables.trust = sorted.trust.clone();
     add_destinations(&mut tables, &sorted, previous);
     add_routes(&mut tables, &sorted);
-    add_workloads(&mut tables, &sorted, previous);
+    let mut policies = policies(snapshot, previous);
+    workloads::add(&mut tables, &sorted.workloads, &mut policies, previous);
+    add_gateways(&mut tables, &sorted, &mut policies);
+    tables.tokens = policies.tokens();
     Ok(tables)
 }
 
@@ -64,6 +67,20 @@ fn reject(snapshot: &Snapshot) -> Vec<Rejection> {
         .collect()
 }
 
+/// The policies of a snapshot, ready to be handed out.
+fn policies(snapshot: &Snapshot, previous: Option<&Tables>) -> Policies {
+    let mut policies = Policies::default();
+    let before = previous.map(|tables| tables.tokens.clone()).unwrap_or_default();
+    for entry in snapshot.sections.values() {
+        match &*entry.section {
+            Section::Authorization(policy) => policies.add(policy),
+            Section::Tokens(policy) => policies.add_tokens(policy, &before),
+            _ => {}
+        }
+    }
+    policies
+}
+
 /// The sections of a snapshot by kind.
 #[derive(Default)]
 struct Sorted<'s> {
@@ -73,7 +90,7 @@ struct Sorted<'s> {
     destinations: Vec<&'s crate::snapshot::destination::Destination>,
     endpoints: HashMap<&'s Text, Vec<&'s Declared>>,
     views: Vec<&'s crate::snapshot::view::View>,
-    policies: BTreeMap<(Text, Text), Arc<AuthorizationPolicy>>,
+    gateways: Vec<&'s crate::snapshot::gateway::Gateway>,
     workloads: Vec<&'s Workload>,
 }
 
@@ -86,14 +103,12 @@ impl<'s> Sorted<'s> {
                 Section::Service(service) => sorted.services.push(service),
                 Section::Routes(routes) => sorted.routes.push(routes),
                 Section::View(view) => sorted.views.push(view),
+                Section::Gateway(gateway) => sorted.gateways.push(gateway),
                 Section::Destination(destination) => sorted.destinations.push(destination),
                 Section::Endpoints(slice) => {
                     sorted.endpoints.entry(&slice.host).or_default().extend(&slice.endpoints)
                 }
-                Section::Authorization(policy) => {
-                    let key = (policy.namespace.clone(), policy.name.clone());
-                    sorted.policies.insert(key, Arc::new(policy.clone()));
-                }
+                Section::Authorization(_) | Section::Tokens(_) => {}
                 Section::Workload(workload) => sorted.workloads.push(workload),
             }
         }
@@ -148,8 +163,19 @@ fn add_routes(tables: &mut Tables, sorted: &Sorted<'_>) {
         tables.unowned.extend(ports.into_iter().map(host));
     }
     tables.unowned.sort_by(|a, b| {
-        specificity(&b.host).cmp(&specificity(&a.host)).then_with(|| (&a.host, a.port).cmp(&(&b.host, b.port)))
+        specificity(&b.host)
+            .cmp(&specificity(&a.host))
+            .then_with(|| (&a.host, a.port).cmp(&(&b.host, b.port)))
     });
+}
+
+fn add_gateways(tables: &mut Tables, sorted: &Sorted<'_>, policies: &mut Policies) {
+    let scopes = scopes(sorted);
+    for section in &sorted.gateways {
+        let resolve = |named: Named<'_>| resolve(named, &tables.destination_index, &scopes);
+        let table = GatewayTable::new(section, policies, resolve);
+        tables.gateways.insert((section.namespace.clone(), section.name.clone()), table);
+    }
 }
 
 /// Which namespaces shape a host for their own clients.
@@ -178,25 +204,4 @@ fn resolve(
         ((*scope).clone(), index.get(&key).copied())
     });
     Resolved { general, scoped: scoped.collect() }
-}
-
-fn add_workloads(tables: &mut Tables, sorted: &Sorted<'_>, previous: Option<&Tables>) {
-    for section in &sorted.workloads {
-        let found: Vec<_> =
-            section.policies.iter().filter_map(|key| sorted.policies.get(key).cloned()).collect();
-        let hosted = HostedWorkload {
-            complete: found.len() == section.policies.len(),
-            policies: found,
-            section: (*section).clone(),
-        };
-        for port in &section.ports {
-            let address = SocketAddr::new(section.address, port.number);
-            tables.by_address.entry(address).or_insert_with(|| section.key.clone());
-        }
-        let shared = match previous.and_then(|tables| tables.workloads.get(&section.key)) {
-            Some(before) if **before == hosted => before.clone(),
-            _ => Arc::new(hosted),
-        };
-        tables.workloads.insert(section.key.clone(), shared);
-    }
 }

@@ -6,12 +6,16 @@ use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 
+use crate::matching::path::Normalization;
+use crate::policy::jwt::check::TokenRules;
 use crate::snapshot::Version;
 use crate::snapshot::security::TrustBundle;
 use crate::vocab::name::{DestinationKey, Text, WorkloadKey};
 
 pub mod build;
 pub mod destinations;
+pub mod gateway;
+pub mod governance;
 pub mod names;
 mod path_index;
 pub mod routes;
@@ -19,6 +23,7 @@ pub mod views;
 pub mod workloads;
 
 use destinations::Destination;
+use gateway::GatewayTable;
 use names::Names;
 use routes::{HostRoutes, ServiceTable};
 use views::ViewTable;
@@ -44,10 +49,17 @@ pub struct Tables {
     pub(crate) names: Names,
     pub(crate) unowned: Vec<HostRoutes>,
     pub(crate) views: Index<Text, ViewTable>,
+    pub(crate) gateways: BTreeMap<(Text, Text), GatewayTable>,
     pub(crate) by_address: Index<SocketAddr, WorkloadKey>,
+    pub(crate) tokens: BTreeMap<(Text, Text), Arc<TokenRules>>,
 }
 
 impl Tables {
+    /// How far paths are brought into one form before anything judges them.
+    pub fn normalization(&self) -> Normalization {
+        self.trust.as_ref().map(|trust| trust.normalization).unwrap_or_default()
+    }
+
     /// The service that a name means for callers of a namespace. The name is compared in lower case, without
     /// its trailing dot.
     pub fn service_named(&self, name: &str, namespace: Option<&str>) -> Option<usize> {
@@ -78,6 +90,11 @@ impl Tables {
         let mut there = self.workloads.values().filter(|workload| workload.section.address == address.ip());
         let only = there.next()?;
         there.next().is_none().then_some(only)
+    }
+
+    /// The Gateway of that namespace and name.
+    pub fn gateway(&self, namespace: &str, name: &str) -> Option<&GatewayTable> {
+        self.gateways.get(&(Text::from(namespace), Text::from(name)))
     }
 
     /// The only workload of this host, if there is just one.

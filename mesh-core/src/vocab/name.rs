@@ -58,6 +58,14 @@ pub fn check_subdomain(name: &str) -> Result<(), NameError> {
     Ok(())
 }
 
+/// Whether `pattern` (a host or a wildcard) holds `host`. `*.foo.com` does not hold `foo.com`.
+pub fn covers(pattern: &str, host: &str) -> bool {
+    match pattern.strip_prefix('*') {
+        Some(suffix) => host.ends_with(suffix),
+        None => pattern == host,
+    }
+}
+
 /// A service port of a host: what a client addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServicePort {
@@ -78,7 +86,7 @@ pub fn cluster_name(port: u16, subset: Option<&str>, host: &str) -> String {
     format!("outbound|{port}|{}|{host}", subset.unwrap_or(""))
 }
 
-/// Names a destination: a service port, a subset of it or none, and the namespace of the clients it is meant for.
+/// Names a destination: a service port, a subset of it or none, and the view of the clients it is meant for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DestinationKey {
     /// Fully qualified host name, lower case.
@@ -87,8 +95,8 @@ pub struct DestinationKey {
     pub port: u16,
     /// Subset of a DestinationRule.
     pub subset: Option<Text>,
-    /// Set when a DestinationRule of the client's own namespace shapes it: then only clients of that
-    /// namespace use it. `None` serves all others.
+    /// The view whose callers use it, because they find other DestinationRules than the rest. `None` serves
+    /// all others.
     pub scope: Option<Text>,
 }
 

@@ -1,0 +1,152 @@
+//! What callers see, and the sections that differ for them from what most callers find.
+
+use super::{destinations, endpoints, routes, services};
+use crate::resource::sidecar::{OutboundMode, OutboundPolicy};
+use crate::routing::rule::Backend;
+use crate::snapshot::section::Section;
+use crate::snapshot::view::{Outbound, View as Seen};
+use crate::state::index::KnownService;
+use crate::state::view::View;
+use crate::state::{MeshState, hosts};
+use crate::vocab::name::Text;
+
+/// The section of a view.
+pub(super) fn view(view: &View) -> Section {
+    Section::View(Seen {
+        key: view.key.clone(),
+        namespace: view.namespace.clone(),
+        origin: view.sidecar.as_ref().map(|key| key.to_string().into()),
+        egress: view.egress.clone(),
+        outbound: outbound(&view.outbound, view),
+    })
+}
+
+fn outbound(policy: &OutboundPolicy, view: &View) -> Outbound {
+    match (policy.mode, &policy.egress_proxy) {
+        (OutboundMode::RegistryOnly, _) => Outbound::Refuse,
+        (OutboundMode::AllowAny, None) => Outbound::Allow(None),
+        (OutboundMode::AllowAny, Some((host, subset, port))) => {
+            // A short name is one of the Sidecar's namespace.
+            let namespace = view.sidecar.as_ref().map_or(&view.namespace, |key| &key.namespace);
+            let backend = Backend::whole(hosts::resolve(host, namespace), *port);
+            Outbound::Allow(Some(Backend { subset: subset.clone(), ..backend }))
+        }
+    }
+}
+
+/// What most callers find for a host: all its sections.
+pub(super) fn common(state: &MeshState, view: &View, host: &Text) -> Vec<Section> {
+    match state.service(host) {
+        // Another name of a service is one of that service's names.
+        Some(service) if service.alias.is_some() => Vec::new(),
+        Some(service) => of_service(state, view, service),
+        None => routes::without_service(state, view, host).map(Section::Routes).into_iter().collect(),
+    }
+}
+
+/// What the callers of a view find for a host where it differs from `common`.
+pub(super) fn apart(state: &MeshState, view: &View, host: &Text, common: &[&Section]) -> Vec<Section> {
+    let Some(primary) = state.service(host) else { return rules_apart(state, view, host, common) };
+    let service = state.reached_by(view, host).filter(|service| service.alias.is_none());
+    let Some(service) = service else { return Vec::new() };
+    if service != primary {
+        return scoped(of_service(state, view, service), view);
+    }
+    let mut own = Vec::new();
+    if state.service_for(view, host).is_some() {
+        own.extend(routes::of_service(state, view, service).into_iter().map(Section::Routes));
+        own = scoped_where_different(own, common, view);
+    }
+    let shaped = scope_removed(shaped(state, view, service));
+    let others = common.iter().filter(|section| matches!(section, Section::Destination(_)));
+    // A view with a destination of its own for a host has all of them, so that one that is missing shows.
+    if !shaped.iter().eq(others.copied()) {
+        own.extend(scoped(shaped, view));
+    }
+    own
+}
+
+/// All sections of a host that a service has.
+fn of_service(state: &MeshState, view: &View, service: &KnownService) -> Vec<Section> {
+    let scope = view.scope();
+    let mut sections = vec![Section::Service(services::service(state, service, scope.as_ref()))];
+    sections.extend(routes::of_service(state, view, service).into_iter().map(Section::Routes));
+    sections.extend(shaped(state, view, service));
+    sections.extend(endpoints::slices(state, service, scope.as_ref()));
+    sections
+}
+
+/// The destinations of a service under the rules that a view finds, in the order of their keys.
+fn shaped(state: &MeshState, view: &View, service: &KnownService) -> Vec<Section> {
+    let rules = state.rules_for(view, &service.namespace, &service.host);
+    let mut found = destinations::of_service(state, service, &rules, view.scope().as_ref());
+    found.sort_by(|a, b| a.key.cmp(&b.key));
+    found.into_iter().map(Section::Destination).collect()
+}
+
+/// The rules of a host that no service has. A view that sees none where others do has an empty list.
+fn rules_apart(state: &MeshState, view: &View, host: &Text, common: &[&Section]) -> Vec<Section> {
+    let own = routes::without_service(state, view, host).map(Section::Routes);
+    let own = scope_removed(own.into_iter().collect());
+    match (own.as_slice(), common) {
+        ([], []) => Vec::new(),
+        ([own], [other]) if own == *other => Vec::new(),
+        ([], [Section::Routes(other), ..]) => {
+            // What its Sidecar does not import its callers miss without being told.
+            let namespace = other.origin.as_deref().and_then(|origin| origin.split('/').nth(1));
+            if namespace.is_some_and(|namespace| !imports(view, namespace, host, other.at.port)) {
+                return Vec::new();
+            }
+            let none = crate::snapshot::routes::Routes {
+                origin: None,
+                http: Vec::new(),
+                tcp: Vec::new(),
+                tls: Vec::new(),
+                ..other.clone()
+            };
+            scoped(vec![Section::Routes(none)], view)
+        }
+        _ => scoped(own, view),
+    }
+}
+
+fn imports(view: &View, namespace: &str, host: &str, port: u16) -> bool {
+    use crate::matching::scope::listener;
+    view.egress.as_ref().is_none_or(|listeners| {
+        listener(listeners, port).is_some_and(|listener| listener.imports_rules(namespace, host))
+    })
+}
+
+fn scoped_where_different(own: Vec<Section>, common: &[&Section], view: &View) -> Vec<Section> {
+    let mut own = scope_removed(own);
+    own.retain(|section| !common.contains(&section));
+    scoped(own, view)
+}
+
+fn scope_removed(sections: Vec<Section>) -> Vec<Section> {
+    sections.into_iter().map(|section| with_scope(section, None)).collect()
+}
+
+fn scoped(sections: Vec<Section>, view: &View) -> Vec<Section> {
+    sections.into_iter().map(|section| with_scope(section, view.scope())).collect()
+}
+
+fn with_scope(mut section: Section, scope: Option<Text>) -> Section {
+    match &mut section {
+        Section::Service(service) => {
+            // The address of a host is the common service's.
+            service.offset = service.offset.filter(|_| scope.is_none());
+            service.scope = scope;
+        }
+        Section::Routes(routes) => routes.scope = scope,
+        Section::Destination(destination) => destination.key.scope = scope,
+        Section::Endpoints(slice) => slice.scope = scope,
+        Section::Trust(_)
+        | Section::Authorization(_)
+        | Section::Tokens(_)
+        | Section::Workload(_)
+        | Section::View(_)
+        | Section::Gateway(_) => {}
+    }
+    section
+}
