@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{DestinationFound, EndpointFound, Question};
 use crate::balancing::locality::Preference;
-use crate::balancing::policy::Algorithm;
+use crate::balancing::policy::{Algorithm, HashKey};
 use crate::balancing::priority::{Place, Standing};
 use crate::decide::witness::{Remembering, Witness};
 use crate::policy::mtls::{ClientTls, ServerNames, TlsOrigination};
@@ -190,8 +190,14 @@ fn choice(destination: &Destination) -> String {
     }
     let healthy = destination.endpoints.iter().filter(|endpoint| endpoint.health == Health::Healthy).count();
     let how = match &policy.load_balancer {
+        // Byte streams have neither header nor cookie.
+        Algorithm::ConsistentHash { key, .. }
+            if policy.upstream == UpstreamProtocol::Opaque && *key != HashKey::SourceIp =>
+        {
+            format!("at random, as byte streams have no {key}")
+        }
         Algorithm::ConsistentHash { key, .. } => {
-            format!("{} of {key}", policy.load_balancer.name())
+            format!("{} of {key}, at random without it", policy.load_balancer.name())
         }
         Algorithm::Simple(_) | Algorithm::Passthrough => policy.load_balancer.name().to_owned(),
     };
@@ -324,3 +330,6 @@ fn limits(policy: &Policy) -> Vec<String> {
     }
     limits
 }
+
+#[cfg(test)]
+mod tests;
