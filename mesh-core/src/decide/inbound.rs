@@ -7,9 +7,9 @@ use std::sync::Arc;
 use super::refusal::{Denial, Reason, Refusal};
 use super::witness::Witness;
 use crate::matching::request::Request;
+use crate::policy::judge::{Decider, External, Verdict};
 use crate::policy::jwt::Keys;
 use crate::policy::jwt::check::{Authenticated, authenticate, unfetched};
-use crate::policy::judge::{Decider, External, Verdict};
 use crate::policy::miss::{Miss, nearest_miss};
 use crate::policy::subject::{HttpSubject, Subject, client_address};
 use crate::tables::Tables;
@@ -186,7 +186,9 @@ fn tokens(
         Ok(token) => {
             witness.note(|| match token.principal() {
                 Some(principal) => format!("its token is valid: {principal}"),
-                None if token.claims.is_some() => "its token is valid, but names no issuer or subject".to_owned(),
+                None if token.claims.is_some() => {
+                    "its token is valid, but names no issuer or subject".to_owned()
+                }
                 None => "it has no token, which none of the rules on tokens demands".to_owned(),
             });
             Ok(token)
@@ -229,8 +231,9 @@ fn denied<W: Witness>(
     token: &Authenticated,
 ) -> Refusal {
     let by = by.map(|found| (governance.program.policy(found).clone(), found.rule));
-    let nearest = nearest
-        .and_then(|miss| Some((governance.program.policies().get(miss.policy)?.clone(), miss.rule, miss.reason)));
+    let nearest = nearest.and_then(|miss| {
+        Some((governance.program.policies().get(miss.policy)?.clone(), miss.rule, miss.reason))
+    });
     let principal = if W::LISTENS { token.principal() } else { None };
     Refusal::new(Reason::Denied(Denial { by, nearest, principal }))
 }
@@ -254,7 +257,9 @@ fn not_asked(governance: &Governance, found: Decider) -> String {
     let by = told(governance, found);
     match provider {
         Some(provider) if provider.authorizer.is_some() => {
-            format!("{by} is for a provider, and other CUSTOM policies of the workload for another: it is refused")
+            format!(
+                "{by} is for a provider, and other CUSTOM policies of the workload for another: it is refused"
+            )
         }
         Some(provider) => format!(
             "{by} wants {} asked, but no such authorization service is among the extensionProviders: it is refused",
@@ -283,7 +288,9 @@ fn rehearse<W: Witness>(governance: &Governance, subject: &Subject<'_>, witness:
         None | Some(Verdict::Allow(None)) => return,
         Some(Verdict::Allow(Some(found))) => format!("in dry run {} would allow it", told(governance, found)),
         Some(Verdict::Deny(Some(found))) => format!("in dry run {} would deny it", told(governance, found)),
-        Some(Verdict::Deny(None)) => "in dry run no ALLOW rule matches, so that it would be refused".to_owned(),
+        Some(Verdict::Deny(None)) => {
+            "in dry run no ALLOW rule matches, so that it would be refused".to_owned()
+        }
     };
     witness.note(|| sentence);
 }

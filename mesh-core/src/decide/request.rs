@@ -150,7 +150,8 @@ fn host_routes<'t>(
     let view = caller.and_then(|caller| caller.view);
     let found = seen(tables, tables.service_named(host, caller.map(|c| c.namespace)), facts, witness);
     if found.is_none()
-        && let Some(routes) = unowned(&tables.unowned, &lower(host), facts.port, view)
+        && let Some(routes) =
+            unowned(&tables.unowned, &lower(host), facts.port, view, |rules| tables.sees_rules(caller, rules))
     {
         witness.note(|| {
             format!("{host} is the host of {}", routes.section.origin.as_deref().unwrap_or("no resource"))
@@ -186,9 +187,10 @@ fn seen(
     facts: &OutboundRequest<'_>,
     witness: &mut impl Witness,
 ) -> Option<usize> {
-    let index = service?;
+    let index = tables.service_in_view(service?, facts.caller.as_ref().and_then(|caller| caller.view));
     let service = &tables.services[index].service;
-    let hidden = tables.view(facts.caller.as_ref()).is_some_and(|view| !view.section.sees(service, facts.port));
+    let hidden =
+        tables.view(facts.caller.as_ref()).is_some_and(|view| !view.section.sees(service, facts.port));
     if hidden {
         witness.note(|| format!("{} is not visible to this caller", service.host));
     }

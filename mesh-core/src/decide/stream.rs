@@ -51,7 +51,8 @@ pub(crate) fn select<'t>(
     facts: &OutboundStream<'_>,
     witness: &mut impl Witness,
 ) -> Result<SelectedStream<'t>, Refusal> {
-    let Some(table) = tables.services.get(facts.service) else {
+    let caller_view = facts.caller.as_ref().and_then(|caller| caller.view);
+    let Some(table) = tables.services.get(tables.service_in_view(facts.service, caller_view)) else {
         return Err(unknown(tables, facts));
     };
     let service = &table.service;
@@ -60,7 +61,6 @@ pub(crate) fn select<'t>(
         witness.note(|| format!("{} is not visible to this caller", service.host));
         return Err(unknown(tables, facts));
     }
-    let caller_view = facts.caller.and_then(|caller| caller.view);
     let Some(routes) = table.routes_for(facts.port, caller_view) else {
         witness.note(|| format!("{} has no port {}", service.host, facts.port));
         return Err(Refusal { reason: Reason::NoRoute, service: Some(service.clone()), route: None });

@@ -1,7 +1,5 @@
 //! Decisions over tables built from sections by hand.
 
-use std::time::Duration;
-
 use http::{HeaderMap, HeaderName};
 
 use super::explain::{Question, explain};
@@ -14,14 +12,12 @@ use super::witness::Silent;
 use crate::matching::request::{Caller, Request, RequestMatch};
 use crate::matching::text::TextMatch;
 use crate::policy::authorization::{AuthorizationPolicy, AuthorizationRule, PolicyAction, Source, Values};
-use crate::policy::mtls::{ClientTls, MtlsMode, MtlsPolicy};
-use crate::resilience::fault::FaultPolicy;
+use crate::policy::mtls::{MtlsMode, MtlsPolicy};
 use crate::resilience::retry::RetryPolicy;
-use crate::routing::header::HeaderChanges;
 use crate::routing::rewrite::Rewrite;
-use crate::routing::rule::{Backend, HttpRule, RuleAction};
+use crate::routing::rule::{Backend, HttpRule, RuleAction, TcpRule};
 use crate::snapshot::destination::Destination;
-use crate::snapshot::endpoints::{Endpoint, EndpointSlice};
+use crate::snapshot::endpoints::{Endpoint, EndpointAddress, EndpointSlice};
 use crate::snapshot::routes::Routes;
 use crate::snapshot::section::Section;
 use crate::snapshot::service::{Port, Service};
@@ -37,6 +33,11 @@ use crate::vocab::name::{DestinationKey, ServicePort, WorkloadKey};
 use crate::vocab::origin::Origin;
 use crate::vocab::protocol::Protocol;
 use crate::vocab::random::Random;
+use crate::vocab::resolution::Resolution;
+
+mod agreement;
+mod routing;
+mod streams;
 
 const HOST: &str = "reviews.default.svc.cluster.local";
 
@@ -54,35 +55,40 @@ fn key(subset: Option<&str>, scope: Option<&str>) -> DestinationKey {
 }
 
 fn service() -> Section {
+    let port = |number, name: &str, protocol| Port { number, name: name.into(), protocol };
     Section::Service(Service {
         host: HOST.into(),
+        scope: None,
+        exported_to: None,
         namespace: "default".into(),
         origin: Origin { resource: "service/default/reviews".into(), rule: None },
         names: vec!["reviews.default".into(), "reviews.default.svc".into(), "reviews.default.mesh".into()],
         short_name: Some("reviews".into()),
-        ports: vec![Port { number: 9080, name: "http".into(), protocol: Protocol::Http }],
+        aliases: vec![],
+        ports: vec![
+            port(9080, "http", Protocol::Http),
+            port(9090, "tcp", Protocol::Tcp),
+            port(9443, "tls", Protocol::Tls),
+        ],
         addresses: vec![],
+        networks: vec![],
+        auto_address: None,
+        resolution: Resolution::Static,
+        headless: false,
         offset: Some(3),
         external: false,
     })
 }
 
 fn destination(subset: Option<&str>, scope: Option<&str>) -> Section {
-    Section::Destination(Destination {
-        key: key(subset, scope),
-        origin: None,
-        protocol: Protocol::Http,
-        labels: subset.map(|version| [("version", version)].into_iter().collect()).unwrap_or_default(),
-        load_balancer: Default::default(),
-        tls: ClientTls::Auto,
-        connect_timeout: Duration::from_secs(10),
-    })
+    let labels = subset.map(|version| [("version", version)].into_iter().collect()).unwrap_or_default();
+    Section::Destination(Destination { labels, ..Destination::plain(key(subset, scope), Protocol::Http) })
 }
 
 fn endpoint(version: &str) -> Endpoint {
     Endpoint {
         workload: WorkloadKey { namespace: "default".into(), name: format!("reviews-{version}").into() },
-        address: "10.0.0.2".parse().unwrap(),
+        address: EndpointAddress::Ip("10.0.0.2".parse().unwrap()),
         node: Some("h2".into()),
         ports: vec![(9080, if version == "v1" { 9081 } else { 9082 })],
         labels: [("app", "reviews"), ("version", version)].into_iter().collect(),
@@ -90,44 +96,40 @@ fn endpoint(version: &str) -> Endpoint {
         tunnel: Some("10.0.0.2:15008".parse().unwrap()),
         plaintext_ports: vec![],
         locality: Locality::default(),
+        network: None,
         weight: 1,
         health: Health::Healthy,
     }
 }
 
 fn backend(subset: &str, weight: u32) -> Backend {
-    Backend {
-        host: HOST.into(),
-        port: 9080,
-        subset: Some(subset.into()),
-        weight,
-        request_headers: HeaderChanges::default(),
-        response_headers: HeaderChanges::default(),
-        authority: None,
-    }
+    Backend { subset: Some(subset.into()), weight, ..Backend::whole(HOST.into(), 9080) }
 }
 
 fn rule(index: u32, matches: Vec<RequestMatch>, backends: Vec<Backend>) -> HttpRule {
+    let origin = Origin { resource: "virtualservice/default/reviews".into(), rule: Some(index) };
     HttpRule {
-        origin: Origin { resource: "virtualservice/default/reviews".into(), rule: Some(index) },
         name: None,
         matches,
         action: RuleAction::Route { backends, rewrite: Rewrite::default() },
-        timeout: None,
-        retry: RetryPolicy::default(),
-        fault: FaultPolicy::default(),
-        request_headers: HeaderChanges::default(),
-        response_headers: HeaderChanges::default(),
+        ..HttpRule::default_route(&origin, HOST.into(), 9080, RetryPolicy::default())
+    }
+}
+
+fn list(port: u16, http: Vec<HttpRule>) -> Routes {
+    Routes {
+        at: ServicePort { host: HOST.into(), port },
+        scope: None,
+        origin: Some("virtualservice/default/reviews".into()),
+        http,
+        tcp: vec![],
+        tls: vec![],
+        fallback: None,
     }
 }
 
 fn routes(http: Vec<HttpRule>) -> Section {
-    Section::Routes(Routes {
-        at: ServicePort { host: HOST.into(), port: 9080 },
-        origin: Some("virtualservice/default/reviews".into()),
-        http,
-        tcp: vec![],
-    })
+    Section::Routes(list(9080, http))
 }
 
 fn jason() -> RequestMatch {
@@ -141,7 +143,13 @@ fn policy(principal: &str) -> AuthorizationPolicy {
         namespace: "default".into(),
         name: "only-productpage".into(),
         action: PolicyAction::Allow,
-        rules: vec![AuthorizationRule { from: vec![Source { principals, ..Source::default() }], to: vec![] }],
+        provider: None,
+        dry_run: false,
+        rules: vec![AuthorizationRule {
+            from: vec![Source { principals, ..Source::default() }],
+            to: vec![],
+            when: vec![],
+        }],
     }
 }
 
@@ -149,16 +157,23 @@ fn workload(version: &str, policies: Vec<(&str, &str)>) -> Section {
     let endpoint = endpoint(version);
     Section::Workload(Workload {
         key: endpoint.workload.clone(),
-        address: endpoint.address,
+        address: endpoint.address.ip().unwrap(),
         identity: endpoint.identity.clone(),
         labels: endpoint.labels.clone(),
+        node: "h2".into(),
+        locality: Locality::default(),
+        network: None,
         ports: vec![WorkloadPort {
             number: endpoint.ports[0].1,
             protocol: Protocol::Http,
             service: HOST.into(),
+            endpoint: None,
+            pool: Default::default(),
         }],
-        mtls: MtlsPolicy { default: MtlsMode::Strict, origin: None, ports: vec![] },
+        mtls: MtlsPolicy { default: MtlsMode::Strict, ..MtlsPolicy::default() },
         policies: policies.into_iter().map(|(namespace, name)| (namespace.into(), name.into())).collect(),
+        tokens: vec![],
+        view: None,
         recognition: Recognition::default(),
     })
 }
@@ -180,6 +195,7 @@ fn mesh(more: Vec<Section>) -> Tables {
         ]),
         Section::Endpoints(EndpointSlice {
             host: HOST.into(),
+            scope: None,
             slice: 0,
             endpoints: vec![endpoint("v1"), endpoint("v2")],
         }),
@@ -200,9 +216,17 @@ fn ask(
         headers.insert("end-user", user.parse().unwrap());
     }
     let labels = Labels::default();
-    let request =
-        Request { method: "GET", scheme: "http", authority, path: "/", query: None, headers: &headers };
-    let caller = Some(Caller { namespace, labels: &labels });
+    let request = Request {
+        method: "GET",
+        scheme: "http",
+        authority,
+        path: "/",
+        query: None,
+        headers: &headers,
+        claims: None,
+    };
+    let view = (namespace != "default").then_some(namespace);
+    let caller = Some(Caller { namespace, labels: &labels, view });
     let facts = OutboundRequest { request, port: 9080, owner: None, caller };
     outbound(tables, &facts, &mut Random::seeded(seed), &mut Silent)
 }
@@ -261,7 +285,7 @@ fn no_rule_means_404_nr() {
 }
 
 #[test]
-fn a_rule_of_the_clients_namespace_shapes_its_own_traffic_only() {
+fn a_rule_of_the_client_s_view_shapes_its_own_traffic_only() {
     let tables = mesh(vec![destination(Some("v2"), Some("shop"))]);
     let check = |namespace: &str, expected: Option<&str>| {
         let plan = ask(&tables, "reviews.default", Some("jason"), namespace, 0);
@@ -284,7 +308,7 @@ fn admission_fails_closed() {
     let other = id("ratings");
     let verdict = |tables: &Tables, peer: Option<&SpiffeId>| match admit(
         tables,
-        &Inbound { to, peer, request: None },
+        &Inbound { to, peer, source: None, sni: None, request: None, now: 0 },
         &mut Silent,
     ) {
         Ok(_) => 200,
@@ -309,7 +333,8 @@ fn explain_names_rule_policy_and_nearest_miss() {
     let (headers, labels, identity) = (HeaderMap::new(), Labels::default(), id("ratings"));
     let question = Question {
         identity: Some(&identity),
-        caller: Caller { namespace: "default", labels: &labels },
+        caller: Caller { namespace: "default", labels: &labels, view: None },
+        node: None,
         request: Request {
             method: "GET",
             scheme: "http",
@@ -317,10 +342,13 @@ fn explain_names_rule_policy_and_nearest_miss() {
             path: "/a/../b",
             query: None,
             headers: &headers,
+            claims: None,
         },
         host: "reviews",
         port: 9080,
         stream: false,
+        source: None,
+        now: 0,
     };
     let answer = explain(&tables, &question);
     assert_eq!(answer.path, Some(("/a/../b".to_owned(), "/b".to_owned())));
@@ -350,73 +378,4 @@ fn unchanged_destinations_are_shared_between_tables() {
     let first = build(&make(1), None).unwrap();
     let second = build(&make(2), Some(&first)).unwrap();
     assert!(std::sync::Arc::ptr_eq(&first.destinations[0], &second.destinations[0]));
-}
-
-mod agreement {
-    use super::*;
-    use proptest::prelude::*;
-
-    /// A rule's match: a path prefix, a header value, both or neither (which matches everything).
-    type Wanted = (Option<u8>, Option<u8>);
-
-    fn rule_of(index: usize, wanted: Wanted, weights: &[(bool, u32)]) -> HttpRule {
-        let mut condition = RequestMatch {
-            uri: wanted.0.map(|p| TextMatch::Prefix(format!("/{p}").into())),
-            ..Default::default()
-        };
-        if let Some(user) = wanted.1 {
-            condition
-                .headers
-                .push((HeaderName::from_static("end-user"), TextMatch::Exact(user.to_string().into())));
-        }
-        let matches = if wanted == (None, None) { vec![] } else { vec![condition] };
-        let backends =
-            weights.iter().map(|(v1, weight)| backend(if *v1 { "v1" } else { "v2" }, *weight)).collect();
-        rule(u32::try_from(index).unwrap(), matches, backends)
-    }
-
-    /// The rule that a reader of the list would name.
-    fn first(rules: &[(Wanted, Vec<(bool, u32)>)], path: u8, user: Option<u8>) -> Option<usize> {
-        let holds = |(prefix, header): &Wanted| {
-            prefix.is_none_or(|p| path.to_string().starts_with(&p.to_string()))
-                && header.is_none_or(|h| user == Some(h))
-        };
-        rules.iter().position(|(wanted, _)| holds(wanted))
-    }
-
-    proptest! {
-        /// The proxy's decision is the rule of a linear search, and one of the choices that explain lays open.
-        #[test]
-        fn the_proxy_does_what_explain_foretells(
-            rules in prop::collection::vec(
-                ((prop::option::of(0u8..12), prop::option::of(0u8..3)), prop::collection::vec((any::<bool>(), 1u32..100), 1..4)), 0..6),
-            path in 0u8..15, user in prop::option::of(0u8..4), seed in any::<u64>(),
-        ) {
-            let http = rules.iter().enumerate().map(|(i, (wanted, weights))| rule_of(i, *wanted, weights)).collect();
-            let tables = mesh(vec![routes(http)]);
-            let (mut headers, labels) = (HeaderMap::new(), Labels::default());
-            if let Some(user) = user {
-                headers.insert("end-user", user.to_string().parse().unwrap());
-            }
-            let path_text = format!("/{path}");
-            let request = Request { method: "GET", scheme: "http", authority: "reviews:9080", path: &path_text, query: None, headers: &headers };
-            let caller = Caller { namespace: "default", labels: &labels };
-            let facts = OutboundRequest { request, port: 9080, owner: None, caller: Some(caller) };
-            let plan = outbound(&tables, &facts, &mut Random::seeded(seed), &mut Silent);
-            let question = Question { identity: None, caller, request, host: "reviews", port: 9080, stream: false };
-            let told = explain(&tables, &question);
-
-            let expected = first(&rules, path, user);
-            prop_assert_eq!(plan.as_ref().ok().map(|plan| plan.rule), expected);
-            prop_assert_eq!(told.route.as_ref().map(|route| route.rule), expected);
-            match plan {
-                Ok(plan) => {
-                    let Action::Forward(forward) = &plan.action else { panic!("only routes were declared") };
-                    let cluster = &tables.destinations[forward.destination].cluster;
-                    prop_assert!(told.destinations.iter().any(|found| *found.cluster == **cluster));
-                }
-                Err(refusal) => prop_assert_eq!(told.status, Some(refusal.status())),
-            }
-        }
-    }
 }

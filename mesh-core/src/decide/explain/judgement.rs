@@ -169,7 +169,8 @@ fn found(workload: &HostedWorkload, denial: &Denial) -> AuthorizationFound {
         (Some((policy, rule)), _) => (Some(policy), Some(*rule), None),
         (None, Some((policy, rule, reason))) => (Some(policy), Some(*rule), Some(reason.clone())),
         (None, None) => {
-            let allow = |policy: &AuthorizationPolicy| policy.action == PolicyAction::Allow && !policy.dry_run;
+            let allow =
+                |policy: &AuthorizationPolicy| policy.action == PolicyAction::Allow && !policy.dry_run;
             (workload.policies().iter().find(|policy| allow(policy)), None, None)
         }
     };

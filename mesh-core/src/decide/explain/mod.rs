@@ -1,5 +1,6 @@
 //! The decision about a request, foretold: the same functions that the proxy calls, with every choice laid open.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,6 +39,10 @@ pub struct Question<'a> {
     pub port: u16,
     /// Whether a byte stream is meant whatever the port is declared as.
     pub stream: bool,
+    /// Address of the caller; `None` for that of its workload, where there is one.
+    pub source: Option<IpAddr>,
+    /// The time, in seconds since 1970.
+    pub now: u64,
 }
 
 /// The answer. Fields that do not apply are `None` or empty.
@@ -169,6 +174,8 @@ pub struct AuthenticationFound {
     pub mtls: &'static str,
     /// The PeerAuthentication; `None` for the default of the mesh.
     pub decided_by: Option<String>,
+    /// `none`, `valid ISSUER/SUBJECT`, or `invalid: ` and why.
+    pub jwt: String,
 }
 
 /// Foretells what the data plane does with a request.

@@ -6,12 +6,10 @@ use super::destination::{found, missing, note_destination};
 use super::judgement::Judged;
 use super::outcome::{conclude, fault, is_grpc, note_fault, refuse};
 use super::{Explanation, MirrorFound, Question, RouteFound, addressed, declared_protocol};
-use crate::balancing::policy::Algorithm;
 use crate::decide::facts::OutboundRequest;
 use crate::decide::plan::{Forward, route_name};
 use crate::decide::request::{Selected, forward, select};
 use crate::decide::witness::{Remembering, Witness};
-use crate::matching::path::normalize;
 use crate::matching::request::Request;
 use crate::resilience::timeout::request_timeout;
 use crate::routing::cors::{CorsVerdict, Fields};
@@ -20,9 +18,7 @@ use crate::routing::header::HeaderOperations;
 use crate::routing::mirror::shadow_authority;
 use crate::routing::rule::{Backend, HttpRule, RuleAction};
 use crate::tables::Tables;
-use crate::tables::destinations::Destination;
 use crate::vocab::protocol::Protocol;
-use crate::vocab::resolution::Resolution;
 
 /// Foretells what becomes of a request.
 pub(super) fn explain(
@@ -32,7 +28,7 @@ pub(super) fn explain(
     witness: &mut Remembering,
 ) {
     let received = question.request.path;
-    let Ok(normalized) = normalize(received) else {
+    let Ok(normalized) = tables.normalization().apply(received) else {
         witness.note(|| format!("the path {received} is malformed, so the answer is 400"));
         (answer.action, answer.status) = ("blocked", Some(400));
         return;
@@ -130,7 +126,6 @@ fn send_on(
         answer.rewrite_path = answer.rewrite_path.take().or_else(|| planned.path.clone());
         answer.rewrite_authority =
             answer.rewrite_authority.take().or_else(|| planned.authority.as_ref().map(ToString::to_string));
-        judged.reachable += usize::from(needs_no_endpoint(destination));
         let headers = arriving_headers(facts, backend, rule);
         let arriving = Request {
             path: planned.path.as_deref().unwrap_or(facts.request.path),
@@ -145,12 +140,6 @@ fn send_on(
     }
     tell_mirrors(facts, selected, answer, witness);
     conclude(answer, judged, Some(&facts.request));
-}
-
-/// Whether it is sent where it was going, so that there need be no endpoint.
-pub(super) fn needs_no_endpoint(destination: &Destination) -> bool {
-    let policy = &destination.policy;
-    matches!(policy.load_balancer, Algorithm::Passthrough) || policy.resolution == Resolution::DynamicDns
 }
 
 fn timeout(rule: &HttpRule, request: &Request<'_>) -> Option<std::time::Duration> {

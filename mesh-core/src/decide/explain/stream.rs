@@ -9,7 +9,6 @@ use crate::decide::stream::{select, unknown};
 use crate::decide::witness::{Remembering, Witness};
 use crate::tables::Tables;
 use crate::tables::routes::{RouteTable, StreamKind};
-use crate::vocab::protocol::Protocol;
 
 /// Foretells what becomes of a byte stream. A refused one is closed without a word, so there is no status.
 pub(super) fn explain(
@@ -19,8 +18,7 @@ pub(super) fn explain(
     witness: &mut Remembering,
 ) {
     answer.protocol = match declared_protocol(tables, question) {
-        Some(protocol) if protocol.is_tls() && !question.stream => protocol.name().to_owned(),
-        Some(protocol @ (Protocol::Tls | Protocol::Https)) => protocol.name().to_owned(),
+        Some(protocol) if protocol.is_tls() => protocol.name().to_owned(),
         None if question.request.scheme == "https" => "tls".to_owned(),
         _ => "tcp".to_owned(),
     };
@@ -74,7 +72,6 @@ pub(super) fn tell(
                 let destination = &tables.destinations[destination];
                 answer.destinations.push(found(tables, question, backend, of, destination));
                 note_destination(tables, question, destination, backend, of, witness);
-                judged.reachable += usize::from(super::request::needs_no_endpoint(destination));
                 judged.judge(tables, question, destination, None, witness);
             }
             None => {

@@ -104,10 +104,13 @@ fn ask<T>(
             path: "/",
             query: None,
             headers: &headers,
+            claims: None,
         },
         host: "a",
         port: 80,
         stream: false,
+        source: None,
+        now: 0,
     })
 }
 
