@@ -81,7 +81,7 @@ mod tests {
 
     /// Everything about the first endpoint of a host that depends on more than its WorkloadEntry.
     fn first(state: &MeshState, host: &str) -> (bool, Vec<u16>, String) {
-        let sections = slices(state, &host.into());
+        let sections = slices(state, state.service(host).unwrap(), None);
         let Some(Section::Endpoints(slice)) = sections.first() else { return Default::default() };
         let endpoint = &slice.endpoints[0];
         let identity = endpoint.identity.as_ref().map_or("", |identity| identity.as_str());

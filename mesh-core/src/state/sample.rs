@@ -9,9 +9,9 @@ use crate::matching::text::TextMatch;
 use crate::policy::mtls::MtlsMode;
 use crate::resource::destination_rule::{DestinationRule, Subset, TrafficPolicy};
 use crate::resource::security::PeerAuthentication;
-use crate::resource::service::{Location, Port, Service, ServiceEntry, TargetPort};
+use crate::resource::service::{Location, Port, Resolution, Service, ServiceEntry, TargetPort};
 use crate::resource::virtual_service::{HttpAction, HttpMatch, HttpRoute, RouteDestination, VirtualService};
-use crate::resource::workload::WorkloadEntry;
+use crate::resource::workload::{Address, WorkloadEntry};
 use crate::resource::{Metadata, Place, Resource, Spec};
 use crate::vocab::health::Health;
 use crate::vocab::identity::TrustDomain;
@@ -35,6 +35,16 @@ pub(crate) fn declare(id: &str, spec: Spec) -> Arc<Resource> {
         Spec::DestinationRule(_) => Kind::DestinationRule,
         Spec::PeerAuthentication(_) => Kind::PeerAuthentication,
         Spec::AuthorizationPolicy(_) => Kind::AuthorizationPolicy,
+        Spec::WorkloadGroup(_) => Kind::WorkloadGroup,
+        Spec::Gateway(_) => Kind::Gateway,
+        Spec::Sidecar(_) => Kind::Sidecar,
+        Spec::ProxyConfig(_) => Kind::ProxyConfig,
+        Spec::RequestAuthentication(_) => Kind::RequestAuthentication,
+        Spec::Telemetry(_) => Kind::Telemetry,
+        Spec::MeshConfig(_) => Kind::MeshConfig,
+        Spec::Secret(_) => Kind::Secret,
+        Spec::ConfigMap(_) => Kind::ConfigMap,
+        Spec::Endpoints(_) => Kind::Endpoints,
     };
     let meta = Metadata {
         key: ResourceKey { kind, namespace: namespace.into(), name: name.into() },
@@ -68,7 +78,7 @@ fn ports(texts: &[&str]) -> Vec<Port> {
 }
 
 pub(crate) fn service(id: &str, ports_: &[&str], selector: &str) -> Arc<Resource> {
-    let service = Service { ports: ports(ports_), selector: Some(labels(selector)), addresses: Vec::new() };
+    let service = Service { ports: ports(ports_), selector: Some(labels(selector)), ..Service::default() };
     declare(id, Spec::Service(service))
 }
 
@@ -77,7 +87,8 @@ pub(crate) fn workload(address: &str, labels_: &str) -> WorkloadEntry {
     let labels = labels(labels_);
     let account = labels.iter().next().map(|(_, value)| value.clone());
     WorkloadEntry {
-        address: address.parse().unwrap(),
+        address: Address::Ip(address.parse().unwrap()),
+        network: None,
         ports: BTreeMap::new(),
         service_account: account,
         labels,
@@ -103,11 +114,11 @@ pub(crate) fn external(
 pub(crate) fn service_entry(host: &str, ports_: &[&str], endpoints: Vec<WorkloadEntry>) -> ServiceEntry {
     ServiceEntry {
         hosts: vec![host.into()],
-        addresses: Vec::new(),
         ports: ports(ports_),
         location: Location::External,
+        resolution: Resolution::Static,
         endpoints,
-        workload_selector: None,
+        ..ServiceEntry::default()
     }
 }
 
@@ -133,7 +144,8 @@ pub(crate) fn http_route(prefix: Option<&str>, port: Option<u16>, destinations: 
         uri: prefix.map(|prefix| TextMatch::Prefix(prefix.into())),
         ..RequestMatch::default()
     };
-    let matches = (prefix.is_some() || port.is_some()).then_some(HttpMatch { request, port });
+    let matches =
+        (prefix.is_some() || port.is_some()).then_some(HttpMatch { request, port, gateways: Vec::new() });
     HttpRoute {
         name: None,
         matches: matches.into_iter().collect(),
@@ -142,8 +154,10 @@ pub(crate) fn http_route(prefix: Option<&str>, port: Option<u16>, destinations: 
             rewrite: Default::default(),
         },
         timeout: None,
-        retry: Default::default(),
-        fault: Default::default(),
+        retry: None,
+        fault: None,
+        mirrors: Vec::new(),
+        cors: None,
         request_headers: Default::default(),
         response_headers: Default::default(),
     }
@@ -151,7 +165,7 @@ pub(crate) fn http_route(prefix: Option<&str>, port: Option<u16>, destinations: 
 
 pub(crate) fn virtual_service(id: &str, hosts: &[&str], http: Vec<HttpRoute>) -> Arc<Resource> {
     let hosts = hosts.iter().map(|host| Text::from(*host)).collect();
-    declare(id, Spec::VirtualService(VirtualService { hosts, http, tcp: Vec::new() }))
+    declare(id, Spec::VirtualService(VirtualService { hosts, http, ..VirtualService::default() }))
 }
 
 /// Subsets by name, each selecting the label `version` of that value.
@@ -167,7 +181,8 @@ pub(crate) fn destination_rule(
         policy: None,
     };
     let subsets = subsets.iter().map(subset).collect();
-    declare(id, Spec::DestinationRule(DestinationRule { host: host.into(), policy, subsets }))
+    let rule = DestinationRule { host: host.into(), policy, subsets, ..DestinationRule::default() };
+    declare(id, Spec::DestinationRule(rule))
 }
 
 pub(crate) fn peer_authentication(

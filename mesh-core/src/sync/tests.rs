@@ -34,6 +34,13 @@ fn snapshot(number: u64, contents: &[Option<u32>]) -> Arc<Snapshot> {
             addresses: Vec::new(),
             offset: Some((*content)?),
             external: false,
+            scope: None,
+            exported_to: None,
+            aliases: Vec::new(),
+            networks: Vec::new(),
+            auto_address: None,
+            resolution: Default::default(),
+            headless: false,
         });
         Some((section.key(), Entry::new(section)))
     };
@@ -311,7 +318,7 @@ fn a_reconnect_resends_only_what_differs() {
     let message = publisher.on_hello(hello, snapshot(2, &[Some(1), Some(4), None])).unwrap();
     let keys: Vec<String> = message.delta.upserts.iter().map(|(key, _)| key.to_string()).collect();
     assert_eq!(keys, ["service/s1"]);
-    assert_eq!(message.delta.removals, [SectionKey::Service("s2".into())]);
+    assert_eq!(message.delta.removals, [SectionKey::Service { host: "s2".into(), scope: None }]);
 }
 
 #[test]

@@ -219,7 +219,7 @@ fn a_service_without_endpoints_of_its_own_sends_traffic_where_it_was_sent() {
     let entry = |resolution: Resolution, target: TargetPort| {
         let mut entry = ServiceEntry {
             hosts: vec!["*.example".into()],
-            ports: vec![crate::resource::service::Port { target, ..port("http:80") }],
+            ports: vec![Port { target, ..port("http:80") }],
             resolution,
             ..ServiceEntry::default()
         };

@@ -111,6 +111,8 @@ fn ask<T>(
         stream: false,
         source: None,
         now: 0,
+        source: None,
+        now: 0,
     })
 }
 
