@@ -47,6 +47,9 @@ pub enum Fault {
     /// Not a path template.
     #[error("{0:?} is not a path template")]
     Template(String),
+    /// Not a variable of a header field's value.
+    #[error("{0:?} is not a variable")]
+    Variable(String),
     /// Not a trust domain or SPIFFE ID.
     #[error(transparent)]
     Identity(#[from] IdentityError),

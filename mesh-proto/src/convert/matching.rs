@@ -110,6 +110,19 @@ impl<N: Wire<Message = String>> Wire for (N, TextMatch) {
     }
 }
 
+/// A claim and its test.
+impl Wire for (Vec<Text>, TextMatch) {
+    type Message = wire::ClaimMatch;
+
+    fn to_wire(&self) -> wire::ClaimMatch {
+        wire::ClaimMatch { path: to_wires(&self.0), test: Some(self.1.to_wire()) }
+    }
+
+    fn from_wire(message: wire::ClaimMatch) -> Result<(Vec<Text>, TextMatch), ConvertError> {
+        Ok((list(message.path, "path")?, required(message.test, "test")?))
+    }
+}
+
 impl Wire for RequestMatch {
     type Message = wire::RequestMatch;
 
@@ -126,6 +139,8 @@ impl Wire for RequestMatch {
             query: to_wires(&self.query),
             caller_labels: self.caller_labels.to_wire(),
             caller_namespace: self.caller_namespace.as_ref().map(Wire::to_wire),
+            claims: to_wires(&self.claims),
+            without_claims: to_wires(&self.without_claims),
         }
     }
 
@@ -141,6 +156,8 @@ impl Wire for RequestMatch {
             query: list(message.query, "query")?,
             caller_labels: field(message.caller_labels, "caller_labels")?,
             caller_namespace: message.caller_namespace.map(Text::from),
+            claims: list(message.claims, "claims")?,
+            without_claims: list(message.without_claims, "without_claims")?,
         })
     }
 }

@@ -344,7 +344,12 @@ mod tests {
 
     fn trust(domain: usize, size: usize) -> Section {
         let domain = TrustDomain::new(&format!("td{domain}")).unwrap();
-        Section::Trust(TrustBundle { domain, roots: vec![vec![0; size]] })
+        Section::Trust(TrustBundle {
+            domain,
+            roots: vec![vec![0; size]],
+            aliases: Vec::new(),
+            normalization: Default::default(),
+        })
     }
 
     #[test]

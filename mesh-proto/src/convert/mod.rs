@@ -3,11 +3,15 @@
 //! Nothing here decides: a core value that was encoded and decoded is the same value. Decoding trusts nothing:
 //! whatever the bytes, the answer is a value that the model allows or a [`error::ConvertError`].
 
+mod destination;
+mod gateway;
 mod matching;
 mod policy;
+mod pool;
 mod routing;
 mod section;
 mod service;
+mod tokens;
 mod traffic;
 mod vocab;
 

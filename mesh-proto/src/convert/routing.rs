@@ -1,13 +1,17 @@
 //! Rules: what follows a match.
 
 use http::{HeaderName, HeaderValue};
-use mesh_core::routing::header::HeaderChanges;
+use mesh_core::routing::cors::{CorsPolicy, UnmatchedPreflights};
+use mesh_core::routing::format::{Piece, Template};
+use mesh_core::routing::header::HeaderOperations;
+use mesh_core::routing::mirror::Mirror;
 use mesh_core::routing::rewrite::{PathRewrite, Redirect, RedirectPort, Rewrite};
 use mesh_core::routing::rule::{Backend, DirectResponse, HttpRule, RuleAction, StreamMatch, TcpRule};
-use mesh_core::snapshot::routes::Routes;
+use mesh_core::snapshot::routes::{Fallback, Routes};
 use mesh_core::vocab::name::Text;
 
 use super::error::{At as _, ConvertError, Fault};
+use super::vocab::texts;
 use super::{Wire, field, list, optional, or_default, required, to_wires};
 use crate::generated as wire;
 
@@ -20,6 +24,12 @@ impl Wire for Routes {
             origin: self.origin.as_ref().map(Wire::to_wire),
             http: to_wires(&self.http),
             tcp: to_wires(&self.tcp),
+            scope: self.scope.as_ref().map(Wire::to_wire),
+            tls: to_wires(&self.tls),
+            fallback: self.fallback.as_ref().map(|fallback| wire::RoutesFallback {
+                http: Some(fallback.http.to_wire()),
+                stream: Some(fallback.stream.to_wire()),
+            }),
         }
     }
 
@@ -29,6 +39,15 @@ impl Wire for Routes {
             origin: message.origin.map(Text::from),
             http: list(message.http, "http")?,
             tcp: list(message.tcp, "tcp")?,
+            scope: message.scope.map(Text::from),
+            tls: list(message.tls, "tls")?,
+            fallback: match message.fallback {
+                None => None,
+                Some(fallback) => Some(Box::new(Fallback {
+                    http: required(fallback.http, "fallback.http")?,
+                    stream: required(fallback.stream, "fallback.stream")?,
+                })),
+            },
         })
     }
 }
@@ -60,6 +79,9 @@ impl Wire for HttpRule {
             fault: Some(self.fault.to_wire()),
             request_headers: Some(self.request_headers.to_wire()),
             response_headers: Some(self.response_headers.to_wire()),
+            numbers: self.numbers.clone(),
+            mirrors: to_wires(&self.mirrors),
+            cors: self.cors.as_ref().map(Wire::to_wire),
         }
     }
 
@@ -88,6 +110,62 @@ impl Wire for HttpRule {
             fault: or_default(message.fault, "fault")?,
             request_headers: or_default(message.request_headers, "request_headers")?,
             response_headers: or_default(message.response_headers, "response_headers")?,
+            numbers: message.numbers,
+            mirrors: list(message.mirrors, "mirrors")?,
+            cors: optional(message.cors, "cors")?,
+        })
+    }
+}
+
+impl Wire for Mirror {
+    type Message = wire::Mirror;
+
+    fn to_wire(&self) -> wire::Mirror {
+        wire::Mirror {
+            host: self.host.to_wire(),
+            port: self.port.to_wire(),
+            subset: self.subset.as_ref().map(Wire::to_wire),
+            ppm: self.share.to_wire(),
+        }
+    }
+
+    fn from_wire(message: wire::Mirror) -> Result<Mirror, ConvertError> {
+        Ok(Mirror {
+            host: message.host.into(),
+            port: field(message.port, "port")?,
+            subset: message.subset.map(Text::from),
+            share: field(message.ppm, "ppm")?,
+        })
+    }
+}
+
+impl Wire for CorsPolicy {
+    type Message = wire::CorsPolicy;
+
+    fn to_wire(&self) -> wire::CorsPolicy {
+        wire::CorsPolicy {
+            allow_origins: to_wires(&self.allow_origins),
+            allow_methods: to_wires(&self.allow_methods),
+            allow_headers: to_wires(&self.allow_headers),
+            expose_headers: to_wires(&self.expose_headers),
+            max_age: self.max_age,
+            allow_credentials: self.allow_credentials,
+            ignore_unmatched_preflights: self.unmatched_preflights == UnmatchedPreflights::Ignore,
+        }
+    }
+
+    fn from_wire(message: wire::CorsPolicy) -> Result<CorsPolicy, ConvertError> {
+        Ok(CorsPolicy {
+            allow_origins: list(message.allow_origins, "allow_origins")?,
+            allow_methods: texts(message.allow_methods),
+            allow_headers: texts(message.allow_headers),
+            expose_headers: texts(message.expose_headers),
+            max_age: message.max_age,
+            allow_credentials: message.allow_credentials,
+            unmatched_preflights: match message.ignore_unmatched_preflights {
+                true => UnmatchedPreflights::Ignore,
+                false => UnmatchedPreflights::Forward,
+            },
         })
     }
 }
@@ -190,7 +268,7 @@ impl Wire for Redirect {
     }
 }
 
-impl Wire for HeaderChanges {
+impl Wire for HeaderOperations {
     type Message = wire::HeaderChanges;
 
     fn to_wire(&self) -> wire::HeaderChanges {
@@ -201,8 +279,8 @@ impl Wire for HeaderChanges {
         }
     }
 
-    fn from_wire(message: wire::HeaderChanges) -> Result<HeaderChanges, ConvertError> {
-        Ok(HeaderChanges {
+    fn from_wire(message: wire::HeaderChanges) -> Result<HeaderOperations, ConvertError> {
+        Ok(HeaderOperations {
             remove: list(message.remove, "remove")?,
             set: list(message.set, "set")?,
             add: list(message.add, "add")?,
@@ -210,16 +288,53 @@ impl Wire for HeaderChanges {
     }
 }
 
-impl Wire for (HeaderName, HeaderValue) {
+impl Wire for (HeaderName, Template) {
     type Message = wire::HeaderField;
 
     fn to_wire(&self) -> wire::HeaderField {
-        wire::HeaderField { name: self.0.to_wire(), value: self.1.as_bytes().to_vec() }
+        let (value, pieces) = match &self.1 {
+            Template::Fixed(value) => (value.as_bytes().to_vec(), Vec::new()),
+            Template::Pieces(pieces) => (Vec::new(), to_wires(pieces)),
+        };
+        wire::HeaderField { name: self.0.to_wire(), value, pieces }
     }
 
-    fn from_wire(message: wire::HeaderField) -> Result<(HeaderName, HeaderValue), ConvertError> {
-        let value = HeaderValue::from_bytes(&message.value).map_err(|_| Fault::HeaderValue).at("value")?;
-        Ok((field(message.name, "name")?, value))
+    fn from_wire(message: wire::HeaderField) -> Result<(HeaderName, Template), ConvertError> {
+        let template = if message.pieces.is_empty() {
+            Template::Fixed(
+                HeaderValue::from_bytes(&message.value).map_err(|_| Fault::HeaderValue).at("value")?,
+            )
+        } else {
+            Template::Pieces(list(message.pieces, "pieces")?)
+        };
+        Ok((field(message.name, "name")?, template))
+    }
+}
+
+impl Wire for Piece {
+    type Message = wire::HeaderPiece;
+
+    fn to_wire(&self) -> wire::HeaderPiece {
+        use wire::header_piece::Piece as Kind;
+        let piece = match self {
+            Piece::Text(text) => Kind::Text(text.to_wire()),
+            // A variable is displayed as it is written.
+            Piece::Variable(variable) => Kind::Variable(variable.to_string()),
+        };
+        wire::HeaderPiece { piece: Some(piece) }
+    }
+
+    fn from_wire(message: wire::HeaderPiece) -> Result<Piece, ConvertError> {
+        use wire::header_piece::Piece as Kind;
+        match message.piece.ok_or(Fault::Missing)? {
+            Kind::Text(text) => Ok(Piece::Text(text.into())),
+            Kind::Variable(written) => match Template::parse(&written) {
+                Ok(Template::Pieces(pieces)) if pieces.len() == 1 => {
+                    pieces.into_iter().next().ok_or(Fault::Variable(written).into())
+                }
+                _ => Err(Fault::Variable(written)).at("variable"),
+            },
+        }
     }
 }
 
@@ -251,6 +366,7 @@ impl Wire for StreamMatch {
             destination_subnets: to_wires(&self.destination_subnets),
             caller_labels: self.caller_labels.to_wire(),
             caller_namespace: self.caller_namespace.as_ref().map(Wire::to_wire),
+            sni_hosts: to_wires(&self.sni_hosts),
         }
     }
 
@@ -259,6 +375,7 @@ impl Wire for StreamMatch {
             destination_subnets: list(message.destination_subnets, "destination_subnets")?,
             caller_labels: field(message.caller_labels, "caller_labels")?,
             caller_namespace: message.caller_namespace.map(Text::from),
+            sni_hosts: texts(message.sni_hosts),
         })
     }
 }

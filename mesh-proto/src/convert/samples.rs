@@ -4,24 +4,38 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 use mesh_core::balancing::balancer::LoadBalancer;
-use mesh_core::matching::path::PathMatch;
+use mesh_core::balancing::locality::{Distribute, Preference};
+use mesh_core::balancing::policy::{Algorithm, HashKey, HashTable, Warmup};
+use mesh_core::matching::path::{Normalization, PathMatch};
 use mesh_core::matching::request::RequestMatch;
+use mesh_core::matching::scope::{EgressListener, Import};
 use mesh_core::matching::text::{Pattern, TextMatch};
 use mesh_core::policy::authorization::{
-    AuthorizationPolicy, AuthorizationRule, Operation, PolicyAction, Source, Values,
+    AuthorizationPolicy, AuthorizationRule, Condition, Operation, PolicyAction, Source, Values,
 };
-use mesh_core::policy::mtls::{ClientTls, MtlsMode, MtlsPolicy};
+use mesh_core::policy::external::{Authorizer, Provider};
+use mesh_core::policy::jwt::{JwtRule, Keys, TokenPolicy};
+use mesh_core::policy::mtls::{
+    ClientCertificate, ClientTls, MtlsMode, MtlsPolicy, ServerNames, ServerRoots, TlsOrigination,
+};
 use mesh_core::resilience::fault::{AbortStatus, FaultPolicy};
+use mesh_core::resilience::outlier::OutlierDetection;
+use mesh_core::resilience::pool::{ConnectionPool, H2Upgrade, PoolLimits, RetryBudget, TcpKeepalive};
 use mesh_core::resilience::retry::{RetryCondition, RetryPolicy};
-use mesh_core::routing::header::HeaderChanges;
+use mesh_core::routing::cors::{CorsPolicy, UnmatchedPreflights};
+use mesh_core::routing::format::Template;
+use mesh_core::routing::header::HeaderOperations;
+use mesh_core::routing::mirror::Mirror;
 use mesh_core::routing::rewrite::{PathRewrite, Redirect, RedirectPort, Rewrite};
 use mesh_core::routing::rule::{Backend, DirectResponse, HttpRule, RuleAction, StreamMatch, TcpRule};
 use mesh_core::snapshot::destination::Destination;
-use mesh_core::snapshot::endpoints::{Endpoint, EndpointSlice};
-use mesh_core::snapshot::routes::Routes;
+use mesh_core::snapshot::endpoints::{Endpoint, EndpointAddress, EndpointSlice};
+use mesh_core::snapshot::gateway::{Gateway, GatewayListener, GatewayServer, GatewayTls, VirtualHost};
+use mesh_core::snapshot::routes::{Fallback, Routes};
 use mesh_core::snapshot::section::Section;
 use mesh_core::snapshot::security::TrustBundle;
 use mesh_core::snapshot::service::{Port, Service};
+use mesh_core::snapshot::view::{Outbound, View};
 use mesh_core::snapshot::workload::{Recognition, Workload, WorkloadPort};
 use mesh_core::snapshot::{Entry, Snapshot, Version};
 use mesh_core::vocab::health::Health;
@@ -30,9 +44,11 @@ use mesh_core::vocab::label::Labels;
 use mesh_core::vocab::locality::Locality;
 use mesh_core::vocab::name::{DestinationKey, ServicePort, Text, WorkloadKey};
 use mesh_core::vocab::origin::Origin;
-use mesh_core::vocab::protocol::Protocol;
+use mesh_core::vocab::protocol::{Protocol, UpstreamProtocol};
 use mesh_core::vocab::random::Random;
 use mesh_core::vocab::ratio::Ratio;
+use mesh_core::vocab::resolution::Resolution;
+use mesh_core::vocab::tunnel::Tunnel;
 use proptest::prelude::*;
 
 /// Any section.
@@ -132,33 +148,161 @@ impl Draw {
     }
 
     fn section(&mut self) -> Section {
-        match self.below(7) {
+        match self.below(10) {
             0 => self.trust(),
             1 => Section::Service(self.service()),
-            2 => Section::Routes(Routes {
-                at: ServicePort { host: self.text(), port: self.short() },
-                origin: self.option(Draw::text),
-                http: self.list(Draw::http_rule),
-                tcp: self.list(Draw::tcp_rule),
-            }),
+            2 => Section::Routes(self.routes()),
             3 => Section::Destination(self.destination()),
             4 => Section::Endpoints(EndpointSlice {
                 host: self.text(),
+                scope: self.option(Draw::text),
                 slice: self.number(),
                 endpoints: self.list(Draw::endpoint),
             }),
             5 => Section::Authorization(self.policy()),
+            6 => Section::Tokens(self.tokens()),
+            7 => Section::View(self.view()),
+            8 => Section::Gateway(self.gateway()),
             _ => Section::Workload(self.workload()),
         }
     }
 
     fn trust(&mut self) -> Section {
         let domain = TrustDomain::new(self.one(&["cluster.local", "td"])).unwrap();
-        Section::Trust(TrustBundle { domain, roots: self.list(Draw::bytes) })
+        use Normalization as N;
+        Section::Trust(TrustBundle {
+            domain,
+            roots: self.list(Draw::bytes),
+            aliases: self.list(|d| TrustDomain::new(d.one(&["old.example", "td"])).unwrap()),
+            normalization: self.one(&[N::None, N::Base, N::MergeSlashes, N::DecodeAndMergeSlashes]),
+        })
+    }
+
+    fn routes(&mut self) -> Routes {
+        Routes {
+            at: ServicePort { host: self.text(), port: self.short() },
+            scope: self.option(Draw::text),
+            origin: self.option(Draw::text),
+            http: self.list(Draw::http_rule),
+            tcp: self.list(Draw::tcp_rule),
+            tls: self.list(Draw::tcp_rule),
+            fallback: self.option(|d| Box::new(Fallback { http: d.http_rule(), stream: d.tcp_rule() })),
+        }
+    }
+
+    fn resolution(&mut self) -> Resolution {
+        use Resolution as R;
+        self.one(&[R::None, R::Static, R::Dns, R::DnsRoundRobin, R::DynamicDns])
+    }
+
+    fn pair(&mut self) -> (Text, Text) {
+        (self.text(), self.text())
+    }
+
+    fn network(&mut self) -> ipnet::IpNet {
+        self.one(&["10.1.2.3/8", "0.0.0.0/0", "fd00::1/64"]).parse().unwrap()
+    }
+
+    fn tokens(&mut self) -> TokenPolicy {
+        TokenPolicy {
+            namespace: self.text(),
+            name: self.text(),
+            rules: self.list(|d| JwtRule {
+                issuer: d.option(Draw::text),
+                audiences: d.list(Draw::text),
+                keys: match d.below(3) {
+                    0 => Keys::Inline(d.text()),
+                    1 => Keys::Uri(d.text()),
+                    _ => Keys::Discovery,
+                },
+                from_headers: d.list(Draw::pair),
+                from_params: d.list(Draw::text),
+                from_cookies: d.list(Draw::text),
+                payload_header: d.option(Draw::text),
+                claim_headers: d.list(Draw::pair),
+                forward_original: d.flag(),
+                space_delimited: d.list(Draw::text),
+                timeout: d.option(Draw::duration),
+                required: d.flag(),
+            }),
+        }
+    }
+
+    fn view(&mut self) -> View {
+        View {
+            key: self.text(),
+            namespace: self.text(),
+            origin: self.option(Draw::text),
+            egress: self.option(|d| {
+                d.list(|d| EgressListener {
+                    port: d.option(Draw::short),
+                    imports: d.list(|d| Import {
+                        excluded: d.flag(),
+                        namespace: d.option(Draw::text),
+                        host: d.text(),
+                    }),
+                })
+            }),
+            outbound: match self.flag() {
+                true => Outbound::Refuse,
+                false => Outbound::Allow(self.option(Draw::backend)),
+            },
+        }
+    }
+
+    fn virtual_host(&mut self) -> VirtualHost {
+        VirtualHost { routes: self.routes(), https_redirect: self.flag() }
+    }
+
+    fn gateway(&mut self) -> Gateway {
+        use GatewayTls as T;
+        Gateway {
+            namespace: self.text(),
+            name: self.text(),
+            workload: self.option(Draw::workload_key),
+            workload_namespace: self.text(),
+            labels: self.labels(),
+            selector: self.labels(),
+            policies: self.list(Draw::pair),
+            tokens: self.list(Draw::pair),
+            identity: self.option(Draw::identity),
+            view: self.text(),
+            listeners: self.list(|d| GatewayListener {
+                port: d.short(),
+                servers: d.list(|d| GatewayServer {
+                    origin: d.text(),
+                    index: d.number(),
+                    protocol: d.protocol(),
+                    tls: d.one(&[
+                        T::None,
+                        T::Passthrough,
+                        T::AutoPassthrough,
+                        T::Simple,
+                        T::Mutual,
+                        T::OptionalMutual,
+                        T::IstioMutual,
+                    ]),
+                    https_redirect: d.flag(),
+                    hosts: d.list(Draw::text),
+                    credentials: d.list(Draw::text),
+                    virtual_hosts: d.list(Draw::virtual_host),
+                    streams: d.routes(),
+                }),
+                virtual_hosts: d.list(Draw::virtual_host),
+                dropped: d.list(Draw::pair),
+            }),
+        }
     }
 
     fn service(&mut self) -> Service {
         Service {
+            scope: self.option(Draw::text),
+            exported_to: self.option(|d| d.list(Draw::text)),
+            aliases: self.list(Draw::pair),
+            networks: self.list(Draw::network),
+            auto_address: self.option(Draw::address),
+            resolution: self.resolution(),
+            headless: self.flag(),
             host: self.text(),
             namespace: self.text(),
             origin: self.origin(),
@@ -172,8 +316,36 @@ impl Draw {
     }
 
     fn destination(&mut self) -> Destination {
-        use LoadBalancer as B;
         Destination {
+            resolution: self.resolution(),
+            target_port: self.option(Draw::short),
+            preference: self.preference(),
+            warmup: self.option(|d| Warmup {
+                duration: d.duration(),
+                minimum: d.ratio(),
+                aggression_thousandths: d.number(),
+            }),
+            pool: self.limits(),
+            outlier_detection: self.option(|d| OutlierDetection {
+                consecutive_5xx: d.number(),
+                consecutive_gateway: d.number(),
+                split_local_origin: d.flag(),
+                consecutive_local_origin: d.number(),
+                interval: d.duration(),
+                base_ejection_time: d.duration(),
+                max_ejection_percent: d.number(),
+                min_health_percent: d.number(),
+                http_error_codes: d.list(Draw::short),
+            }),
+            retry_budget: self.option(|d| RetryBudget { share: d.ratio(), min_concurrency: d.number() }),
+            tunnel: self.option(|d| Tunnel { post: d.flag(), host: d.text(), port: d.short() }),
+            proxy_protocol: self.option(|d| d.one(&[1, 2])),
+            upstream: self.one(&[
+                UpstreamProtocol::Http1,
+                UpstreamProtocol::Http2,
+                UpstreamProtocol::AsClient,
+                UpstreamProtocol::Opaque,
+            ]),
             key: DestinationKey {
                 host: self.text(),
                 port: self.short(),
@@ -183,29 +355,152 @@ impl Draw {
             origin: self.option(Draw::text),
             protocol: self.protocol(),
             labels: self.labels(),
-            load_balancer: self.one(&[B::RoundRobin, B::LeastRequest, B::Random]),
-            tls: self.one(&[ClientTls::Auto, ClientTls::Disable, ClientTls::IstioMutual]),
+            load_balancer: self.algorithm(),
+            tls: self.client_tls(),
             connect_timeout: self.duration(),
+        }
+    }
+
+    fn algorithm(&mut self) -> Algorithm {
+        use LoadBalancer as B;
+        match self.below(3) {
+            0 => Algorithm::Simple(self.one(&[B::RoundRobin, B::LeastRequest, B::Random])),
+            1 => Algorithm::Passthrough,
+            _ => Algorithm::ConsistentHash {
+                key: match self.below(4) {
+                    0 => HashKey::Header(self.text()),
+                    1 => HashKey::Cookie {
+                        name: self.text(),
+                        path: self.option(Draw::text),
+                        ttl: self.option(Draw::duration),
+                        attributes: self.list(Draw::pair),
+                    },
+                    2 => HashKey::SourceIp,
+                    _ => HashKey::QueryParameter(self.text()),
+                },
+                table: match self.flag() {
+                    true => HashTable::Ring(self.0.bits()),
+                    false => HashTable::Maglev(self.0.bits()),
+                },
+            },
+        }
+    }
+
+    fn client_tls(&mut self) -> ClientTls {
+        match self.below(4) {
+            0 => ClientTls::Auto,
+            1 => ClientTls::Disable,
+            2 => ClientTls::IstioMutual { sni: self.text(), subject_alt_names: self.list(Draw::text) },
+            _ => ClientTls::Originate(TlsOrigination {
+                certificate: self.option(|d| match d.flag() {
+                    true => ClientCertificate::Files { chain: d.text(), key: d.text() },
+                    false => ClientCertificate::Credential(d.text()),
+                }),
+                roots: match self.below(4) {
+                    0 => ServerRoots::System,
+                    1 => ServerRoots::File(self.text()),
+                    2 => ServerRoots::Credential(self.text()),
+                    _ => ServerRoots::Unverified,
+                },
+                crl: self.option(Draw::text),
+                sni: self.option(Draw::text),
+                names: match self.below(3) {
+                    0 => ServerNames::Requested,
+                    1 => ServerNames::OneOf(self.list(Draw::text)),
+                    _ => ServerNames::Any,
+                },
+                gateways_only: self.flag(),
+            }),
+        }
+    }
+
+    fn preference(&mut self) -> Preference {
+        match self.below(4) {
+            0 => Preference::None,
+            1 => Preference::Shares(
+                self.list(|d| Distribute { from: d.text(), to: d.list(|d| (d.text(), d.number())) }),
+            ),
+            2 => Preference::Order {
+                labels: self.list(Draw::text),
+                regions: self.option(|d| d.list(Draw::pair)),
+            },
+            _ => Preference::Zones {
+                labels: self.list(Draw::text),
+                regions: self.list(Draw::pair),
+                min_cluster_size: self.number(),
+            },
+        }
+    }
+
+    fn keepalive(&mut self) -> TcpKeepalive {
+        TcpKeepalive {
+            probes: self.option(Draw::number),
+            time: self.option(Draw::duration),
+            interval: self.option(Draw::duration),
+        }
+    }
+
+    fn limits(&mut self) -> PoolLimits {
+        PoolLimits {
+            max_connections: self.number(),
+            tcp_keepalive: self.option(Draw::keepalive),
+            max_connection_duration: self.option(Draw::duration),
+            tcp_idle_timeout: self.option(Draw::duration),
+            max_pending_requests: self.number(),
+            max_requests: self.number(),
+            max_requests_per_connection: self.option(Draw::number),
+            max_retries: self.number(),
+            http_idle_timeout: self.option(Draw::duration),
+            max_concurrent_streams: self.number(),
+            http2_keepalive: self.option(|d| (d.duration(), d.duration())),
+        }
+    }
+
+    fn pool(&mut self) -> ConnectionPool {
+        ConnectionPool {
+            max_connections: self.option(Draw::number),
+            connect_timeout: self.option(Draw::duration),
+            tcp_keepalive: self.option(Draw::keepalive),
+            max_connection_duration: self.option(Draw::duration),
+            tcp_idle_timeout: self.option(Draw::duration),
+            max_pending_requests: self.option(Draw::number),
+            max_requests: self.option(Draw::number),
+            max_requests_per_connection: self.option(Draw::number),
+            max_retries: self.option(Draw::number),
+            http_idle_timeout: self.option(Draw::duration),
+            h2_upgrade: self.one(&[H2Upgrade::Default, H2Upgrade::DoNotUpgrade, H2Upgrade::Upgrade]),
+            use_client_protocol: self.flag(),
+            max_concurrent_streams: self.option(Draw::number),
+            http2_keepalive: self.option(|d| (d.duration(), d.duration())),
         }
     }
 
     fn endpoint(&mut self) -> Endpoint {
         Endpoint {
             workload: self.workload_key(),
-            address: self.address(),
+            address: match self.below(3) {
+                0 => EndpointAddress::Ip(self.address()),
+                1 => EndpointAddress::Name(self.text()),
+                _ => EndpointAddress::Unix(self.text()),
+            },
+            network: self.option(Draw::text),
             node: self.option(Draw::text),
             ports: self.list(|d| (d.short(), d.short())),
             labels: self.labels(),
             identity: self.option(Draw::identity),
             tunnel: self.option(|d| (d.address(), d.short()).into()),
             plaintext_ports: self.list(Draw::short),
-            locality: Locality {
-                region: self.option(Draw::text),
-                zone: self.option(Draw::text),
-                subzone: self.option(Draw::text),
-            },
+            locality: self.locality(),
             weight: self.number(),
             health: self.one(&[Health::Healthy, Health::Unhealthy, Health::Unknown]),
+        }
+    }
+
+    fn locality(&mut self) -> Locality {
+        Locality {
+            region: self.option(Draw::text),
+            zone: self.option(Draw::text),
+            subzone: self.option(Draw::text),
         }
     }
 
@@ -220,11 +515,19 @@ impl Draw {
                 number: d.short(),
                 protocol: d.protocol(),
                 service: d.text(),
+                endpoint: d.option(Draw::text),
+                pool: d.pool(),
             }),
+            node: self.text(),
+            locality: self.locality(),
+            network: self.option(Draw::text),
+            tokens: self.list(Draw::pair),
+            view: self.option(Draw::text),
             mtls: MtlsPolicy {
                 default: self.one(&modes),
                 origin: self.option(Draw::text),
                 ports: self.list(|d| (d.short(), d.one(&modes))),
+                ports_origin: self.option(Draw::text),
             },
             policies: self.list(|d| (d.text(), d.text())),
             recognition: Recognition { user: self.option(Draw::number) },
@@ -235,11 +538,33 @@ impl Draw {
         AuthorizationPolicy {
             namespace: self.text(),
             name: self.text(),
-            action: self.one(&[PolicyAction::Allow, PolicyAction::Deny]),
+            action: self.one(&[
+                PolicyAction::Allow,
+                PolicyAction::Deny,
+                PolicyAction::Audit,
+                PolicyAction::Custom,
+            ]),
+            provider: self.option(|d| Provider {
+                name: d.text(),
+                authorizer: d.option(|d| Authorizer {
+                    grpc: d.flag(),
+                    service: d.text(),
+                    port: d.short(),
+                    timeout: d.duration(),
+                    fail_open: d.flag(),
+                    status_on_error: d.short(),
+                }),
+            }),
+            dry_run: self.flag(),
             rules: self.list(|d| AuthorizationRule {
                 from: d.list(|d| Source {
                     principals: d.values(Draw::text_match),
                     namespaces: d.values(Draw::text_match),
+                    service_accounts: d.values(Draw::text),
+                    trust_domains: d.values(Draw::text_match),
+                    ip_blocks: d.values(Draw::network),
+                    remote_ip_blocks: d.values(Draw::network),
+                    request_principals: d.values(Draw::text_match),
                 }),
                 to: d.list(|d| Operation {
                     hosts: d.values(Draw::text_match),
@@ -247,7 +572,29 @@ impl Draw {
                     paths: d.values(Draw::path_match),
                     ports: d.values(Draw::short),
                 }),
+                when: d.list(Draw::condition),
             }),
+        }
+    }
+
+    fn condition(&mut self) -> Condition {
+        let texts = self.values(Draw::text_match);
+        match self.below(15) {
+            0 => Condition::Header(self.header(), texts),
+            1 => Condition::SourceIp(self.values(Draw::network)),
+            2 => Condition::RemoteIp(self.values(Draw::network)),
+            3 => Condition::SourceNamespace(texts),
+            4 => Condition::SourceServiceAccount(self.values(Draw::text)),
+            5 => Condition::SourcePrincipal(texts),
+            6 => Condition::SourceTrustDomain(texts),
+            7 => Condition::RequestPrincipal(texts),
+            8 => Condition::Audiences(texts),
+            9 => Condition::Presenter(texts),
+            10 => Condition::Claim(self.list(Draw::text), texts),
+            11 => Condition::DestinationIp(self.values(Draw::network)),
+            12 => Condition::DestinationPort(self.values(Draw::short)),
+            13 => Condition::Sni(texts),
+            _ => Condition::Metadata(self.text(), texts),
         }
     }
 
@@ -295,6 +642,8 @@ impl Draw {
             headers: self.list(|d| (d.header(), d.text_match())),
             without_headers: self.list(|d| (d.header(), d.text_match())),
             query: self.list(|d| (d.text(), d.text_match())),
+            claims: self.list(|d| (d.list(Draw::text), d.text_match())),
+            without_claims: self.list(|d| (d.list(Draw::text), d.text_match())),
             caller_labels: self.labels(),
             caller_namespace: self.option(Draw::text),
         }
@@ -319,6 +668,7 @@ impl Draw {
                 codes: self.list(Draw::short),
                 backoff: self.duration(),
                 avoid_tried: self.flag(),
+                remote_localities: self.flag(),
             },
             fault: FaultPolicy {
                 delay: self.option(|d| (d.ratio(), d.duration())),
@@ -327,6 +677,22 @@ impl Draw {
                     (d.ratio(), d.one(&[AbortStatus::Http(code), AbortStatus::Grpc(code)]))
                 }),
             },
+            numbers: self.list(Draw::number),
+            mirrors: self.list(|d| Mirror {
+                host: d.text(),
+                port: d.short(),
+                subset: d.option(Draw::text),
+                share: d.ratio(),
+            }),
+            cors: self.option(|d| CorsPolicy {
+                allow_origins: d.list(Draw::text_match),
+                allow_methods: d.list(Draw::text),
+                allow_headers: d.list(Draw::text),
+                expose_headers: d.list(Draw::text),
+                max_age: d.option(|d| d.0.bits()),
+                allow_credentials: d.flag(),
+                unmatched_preflights: d.one(&[UnmatchedPreflights::Forward, UnmatchedPreflights::Ignore]),
+            }),
             request_headers: self.header_changes(),
             response_headers: self.header_changes(),
         }
@@ -336,8 +702,8 @@ impl Draw {
         TcpRule {
             origin: self.origin(),
             matches: self.list(|d| StreamMatch {
-                destination_subnets: d
-                    .list(|d| d.one(&["10.1.2.3/8", "0.0.0.0/0", "fd00::1/64"]).parse().unwrap()),
+                sni_hosts: d.list(Draw::text),
+                destination_subnets: d.list(Draw::network),
                 caller_labels: d.labels(),
                 caller_namespace: d.option(Draw::text),
             }),
@@ -377,11 +743,15 @@ impl Draw {
         }
     }
 
-    fn header_changes(&mut self) -> HeaderChanges {
+    fn header_changes(&mut self) -> HeaderOperations {
         let field = |d: &mut Draw| {
             let value: &[u8] = d.one(&[b"".as_slice(), b"v", b"\xff\xfe", b"a, b"]);
-            (d.header(), HeaderValue::from_bytes(value).unwrap())
+            let template = match d.flag() {
+                true => Template::Fixed(HeaderValue::from_bytes(value).unwrap()),
+                false => Template::parse("a %REQ(x-user?:path):8% %PROTOCOL%").unwrap(),
+            };
+            (d.header(), template)
         };
-        HeaderChanges { remove: self.list(Draw::header), set: self.list(field), add: self.list(field) }
+        HeaderOperations { remove: self.list(Draw::header), set: self.list(field), add: self.list(field) }
     }
 }

@@ -4,14 +4,17 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
+use mesh_core::matching::path::Normalization;
 use mesh_core::snapshot::digest::Digest;
 use mesh_core::snapshot::section::{Section, SectionKey};
 use mesh_core::snapshot::security::TrustBundle;
 use mesh_core::snapshot::{Entry, Version};
+use mesh_core::vocab::name::Text;
 use prost::Message as _;
 
 use super::error::{At as _, ConvertError, Fault};
-use super::{Wire, field, required};
+use super::vocab::wire_enum;
+use super::{Wire, field, list, required, to_wires};
 use crate::generated as wire;
 
 /// The bytes of a section as an entry carries them.
@@ -84,17 +87,30 @@ impl Wire for SectionKey {
         wire::SectionKey {
             kind: Some(match self {
                 SectionKey::Trust => Kind::Trust(true),
-                SectionKey::Service(host) => Kind::Service(host.to_wire()),
-                SectionKey::Routes(at) => Kind::Routes(at.to_wire()),
-                SectionKey::Destination(key) => Kind::Destination(key.to_wire()),
-                SectionKey::Endpoints { host, slice } => {
-                    Kind::Endpoints(wire::EndpointsKey { host: host.to_wire(), slice: *slice })
+                SectionKey::Service { host, scope: None } => Kind::Service(host.to_wire()),
+                SectionKey::Service { host, scope: Some(scope) } => {
+                    Kind::ScopedService(wire::ScopedHost { host: host.to_wire(), scope: scope.to_wire() })
                 }
-                SectionKey::Authorization(namespace, name) => Kind::Authorization(wire::NamespacedName {
-                    namespace: namespace.to_wire(),
-                    name: name.to_wire(),
-                }),
+                SectionKey::Routes { at, scope: None } => Kind::Routes(at.to_wire()),
+                SectionKey::Routes { at, scope: Some(scope) } => {
+                    Kind::ScopedRoutes(wire::ScopedRoutes { at: Some(at.to_wire()), scope: scope.to_wire() })
+                }
+                SectionKey::Destination(key) => Kind::Destination(key.to_wire()),
+                SectionKey::Endpoints { host, scope, slice } => {
+                    let key = wire::EndpointsKey { host: host.to_wire(), slice: *slice };
+                    match scope {
+                        None => Kind::Endpoints(key),
+                        Some(scope) => Kind::ScopedEndpoints(wire::ScopedEndpoints {
+                            key: Some(key),
+                            scope: scope.to_wire(),
+                        }),
+                    }
+                }
+                SectionKey::Authorization(namespace, name) => Kind::Authorization(named(namespace, name)),
                 SectionKey::Workload(key) => Kind::Workload(key.to_wire()),
+                SectionKey::Tokens(namespace, name) => Kind::Tokens(named(namespace, name)),
+                SectionKey::View(key) => Kind::View(key.to_wire()),
+                SectionKey::Gateway(namespace, name) => Kind::Gateway(named(namespace, name)),
             }),
         }
     }
@@ -104,16 +120,34 @@ impl Wire for SectionKey {
         Ok(match message.kind.ok_or(Fault::Missing)? {
             Kind::Trust(true) => SectionKey::Trust,
             Kind::Trust(false) => return Err(Fault::Missing).at("trust"),
-            Kind::Service(host) => SectionKey::Service(host.into()),
-            Kind::Routes(at) => SectionKey::Routes(field(at, "routes")?),
+            Kind::Service(host) => SectionKey::Service { host: host.into(), scope: None },
+            Kind::ScopedService(wire::ScopedHost { host, scope }) => {
+                SectionKey::Service { host: host.into(), scope: Some(scope.into()) }
+            }
+            Kind::Routes(at) => SectionKey::Routes { at: field(at, "routes")?, scope: None },
+            Kind::ScopedRoutes(wire::ScopedRoutes { at, scope }) => {
+                SectionKey::Routes { at: required(at, "scoped_routes.at")?, scope: Some(scope.into()) }
+            }
             Kind::Destination(key) => SectionKey::Destination(field(key, "destination")?),
             Kind::Endpoints(wire::EndpointsKey { host, slice }) => {
-                SectionKey::Endpoints { host: host.into(), slice }
+                SectionKey::Endpoints { host: host.into(), scope: None, slice }
+            }
+            Kind::ScopedEndpoints(wire::ScopedEndpoints { key, scope }) => {
+                let wire::EndpointsKey { host, slice } =
+                    key.ok_or(Fault::Missing).at("scoped_endpoints.key")?;
+                SectionKey::Endpoints { host: host.into(), scope: Some(scope.into()), slice }
             }
             Kind::Authorization(wire::NamespacedName { namespace, name }) => {
                 SectionKey::Authorization(namespace.into(), name.into())
             }
             Kind::Workload(key) => SectionKey::Workload(field(key, "workload")?),
+            Kind::Tokens(wire::NamespacedName { namespace, name }) => {
+                SectionKey::Tokens(namespace.into(), name.into())
+            }
+            Kind::View(key) => SectionKey::View(key.into()),
+            Kind::Gateway(wire::NamespacedName { namespace, name }) => {
+                SectionKey::Gateway(namespace.into(), name.into())
+            }
         })
     }
 }
@@ -132,6 +166,9 @@ impl Wire for Section {
                 Section::Endpoints(slice) => Content::Endpoints(slice.to_wire()),
                 Section::Authorization(policy) => Content::Authorization(policy.to_wire()),
                 Section::Workload(workload) => Content::Workload(workload.to_wire()),
+                Section::Tokens(policy) => Content::Tokens(policy.to_wire()),
+                Section::View(view) => Content::View(view.to_wire()),
+                Section::Gateway(gateway) => Content::Gateway(gateway.to_wire()),
             }),
         }
     }
@@ -147,19 +184,38 @@ impl Wire for Section {
             Content::Endpoints(slice) => Section::Endpoints(Wire::from_wire(slice)?),
             Content::Authorization(policy) => Section::Authorization(Wire::from_wire(policy)?),
             Content::Workload(workload) => Section::Workload(Wire::from_wire(workload)?),
+            Content::Tokens(policy) => Section::Tokens(Wire::from_wire(policy)?),
+            Content::View(view) => Section::View(Wire::from_wire(view)?),
+            Content::Gateway(gateway) => Section::Gateway(Wire::from_wire(gateway)?),
         })
     }
+}
+
+wire_enum!(Normalization, wire::Normalization, None, Base, MergeSlashes, DecodeAndMergeSlashes);
+
+fn named(namespace: &Text, name: &Text) -> wire::NamespacedName {
+    wire::NamespacedName { namespace: namespace.to_wire(), name: name.to_wire() }
 }
 
 impl Wire for TrustBundle {
     type Message = wire::TrustBundle;
 
     fn to_wire(&self) -> wire::TrustBundle {
-        wire::TrustBundle { domain: self.domain.to_wire(), roots: self.roots.clone() }
+        wire::TrustBundle {
+            domain: self.domain.to_wire(),
+            roots: self.roots.clone(),
+            aliases: to_wires(&self.aliases),
+            normalization: self.normalization.to_wire(),
+        }
     }
 
     fn from_wire(message: wire::TrustBundle) -> Result<TrustBundle, ConvertError> {
-        Ok(TrustBundle { domain: field(message.domain, "domain")?, roots: message.roots })
+        Ok(TrustBundle {
+            domain: field(message.domain, "domain")?,
+            roots: message.roots,
+            aliases: list(message.aliases, "aliases")?,
+            normalization: field(message.normalization, "normalization")?,
+        })
     }
 }
 
@@ -273,6 +329,8 @@ mod tests {
             let trust = TrustBundle {
                 domain: mesh_core::vocab::identity::TrustDomain::new("td").unwrap(),
                 roots: vec![vec![offset as u8, (offset >> 8) as u8]],
+                aliases: Vec::new(),
+                normalization: Normalization::default(),
             };
             Entry::new(Section::Trust(trust))
         };

@@ -1,13 +1,13 @@
 //! Services, their endpoints, and the workloads of a host.
 
-use mesh_core::snapshot::endpoints::{Endpoint, EndpointSlice};
+use mesh_core::snapshot::endpoints::{Endpoint, EndpointAddress, EndpointSlice};
 use mesh_core::snapshot::service::{Port, Service};
 use mesh_core::snapshot::workload::{Recognition, Workload, WorkloadPort};
 use mesh_core::vocab::health::Health;
 use mesh_core::vocab::name::Text;
 
 use super::error::{ConvertError, Fault};
-use super::vocab::wire_enum;
+use super::vocab::{from_pairs, pairs, texts, wire_enum};
 use super::{Wire, field, list, optional, or_default, required, to_wires};
 use crate::generated as wire;
 
@@ -27,6 +27,13 @@ impl Wire for Service {
             addresses: to_wires(&self.addresses),
             offset: self.offset,
             external: self.external,
+            scope: self.scope.as_ref().map(Wire::to_wire),
+            exported_to: self.exported_to.as_ref().map(|list| wire::Names { names: to_wires(list) }),
+            aliases: pairs(&self.aliases),
+            networks: to_wires(&self.networks),
+            auto_address: self.auto_address.as_ref().map(Wire::to_wire).unwrap_or_default(),
+            resolution: self.resolution.to_wire(),
+            headless: self.headless,
         }
     }
 
@@ -41,6 +48,16 @@ impl Wire for Service {
             addresses: list(message.addresses, "addresses")?,
             offset: message.offset,
             external: message.external,
+            scope: message.scope.map(Text::from),
+            exported_to: message.exported_to.map(|list| texts(list.names)),
+            aliases: from_pairs(message.aliases),
+            networks: list(message.networks, "networks")?,
+            auto_address: match message.auto_address.is_empty() {
+                true => None,
+                false => Some(field(message.auto_address, "auto_address")?),
+            },
+            resolution: field(message.resolution, "resolution")?,
+            headless: message.headless,
         })
     }
 }
@@ -73,6 +90,7 @@ impl Wire for EndpointSlice {
             host: self.host.to_wire(),
             slice: self.slice,
             endpoints: to_wires(&self.endpoints),
+            scope: self.scope.as_ref().map(Wire::to_wire),
         }
     }
 
@@ -81,6 +99,7 @@ impl Wire for EndpointSlice {
             host: message.host.into(),
             slice: message.slice,
             endpoints: list(message.endpoints, "endpoints")?,
+            scope: message.scope.map(Text::from),
         })
     }
 }
@@ -89,9 +108,17 @@ impl Wire for Endpoint {
     type Message = wire::Endpoint;
 
     fn to_wire(&self) -> wire::Endpoint {
+        use wire::endpoint::OtherAddress;
+        let (address, other_address) = match &self.address {
+            EndpointAddress::Ip(address) => (address.to_wire(), None),
+            EndpointAddress::Name(name) => (Vec::new(), Some(OtherAddress::Name(name.to_wire()))),
+            EndpointAddress::Unix(path) => (Vec::new(), Some(OtherAddress::Unix(path.to_wire()))),
+        };
         wire::Endpoint {
             workload: Some(self.workload.to_wire()),
-            address: self.address.to_wire(),
+            address,
+            other_address,
+            network: self.network.as_ref().map(Wire::to_wire),
             node: self.node.as_ref().map(Wire::to_wire),
             ports: to_wires(&self.ports),
             labels: self.labels.to_wire(),
@@ -105,9 +132,15 @@ impl Wire for Endpoint {
     }
 
     fn from_wire(message: wire::Endpoint) -> Result<Endpoint, ConvertError> {
+        use wire::endpoint::OtherAddress;
         Ok(Endpoint {
             workload: required(message.workload, "workload")?,
-            address: field(message.address, "address")?,
+            address: match message.other_address {
+                None => EndpointAddress::Ip(field(message.address, "address")?),
+                Some(OtherAddress::Name(name)) => EndpointAddress::Name(name.into()),
+                Some(OtherAddress::Unix(path)) => EndpointAddress::Unix(path.into()),
+            },
+            network: message.network.map(Text::from),
             node: message.node.map(Text::from),
             ports: list(message.ports, "ports")?,
             labels: field(message.labels, "labels")?,
@@ -147,6 +180,11 @@ impl Wire for Workload {
             mtls: Some(self.mtls.to_wire()),
             policies: to_wires(&self.policies),
             recognition: Some(wire::Recognition { user: self.recognition.user }),
+            node: self.node.to_wire(),
+            locality: Some(self.locality.to_wire()),
+            network: self.network.as_ref().map(Wire::to_wire),
+            tokens: to_wires(&self.tokens),
+            view: self.view.as_ref().map(Wire::to_wire),
         }
     }
 
@@ -160,6 +198,11 @@ impl Wire for Workload {
             mtls: required(message.mtls, "mtls")?,
             policies: list(message.policies, "policies")?,
             recognition: Recognition { user: message.recognition.unwrap_or_default().user },
+            node: message.node.into(),
+            locality: or_default(message.locality, "locality")?,
+            network: message.network.map(Text::from),
+            tokens: list(message.tokens, "tokens")?,
+            view: message.view.map(Text::from),
         })
     }
 }
@@ -172,6 +215,8 @@ impl Wire for WorkloadPort {
             number: self.number.to_wire(),
             protocol: self.protocol.to_wire(),
             service: self.service.to_wire(),
+            endpoint: self.endpoint.as_ref().map(Wire::to_wire),
+            pool: Some(self.pool.to_wire()),
         }
     }
 
@@ -180,6 +225,8 @@ impl Wire for WorkloadPort {
             number: field(message.number, "number")?,
             protocol: field(message.protocol, "protocol")?,
             service: message.service.into(),
+            endpoint: message.endpoint.map(Text::from),
+            pool: or_default(message.pool, "pool")?,
         })
     }
 }

@@ -1,13 +1,9 @@
-//! Destinations, retries and faults.
+//! Retries and faults.
 
 use std::time::Duration;
 
-use mesh_core::balancing::balancer::LoadBalancer;
-use mesh_core::policy::mtls::ClientTls;
 use mesh_core::resilience::fault::{AbortStatus, FaultPolicy};
 use mesh_core::resilience::retry::{RetryCondition, RetryPolicy};
-use mesh_core::snapshot::destination::Destination;
-use mesh_core::vocab::name::Text;
 use mesh_core::vocab::ratio::Ratio;
 
 use super::error::{At as _, ConvertError, Fault};
@@ -15,8 +11,6 @@ use super::vocab::wire_enum;
 use super::{Wire, field, list, optional, required, to_wires};
 use crate::generated as wire;
 
-wire_enum!(LoadBalancer, wire::LoadBalancer, RoundRobin, LeastRequest, Random);
-wire_enum!(ClientTls, wire::ClientTls, Auto, Disable, IstioMutual);
 wire_enum!(
     RetryCondition,
     wire::RetryCondition,
@@ -33,35 +27,10 @@ wire_enum!(
     Internal,
     ResourceExhausted,
     Unavailable,
+    RetriableHeaders,
+    EnvoyRatelimited,
+    Http3PostConnectFailure,
 );
-
-impl Wire for Destination {
-    type Message = wire::Destination;
-
-    fn to_wire(&self) -> wire::Destination {
-        wire::Destination {
-            key: Some(self.key.to_wire()),
-            origin: self.origin.as_ref().map(Wire::to_wire),
-            protocol: self.protocol.to_wire(),
-            labels: self.labels.to_wire(),
-            load_balancer: self.load_balancer.to_wire(),
-            tls: self.tls.to_wire(),
-            connect_timeout: Some(self.connect_timeout.to_wire()),
-        }
-    }
-
-    fn from_wire(message: wire::Destination) -> Result<Destination, ConvertError> {
-        Ok(Destination {
-            key: required(message.key, "key")?,
-            origin: message.origin.map(Text::from),
-            protocol: field(message.protocol, "protocol")?,
-            labels: field(message.labels, "labels")?,
-            load_balancer: field(message.load_balancer, "load_balancer")?,
-            tls: field(message.tls, "tls")?,
-            connect_timeout: required(message.connect_timeout, "connect_timeout")?,
-        })
-    }
-}
 
 impl Wire for RetryPolicy {
     type Message = wire::RetryPolicy;
@@ -74,6 +43,7 @@ impl Wire for RetryPolicy {
             codes: to_wires(&self.codes),
             backoff: Some(self.backoff.to_wire()),
             avoid_tried: self.avoid_tried,
+            remote_localities: self.remote_localities,
         }
     }
 
@@ -85,6 +55,7 @@ impl Wire for RetryPolicy {
             codes: list(message.codes, "codes")?,
             backoff: required(message.backoff, "backoff")?,
             avoid_tried: message.avoid_tried,
+            remote_localities: message.remote_localities,
         })
     }
 }

@@ -10,8 +10,9 @@ use mesh_core::vocab::locality::Locality;
 use mesh_core::vocab::name::{DestinationKey, ServicePort, Text, WorkloadKey};
 use mesh_core::vocab::node::Role;
 use mesh_core::vocab::origin::Origin;
-use mesh_core::vocab::protocol::Protocol;
+use mesh_core::vocab::protocol::{Protocol, UpstreamProtocol};
 use mesh_core::vocab::ratio::Ratio;
+use mesh_core::vocab::resolution::Resolution;
 
 use super::error::{At as _, ConvertError, Fault};
 use super::{Wire, field};
@@ -179,6 +180,23 @@ impl Wire for Origin {
     }
 }
 
+/// Two texts that are not namespace and name.
+pub(super) fn pairs(list: &[(Text, Text)]) -> Vec<wire::NamePair> {
+    let pair =
+        |(first, second): &(Text, Text)| wire::NamePair { first: first.to_wire(), second: second.to_wire() };
+    list.iter().map(pair).collect()
+}
+
+/// The texts of [`pairs`].
+pub(super) fn from_pairs(list: Vec<wire::NamePair>) -> Vec<(Text, Text)> {
+    list.into_iter().map(|pair| (pair.first.into(), pair.second.into())).collect()
+}
+
+/// Several texts.
+pub(super) fn texts(list: Vec<String>) -> Vec<Text> {
+    list.into_iter().map(Text::from).collect()
+}
+
 /// Namespace and name.
 impl Wire for (Text, Text) {
     type Message = wire::NamespacedName;
@@ -263,4 +281,6 @@ macro_rules! wire_enum {
 pub(super) use wire_enum;
 
 wire_enum!(Role, wire::Role, Host);
+wire_enum!(Resolution, wire::Resolution, None, Static, Dns, DnsRoundRobin, DynamicDns);
+wire_enum!(UpstreamProtocol, wire::UpstreamProtocol, Http1, Http2, AsClient, Opaque);
 wire_enum!(Protocol, wire::Protocol, Auto, Http, Http2, Grpc, GrpcWeb, Https, Tls, Tcp, Udp);

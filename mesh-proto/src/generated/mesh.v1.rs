@@ -141,6 +141,81 @@ pub mod text_match {
         }
     }
 }
+/// How endpoints are found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Resolution {
+    Unspecified = 0,
+    None = 1,
+    Static = 2,
+    Dns = 3,
+    DnsRoundRobin = 4,
+    DynamicDns = 5,
+}
+impl Resolution {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "RESOLUTION_UNSPECIFIED",
+            Self::None => "RESOLUTION_NONE",
+            Self::Static => "RESOLUTION_STATIC",
+            Self::Dns => "RESOLUTION_DNS",
+            Self::DnsRoundRobin => "RESOLUTION_DNS_ROUND_ROBIN",
+            Self::DynamicDns => "RESOLUTION_DYNAMIC_DNS",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "RESOLUTION_UNSPECIFIED" => Some(Self::Unspecified),
+            "RESOLUTION_NONE" => Some(Self::None),
+            "RESOLUTION_STATIC" => Some(Self::Static),
+            "RESOLUTION_DNS" => Some(Self::Dns),
+            "RESOLUTION_DNS_ROUND_ROBIN" => Some(Self::DnsRoundRobin),
+            "RESOLUTION_DYNAMIC_DNS" => Some(Self::DynamicDns),
+            _ => None,
+        }
+    }
+}
+/// What endpoints are spoken to in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum UpstreamProtocol {
+    Unspecified = 0,
+    Http1 = 1,
+    Http2 = 2,
+    AsClient = 3,
+    Opaque = 4,
+}
+impl UpstreamProtocol {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "UPSTREAM_PROTOCOL_UNSPECIFIED",
+            Self::Http1 => "UPSTREAM_PROTOCOL_HTTP1",
+            Self::Http2 => "UPSTREAM_PROTOCOL_HTTP2",
+            Self::AsClient => "UPSTREAM_PROTOCOL_AS_CLIENT",
+            Self::Opaque => "UPSTREAM_PROTOCOL_OPAQUE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "UPSTREAM_PROTOCOL_UNSPECIFIED" => Some(Self::Unspecified),
+            "UPSTREAM_PROTOCOL_HTTP1" => Some(Self::Http1),
+            "UPSTREAM_PROTOCOL_HTTP2" => Some(Self::Http2),
+            "UPSTREAM_PROTOCOL_AS_CLIENT" => Some(Self::AsClient),
+            "UPSTREAM_PROTOCOL_OPAQUE" => Some(Self::Opaque),
+            _ => None,
+        }
+    }
+}
 /// What a port speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -230,6 +305,34 @@ pub struct AuthorizationPolicy {
     /// Any of these matches; none never matches.
     #[prost(message, repeated, tag = "4")]
     pub rules: ::prost::alloc::vec::Vec<AuthorizationRule>,
+    #[prost(message, optional, tag = "5")]
+    pub provider: ::core::option::Option<Provider>,
+    #[prost(bool, tag = "6")]
+    pub dry_run: bool,
+}
+/// Whom a CUSTOM policy asks.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Provider {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Absent if the mesh knows no authorization service by that name.
+    #[prost(message, optional, tag = "2")]
+    pub authorizer: ::core::option::Option<Authorizer>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Authorizer {
+    #[prost(bool, tag = "1")]
+    pub grpc: bool,
+    #[prost(string, tag = "2")]
+    pub service: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "3")]
+    pub port: u32,
+    #[prost(message, optional, tag = "4")]
+    pub timeout: ::core::option::Option<Duration>,
+    #[prost(bool, tag = "5")]
+    pub fail_open: bool,
+    #[prost(uint32, tag = "6")]
+    pub status_on_error: u32,
 }
 /// One of `from` and one of `to`; an empty list demands nothing.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -238,6 +341,84 @@ pub struct AuthorizationRule {
     pub from: ::prost::alloc::vec::Vec<PolicySource>,
     #[prost(message, repeated, tag = "2")]
     pub to: ::prost::alloc::vec::Vec<PolicyOperation>,
+    #[prost(message, repeated, tag = "3")]
+    pub when: ::prost::alloc::vec::Vec<PolicyCondition>,
+}
+/// A reader that does not know what a condition looks at refuses the policy.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PolicyCondition {
+    #[prost(
+        oneof = "policy_condition::Condition",
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16"
+    )]
+    pub condition: ::core::option::Option<policy_condition::Condition>,
+}
+/// Nested message and enum types in `PolicyCondition`.
+pub mod policy_condition {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Condition {
+        #[prost(message, tag = "1")]
+        Header(super::NamedValues),
+        #[prost(message, tag = "2")]
+        SourceIp(super::NetworkValues),
+        #[prost(message, tag = "3")]
+        RemoteIp(super::NetworkValues),
+        #[prost(message, tag = "4")]
+        SourceNamespace(super::TextValues),
+        #[prost(message, tag = "5")]
+        SourceServiceAccount(super::NameValues),
+        #[prost(message, tag = "6")]
+        SourcePrincipal(super::TextValues),
+        #[prost(message, tag = "7")]
+        SourceTrustDomain(super::TextValues),
+        #[prost(message, tag = "8")]
+        RequestPrincipal(super::TextValues),
+        #[prost(message, tag = "9")]
+        Audiences(super::TextValues),
+        #[prost(message, tag = "10")]
+        Presenter(super::TextValues),
+        #[prost(message, tag = "11")]
+        Claim(super::ClaimValues),
+        #[prost(message, tag = "12")]
+        DestinationIp(super::NetworkValues),
+        #[prost(message, tag = "13")]
+        DestinationPort(super::PortValues),
+        #[prost(message, tag = "14")]
+        Sni(super::TextValues),
+        #[prost(message, tag = "15")]
+        Metadata(super::NamedValues),
+        #[prost(message, tag = "16")]
+        Pseudo(super::NamedValues),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct NamedValues {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub values: ::core::option::Option<TextValues>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ClaimValues {
+    #[prost(string, repeated, tag = "1")]
+    pub path: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(message, optional, tag = "2")]
+    pub values: ::core::option::Option<TextValues>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NetworkValues {
+    /// Networks as `10.0.0.0/8`.
+    #[prost(string, repeated, tag = "1")]
+    pub any: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "2")]
+    pub none: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NameValues {
+    #[prost(string, repeated, tag = "1")]
+    pub any: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "2")]
+    pub none: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PolicySource {
@@ -245,6 +426,16 @@ pub struct PolicySource {
     pub principals: ::core::option::Option<TextValues>,
     #[prost(message, optional, tag = "2")]
     pub namespaces: ::core::option::Option<TextValues>,
+    #[prost(message, optional, tag = "3")]
+    pub service_accounts: ::core::option::Option<NameValues>,
+    #[prost(message, optional, tag = "4")]
+    pub trust_domains: ::core::option::Option<TextValues>,
+    #[prost(message, optional, tag = "5")]
+    pub ip_blocks: ::core::option::Option<NetworkValues>,
+    #[prost(message, optional, tag = "6")]
+    pub remote_ip_blocks: ::core::option::Option<NetworkValues>,
+    #[prost(message, optional, tag = "7")]
+    pub request_principals: ::core::option::Option<TextValues>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PolicyOperation {
@@ -302,6 +493,8 @@ pub struct MtlsPolicy {
     pub origin: ::core::option::Option<::prost::alloc::string::String>,
     #[prost(message, repeated, tag = "3")]
     pub ports: ::prost::alloc::vec::Vec<PortMtls>,
+    #[prost(string, optional, tag = "4")]
+    pub ports_origin: ::core::option::Option<::prost::alloc::string::String>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PortMtls {
@@ -310,12 +503,73 @@ pub struct PortMtls {
     #[prost(enumeration = "MtlsMode", tag = "2")]
     pub mode: i32,
 }
+/// The tokens that a RequestAuthentication accepts.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TokenPolicy {
+    #[prost(string, tag = "1")]
+    pub namespace: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "3")]
+    pub rules: ::prost::alloc::vec::Vec<JwtRule>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct JwtRule {
+    #[prost(string, optional, tag = "1")]
+    pub issuer: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "2")]
+    pub audiences: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(message, repeated, tag = "6")]
+    pub from_headers: ::prost::alloc::vec::Vec<NamePair>,
+    #[prost(string, repeated, tag = "7")]
+    pub from_params: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "8")]
+    pub from_cookies: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, optional, tag = "9")]
+    pub payload_header: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(message, repeated, tag = "10")]
+    pub claim_headers: ::prost::alloc::vec::Vec<NamePair>,
+    #[prost(bool, tag = "11")]
+    pub forward_original: bool,
+    #[prost(string, repeated, tag = "12")]
+    pub space_delimited: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(message, optional, tag = "13")]
+    pub timeout: ::core::option::Option<Duration>,
+    #[prost(bool, tag = "14")]
+    pub required: bool,
+    #[prost(oneof = "jwt_rule::Keys", tags = "3, 4, 5")]
+    pub keys: ::core::option::Option<jwt_rule::Keys>,
+}
+/// Nested message and enum types in `JwtRule`.
+pub mod jwt_rule {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Keys {
+        /// A JSON Web Key Set.
+        #[prost(string, tag = "3")]
+        Inline(::prost::alloc::string::String),
+        #[prost(string, tag = "4")]
+        Uri(::prost::alloc::string::String),
+        /// Must be true: OpenID discovery at the issuer.
+        #[prost(bool, tag = "5")]
+        Discovery(bool),
+    }
+}
+/// A header field and a prefix, or a header field and a claim.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NamePair {
+    #[prost(string, tag = "1")]
+    pub first: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub second: ::prost::alloc::string::String,
+}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum PolicyAction {
     Unspecified = 0,
     Allow = 1,
     Deny = 2,
+    Audit = 3,
+    Custom = 4,
 }
 impl PolicyAction {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -327,6 +581,8 @@ impl PolicyAction {
             Self::Unspecified => "POLICY_ACTION_UNSPECIFIED",
             Self::Allow => "POLICY_ACTION_ALLOW",
             Self::Deny => "POLICY_ACTION_DENY",
+            Self::Audit => "POLICY_ACTION_AUDIT",
+            Self::Custom => "POLICY_ACTION_CUSTOM",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -335,6 +591,8 @@ impl PolicyAction {
             "POLICY_ACTION_UNSPECIFIED" => Some(Self::Unspecified),
             "POLICY_ACTION_ALLOW" => Some(Self::Allow),
             "POLICY_ACTION_DENY" => Some(Self::Deny),
+            "POLICY_ACTION_AUDIT" => Some(Self::Audit),
+            "POLICY_ACTION_CUSTOM" => Some(Self::Custom),
             _ => None,
         }
     }
@@ -845,6 +1103,330 @@ pub struct Destination {
     pub tls: i32,
     #[prost(message, optional, tag = "7")]
     pub connect_timeout: ::core::option::Option<Duration>,
+    /// Of tls ISTIO_MUTUAL.
+    #[prost(message, optional, tag = "8")]
+    pub mutual: ::core::option::Option<MutualTls>,
+    /// Of tls ORIGINATE.
+    #[prost(message, optional, tag = "9")]
+    pub origination: ::core::option::Option<TlsOrigination>,
+    /// Of load_balancer HASH.
+    #[prost(message, optional, tag = "10")]
+    pub hash: ::core::option::Option<HashPolicy>,
+    #[prost(enumeration = "Resolution", tag = "11")]
+    pub resolution: i32,
+    #[prost(uint32, optional, tag = "12")]
+    pub target_port: ::core::option::Option<u32>,
+    #[prost(message, optional, tag = "13")]
+    pub preference: ::core::option::Option<Preference>,
+    #[prost(message, optional, tag = "14")]
+    pub warmup: ::core::option::Option<Warmup>,
+    #[prost(message, optional, tag = "15")]
+    pub pool: ::core::option::Option<PoolLimits>,
+    #[prost(message, optional, tag = "16")]
+    pub outlier_detection: ::core::option::Option<OutlierDetection>,
+    #[prost(message, optional, tag = "17")]
+    pub retry_budget: ::core::option::Option<RetryBudget>,
+    #[prost(message, optional, tag = "18")]
+    pub tunnel: ::core::option::Option<StreamTunnel>,
+    #[prost(uint32, optional, tag = "19")]
+    pub proxy_protocol: ::core::option::Option<u32>,
+    #[prost(enumeration = "UpstreamProtocol", tag = "20")]
+    pub upstream: i32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MutualTls {
+    #[prost(string, tag = "1")]
+    pub sni: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "2")]
+    pub subject_alt_names: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// TLS that the proxy begins.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TlsOrigination {
+    #[prost(message, optional, tag = "1")]
+    pub certificate: ::core::option::Option<ClientCertificate>,
+    #[prost(string, optional, tag = "5")]
+    pub crl: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(string, optional, tag = "6")]
+    pub sni: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(bool, tag = "9")]
+    pub gateways_only: bool,
+    /// What verifies the server; absent: the system's roots.
+    #[prost(oneof = "tls_origination::Roots", tags = "2, 3, 4")]
+    pub roots: ::core::option::Option<tls_origination::Roots>,
+    /// Names of the server; absent: the host of the request.
+    #[prost(oneof = "tls_origination::Names", tags = "7, 8")]
+    pub names: ::core::option::Option<tls_origination::Names>,
+}
+/// Nested message and enum types in `TlsOrigination`.
+pub mod tls_origination {
+    /// What verifies the server; absent: the system's roots.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Roots {
+        #[prost(string, tag = "2")]
+        File(::prost::alloc::string::String),
+        #[prost(string, tag = "3")]
+        Credential(::prost::alloc::string::String),
+        /// Must be true.
+        #[prost(bool, tag = "4")]
+        Unverified(bool),
+    }
+    /// Names of the server; absent: the host of the request.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Names {
+        #[prost(message, tag = "7")]
+        OneOf(super::Names),
+        /// Must be true.
+        #[prost(bool, tag = "8")]
+        AnyName(bool),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Names {
+    #[prost(string, repeated, tag = "1")]
+    pub names: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClientCertificate {
+    #[prost(oneof = "client_certificate::Source", tags = "1, 2")]
+    pub source: ::core::option::Option<client_certificate::Source>,
+}
+/// Nested message and enum types in `ClientCertificate`.
+pub mod client_certificate {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Source {
+        #[prost(message, tag = "1")]
+        Files(super::CertificateFiles),
+        #[prost(string, tag = "2")]
+        Credential(::prost::alloc::string::String),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CertificateFiles {
+    #[prost(string, tag = "1")]
+    pub chain: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub key: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HashPolicy {
+    #[prost(oneof = "hash_policy::Key", tags = "1, 2, 3, 4")]
+    pub key: ::core::option::Option<hash_policy::Key>,
+    #[prost(oneof = "hash_policy::Table", tags = "5, 6")]
+    pub table: ::core::option::Option<hash_policy::Table>,
+}
+/// Nested message and enum types in `HashPolicy`.
+pub mod hash_policy {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Key {
+        #[prost(string, tag = "1")]
+        Header(::prost::alloc::string::String),
+        #[prost(message, tag = "2")]
+        Cookie(super::HashCookie),
+        /// Must be true.
+        #[prost(bool, tag = "3")]
+        SourceIp(bool),
+        #[prost(string, tag = "4")]
+        QueryParameter(::prost::alloc::string::String),
+    }
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Table {
+        #[prost(uint64, tag = "5")]
+        Ring(u64),
+        #[prost(uint64, tag = "6")]
+        Maglev(u64),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HashCookie {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, optional, tag = "2")]
+    pub path: ::core::option::Option<::prost::alloc::string::String>,
+    /// Absent: none is generated.
+    #[prost(message, optional, tag = "3")]
+    pub ttl: ::core::option::Option<Duration>,
+    #[prost(message, repeated, tag = "4")]
+    pub attributes: ::prost::alloc::vec::Vec<Label>,
+}
+/// Which localities get traffic; absent: all alike.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Preference {
+    #[prost(oneof = "preference::Kind", tags = "1, 2, 3")]
+    pub kind: ::core::option::Option<preference::Kind>,
+}
+/// Nested message and enum types in `Preference`.
+pub mod preference {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Kind {
+        #[prost(message, tag = "1")]
+        Shares(super::Shares),
+        #[prost(message, tag = "2")]
+        Order(super::Order),
+        #[prost(message, tag = "3")]
+        Zones(super::Zones),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Shares {
+    #[prost(message, repeated, tag = "1")]
+    pub distribute: ::prost::alloc::vec::Vec<Distribute>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Distribute {
+    #[prost(string, tag = "1")]
+    pub from: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "2")]
+    pub to: ::prost::alloc::vec::Vec<Share>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Share {
+    #[prost(string, tag = "1")]
+    pub locality: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub percent: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Order {
+    #[prost(string, repeated, tag = "1")]
+    pub labels: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Absent: localities are not looked at.
+    #[prost(message, optional, tag = "2")]
+    pub regions: ::core::option::Option<Regions>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Zones {
+    #[prost(string, repeated, tag = "1")]
+    pub labels: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(message, optional, tag = "2")]
+    pub regions: ::core::option::Option<Regions>,
+    #[prost(uint32, tag = "3")]
+    pub min_cluster_size: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Regions {
+    #[prost(message, repeated, tag = "1")]
+    pub failover: ::prost::alloc::vec::Vec<Label>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Warmup {
+    #[prost(message, optional, tag = "1")]
+    pub duration: ::core::option::Option<Duration>,
+    #[prost(uint32, tag = "2")]
+    pub minimum_ppm: u32,
+    #[prost(uint32, tag = "3")]
+    pub aggression_thousandths: u32,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PoolLimits {
+    #[prost(uint32, tag = "1")]
+    pub max_connections: u32,
+    #[prost(message, optional, tag = "2")]
+    pub tcp_keepalive: ::core::option::Option<TcpKeepalive>,
+    #[prost(message, optional, tag = "3")]
+    pub max_connection_duration: ::core::option::Option<Duration>,
+    #[prost(message, optional, tag = "4")]
+    pub tcp_idle_timeout: ::core::option::Option<Duration>,
+    #[prost(uint32, tag = "5")]
+    pub max_pending_requests: u32,
+    #[prost(uint32, tag = "6")]
+    pub max_requests: u32,
+    #[prost(uint32, optional, tag = "7")]
+    pub max_requests_per_connection: ::core::option::Option<u32>,
+    #[prost(uint32, tag = "8")]
+    pub max_retries: u32,
+    #[prost(message, optional, tag = "9")]
+    pub http_idle_timeout: ::core::option::Option<Duration>,
+    #[prost(uint32, tag = "10")]
+    pub max_concurrent_streams: u32,
+    #[prost(message, optional, tag = "11")]
+    pub http2_keepalive: ::core::option::Option<Http2Keepalive>,
+}
+/// What was written of limits; what is absent has Envoy's default.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConnectionPool {
+    #[prost(uint32, optional, tag = "1")]
+    pub max_connections: ::core::option::Option<u32>,
+    #[prost(message, optional, tag = "2")]
+    pub connect_timeout: ::core::option::Option<Duration>,
+    #[prost(message, optional, tag = "3")]
+    pub tcp_keepalive: ::core::option::Option<TcpKeepalive>,
+    #[prost(message, optional, tag = "4")]
+    pub max_connection_duration: ::core::option::Option<Duration>,
+    #[prost(message, optional, tag = "5")]
+    pub tcp_idle_timeout: ::core::option::Option<Duration>,
+    #[prost(uint32, optional, tag = "6")]
+    pub max_pending_requests: ::core::option::Option<u32>,
+    #[prost(uint32, optional, tag = "7")]
+    pub max_requests: ::core::option::Option<u32>,
+    #[prost(uint32, optional, tag = "8")]
+    pub max_requests_per_connection: ::core::option::Option<u32>,
+    #[prost(uint32, optional, tag = "9")]
+    pub max_retries: ::core::option::Option<u32>,
+    #[prost(message, optional, tag = "10")]
+    pub http_idle_timeout: ::core::option::Option<Duration>,
+    #[prost(enumeration = "H2Upgrade", tag = "11")]
+    pub h2_upgrade: i32,
+    #[prost(bool, tag = "12")]
+    pub use_client_protocol: bool,
+    #[prost(uint32, optional, tag = "13")]
+    pub max_concurrent_streams: ::core::option::Option<u32>,
+    #[prost(message, optional, tag = "14")]
+    pub http2_keepalive: ::core::option::Option<Http2Keepalive>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TcpKeepalive {
+    #[prost(uint32, optional, tag = "1")]
+    pub probes: ::core::option::Option<u32>,
+    #[prost(message, optional, tag = "2")]
+    pub time: ::core::option::Option<Duration>,
+    #[prost(message, optional, tag = "3")]
+    pub interval: ::core::option::Option<Duration>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Http2Keepalive {
+    #[prost(message, optional, tag = "1")]
+    pub interval: ::core::option::Option<Duration>,
+    #[prost(message, optional, tag = "2")]
+    pub timeout: ::core::option::Option<Duration>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OutlierDetection {
+    #[prost(uint32, tag = "1")]
+    pub consecutive_5xx: u32,
+    #[prost(uint32, tag = "2")]
+    pub consecutive_gateway: u32,
+    #[prost(bool, tag = "3")]
+    pub split_local_origin: bool,
+    #[prost(uint32, tag = "4")]
+    pub consecutive_local_origin: u32,
+    #[prost(message, optional, tag = "5")]
+    pub interval: ::core::option::Option<Duration>,
+    #[prost(message, optional, tag = "6")]
+    pub base_ejection_time: ::core::option::Option<Duration>,
+    #[prost(uint32, tag = "7")]
+    pub max_ejection_percent: u32,
+    #[prost(uint32, tag = "8")]
+    pub min_health_percent: u32,
+    #[prost(uint32, repeated, tag = "9")]
+    pub http_error_codes: ::prost::alloc::vec::Vec<u32>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RetryBudget {
+    #[prost(uint32, tag = "1")]
+    pub ppm: u32,
+    #[prost(uint32, tag = "2")]
+    pub min_concurrency: u32,
+}
+/// Byte streams are wrapped in a request to a proxy.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StreamTunnel {
+    #[prost(bool, tag = "1")]
+    pub post: bool,
+    #[prost(string, tag = "2")]
+    pub host: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "3")]
+    pub port: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RetryPolicy {
@@ -860,6 +1442,8 @@ pub struct RetryPolicy {
     pub backoff: ::core::option::Option<Duration>,
     #[prost(bool, tag = "6")]
     pub avoid_tried: bool,
+    #[prost(bool, tag = "7")]
+    pub remote_localities: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FaultPolicy {
@@ -896,11 +1480,45 @@ pub mod fault_abort {
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
+pub enum H2Upgrade {
+    Unspecified = 0,
+    Default = 1,
+    DoNotUpgrade = 2,
+    Upgrade = 3,
+}
+impl H2Upgrade {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "H2_UPGRADE_UNSPECIFIED",
+            Self::Default => "H2_UPGRADE_DEFAULT",
+            Self::DoNotUpgrade => "H2_UPGRADE_DO_NOT_UPGRADE",
+            Self::Upgrade => "H2_UPGRADE_UPGRADE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "H2_UPGRADE_UNSPECIFIED" => Some(Self::Unspecified),
+            "H2_UPGRADE_DEFAULT" => Some(Self::Default),
+            "H2_UPGRADE_DO_NOT_UPGRADE" => Some(Self::DoNotUpgrade),
+            "H2_UPGRADE_UPGRADE" => Some(Self::Upgrade),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
 pub enum LoadBalancer {
     Unspecified = 0,
     RoundRobin = 1,
     LeastRequest = 2,
     Random = 3,
+    Passthrough = 4,
+    Hash = 5,
 }
 impl LoadBalancer {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -913,6 +1531,8 @@ impl LoadBalancer {
             Self::RoundRobin => "LOAD_BALANCER_ROUND_ROBIN",
             Self::LeastRequest => "LOAD_BALANCER_LEAST_REQUEST",
             Self::Random => "LOAD_BALANCER_RANDOM",
+            Self::Passthrough => "LOAD_BALANCER_PASSTHROUGH",
+            Self::Hash => "LOAD_BALANCER_HASH",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -922,6 +1542,8 @@ impl LoadBalancer {
             "LOAD_BALANCER_ROUND_ROBIN" => Some(Self::RoundRobin),
             "LOAD_BALANCER_LEAST_REQUEST" => Some(Self::LeastRequest),
             "LOAD_BALANCER_RANDOM" => Some(Self::Random),
+            "LOAD_BALANCER_PASSTHROUGH" => Some(Self::Passthrough),
+            "LOAD_BALANCER_HASH" => Some(Self::Hash),
             _ => None,
         }
     }
@@ -933,6 +1555,7 @@ pub enum ClientTls {
     Auto = 1,
     Disable = 2,
     IstioMutual = 3,
+    Originate = 4,
 }
 impl ClientTls {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -945,6 +1568,7 @@ impl ClientTls {
             Self::Auto => "CLIENT_TLS_AUTO",
             Self::Disable => "CLIENT_TLS_DISABLE",
             Self::IstioMutual => "CLIENT_TLS_ISTIO_MUTUAL",
+            Self::Originate => "CLIENT_TLS_ORIGINATE",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -954,6 +1578,7 @@ impl ClientTls {
             "CLIENT_TLS_AUTO" => Some(Self::Auto),
             "CLIENT_TLS_DISABLE" => Some(Self::Disable),
             "CLIENT_TLS_ISTIO_MUTUAL" => Some(Self::IstioMutual),
+            "CLIENT_TLS_ORIGINATE" => Some(Self::Originate),
             _ => None,
         }
     }
@@ -975,6 +1600,9 @@ pub enum RetryCondition {
     Internal = 11,
     ResourceExhausted = 12,
     Unavailable = 13,
+    RetriableHeaders = 14,
+    EnvoyRatelimited = 15,
+    Http3PostConnectFailure = 16,
 }
 impl RetryCondition {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -997,6 +1625,9 @@ impl RetryCondition {
             Self::Internal => "RETRY_CONDITION_INTERNAL",
             Self::ResourceExhausted => "RETRY_CONDITION_RESOURCE_EXHAUSTED",
             Self::Unavailable => "RETRY_CONDITION_UNAVAILABLE",
+            Self::RetriableHeaders => "RETRY_CONDITION_RETRIABLE_HEADERS",
+            Self::EnvoyRatelimited => "RETRY_CONDITION_ENVOY_RATELIMITED",
+            Self::Http3PostConnectFailure => "RETRY_CONDITION_HTTP3_POST_CONNECT_FAILURE",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1016,6 +1647,11 @@ impl RetryCondition {
             "RETRY_CONDITION_INTERNAL" => Some(Self::Internal),
             "RETRY_CONDITION_RESOURCE_EXHAUSTED" => Some(Self::ResourceExhausted),
             "RETRY_CONDITION_UNAVAILABLE" => Some(Self::Unavailable),
+            "RETRY_CONDITION_RETRIABLE_HEADERS" => Some(Self::RetriableHeaders),
+            "RETRY_CONDITION_ENVOY_RATELIMITED" => Some(Self::EnvoyRatelimited),
+            "RETRY_CONDITION_HTTP3_POST_CONNECT_FAILURE" => {
+                Some(Self::Http3PostConnectFailure)
+            }
             _ => None,
         }
     }
@@ -1032,6 +1668,21 @@ pub struct Routes {
     pub http: ::prost::alloc::vec::Vec<HttpRule>,
     #[prost(message, repeated, tag = "4")]
     pub tcp: ::prost::alloc::vec::Vec<TcpRule>,
+    /// The view that these rules are for; absent for all others.
+    #[prost(string, optional, tag = "5")]
+    pub scope: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(message, repeated, tag = "6")]
+    pub tls: ::prost::alloc::vec::Vec<TcpRule>,
+    /// What callers get whom no rule concerns.
+    #[prost(message, optional, tag = "7")]
+    pub fallback: ::core::option::Option<RoutesFallback>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RoutesFallback {
+    #[prost(message, optional, tag = "1")]
+    pub http: ::core::option::Option<HttpRule>,
+    #[prost(message, optional, tag = "2")]
+    pub stream: ::core::option::Option<TcpRule>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct HttpRule {
@@ -1053,6 +1704,13 @@ pub struct HttpRule {
     pub request_headers: ::core::option::Option<HeaderChanges>,
     #[prost(message, optional, tag = "11")]
     pub response_headers: ::core::option::Option<HeaderChanges>,
+    /// The index that each match has in the resource; none where that is its index here.
+    #[prost(uint32, repeated, tag = "12")]
+    pub numbers: ::prost::alloc::vec::Vec<u32>,
+    #[prost(message, repeated, tag = "13")]
+    pub mirrors: ::prost::alloc::vec::Vec<Mirror>,
+    #[prost(message, optional, tag = "14")]
+    pub cors: ::core::option::Option<CorsPolicy>,
     #[prost(oneof = "http_rule::Action", tags = "4, 5, 6")]
     pub action: ::core::option::Option<http_rule::Action>,
 }
@@ -1067,6 +1725,38 @@ pub mod http_rule {
         #[prost(message, tag = "6")]
         DirectResponse(super::DirectResponse),
     }
+}
+/// Copies of requests.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Mirror {
+    #[prost(string, tag = "1")]
+    pub host: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub port: u32,
+    #[prost(string, optional, tag = "3")]
+    pub subset: ::core::option::Option<::prost::alloc::string::String>,
+    /// Share of requests in parts per million.
+    #[prost(uint32, tag = "4")]
+    pub ppm: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CorsPolicy {
+    #[prost(message, repeated, tag = "1")]
+    pub allow_origins: ::prost::alloc::vec::Vec<TextMatch>,
+    #[prost(string, repeated, tag = "2")]
+    pub allow_methods: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "3")]
+    pub allow_headers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "4")]
+    pub expose_headers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Seconds.
+    #[prost(uint64, optional, tag = "5")]
+    pub max_age: ::core::option::Option<u64>,
+    #[prost(bool, tag = "6")]
+    pub allow_credentials: bool,
+    /// Preflights of other origins are answered here instead of forwarded.
+    #[prost(bool, tag = "7")]
+    pub ignore_unmatched_preflights: bool,
 }
 /// Conditions that must all hold.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1091,6 +1781,18 @@ pub struct RequestMatch {
     pub caller_labels: ::prost::alloc::vec::Vec<Label>,
     #[prost(string, optional, tag = "10")]
     pub caller_namespace: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(message, repeated, tag = "11")]
+    pub claims: ::prost::alloc::vec::Vec<ClaimMatch>,
+    #[prost(message, repeated, tag = "12")]
+    pub without_claims: ::prost::alloc::vec::Vec<ClaimMatch>,
+}
+/// A test of a claim of a validated token.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClaimMatch {
+    #[prost(string, repeated, tag = "1")]
+    pub path: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(message, optional, tag = "2")]
+    pub test: ::core::option::Option<TextMatch>,
 }
 /// A test of the header field or query parameter of that name.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1193,12 +1895,31 @@ pub struct HeaderChanges {
     #[prost(message, repeated, tag = "3")]
     pub add: ::prost::alloc::vec::Vec<HeaderField>,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct HeaderField {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
     #[prost(bytes = "vec", tag = "2")]
     pub value: ::prost::alloc::vec::Vec<u8>,
+    /// Where there are any, the value is put together of them and `value` is empty.
+    #[prost(message, repeated, tag = "3")]
+    pub pieces: ::prost::alloc::vec::Vec<HeaderPiece>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HeaderPiece {
+    #[prost(oneof = "header_piece::Piece", tags = "1, 2")]
+    pub piece: ::core::option::Option<header_piece::Piece>,
+}
+/// Nested message and enum types in `HeaderPiece`.
+pub mod header_piece {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Piece {
+        #[prost(string, tag = "1")]
+        Text(::prost::alloc::string::String),
+        /// As it is written: `%REQ(x-user)%`.
+        #[prost(string, tag = "2")]
+        Variable(::prost::alloc::string::String),
+    }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TcpRule {
@@ -1219,6 +1940,8 @@ pub struct StreamMatch {
     pub caller_labels: ::prost::alloc::vec::Vec<Label>,
     #[prost(string, optional, tag = "3")]
     pub caller_namespace: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "4")]
+    pub sni_hosts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// The number of an accepted configuration batch and the registry changes since.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1230,7 +1953,10 @@ pub struct Version {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SectionKey {
-    #[prost(oneof = "section_key::Kind", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(
+        oneof = "section_key::Kind",
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13"
+    )]
     pub kind: ::core::option::Option<section_key::Kind>,
 }
 /// Nested message and enum types in `SectionKey`.
@@ -1253,7 +1979,42 @@ pub mod section_key {
         Authorization(super::NamespacedName),
         #[prost(message, tag = "7")]
         Workload(super::NamespacedName),
+        /// Services, routes and endpoints that only one view finds.
+        #[prost(message, tag = "8")]
+        ScopedService(super::ScopedHost),
+        #[prost(message, tag = "9")]
+        ScopedRoutes(super::ScopedRoutes),
+        #[prost(message, tag = "10")]
+        ScopedEndpoints(super::ScopedEndpoints),
+        #[prost(message, tag = "11")]
+        Tokens(super::NamespacedName),
+        /// Key of the view; may be empty.
+        #[prost(string, tag = "12")]
+        View(::prost::alloc::string::String),
+        #[prost(message, tag = "13")]
+        Gateway(super::NamespacedName),
     }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ScopedHost {
+    #[prost(string, tag = "1")]
+    pub host: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub scope: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ScopedRoutes {
+    #[prost(message, optional, tag = "1")]
+    pub at: ::core::option::Option<ServicePort>,
+    #[prost(string, tag = "2")]
+    pub scope: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ScopedEndpoints {
+    #[prost(message, optional, tag = "1")]
+    pub key: ::core::option::Option<EndpointsKey>,
+    #[prost(string, tag = "2")]
+    pub scope: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct EndpointsKey {
@@ -1264,7 +2025,7 @@ pub struct EndpointsKey {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Section {
-    #[prost(oneof = "section::Content", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "section::Content", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
     pub content: ::core::option::Option<section::Content>,
 }
 /// Nested message and enum types in `Section`.
@@ -1285,6 +2046,12 @@ pub mod section {
         Authorization(super::AuthorizationPolicy),
         #[prost(message, tag = "7")]
         Workload(super::Workload),
+        #[prost(message, tag = "8")]
+        Tokens(super::TokenPolicy),
+        #[prost(message, tag = "9")]
+        View(super::View),
+        #[prost(message, tag = "10")]
+        Gateway(super::Gateway),
     }
 }
 /// A section under its key. `digest` is the writer's; to a reader it is an opaque name of the content.
@@ -1314,6 +2081,131 @@ pub struct TrustBundle {
     /// DER certificates.
     #[prost(bytes = "vec", repeated, tag = "2")]
     pub roots: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    #[prost(string, repeated, tag = "3")]
+    pub aliases: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(enumeration = "Normalization", tag = "4")]
+    pub normalization: i32,
+}
+/// What the callers of a view see.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct View {
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub namespace: ::prost::alloc::string::String,
+    #[prost(string, optional, tag = "3")]
+    pub origin: ::core::option::Option<::prost::alloc::string::String>,
+    /// What is imported, port by port; absent for all that is exported.
+    #[prost(message, optional, tag = "4")]
+    pub egress: ::core::option::Option<Egress>,
+    #[prost(oneof = "view::Outbound", tags = "5, 6")]
+    pub outbound: ::core::option::Option<view::Outbound>,
+}
+/// Nested message and enum types in `View`.
+pub mod view {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Outbound {
+        /// Unknown hosts go where they were sent, or to this backend.
+        #[prost(message, tag = "5")]
+        Allow(super::AllowAny),
+        /// Must be true: they are refused.
+        #[prost(bool, tag = "6")]
+        Refuse(bool),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AllowAny {
+    #[prost(message, optional, tag = "1")]
+    pub proxy: ::core::option::Option<Backend>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Egress {
+    #[prost(message, repeated, tag = "1")]
+    pub listeners: ::prost::alloc::vec::Vec<EgressListener>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct EgressListener {
+    #[prost(uint32, optional, tag = "1")]
+    pub port: ::core::option::Option<u32>,
+    #[prost(message, repeated, tag = "2")]
+    pub imports: ::prost::alloc::vec::Vec<Import>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Import {
+    #[prost(bool, tag = "1")]
+    pub excluded: bool,
+    #[prost(string, optional, tag = "2")]
+    pub namespace: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(string, tag = "3")]
+    pub host: ::prost::alloc::string::String,
+}
+/// Where traffic enters the mesh from outside.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Gateway {
+    #[prost(string, tag = "1")]
+    pub namespace: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "3")]
+    pub workload: ::core::option::Option<NamespacedName>,
+    /// SPIFFE ID.
+    #[prost(string, optional, tag = "4")]
+    pub identity: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(string, tag = "5")]
+    pub view: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "6")]
+    pub listeners: ::prost::alloc::vec::Vec<GatewayListener>,
+    #[prost(string, tag = "7")]
+    pub workload_namespace: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "8")]
+    pub labels: ::prost::alloc::vec::Vec<Label>,
+    /// Labels of the workloads that it is for.
+    #[prost(message, repeated, tag = "9")]
+    pub selector: ::prost::alloc::vec::Vec<Label>,
+    #[prost(message, repeated, tag = "10")]
+    pub policies: ::prost::alloc::vec::Vec<NamespacedName>,
+    #[prost(message, repeated, tag = "11")]
+    pub tokens: ::prost::alloc::vec::Vec<NamespacedName>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GatewayListener {
+    #[prost(uint32, tag = "1")]
+    pub port: u32,
+    #[prost(message, repeated, tag = "2")]
+    pub servers: ::prost::alloc::vec::Vec<GatewayServer>,
+    /// Resource and reason.
+    #[prost(message, repeated, tag = "3")]
+    pub dropped: ::prost::alloc::vec::Vec<NamePair>,
+    #[prost(message, repeated, tag = "4")]
+    pub virtual_hosts: ::prost::alloc::vec::Vec<VirtualHost>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct VirtualHost {
+    #[prost(message, optional, tag = "1")]
+    pub routes: ::core::option::Option<Routes>,
+    #[prost(bool, tag = "2")]
+    pub https_redirect: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GatewayServer {
+    #[prost(string, tag = "1")]
+    pub origin: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub index: u32,
+    #[prost(enumeration = "Protocol", tag = "3")]
+    pub protocol: i32,
+    #[prost(enumeration = "GatewayTls", tag = "4")]
+    pub tls: i32,
+    #[prost(bool, tag = "5")]
+    pub https_redirect: bool,
+    #[prost(string, repeated, tag = "6")]
+    pub hosts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "7")]
+    pub credentials: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(message, repeated, tag = "8")]
+    pub virtual_hosts: ::prost::alloc::vec::Vec<VirtualHost>,
+    #[prost(message, optional, tag = "9")]
+    pub streams: ::core::option::Option<Routes>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Service {
@@ -1335,6 +2227,21 @@ pub struct Service {
     pub offset: ::core::option::Option<u32>,
     #[prost(bool, tag = "9")]
     pub external: bool,
+    #[prost(string, optional, tag = "10")]
+    pub scope: ::core::option::Option<::prost::alloc::string::String>,
+    /// Absent for all namespaces.
+    #[prost(message, optional, tag = "11")]
+    pub exported_to: ::core::option::Option<Names>,
+    #[prost(message, repeated, tag = "12")]
+    pub aliases: ::prost::alloc::vec::Vec<NamePair>,
+    #[prost(string, repeated, tag = "13")]
+    pub networks: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(bytes = "vec", tag = "14")]
+    pub auto_address: ::prost::alloc::vec::Vec<u8>,
+    #[prost(enumeration = "Resolution", tag = "15")]
+    pub resolution: i32,
+    #[prost(bool, tag = "16")]
+    pub headless: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Port {
@@ -1353,6 +2260,8 @@ pub struct EndpointSlice {
     pub slice: u32,
     #[prost(message, repeated, tag = "3")]
     pub endpoints: ::prost::alloc::vec::Vec<Endpoint>,
+    #[prost(string, optional, tag = "4")]
+    pub scope: ::core::option::Option<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Endpoint {
@@ -1379,6 +2288,22 @@ pub struct Endpoint {
     pub weight: u32,
     #[prost(enumeration = "Health", tag = "11")]
     pub health: i32,
+    #[prost(string, optional, tag = "12")]
+    pub network: ::core::option::Option<::prost::alloc::string::String>,
+    /// In place of the address, which is empty then.
+    #[prost(oneof = "endpoint::OtherAddress", tags = "13, 14")]
+    pub other_address: ::core::option::Option<endpoint::OtherAddress>,
+}
+/// Nested message and enum types in `Endpoint`.
+pub mod endpoint {
+    /// In place of the address, which is empty then.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum OtherAddress {
+        #[prost(string, tag = "13")]
+        Name(::prost::alloc::string::String),
+        #[prost(string, tag = "14")]
+        Unix(::prost::alloc::string::String),
+    }
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PortPair {
@@ -1407,6 +2332,18 @@ pub struct Workload {
     pub policies: ::prost::alloc::vec::Vec<NamespacedName>,
     #[prost(message, optional, tag = "8")]
     pub recognition: ::core::option::Option<Recognition>,
+    #[prost(string, tag = "9")]
+    pub node: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "10")]
+    pub locality: ::core::option::Option<Locality>,
+    #[prost(string, optional, tag = "11")]
+    pub network: ::core::option::Option<::prost::alloc::string::String>,
+    /// Every RequestAuthentication that must be at hand before it is served.
+    #[prost(message, repeated, tag = "12")]
+    pub tokens: ::prost::alloc::vec::Vec<NamespacedName>,
+    /// Key of its view.
+    #[prost(string, optional, tag = "13")]
+    pub view: ::core::option::Option<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WorkloadPort {
@@ -1416,11 +2353,95 @@ pub struct WorkloadPort {
     pub protocol: i32,
     #[prost(string, tag = "3")]
     pub service: ::prost::alloc::string::String,
+    #[prost(string, optional, tag = "4")]
+    pub endpoint: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(message, optional, tag = "5")]
+    pub pool: ::core::option::Option<ConnectionPool>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Recognition {
     #[prost(uint32, optional, tag = "1")]
     pub user: ::core::option::Option<u32>,
+}
+/// How far paths are brought into one form before anything judges them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Normalization {
+    Unspecified = 0,
+    None = 1,
+    Base = 2,
+    MergeSlashes = 3,
+    DecodeAndMergeSlashes = 4,
+}
+impl Normalization {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "NORMALIZATION_UNSPECIFIED",
+            Self::None => "NORMALIZATION_NONE",
+            Self::Base => "NORMALIZATION_BASE",
+            Self::MergeSlashes => "NORMALIZATION_MERGE_SLASHES",
+            Self::DecodeAndMergeSlashes => "NORMALIZATION_DECODE_AND_MERGE_SLASHES",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "NORMALIZATION_UNSPECIFIED" => Some(Self::Unspecified),
+            "NORMALIZATION_NONE" => Some(Self::None),
+            "NORMALIZATION_BASE" => Some(Self::Base),
+            "NORMALIZATION_MERGE_SLASHES" => Some(Self::MergeSlashes),
+            "NORMALIZATION_DECODE_AND_MERGE_SLASHES" => Some(Self::DecodeAndMergeSlashes),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum GatewayTls {
+    Unspecified = 0,
+    None = 1,
+    Passthrough = 2,
+    AutoPassthrough = 3,
+    Simple = 4,
+    Mutual = 5,
+    OptionalMutual = 6,
+    IstioMutual = 7,
+}
+impl GatewayTls {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "GATEWAY_TLS_UNSPECIFIED",
+            Self::None => "GATEWAY_TLS_NONE",
+            Self::Passthrough => "GATEWAY_TLS_PASSTHROUGH",
+            Self::AutoPassthrough => "GATEWAY_TLS_AUTO_PASSTHROUGH",
+            Self::Simple => "GATEWAY_TLS_SIMPLE",
+            Self::Mutual => "GATEWAY_TLS_MUTUAL",
+            Self::OptionalMutual => "GATEWAY_TLS_OPTIONAL_MUTUAL",
+            Self::IstioMutual => "GATEWAY_TLS_ISTIO_MUTUAL",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "GATEWAY_TLS_UNSPECIFIED" => Some(Self::Unspecified),
+            "GATEWAY_TLS_NONE" => Some(Self::None),
+            "GATEWAY_TLS_PASSTHROUGH" => Some(Self::Passthrough),
+            "GATEWAY_TLS_AUTO_PASSTHROUGH" => Some(Self::AutoPassthrough),
+            "GATEWAY_TLS_SIMPLE" => Some(Self::Simple),
+            "GATEWAY_TLS_MUTUAL" => Some(Self::Mutual),
+            "GATEWAY_TLS_OPTIONAL_MUTUAL" => Some(Self::OptionalMutual),
+            "GATEWAY_TLS_ISTIO_MUTUAL" => Some(Self::IstioMutual),
+            _ => None,
+        }
+    }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ClientMessage {
