@@ -2,6 +2,7 @@
 
 pub mod explain;
 pub mod facts;
+pub mod gateway;
 pub mod inbound;
 pub mod plan;
 pub mod refusal;

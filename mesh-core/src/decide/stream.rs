@@ -119,6 +119,11 @@ pub(crate) fn unknown(tables: &Tables, facts: &OutboundStream<'_>) -> Refusal {
     })
 }
 
+/// Whether a condition holds.
+pub(crate) fn holds(condition: &StreamMatch, facts: &OutboundStream<'_>) -> bool {
+    lacks(condition, facts).is_none()
+}
+
 /// What a condition lacks; `None` if it holds.
 fn lacks(condition: &StreamMatch, facts: &OutboundStream<'_>) -> Option<&'static str> {
     let (names, subnets) = (&condition.sni_hosts, &condition.destination_subnets);

@@ -331,7 +331,7 @@ mod tests {
         check(destination_rule("default/a", "*.prod.svc.cluster.local", &[], None), &[]);
         let allow = |id: &str, selector: &str| {
             let selector = Some(labels(selector));
-            let policy = AuthorizationPolicy { selector, action: PolicyAction::Allow, rules: vec![] };
+            let policy = AuthorizationPolicy { selector, ..AuthorizationPolicy::default() };
             declare(id, Spec::AuthorizationPolicy(policy))
         };
         let nobody =

@@ -1,13 +1,13 @@
 //! Sections and the tables before -> the next tables, or what cannot be built.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::destinations::Destination;
-use super::routes::{HostRoutes, Named, Resolved, RouteTable, ServiceTable};
-use super::views::ViewTable;
 use super::gateway::GatewayTable;
 use super::governance::Policies;
+use super::routes::{HostRoutes, Named, Resolved, RouteTable, ServiceTable};
+use super::views::ViewTable;
 use super::workloads;
 use super::{Index, Tables};
 use crate::matching::authority::specificity;
@@ -38,10 +38,11 @@ pub fn build(snapshot: &Snapshot, previous: Option<&Tables>) -> Result<Tables, V
     let mut tables = Tables { version: snapshot.version, ..Tables::default() };
     tables.trust = sorted.trust.clone();
     add_destinations(&mut tables, &sorted, previous);
-    add_routes(&mut tables, &sorted);
+    let resolver = Resolver::new(&sorted);
+    add_routes(&mut tables, &sorted, &resolver);
     let mut policies = policies(snapshot, previous);
     workloads::add(&mut tables, &sorted.workloads, &mut policies, previous);
-    add_gateways(&mut tables, &sorted, &mut policies);
+    add_gateways(&mut tables, &sorted, &resolver, &mut policies);
     tables.tokens = policies.tokens();
     Ok(tables)
 }
@@ -88,7 +89,8 @@ struct Sorted<'s> {
     services: Vec<&'s crate::snapshot::service::Service>,
     routes: Vec<&'s crate::snapshot::routes::Routes>,
     destinations: Vec<&'s crate::snapshot::destination::Destination>,
-    endpoints: HashMap<&'s Text, Vec<&'s Declared>>,
+    /// By host and view.
+    endpoints: HashMap<(&'s Text, Option<&'s Text>), Vec<&'s Declared>>,
     views: Vec<&'s crate::snapshot::view::View>,
     gateways: Vec<&'s crate::snapshot::gateway::Gateway>,
     workloads: Vec<&'s Workload>,
@@ -106,7 +108,8 @@ impl<'s> Sorted<'s> {
                 Section::Gateway(gateway) => sorted.gateways.push(gateway),
                 Section::Destination(destination) => sorted.destinations.push(destination),
                 Section::Endpoints(slice) => {
-                    sorted.endpoints.entry(&slice.host).or_default().extend(&slice.endpoints)
+                    let held = sorted.endpoints.entry((&slice.host, slice.scope.as_ref())).or_default();
+                    held.extend(&slice.endpoints);
                 }
                 Section::Authorization(_) | Section::Tokens(_) => {}
                 Section::Workload(workload) => sorted.workloads.push(workload),
@@ -120,8 +123,13 @@ impl<'s> Sorted<'s> {
 }
 
 fn add_destinations(tables: &mut Tables, sorted: &Sorted<'_>, previous: Option<&Tables>) {
+    let services = sorted.services.iter().filter(|service| service.scope.is_some());
+    let variants: HashSet<_> = services.map(|service| (&service.host, service.scope.as_ref())).collect();
     for policy in &sorted.destinations {
-        let declared = sorted.endpoints.get(&policy.key.host).into_iter().flatten().copied();
+        // A view that finds another service of the name finds the endpoints of that one.
+        let own = (&policy.key.host, policy.key.scope.as_ref());
+        let at = if variants.contains(&own) { own } else { (own.0, None) };
+        let declared = sorted.endpoints.get(&at).into_iter().flatten().copied();
         let built = Destination::new(policy, declared);
         let before = previous.and_then(|tables| Some(&tables.destinations[tables.destination(&policy.key)?]));
         let shared = match before {
@@ -133,30 +141,43 @@ fn add_destinations(tables: &mut Tables, sorted: &Sorted<'_>, previous: Option<&
     }
 }
 
-fn add_routes(tables: &mut Tables, sorted: &Sorted<'_>) {
-    let scopes = scopes(sorted);
+fn add_routes(tables: &mut Tables, sorted: &Sorted<'_>, resolver: &Resolver<'_>) {
     let mut by_host: HashMap<&Text, Vec<(u16, Option<Text>, Arc<RouteTable>)>> = HashMap::new();
     for routes in &sorted.routes {
-        let resolve = |named: Named<'_>| resolve(named, &tables.destination_index, &scopes);
+        let resolve = |named: Named<'_>| resolver.resolve(named, &tables.destination_index);
         let table = Arc::new(RouteTable::new(Arc::new((*routes).clone()), resolve));
         by_host.entry(&routes.at.host).or_default().push((routes.at.port, routes.scope.clone(), table));
     }
     for view in &sorted.views {
-        let resolve = |named: Named<'_>| resolve(named, &tables.destination_index, &scopes);
+        let resolve = |named: Named<'_>| resolver.resolve(named, &tables.destination_index);
         let table = ViewTable::new(view, resolve);
         tables.views.insert(view.key.clone(), table);
     }
+    let variants: HashSet<(&Text, &Text)> =
+        sorted.services.iter().filter_map(|service| Some((&service.host, service.scope.as_ref()?))).collect();
     for service in &sorted.services {
         let (mut ports, mut scoped) = (Vec::new(), Vec::new());
-        for (port, scope, routes) in by_host.remove(&service.host).unwrap_or_default() {
+        for (port, scope, routes) in by_host.get(&service.host).into_iter().flatten() {
             match scope {
-                Some(scope) => scoped.push((port, scope, routes)),
-                None => ports.push((port, routes)),
+                _ if *scope == service.scope => ports.push((*port, routes.clone())),
+                Some(scope) if service.scope.is_none() && !variants.contains(&(&service.host, scope)) => {
+                    scoped.push((*port, scope.clone(), routes.clone()));
+                }
+                _ => {}
             }
         }
         let index = tables.services.len();
-        tables.names.add(index, service);
+        match &service.scope {
+            None => tables.names.add(index, service),
+            Some(scope) => {
+                let of_view: &mut Index<Text, usize> = tables.variants.entry(scope.clone()).or_default();
+                of_view.insert(service.host.clone(), index);
+            }
+        }
         tables.services.push(ServiceTable { service: Arc::new((*service).clone()), ports, scoped });
+    }
+    for service in &sorted.services {
+        by_host.remove(&service.host);
     }
     for (host, ports) in by_host {
         let host = |(port, scope, routes)| HostRoutes { host: host.clone(), port, scope, routes };
@@ -169,39 +190,53 @@ fn add_routes(tables: &mut Tables, sorted: &Sorted<'_>) {
     });
 }
 
-fn add_gateways(tables: &mut Tables, sorted: &Sorted<'_>, policies: &mut Policies) {
-    let scopes = scopes(sorted);
+fn add_gateways(tables: &mut Tables, sorted: &Sorted<'_>, resolver: &Resolver<'_>, policies: &mut Policies) {
     for section in &sorted.gateways {
-        let resolve = |named: Named<'_>| resolve(named, &tables.destination_index, &scopes);
+        let resolve = |named: Named<'_>| resolver.resolve(named, &tables.destination_index);
         let table = GatewayTable::new(section, policies, resolve);
         tables.gateways.insert((section.namespace.clone(), section.name.clone()), table);
     }
 }
 
-/// Which namespaces shape a host for their own clients.
-fn scopes<'s>(sorted: &Sorted<'s>) -> HashMap<&'s Text, Vec<&'s Text>> {
-    let mut scopes: HashMap<&Text, Vec<&Text>> = HashMap::new();
-    for destination in &sorted.destinations {
-        if let Some(scope) = &destination.key.scope {
-            let of_host = scopes.entry(&destination.key.host).or_default();
-            if !of_host.contains(&scope) {
-                of_host.push(scope);
-            }
-        }
-    }
-    scopes
+/// Finds what rules name.
+struct Resolver<'s> {
+    /// The views that shape a host for their own callers.
+    scopes: HashMap<&'s Text, Vec<&'s Text>>,
+    /// Hosts that are exported to some namespaces only, with the views of callers there.
+    restricted: HashMap<&'s Text, Vec<&'s Text>>,
 }
 
-fn resolve(
-    (host, port, subset): Named<'_>,
-    index: &Index<DestinationKey, usize>,
-    scopes: &HashMap<&Text, Vec<&Text>>,
-) -> Resolved {
-    let mut key = DestinationKey { host: host.clone(), port, subset: subset.cloned(), scope: None };
-    let general = index.get(&key).copied();
-    let scoped = scopes.get(host).into_iter().flatten().map(|scope| {
-        key.scope = Some((*scope).clone());
-        ((*scope).clone(), index.get(&key).copied())
-    });
-    Resolved { general, scoped: scoped.collect() }
+impl<'s> Resolver<'s> {
+    fn new(sorted: &Sorted<'s>) -> Resolver<'s> {
+        let mut scopes: HashMap<&Text, Vec<&Text>> = HashMap::new();
+        for destination in &sorted.destinations {
+            if let Some(scope) = &destination.key.scope {
+                let of_host = scopes.entry(&destination.key.host).or_default();
+                if !of_host.contains(&scope) {
+                    of_host.push(scope);
+                }
+            }
+        }
+        let common = sorted.services.iter().filter(|service| service.scope.is_none());
+        let restricted = common.filter(|service| service.exported_to.is_some()).map(|service| {
+            let seeing = sorted.views.iter().filter(|view| service.is_exported_to(&view.namespace));
+            (&service.host, seeing.map(|view| &view.key).collect())
+        });
+        Resolver { restricted: restricted.collect(), scopes }
+    }
+
+    fn resolve(&self, (host, port, subset): Named<'_>, index: &Index<DestinationKey, usize>) -> Resolved {
+        let mut key = DestinationKey { host: host.clone(), port, subset: subset.cloned(), scope: None };
+        let general = index.get(&key).copied();
+        let own = self.scopes.get(host).map_or(&[][..], Vec::as_slice);
+        let mut scoped: Vec<(Text, Option<usize>)> = Vec::with_capacity(own.len());
+        for scope in own {
+            key.scope = Some((*scope).clone());
+            scoped.push(((*scope).clone(), index.get(&key).copied()));
+        }
+        let Some(seeing) = self.restricted.get(host) else { return Resolved { general, scoped } };
+        let others = seeing.iter().filter(|view| !own.contains(view));
+        scoped.extend(others.map(|view| ((*view).clone(), general)));
+        Resolved { general: None, scoped }
+    }
 }

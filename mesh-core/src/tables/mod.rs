@@ -47,6 +47,8 @@ pub struct Tables {
     pub workloads: BTreeMap<WorkloadKey, Arc<HostedWorkload>>,
     pub(crate) destination_index: Index<DestinationKey, usize>,
     pub(crate) names: Names,
+    /// Services that the callers of a view find in the place of others of the same host, by view and host.
+    pub(crate) variants: Index<Text, Index<Text, usize>>,
     pub(crate) unowned: Vec<HostRoutes>,
     pub(crate) views: Index<Text, ViewTable>,
     pub(crate) gateways: BTreeMap<(Text, Text), GatewayTable>,
@@ -64,6 +66,15 @@ impl Tables {
     /// its trailing dot.
     pub fn service_named(&self, name: &str, namespace: Option<&str>) -> Option<usize> {
         self.names.service(name, namespace)
+    }
+
+    /// The service that the callers of a view find where others find that of `index`: another of the same host, if
+    /// ServiceEntries of several namespaces claim it.
+    pub fn service_in_view(&self, index: usize, view: Option<&str>) -> usize {
+        let own = view
+            .filter(|_| !self.variants.is_empty())
+            .and_then(|view| self.variants.get(view)?.get(&self.services.get(index)?.service.host).copied());
+        own.unwrap_or(index)
     }
 
     /// Index of the service with this host: one look-up, however many services there are.

@@ -190,16 +190,19 @@ pub(crate) struct HostRoutes {
 }
 
 /// The most specific of such hosts that callers of a view know; the list is sorted most specific first. Of one host
-/// the rules of the view count; where these are empty its callers do not know the host.
+/// the rules of the view count; where these are empty its callers do not know the host. `seen` tells of rules that are
+/// not the view's own whether its callers see them.
 pub(crate) fn unowned<'t>(
     list: &'t [HostRoutes],
     host: &str,
     port: u16,
     view: Option<&str>,
+    seen: impl Fn(&HostRoutes) -> bool,
 ) -> Option<&'t Arc<RouteTable>> {
     let holds = |entry: &&HostRoutes| entry.port == port && host_matches(&entry.host, host);
     let scoped = |entry: &&HostRoutes| entry.scope.as_deref() == view;
-    let mut rest = list.iter().filter(holds).filter(|entry| entry.scope.is_none() || scoped(entry)).peekable();
+    let mut rest =
+        list.iter().filter(holds).filter(|entry| entry.scope.is_none() || scoped(entry)).peekable();
     while let Some(first) = rest.next() {
         let mut chosen = first;
         while let Some(other) = rest.next_if(|entry| entry.host == first.host) {
@@ -207,7 +210,8 @@ pub(crate) fn unowned<'t>(
                 chosen = other;
             }
         }
-        if !chosen.routes.section.http.is_empty() {
+        let visible = chosen.scope.is_some() || seen(chosen);
+        if visible && !chosen.routes.section.http.is_empty() {
             return Some(&chosen.routes);
         }
     }

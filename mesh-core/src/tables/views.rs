@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Tables;
-use super::routes::{Named, Resolved, RouteTable};
+use super::routes::{HostRoutes, Named, Resolved, RouteTable};
 use crate::matching::request::Caller;
 use crate::routing::rule::{Backend, HttpRule, TcpRule};
 use crate::snapshot::routes::Routes;
@@ -57,6 +57,14 @@ fn egress_routes(view: &View, backend: &Backend) -> Routes {
 }
 
 impl Tables {
+    /// Whether a caller sees rules that are not its view's own, of a host that no service has: what its Sidecar does
+    /// not import it misses.
+    pub(crate) fn sees_rules(&self, caller: Option<&Caller<'_>>, rules: &HostRoutes) -> bool {
+        let origin = rules.routes.section.origin.as_deref();
+        let namespace = origin.and_then(|origin| origin.split('/').nth(1)).unwrap_or("");
+        self.view(caller).is_none_or(|view| view.section.sees_rules(namespace, &rules.host, rules.port))
+    }
+
     /// The view of a caller; that of callers that are not known where it names none. `None` where there is no such
     /// section: then everything is seen.
     pub fn view(&self, caller: Option<&Caller<'_>>) -> Option<&ViewTable> {

@@ -1,6 +1,7 @@
 //! What the called workloads say.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::destination::receiving;
 use super::{AuthenticationFound, AuthorizationFound, Question};
@@ -136,7 +137,7 @@ impl Judged {
                     self.token(false, valid(Some(principal.clone())));
                 }
                 self.by_policy.get_or_insert(answer);
-                self.denied.get_or_insert_with(|| found(workload, denial));
+                self.denied.get_or_insert_with(|| found(workload.policies(), denial));
             }
             Reason::Token { error, .. } => {
                 self.token(false, format!("invalid: {error}"));
@@ -164,14 +165,14 @@ fn valid(principal: Option<String>) -> String {
 }
 
 /// What a denial says: the rule that denied, else the one that came nearest to allowing.
-fn found(workload: &HostedWorkload, denial: &Denial) -> AuthorizationFound {
+pub(super) fn found(policies: &[Arc<AuthorizationPolicy>], denial: &Denial) -> AuthorizationFound {
     let (policy, rule, miss) = match (&denial.by, &denial.nearest) {
         (Some((policy, rule)), _) => (Some(policy), Some(*rule), None),
         (None, Some((policy, rule, reason))) => (Some(policy), Some(*rule), Some(reason.clone())),
         (None, None) => {
             let allow =
                 |policy: &AuthorizationPolicy| policy.action == PolicyAction::Allow && !policy.dry_run;
-            (workload.policies().iter().find(|policy| allow(policy)), None, None)
+            (policies.iter().find(|policy| allow(policy)), None, None)
         }
     };
     AuthorizationFound {

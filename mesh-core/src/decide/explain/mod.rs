@@ -16,6 +16,7 @@ use crate::vocab::protocol::Protocol;
 use crate::vocab::ratio::Ratio;
 
 mod destination;
+pub mod gateway;
 mod judgement;
 mod outcome;
 mod request;
