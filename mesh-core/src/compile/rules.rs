@@ -1,11 +1,11 @@
 //! Rules of a VirtualService for one port of one kind of client: what can be known before a request comes is settled
 //! here. Matches for other ports and gateways are gone behind the snapshot, short names resolved, defaults filled in.
 
+use crate::matching::request::RequestMatch;
 use crate::resource::reach::GatewayRef;
 use crate::resource::virtual_service::{
     HttpAction, HttpMatch, HttpRoute, Mirror as DeclaredMirror, RouteDestination, TcpRoute, TlsRoute,
 };
-use crate::matching::request::RequestMatch;
 use crate::routing::header::HeaderOperations;
 use crate::routing::mirror::Mirror;
 use crate::routing::rule::{Backend, HttpRule, RuleAction, StreamMatch, TcpRule};
@@ -32,7 +32,12 @@ pub(super) struct Site<'s> {
 impl Site<'_> {
     /// One rule for requests; `None` if nothing of it is for this site. `resource` is the VirtualService that the
     /// rule stands in, whose namespace completes short names.
-    pub(super) fn http_rule(&self, resource: &ResourceKey, index: usize, route: &HttpRoute) -> Option<HttpRule> {
+    pub(super) fn http_rule(
+        &self,
+        resource: &ResourceKey,
+        index: usize,
+        route: &HttpRoute,
+    ) -> Option<HttpRule> {
         let here = route.matches.iter().enumerate().filter(|(_, entry)| self.concerns(entry));
         let (numbers, matches): (Vec<u32>, Vec<RequestMatch>) = here
             .filter_map(|(number, entry)| Some((u32::try_from(number).ok()?, request_match(entry))))
@@ -116,7 +121,8 @@ impl Site<'_> {
 
     /// Gateways of a match stand in place of the VirtualService's, by which it got here.
     fn is_here(&self, port: Option<u16>, gateways: &[GatewayRef]) -> bool {
-        port.is_none_or(|wanted| wanted == self.port) && (gateways.is_empty() || gateways.contains(self.gateway))
+        port.is_none_or(|wanted| wanted == self.port)
+            && (gateways.is_empty() || gateways.contains(self.gateway))
     }
 
     fn concerns(&self, entry: &HttpMatch) -> bool {
@@ -171,7 +177,8 @@ impl Site<'_> {
             _ => None,
         };
         let port = destination.port.or_else(only).unwrap_or(self.port);
-        (host, port)
+        // Another name of a service leads to the service, by a port of the name.
+        (self.state.concrete_host(&host).unwrap_or(host), port)
     }
 }
 

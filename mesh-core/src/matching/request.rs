@@ -269,8 +269,15 @@ mod tests {
 
     fn passes(condition: &RequestMatch, path: &str, query: Option<&str>, fields: &[(&str, &str)]) -> bool {
         let headers = headers(fields);
-        let request =
-            Request { method: "GET", scheme: "http", authority: "a:80", path, query, headers: &headers, claims: None };
+        let request = Request {
+            method: "GET",
+            scheme: "http",
+            authority: "a:80",
+            path,
+            query,
+            headers: &headers,
+            claims: None,
+        };
         condition.mismatch(&request, None).is_none()
     }
 

@@ -117,7 +117,10 @@ mod tests {
         }
         let words = |fields: Fields| -> Vec<String> {
             let short = |name: &HeaderName| name.as_str()["access-control-".len()..].to_owned();
-            fields.iter().map(|(name, value)| format!("{}={}", short(name), value.to_str().unwrap())).collect()
+            fields
+                .iter()
+                .map(|(name, value)| format!("{}={}", short(name), value.to_str().unwrap()))
+                .collect()
         };
         match policy.judge(method, &headers) {
             CorsVerdict::Unconcerned => "-".to_owned(),

@@ -293,10 +293,7 @@ impl fmt::Display for Template {
 
 /// `NAME%`, `NAME(ARGUMENTS)%` or `NAME(ARGUMENTS):LIMIT%`, with what follows.
 fn variable(text: &str) -> Result<(Variable, &str), FormatError> {
-    let end = text
-        .bytes()
-        .take_while(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || *b == b'_')
-        .count();
+    let end = text.bytes().take_while(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || *b == b'_').count();
     let (name, mut rest) = text.split_at(end);
     if name.is_empty() {
         return Err(FormatError::Percent);

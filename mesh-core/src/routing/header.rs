@@ -82,12 +82,7 @@ impl HeaderOperations {
     }
 
     /// All values are found before any field is written, as Envoy does.
-    fn apply(
-        &self,
-        headers: &mut HeaderMap,
-        values: Values<'_>,
-        own: impl Fn(&Variable) -> Option<&Field>,
-    ) {
+    fn apply(&self, headers: &mut HeaderMap, values: Values<'_>, own: impl Fn(&Variable) -> Option<&Field>) {
         for name in &self.remove {
             headers.remove(name);
         }
@@ -99,7 +94,8 @@ impl HeaderOperations {
                 Some(field) => of_field(headers, field).or_else(|| values(variable)),
                 None => values(variable),
             };
-            let value = |(name, template): &(HeaderName, Template)| Some((name.clone(), template.value(&look)?));
+            let value =
+                |(name, template): &(HeaderName, Template)| Some((name.clone(), template.value(&look)?));
             list.iter().filter_map(value).collect()
         };
         let (set, add) = (found(&self.set), found(&self.add));
@@ -149,7 +145,8 @@ mod tests {
 
     #[test]
     fn values_are_of_the_message_and_empty_ones_are_left_out() {
-        let field = |name: &'static str, value| (HeaderName::from_static(name), HeaderValue::from_static(value));
+        let field =
+            |name: &'static str, value| (HeaderName::from_static(name), HeaderValue::from_static(value));
         let changes = HeaderChanges {
             set: vec![
                 field("x-b", "%REQ(x-user)%/%REQ(:path)%"),

@@ -1,0 +1,170 @@
+//! An explanation as the contract's object.
+
+use mesh_core::decide::explain::{
+    AuthenticationFound, AuthorizationFound, DestinationFound, EndpointFound, Explanation, MirrorFound,
+};
+use mesh_core::resilience::fault::{AbortStatus, FaultPolicy};
+use mesh_core::resilience::retry::RetryPolicy;
+use serde_json::{Map, Value, json};
+
+/// Fields of an object; those that do not apply are left out.
+#[derive(Default)]
+struct Fields(Map<String, Value>);
+
+impl Fields {
+    fn put(&mut self, name: &str, value: impl Into<Value>) {
+        self.0.insert(name.to_owned(), value.into());
+    }
+
+    fn maybe(&mut self, name: &str, value: Option<impl Into<Value>>) {
+        if let Some(value) = value {
+            self.put(name, value);
+        }
+    }
+
+    /// Puts an object or list unless it is empty.
+    fn filled(&mut self, name: &str, value: Value) {
+        let empty = match &value {
+            Value::Array(items) => items.is_empty(),
+            Value::Object(fields) => fields.is_empty(),
+            _ => false,
+        };
+        if !empty {
+            self.put(name, value);
+        }
+    }
+
+    fn value(self) -> Value {
+        Value::Object(self.0)
+    }
+}
+
+/// The object that `explain -o json` prints.
+pub(super) fn shape(found: &Explanation) -> Value {
+    let mut object = Fields::default();
+    object.put("version", found.version.number);
+    object.maybe("service", found.service.as_deref());
+    object.put("port", found.port);
+    object.put("protocol", found.protocol.as_str());
+    let path = found.path.as_ref();
+    object.maybe(
+        "path",
+        path.map(|(received, normalized)| json!({"received": received, "normalized": normalized})),
+    );
+    object.maybe(
+        "route",
+        found.route.as_ref().map(|route| {
+            let mut fields = Fields::default();
+            fields.put("resource", route.resource.as_str());
+            fields.put("rule", route.rule);
+            fields.maybe("match", route.matched);
+            fields.maybe("name", route.name.as_deref());
+            fields.value()
+        }),
+    );
+    object.put("action", found.action);
+    object.maybe("status", found.status);
+    object.maybe("location", found.location.as_deref());
+    let mut rewrite = Fields::default();
+    rewrite.maybe("path", found.rewrite_path.as_deref());
+    rewrite.maybe("authority", found.rewrite_authority.as_deref());
+    object.filled("rewrite", rewrite.value());
+    object.filled("destinations", found.destinations.iter().map(destination).collect());
+    object.filled("mirrors", found.mirrors.iter().map(mirror).collect());
+    object.maybe("timeout", found.timeout.map(duration));
+    object.maybe("retries", found.retries.as_ref().map(retries));
+    object.filled("fault", fault(&found.fault));
+    object.maybe("authorization", found.authorization.as_ref().map(authorization));
+    object.maybe("authentication", found.authentication.as_ref().map(authentication));
+    object.put("flags", found.flags);
+    object.put("why", found.why.clone());
+    object.value()
+}
+
+fn destination(found: &DestinationFound) -> Value {
+    let mut fields = Fields::default();
+    fields.put("host", found.host.as_str());
+    fields.maybe("subset", found.subset.as_deref());
+    fields.put("port", found.port);
+    fields.put("weight", found.weight);
+    fields.put("cluster", found.cluster.as_str());
+    fields.put("tls", found.tls);
+    fields.maybe("load_balancer", found.load_balancer);
+    fields.put("endpoints", found.endpoints.iter().map(endpoint).collect::<Vec<_>>());
+    fields.value()
+}
+
+fn endpoint(found: &EndpointFound) -> Value {
+    let mut fields = Fields::default();
+    let endpoint = &found.endpoint;
+    fields.put("address", endpoint.address.to_string());
+    fields.maybe("node", endpoint.node.as_deref());
+    fields.put("weight", found.weight);
+    if !endpoint.locality.is_unknown() {
+        fields.put("locality", endpoint.locality.to_string());
+    }
+    fields.put("priority", found.priority);
+    fields.put("health", endpoint.health.name());
+    fields.value()
+}
+
+fn mirror(found: &MirrorFound) -> Value {
+    let mut fields = Fields::default();
+    fields.put("host", found.host.as_str());
+    fields.maybe("subset", found.subset.as_deref());
+    fields.put("port", found.port);
+    fields.put("cluster", found.cluster.as_str());
+    fields.put("percent", number(found.share.percent()));
+    fields.put("authority", found.authority.as_str());
+    fields.value()
+}
+
+fn retries(found: &RetryPolicy) -> Value {
+    let mut fields = Fields::default();
+    fields.put("attempts", found.attempts);
+    fields.maybe("per_try_timeout", found.per_try_timeout.map(duration));
+    let conditions = found.on.iter().map(|condition| condition.name().to_owned());
+    let codes = found.codes.iter().map(ToString::to_string);
+    fields.put("on", conditions.chain(codes).collect::<Vec<_>>());
+    fields.value()
+}
+
+fn fault(found: &FaultPolicy) -> Value {
+    let mut fields = Fields::default();
+    let delay = found.delay.map(|(share, wait)| {
+        json!({"percent": number(share.percent()), "duration": duration(wait)})
+    });
+    fields.maybe("delay", delay);
+    let abort = found.abort.map(|(share, status)| match status {
+        AbortStatus::Http(status) => json!({"percent": number(share.percent()), "status": status}),
+        AbortStatus::Grpc(status) => json!({"percent": number(share.percent()), "grpc_status": status}),
+    });
+    fields.maybe("abort", abort);
+    fields.value()
+}
+
+fn authorization(found: &AuthorizationFound) -> Value {
+    let mut fields = Fields::default();
+    fields.put("verdict", if found.allowed { "allow" } else { "deny" });
+    fields.maybe("decided_by", found.decided_by.as_deref());
+    fields.maybe("rule", found.rule);
+    fields.maybe("nearest_miss", found.nearest_miss.as_deref());
+    fields.value()
+}
+
+fn authentication(found: &AuthenticationFound) -> Value {
+    let mut fields = Fields::default();
+    fields.put("mtls", found.mtls);
+    fields.maybe("decided_by", found.decided_by.as_deref());
+    fields.put("jwt", found.jwt.as_str());
+    fields.value()
+}
+
+fn duration(duration: std::time::Duration) -> Value {
+    Value::from(humantime::format_duration(duration).to_string())
+}
+
+/// A percentage without a needless fraction.
+fn number(percent: f64) -> Value {
+    if percent.fract() == 0.0 { json!(percent as u64) } else { json!(percent) }
+}
