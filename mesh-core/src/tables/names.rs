@@ -1,9 +1,14 @@
 //! Name to service.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
 
 use super::Index;
+use crate::snapshot::service::Service;
 use crate::vocab::name::Text;
+use crate::vocab::resolution::Resolution;
 
 /// Every form of every service's name.
 #[derive(Debug, Default)]
@@ -11,21 +16,57 @@ pub(crate) struct Names {
     full: Index<Text, usize>,
     hosts: Index<Text, usize>,
     short: Index<Text, Vec<(Text, usize)>>,
+    /// Services of wildcard hosts by what follows the `*`, the longest first.
+    wildcards: Vec<(Text, usize)>,
+    /// Byte streams to these networks and ports belong to services, the narrowest network first.
+    networks: Vec<(IpNet, u16, usize)>,
+    /// Ports on which streams to every address belong to a service: it has none of its own.
+    everywhere: Vec<(u16, usize)>,
 }
 
 impl Names {
     /// Adds a service. Where two claim one name, the one added first keeps it.
-    pub(crate) fn add(&mut self, index: usize, service: &crate::snapshot::service::Service) {
+    pub(crate) fn add(&mut self, index: usize, service: &Service) {
         self.hosts.insert(service.host.clone(), index);
         for name in service.names.iter().chain([&service.host]) {
             self.full.entry(name.clone()).or_insert(index);
         }
-        if let Some(short) = &service.short_name {
-            self.short.entry(short.clone()).or_default().push((service.namespace.clone(), index));
+        let own = service.short_name.iter().map(|short| (&service.namespace, short));
+        let others = service.aliases.iter().map(|(namespace, short)| (namespace, short));
+        for (namespace, short) in own.chain(others) {
+            self.short.entry(short.clone()).or_default().push((namespace.clone(), index));
         }
-        for address in &service.addresses {
+        for address in service.addresses.iter().chain(&service.auto_address) {
             self.full.entry(address.to_string().into()).or_insert(index);
         }
+        if let Some(suffix) = service.host.strip_prefix('*') {
+            let place = self.wildcards.partition_point(|(other, _)| other.len() >= suffix.len());
+            self.wildcards.insert(place, (suffix.into(), index));
+        }
+        self.add_streams(index, service);
+    }
+
+    fn add_streams(&mut self, index: usize, service: &Service) {
+        let unaddressed = service.resolution == Resolution::None
+            && service.addresses.is_empty()
+            && service.networks.is_empty();
+        for port in service.ports.iter().filter(|port| !port.protocol.is_http()) {
+            for network in &service.networks {
+                let place =
+                    self.networks.partition_point(|(other, ..)| other.prefix_len() >= network.prefix_len());
+                self.networks.insert(place, (*network, port.number, index));
+            }
+            if unaddressed {
+                self.everywhere.push((port.number, index));
+            }
+        }
+    }
+
+    /// The service that byte streams to an address belong to where no service has that address.
+    pub(crate) fn around(&self, address: IpAddr, port: u16) -> Option<usize> {
+        let within = self.networks.iter().find(|(network, of, _)| *of == port && network.contains(&address));
+        let within = within.map(|(.., index)| *index);
+        within.or_else(|| self.everywhere.iter().find(|(of, _)| *of == port).map(|(_, index)| *index))
     }
 
     /// The service whose host this is exactly.
@@ -33,15 +74,21 @@ impl Names {
         self.hosts.get(host).copied()
     }
 
-    /// The service that a name means for callers of a namespace.
+    /// The service that a name means for callers of a namespace: one that has it, else the one with the longest
+    /// wildcard that holds it.
     pub(crate) fn service(&self, name: &str, namespace: Option<&str>) -> Option<usize> {
+        let name = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
         let name = lower(name.strip_suffix('.').unwrap_or(name));
-        if !name.contains('.') {
+        if !name.contains(['.', ':']) {
             let namespace = namespace?;
             let in_namespaces = self.short.get(&*name)?;
             return in_namespaces.iter().find(|(of, _)| &**of == namespace).map(|(_, index)| *index);
         }
-        self.full.get(&*name).copied()
+        if let Some(index) = self.full.get(&*name) {
+            return Some(*index);
+        }
+        let holding = self.wildcards.iter().find(|(suffix, _)| name.ends_with(&**suffix));
+        holding.filter(|_| name.parse::<IpAddr>().is_err()).map(|(_, index)| *index)
     }
 }
 
@@ -51,5 +98,95 @@ pub(crate) fn lower(text: &str) -> Cow<'_, str> {
         Cow::Owned(text.to_ascii_lowercase())
     } else {
         Cow::Borrowed(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::service::Port;
+    use crate::vocab::origin::Origin;
+    use crate::vocab::protocol::Protocol;
+
+    fn service(host: &str, change: impl FnOnce(&mut Service)) -> Service {
+        let mut service = Service {
+            host: host.into(),
+            namespace: "default".into(),
+            scope: None,
+            exported_to: None,
+            origin: Origin { resource: "serviceentry/default/e".into(), rule: None },
+            names: Vec::new(),
+            short_name: None,
+            aliases: Vec::new(),
+            ports: vec![Port { number: 80, name: "tcp".into(), protocol: Protocol::Tcp }],
+            addresses: Vec::new(),
+            networks: Vec::new(),
+            auto_address: None,
+            resolution: Resolution::Static,
+            headless: false,
+            offset: None,
+            external: true,
+        };
+        change(&mut service);
+        service
+    }
+
+    fn names(services: &[Service]) -> Names {
+        let mut names = Names::default();
+        services.iter().enumerate().for_each(|(index, service)| names.add(index, service));
+        names
+    }
+
+    #[test]
+    fn the_longest_wildcard_that_holds_a_name_answers_for_it() {
+        let names = names(&[
+            service("*.example", |_| {}),
+            service("*.a.example", |_| {}),
+            service("b.a.example", |_| {}),
+            service("x", |service| {
+                service.aliases = vec![("shop".into(), "store".into())];
+                service.addresses = vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()];
+            }),
+        ]);
+        let check = |name: &str, namespace: &str, expected: Option<usize>| {
+            assert_eq!(names.service(name, Some(namespace)), expected, "{name}");
+        };
+        check("x.example", "default", Some(0));
+        check("X.A.example.", "default", Some(1));
+        check("b.a.example", "default", Some(2));
+        check("example", "default", None);
+        check(".other", "default", None);
+        check("store", "shop", Some(3));
+        check("store", "default", None);
+        check("10.0.0.1", "default", Some(3));
+        check("[fd00::1]", "default", Some(3));
+        check("10.0.0.2", "default", None);
+    }
+
+    #[test]
+    fn streams_to_a_network_or_to_any_address_belong_to_a_service() {
+        let port = |service: &mut Service, number: u16, protocol: Protocol| {
+            service.ports = vec![Port { number, name: "x".into(), protocol }];
+        };
+        let names = names(&[
+            service("wide", |service| service.networks = vec!["10.0.0.0/8".parse().unwrap()]),
+            service("narrow", |service| service.networks = vec!["10.1.0.0/16".parse().unwrap()]),
+            service("any", |service| {
+                service.resolution = Resolution::None;
+                port(service, 3306, Protocol::Tcp);
+            }),
+            service("web", |service| {
+                service.resolution = Resolution::None;
+                port(service, 8080, Protocol::Http);
+            }),
+        ]);
+        let check = |address: &str, port: u16, expected: Option<usize>| {
+            assert_eq!(names.around(address.parse().unwrap(), port), expected, "{address}:{port}");
+        };
+        check("10.2.0.1", 80, Some(0));
+        check("10.1.0.1", 80, Some(1));
+        check("10.1.0.1", 81, None);
+        check("9.9.9.9", 3306, Some(2));
+        check("9.9.9.9", 8080, None);
     }
 }

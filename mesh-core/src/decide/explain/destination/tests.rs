@@ -111,8 +111,6 @@ fn ask<T>(
         stream: false,
         source: None,
         now: 0,
-        source: None,
-        now: 0,
     })
 }
 
