@@ -65,7 +65,7 @@ pub async fn outbound<S>(
     let upstream = match connect(thread, &root, &destination, local.as_ref()).await {
         Ok((index, upstream)) => {
             let endpoint = &destination.endpoints[index];
-            record.upstream = Some(endpoint.endpoint.address);
+            record.upstream = endpoint.address;
             record.destination = endpoint.party.number;
             upstream
         }
@@ -115,13 +115,15 @@ fn decide(
 ) -> Result<StreamPlan, Refusal> {
     let service = root.tables.service_index(&at.host);
     let nowhere = (Text::from(""), Labels::default());
-    let caller = local.map_or(Caller { namespace: &nowhere.0, labels: &nowhere.1 }, |local| local.caller());
+    let unknown = Caller { namespace: &nowhere.0, labels: &nowhere.1, view: None };
+    let caller = local.map_or(unknown, |local| local.caller());
     let facts = OutboundStream {
         // An index that no service has is refused as an unknown one.
         service: service.unwrap_or(usize::MAX),
         port: at.port,
         // The address on this host is not one that an operator could have meant.
         destination: (!destination.is_loopback()).then_some(destination),
+        sni: None,
         caller: Some(caller),
     };
     thread.random(|random| stream::outbound(&root.tables, &facts, random, &mut Silent))
@@ -164,7 +166,7 @@ async fn connect_to(
 ) -> Result<Upstream, TunnelError> {
     let permit = endpoint.state.enter();
     let patience = destination.destination.policy.connect_timeout;
-    let address = endpoint.endpoint.address;
+    let address = endpoint.address.ok_or(ConnectError::NoAddress)?;
     match &endpoint.endpoint.transport {
         Transport::Plaintext => {
             let server = thread.pool.tcp(&[address], patience).await?;
@@ -186,7 +188,7 @@ async fn connect_to(
                 .map_err(|_elapsed| TunnelError::Connect(ConnectError::Timeout))??;
             Ok(Upstream::Tunnel(Box::new(tunnel), permit))
         }
-        Transport::Unreachable => Err(ConnectError::NoIdentity.into()),
+        Transport::Tls | Transport::Unreachable => Err(ConnectError::NoIdentity.into()),
     }
 }
 

@@ -136,6 +136,7 @@ fn endpoints(root: &Root) -> Value {
                     Transport::Mesh { hop, peer } => {
                         ("mesh", Some(hop.to_string()), Some(peer.as_str().to_owned()))
                     }
+                    Transport::Tls => ("tls", None, None),
                     Transport::Unreachable => ("unreachable", None, None),
                 };
                 json!({ "workload": endpoint.workload.to_string(), "address": endpoint.address.to_string(),
@@ -164,7 +165,7 @@ fn policies(root: &Root) -> Value {
             })
             .collect();
         let authorization: Vec<Value> = hosted
-            .policies
+            .policies()
             .iter()
             .map(|policy| {
                 json!({ "resource": policy.resource(), "action": policy.action.name(),
@@ -174,7 +175,7 @@ fn policies(root: &Root) -> Value {
         json!({ "workload": section.key.to_string(), "address": section.address.to_string(),
             "identity": section.identity.as_ref().map(|id| id.as_str()), "ports": ports,
             "mtls": section.mtls.default.name(), "mtls_origin": section.mtls.origin.as_deref(),
-            "authorization": authorization, "complete": hosted.complete })
+            "authorization": authorization, "complete": hosted.governance.complete })
     };
     root.tables.workloads.values().map(workload).collect()
 }

@@ -184,7 +184,8 @@ impl Trial<'_> {
         let patience = self.destination.destination.policy.connect_timeout;
         match &endpoint.endpoint.transport {
             Transport::Plaintext => {
-                plain(self.thread, message, upload, &[endpoint.endpoint.address], self.http2, patience).await
+                let address = endpoint.address.ok_or_else(|| connect_failed(ConnectError::NoAddress))?;
+                plain(self.thread, message, upload, &[address], self.http2, patience).await
             }
             Transport::Mesh { hop, peer } => {
                 self.prepare_hop(&mut message.headers, endpoint);
@@ -193,7 +194,7 @@ impl Trial<'_> {
                 let request = message.into_http2(body(upload));
                 send_shared(request, || self.thread.pool.mesh(*hop, own, peer, patience)).await
             }
-            Transport::Unreachable => Err(connect_failed(ConnectError::NoIdentity)),
+            Transport::Tls | Transport::Unreachable => Err(connect_failed(ConnectError::NoIdentity)),
         }
     }
 

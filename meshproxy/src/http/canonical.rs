@@ -83,6 +83,7 @@ impl Head {
             path: self.target.path(),
             query: self.target.query(),
             headers: &self.headers,
+            claims: None,
         }
     }
 }

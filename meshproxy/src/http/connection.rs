@@ -103,7 +103,7 @@ pub fn caller<'a>(
 ) -> Caller<'a> {
     match local {
         Some(local) => local.caller(),
-        None => Caller { namespace, labels: none },
+        None => Caller { namespace, labels: none, view: None },
     }
 }
 

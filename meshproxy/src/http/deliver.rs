@@ -17,6 +17,7 @@ use super::record::{Cluster, Record};
 use super::reply::{self, Reply};
 use super::upgrade;
 use crate::live::root::Root;
+use crate::runtime::clock;
 use crate::telemetry::metrics::Reporter;
 use crate::upstream::body::Upload;
 
@@ -54,7 +55,14 @@ async fn serve(peer: &MeshPeer, request: Request<Incoming>, upgrade: Option<OnUp
     };
     strip_mesh(&mut head.headers, &head.found);
     let seen = head.seen();
-    let facts = Inbound { to, peer: Some(&peer.id), request: Some(&seen) };
+    let facts = Inbound {
+        to,
+        peer: Some(&peer.id),
+        source: Some(peer.facts.peer.ip()),
+        sni: None,
+        request: Some(&seen),
+        now: clock::seconds(),
+    };
     let admission = match admit(&root.tables, &facts, &mut Silent) {
         Ok(admission) => admission,
         Err(refusal) => {
@@ -63,11 +71,18 @@ async fn serve(peer: &MeshPeer, request: Request<Incoming>, upgrade: Option<OnUp
         }
     };
     name_parties(&root, to, &mut record);
+    if admission.judgement.ask.is_some() {
+        // Nobody is asked here yet, and unasked nothing that a CUSTOM policy is about may pass.
+        return reply::plain(record, StatusCode::FORBIDDEN, "UAEX", "ext_authz_error", "");
+    }
     if !is_shown(peer, &admission) {
         return reply::plain(record, StatusCode::MISDIRECTED_REQUEST, "NR", "identity_not_of_workload", "");
     }
     if !head.headers.contains_key(&FORWARDED_PROTO) {
         head.headers.insert(&FORWARDED_PROTO, HeaderValue::from_static("http"));
+    }
+    if let Some(rewritten) = &admission.judgement.token.headers {
+        head.headers = rewritten.clone();
     }
     head.headers.append(&CLIENT_CERT, peer.client_cert.clone());
     let targets = targets(&root, &admission, to);

@@ -73,6 +73,7 @@ pub async fn outbound(connection: &Outbound, mut request: Request<Incoming>) -> 
         },
         Action::Redirect { status, location } => reply::redirect(record, &plan, *status, location),
         Action::Respond { status, body } => reply::respond(record, &plan, *status, body.clone()),
+        Action::Preflight { fields } => reply::preflight(record, fields),
     }
 }
 
@@ -105,7 +106,7 @@ fn note_plan(root: &Root, plan: &Plan, record: &mut Record) {
             record.cluster = named(&destination.destination.cluster);
             record.service = destination.service.number;
         }
-        Action::Redirect { .. } | Action::Respond { .. } => {
+        Action::Redirect { .. } | Action::Respond { .. } | Action::Preflight { .. } => {
             if let Some(service) = &plan.service {
                 let labels = ServiceLabels::of(&service.host, &service.namespace);
                 record.service = record.thread().metrics().service(labels).number;
@@ -142,7 +143,7 @@ async fn send_on(
     let Tried { endpoint, permit, result, exhausted } = trial.run(message, record.upload.as_ref()).await;
     record.permit = permit;
     if let Some(endpoint) = endpoint.map(|index| &destination.endpoints[index]) {
-        record.upstream = Some(endpoint.endpoint.address);
+        record.upstream = endpoint.address;
         record.destination = endpoint.party.number;
     }
     match result {
@@ -180,9 +181,9 @@ pub(super) fn message(plan: &Plan, forward: &Forward, head: Head) -> Message {
     let Head { method, mut authority, mut target, mut headers, .. } = head;
     let rule = plan.rule();
     if let RuleAction::Route { backends, .. } = &rule.action {
-        backends[forward.backend].request_headers.apply(&mut headers);
+        backends[forward.backend].request_headers.apply_to_request(&mut headers, &|_| None);
     }
-    rule.request_headers.apply(&mut headers);
+    rule.request_headers.apply_to_request(&mut headers, &|_| None);
     if let Some(rewritten) = forward.path.as_deref().and_then(|path| with_path(path, target.query())) {
         if let Ok(original) = HeaderValue::from_str(target.as_str()) {
             headers.insert(&ORIGINAL_PATH, original);

@@ -9,7 +9,8 @@ use http::{Response, StatusCode, Version};
 use mesh_core::decide::plan::Plan;
 use mesh_core::decide::refusal::Refusal;
 use mesh_core::resilience::fault::AbortStatus;
-use mesh_core::routing::header::HeaderChanges;
+use mesh_core::routing::cors::Fields;
+use mesh_core::routing::header::HeaderOperations;
 use mesh_core::vocab::outcome::Outcome;
 use tokio::time::Instant;
 
@@ -40,7 +41,7 @@ pub fn pass_on(
     response: Response<UpstreamBody>,
     held: Held,
     mut record: Box<Record>,
-    changes: &[&HeaderChanges],
+    changes: &[&HeaderOperations],
     deadline: Option<Instant>,
 ) -> Reply {
     let (mut parts, incoming) = response.into_parts();
@@ -60,7 +61,7 @@ pub fn pass_on(
     }
     strip_mesh(&mut parts.headers, &found);
     for change in changes.iter().filter(|change| !change.is_empty()) {
-        change.apply(&mut parts.headers);
+        change.apply_to_response(&mut parts.headers, &|_| None);
     }
     let time = record.answered();
     parts.headers.insert(&SERVICE_TIME, number(time.as_millis()));
@@ -113,7 +114,7 @@ pub fn redirect(mut record: Box<Record>, plan: &Plan, status: u16, location: &st
     if let Ok(location) = HeaderValue::from_str(location) {
         reply.headers_mut().insert(header::LOCATION, location);
     }
-    plan.rule().response_headers.apply(reply.headers_mut());
+    plan.rule().response_headers.apply_to_response(reply.headers_mut(), &|_| None);
     reply
 }
 
@@ -122,7 +123,17 @@ pub fn respond(mut record: Box<Record>, plan: &Plan, status: u16, body: Vec<u8>)
     record.details = Cow::Borrowed("direct_response");
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
     let mut reply = local_bytes(record, status, body.into(), None);
-    plan.rule().response_headers.apply(reply.headers_mut());
+    plan.rule().response_headers.apply_to_response(reply.headers_mut(), &|_| None);
+    reply
+}
+
+/// A preflight is answered here.
+pub fn preflight(mut record: Box<Record>, fields: &Fields) -> Reply {
+    record.details = Cow::Borrowed("cors_response");
+    let mut reply = local(record, StatusCode::OK, Cow::Borrowed(""), None);
+    for (name, value) in fields {
+        reply.headers_mut().insert(name, value.clone());
+    }
     reply
 }
 

@@ -94,13 +94,13 @@ pub async fn send_on(
     };
     let endpoint = &destination.endpoints[index];
     record.permit = Some(endpoint.state.enter());
-    record.upstream = Some(endpoint.endpoint.address);
+    record.upstream = endpoint.address;
     record.destination = endpoint.party.number;
     let mut message = message(plan, forward, head);
     message.headers.insert(&ATTEMPT_COUNT, number(1));
     let patience = destination.destination.policy.connect_timeout;
     let sent = match &endpoint.endpoint.transport {
-        Transport::Plaintext => plain(&thread, message, &[endpoint.endpoint.address], patience).await,
+        Transport::Plaintext => plain(&thread, message, endpoint.address.as_slice(), patience).await,
         Transport::Mesh { hop, peer } => {
             let own = match own(root, local) {
                 Ok(own) => own,
@@ -118,7 +118,7 @@ pub async fn send_on(
                 Err(error) => Err(connect_failed(error)),
             }
         }
-        Transport::Unreachable => return reply::no_healthy(record),
+        Transport::Tls | Transport::Unreachable => return reply::no_healthy(record),
     };
     match sent {
         Ok(answered) => join(answered, client, record),

@@ -17,6 +17,7 @@ use crate::http::connection::MeshPeer;
 use crate::http::deliver::{is_shown, targets};
 use crate::http::headers::MESH_FROM;
 use crate::live::root::Root;
+use crate::runtime::clock;
 use crate::tcp::StreamRecord;
 use crate::telemetry::metrics::Reporter;
 
@@ -44,12 +45,16 @@ pub(super) async fn accept(peer: &Rc<MeshPeer>, request: Request<Incoming>) -> R
         Err(refusal) => {
             record.refused(&refusal);
             return answer(match refusal.reason {
-                Reason::NotHere | Reason::UnknownHost | Reason::NoRoute | Reason::NoDestination { .. } => {
-                    StatusCode::BAD_REQUEST
-                }
-                Reason::PolicyMissing | Reason::Transport { .. } | Reason::Denied(_) => {
-                    StatusCode::UNAUTHORIZED
-                }
+                Reason::NotHere
+                | Reason::UnknownHost
+                | Reason::Blocked
+                | Reason::BlackHole
+                | Reason::NoRoute
+                | Reason::NoDestination { .. } => StatusCode::BAD_REQUEST,
+                Reason::PolicyMissing
+                | Reason::Transport { .. }
+                | Reason::Token { .. }
+                | Reason::Denied(_) => StatusCode::UNAUTHORIZED,
             });
         }
     };
@@ -79,5 +84,13 @@ pub(super) async fn accept(peer: &Rc<MeshPeer>, request: Request<Incoming>) -> R
 }
 
 fn judge(peer: &MeshPeer, root: &Root, to: SocketAddr) -> Result<Admission, Refusal> {
-    admit(&root.tables, &Inbound { to, peer: Some(&peer.id), request: None }, &mut Silent)
+    let facts = Inbound {
+        to,
+        peer: Some(&peer.id),
+        source: Some(peer.facts.peer.ip()),
+        sni: None,
+        request: None,
+        now: clock::seconds(),
+    };
+    admit(&root.tables, &facts, &mut Silent)
 }

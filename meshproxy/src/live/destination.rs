@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use mesh_core::balancing::balancer::LoadView;
+use mesh_core::balancing::balancer::{LoadBalancer, LoadView};
+use mesh_core::balancing::policy::Algorithm;
 use mesh_core::tables::destinations::Destination;
 use mesh_core::vocab::random::Random;
 
@@ -34,7 +35,11 @@ impl LiveDestination {
     pub fn pick(&self, tried: &[usize], random: &mut Random) -> Option<usize> {
         // Relaxed: the cursor only spreads load.
         let turn = self.state.turn.fetch_add(1, Ordering::Relaxed);
-        let balancer = self.destination.policy.load_balancer;
+        let balancer = match &self.destination.policy.load_balancer {
+            Algorithm::Simple(simple) => *simple,
+            // Where no endpoint is chosen, or by a hash that no request has here, any will do.
+            Algorithm::Passthrough | Algorithm::ConsistentHash { .. } => LoadBalancer::Random,
+        };
         let fresh = balancer.pick(&Untried { endpoints: &self.endpoints, tried }, turn, random);
         match fresh {
             None if !tried.is_empty() => {

@@ -59,6 +59,8 @@ pub struct LiveEndpoint {
     pub endpoint: Arc<Endpoint>,
     /// What is learned of it.
     pub state: Arc<EndpointState>,
+    /// Address and port; `None` for a name or a socket, which are not dialled.
+    pub address: Option<SocketAddr>,
     /// Address and port as `x-mesh-to`.
     pub to: HeaderValue,
     /// Number of the identity that must answer; 0 where there is none.
@@ -76,13 +78,14 @@ impl LiveEndpoint {
     ) -> LiveEndpoint {
         let peer = match &endpoint.transport {
             Transport::Mesh { peer, .. } => registry.identity(peer),
-            Transport::Plaintext | Transport::Unreachable => 0,
+            Transport::Plaintext | Transport::Tls | Transport::Unreachable => 0,
         };
         let identity = endpoint.identity.as_ref();
         let workload = &endpoint.workload;
         let party = Party::workload(&workload.name, &workload.namespace, identity, &endpoint.labels);
         LiveEndpoint {
-            to: address_value(endpoint.address),
+            address: endpoint.address.ip(),
+            to: endpoint.address.ip().map_or_else(|| HeaderValue::from_static(""), address_value),
             peer,
             party: metrics.party(party),
             endpoint: Arc::clone(endpoint),
@@ -93,7 +96,8 @@ impl LiveEndpoint {
     /// Whether it may get traffic now.
     pub fn is_usable(&self) -> bool {
         self.endpoint.health == Health::Healthy
-            && self.endpoint.transport != Transport::Unreachable
+            && !matches!(self.endpoint.transport, Transport::Unreachable | Transport::Tls)
+            && self.address.is_some()
             && !self.state.is_gone()
     }
 }

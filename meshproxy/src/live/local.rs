@@ -70,7 +70,8 @@ impl LocalWorkload {
 
     /// It as the sender of a request.
     pub fn caller(&self) -> Caller<'_> {
-        Caller { namespace: &self.hosted.section.key.namespace, labels: &self.hosted.section.labels }
+        let section = &self.hosted.section;
+        Caller { namespace: &section.key.namespace, labels: &section.labels, view: section.view.as_deref() }
     }
 
     /// The service that reaches a port, for metrics.

@@ -1,4 +1,5 @@
 //! Threads and how they end.
 
+pub mod clock;
 pub mod drain;
 pub mod worker;
