@@ -6,22 +6,27 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+use mesh_core::compile::visibility::for_caller;
 use mesh_core::compile::{Compiled, compile};
-use mesh_core::decide::explain::{DestinationFound, Explanation, Question, explain};
+use mesh_core::decide::explain::gateway::{self, GatewayQuestion};
+use mesh_core::decide::explain::{Question, explain};
 use mesh_core::matching::authority::Authority;
 use mesh_core::matching::request::{Caller, Request};
-use mesh_core::resilience::fault::AbortStatus;
 use mesh_core::resource::Resource;
-use mesh_core::snapshot::Version;
+use mesh_core::snapshot::{Snapshot, Version};
 use mesh_core::state::{Change, MeshState, Registration, Settings};
+use mesh_core::tables::Tables;
 use mesh_core::tables::build::build;
 use mesh_core::vocab::health::Health;
 use mesh_core::vocab::identity::{Account, SpiffeId};
 use mesh_core::vocab::label::Labels;
 use mesh_core::vocab::name::{Text, WorkloadKey};
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
 use super::view::ExplainRequest;
+use shape::shape;
+
+mod shape;
 
 /// Answers a question; the error says what is wrong with the question.
 pub fn answer(
@@ -30,33 +35,65 @@ pub fn answer(
     version: Version,
     request: &ExplainRequest,
 ) -> Result<Value, String> {
-    let asker = asker(state, &request.from, &request.labels)?;
     let target = target(&request.to)?;
     let mut headers = headers(&request.headers)?;
     // As with curl: the URL says where to connect, a Host field says which authority the request names.
     let host = headers.remove(http::header::HOST);
     let authority = host.as_ref().and_then(|value| value.to_str().ok()).unwrap_or(target.authority);
-    let tables = build(&compiled.whole(version), None).map_err(|rejections| {
-        let reasons: Vec<_> =
-            rejections.iter().map(|rejection| format!("{}: {}", rejection.key, rejection.reason)).collect();
-        format!("the data plane would refuse this configuration: {}", reasons.join("; "))
-    })?;
+    let asked = Request {
+        method: if request.method.is_empty() { "GET" } else { &request.method },
+        scheme: target.scheme,
+        authority,
+        path: target.path,
+        query: target.query,
+        headers: &headers,
+        claims: None,
+    };
+    let now = u64::try_from(crate::clock::now_seconds()).unwrap_or(0);
+    let whole = compiled.whole(version);
+    if !request.gateway.is_empty() {
+        let (namespace, name) = request
+            .gateway
+            .split_once('/')
+            .ok_or_else(|| format!("--gateway {:?}: expected NAMESPACE/NAME", request.gateway))?;
+        let question = GatewayQuestion {
+            namespace,
+            name,
+            request: asked,
+            host: target.host,
+            port: target.port,
+            stream: target.scheme == "tcp",
+            source: None,
+            now,
+        };
+        let found = gateway::explain(&tables(whole)?, &question);
+        return found.map(|found| shape(&found)).ok_or_else(|| format!("there is no gateway {namespace}/{name}"));
+    }
+    let asker = asker(state, &request.from, &request.labels)?;
+    let (view, sections) = for_caller(state, compiled, &asker.namespace, &asker.labels);
+    let mut seen = whole;
+    seen.sections.extend(sections);
     let question = Question {
         identity: asker.identity.as_ref(),
-        caller: Caller { namespace: &asker.namespace, labels: &asker.labels },
-        request: Request {
-            method: if request.method.is_empty() { "GET" } else { &request.method },
-            scheme: target.scheme,
-            authority,
-            path: target.path,
-            query: target.query,
-            headers: &headers,
-        },
+        caller: Caller { namespace: &asker.namespace, labels: &asker.labels, view: Some(&view) },
+        node: asker.node,
+        request: asked,
         host: target.host,
         port: target.port,
         stream: target.scheme == "tcp",
+        source: None,
+        now,
     };
-    Ok(shape(&explain(&tables, &question)))
+    Ok(shape(&explain(&tables(seen)?, &question)))
+}
+
+/// What the data plane would decide with.
+fn tables(snapshot: Snapshot) -> Result<Tables, String> {
+    build(&snapshot, None).map_err(|rejections| {
+        let reasons: Vec<_> =
+            rejections.iter().map(|rejection| format!("{}: {}", rejection.key, rejection.reason)).collect();
+        format!("the data plane would refuse this configuration: {}", reasons.join("; "))
+    })
 }
 
 /// A mesh made of files alone. Every address of a workload stands for a joined host whose workloads are healthy.
@@ -64,7 +101,8 @@ pub fn offline(settings: Settings, resources: Vec<Arc<Resource>>) -> (MeshState,
     let (declared, _) = MeshState::new(settings).apply(Change { upserts: resources, ..Change::default() });
     let mut hosts: BTreeMap<IpAddr, BTreeMap<WorkloadKey, (Health, Text)>> = BTreeMap::new();
     for workload in declared.workloads() {
-        let health = hosts.entry(workload.entry.address).or_default();
+        let Some(address) = workload.entry.address.ip() else { continue };
+        let health = hosts.entry(address).or_default();
         health.insert(workload.key.clone(), (Health::Healthy, "".into()));
     }
     let registrations = hosts.into_iter().map(|(address, health)| {
@@ -86,14 +124,15 @@ pub fn offline(settings: Settings, resources: Vec<Arc<Resource>>) -> (MeshState,
     (state, compiled)
 }
 
-struct Asker {
-    namespace: String,
+struct Asker<'a> {
+    namespace: Text,
     labels: Labels,
+    node: Option<&'a str>,
     identity: Option<SpiffeId>,
 }
 
 /// `NS/SERVICEACCOUNT[@NODE]`, with the labels of a workload that is it.
-fn asker(state: &MeshState, from: &str, given: &[String]) -> Result<Asker, String> {
+fn asker<'a>(state: &MeshState, from: &'a str, given: &[String]) -> Result<Asker<'a>, String> {
     let (account, node) = match from.split_once('@') {
         Some((account, node)) => (account, Some(node)),
         None => (from, None),
@@ -115,7 +154,7 @@ fn asker(state: &MeshState, from: &str, given: &[String]) -> Result<Asker, Strin
             label.split_once('=').ok_or_else(|| format!("--label {label:?}: expected KEY=VALUE"))?;
         labels.set(key, value);
     }
-    Ok(Asker { namespace: account.namespace.to_string(), labels, identity: Some(identity) })
+    Ok(Asker { namespace: account.namespace.as_str().into(), labels, node, identity: Some(identity) })
 }
 
 struct Target<'a> {
@@ -164,148 +203,6 @@ fn headers(given: &[String]) -> Result<HeaderMap, String> {
         headers.append(name, value);
     }
     Ok(headers)
-}
-
-fn shape(found: &Explanation) -> Value {
-    let mut object = Map::new();
-    let mut put = |name: &str, value: Option<Value>| {
-        if let Some(value) = value {
-            object.insert(name.to_owned(), value);
-        }
-    };
-    put("version", Some(json!(found.version.number)));
-    put("service", found.service.as_deref().map(Value::from));
-    put("port", Some(json!(found.port)));
-    put("protocol", Some(json!(found.protocol)));
-    put(
-        "path",
-        found
-            .path
-            .as_ref()
-            .map(|(received, normalized)| json!({"received": received, "normalized": normalized})),
-    );
-    put(
-        "route",
-        found.route.as_ref().map(|route| {
-            let mut shaped = json!({"resource": route.resource, "rule": route.rule});
-            if let Some(matched) = route.matched {
-                shaped["match"] = json!(matched);
-            }
-            if let Some(name) = &route.name {
-                shaped["name"] = json!(name);
-            }
-            shaped
-        }),
-    );
-    put("action", Some(json!(found.action)));
-    put("status", found.status.map(Value::from));
-    put("location", found.location.as_deref().map(Value::from));
-    let mut rewrite = Map::new();
-    if let Some(path) = &found.rewrite_path {
-        rewrite.insert("path".to_owned(), json!(path));
-    }
-    if let Some(authority) = &found.rewrite_authority {
-        rewrite.insert("authority".to_owned(), json!(authority));
-    }
-    put("rewrite", (!rewrite.is_empty()).then_some(Value::Object(rewrite)));
-    let destinations: Vec<_> = found.destinations.iter().map(destination).collect();
-    put("destinations", (!destinations.is_empty()).then_some(Value::Array(destinations)));
-    put("timeout", found.timeout.map(duration));
-    put(
-        "retries",
-        found.retries.as_ref().map(|retries| {
-            let mut shaped = json!({"attempts": retries.attempts});
-            if let Some(limit) = retries.per_try_timeout {
-                shaped["per_try_timeout"] = duration(limit);
-            }
-            shaped["on"] = retries.on.iter().map(|condition| condition.name()).collect();
-            shaped
-        }),
-    );
-    let mut fault = Map::new();
-    if let Some((share, wait)) = found.fault.delay {
-        fault.insert(
-            "delay".to_owned(),
-            json!({"percent": number(share.percent()), "duration": duration(wait)}),
-        );
-    }
-    if let Some((share, status)) = found.fault.abort {
-        let mut abort = json!({"percent": number(share.percent())});
-        match status {
-            AbortStatus::Http(status) => abort["status"] = json!(status),
-            AbortStatus::Grpc(status) => abort["grpc_status"] = json!(status),
-        }
-        fault.insert("abort".to_owned(), abort);
-    }
-    put("fault", (!fault.is_empty()).then_some(Value::Object(fault)));
-    put(
-        "authorization",
-        found.authorization.as_ref().map(|verdict| {
-            let mut shaped = json!({"verdict": if verdict.allowed { "allow" } else { "deny" }});
-            for (name, value) in [
-                ("decided_by", verdict.decided_by.as_deref().map(Value::from)),
-                ("rule", verdict.rule.map(Value::from)),
-                ("nearest_miss", verdict.nearest_miss.as_deref().map(Value::from)),
-            ] {
-                if let Some(value) = value {
-                    shaped[name] = value;
-                }
-            }
-            shaped
-        }),
-    );
-    put(
-        "authentication",
-        found.authentication.as_ref().map(|accepted| {
-            let mut shaped = json!({"mtls": accepted.mtls});
-            if let Some(policy) = &accepted.decided_by {
-                shaped["decided_by"] = json!(policy);
-            }
-            shaped["jwt"] = json!("none");
-            shaped
-        }),
-    );
-    put("flags", Some(json!(found.flags)));
-    put("why", Some(json!(found.why)));
-    Value::Object(object)
-}
-
-fn destination(found: &DestinationFound) -> Value {
-    let mut shaped = json!({"host": found.host});
-    if let Some(subset) = &found.subset {
-        shaped["subset"] = json!(subset);
-    }
-    shaped["port"] = json!(found.port);
-    shaped["weight"] = json!(found.weight);
-    shaped["cluster"] = json!(found.cluster);
-    shaped["tls"] = json!(found.tls);
-    if let Some(name) = found.load_balancer {
-        shaped["load_balancer"] = json!(name);
-    }
-    let endpoints = found.endpoints.iter().map(|endpoint| {
-        let mut shaped = json!({"address": endpoint.address.to_string()});
-        if let Some(node) = &endpoint.node {
-            shaped["node"] = json!(&**node);
-        }
-        shaped["weight"] = json!(endpoint.weight);
-        if !endpoint.locality.is_unknown() {
-            shaped["locality"] = json!(endpoint.locality.to_string());
-        }
-        shaped["priority"] = json!(0);
-        shaped["health"] = json!(endpoint.health.name());
-        shaped
-    });
-    shaped["endpoints"] = endpoints.collect();
-    shaped
-}
-
-fn duration(duration: std::time::Duration) -> Value {
-    Value::from(humantime::format_duration(duration).to_string())
-}
-
-/// A percentage without a needless fraction.
-fn number(percent: f64) -> Value {
-    if percent.fract() == 0.0 { json!(percent as u64) } else { json!(percent) }
 }
 
 #[cfg(test)]

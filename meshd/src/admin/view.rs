@@ -350,8 +350,12 @@ pub struct CheckView {
 /// A question for `explain`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct ExplainRequest {
-    /// `NS/SERVICEACCOUNT[@NODE]`.
+    /// `NS/SERVICEACCOUNT[@NODE]`; empty for a client outside of the mesh.
+    #[serde(default)]
     pub from: String,
+    /// Gateway that a client outside of the mesh enters through, `NS/NAME`; empty for none.
+    #[serde(default)]
+    pub gateway: String,
     /// URL.
     pub to: String,
     /// Method.

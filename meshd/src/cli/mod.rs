@@ -18,6 +18,7 @@ pub mod input;
 pub mod offline;
 pub mod output;
 pub mod serve;
+mod story;
 
 use output::Format;
 

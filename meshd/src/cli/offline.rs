@@ -34,8 +34,25 @@ pub struct ValidateArgs {
 #[derive(Debug, Clone, clap::Args)]
 pub struct ExplainArgs {
     /// Who calls: `NS/SERVICEACCOUNT`, perhaps on one node
-    #[arg(long, env = "MESHD_FROM", value_name = "NS/SERVICEACCOUNT[@NODE]")]
+    #[arg(
+        long,
+        env = "MESHD_FROM",
+        value_name = "NS/SERVICEACCOUNT[@NODE]",
+        required_unless_present = "gateway",
+        default_value = "",
+        hide_default_value = true
+    )]
     pub from: String,
+    /// Who calls instead is a client outside of the mesh that enters at this Gateway
+    #[arg(
+        long,
+        env = "MESHD_GATEWAY",
+        value_name = "NS/NAME",
+        conflicts_with = "from",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub gateway: String,
     /// What is called
     #[arg(long, env = "MESHD_TO", value_name = "URL")]
     pub to: String,
@@ -101,6 +118,7 @@ pub async fn explain(
 ) -> Result<(), CliError> {
     let request = ExplainRequest {
         from: args.from.clone(),
+        gateway: args.gateway.clone(),
         to: args.to.clone(),
         method: args.method.clone(),
         headers: args.header.clone(),
@@ -113,7 +131,7 @@ pub async fn explain(
     };
     match args.output.output {
         Format::Json | Format::Yaml => output::print_value(args.output.output, &answer),
-        Format::Table | Format::Wide => output::print(&story(&answer)),
+        Format::Table | Format::Wide => output::print(&super::story::story(&asked(args), &answer)),
     }
 }
 
@@ -134,23 +152,14 @@ fn from_files(args: &ExplainArgs, request: &ExplainRequest) -> Result<Value, Cli
     asking::answer(&state, &compiled, Version::default(), request).map_err(CliError::Failed)
 }
 
-/// The steps, one a line, and the verdict.
-fn story(answer: &Value) -> String {
-    let mut text = String::new();
-    for step in answer["why"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-        text.push_str(&format!("- {step}\n"));
+/// The question in words.
+fn asked(args: &ExplainArgs) -> String {
+    let who = match args.gateway.as_str() {
+        "" => format!("from {}", args.from),
+        gateway => format!("through gateway {gateway}"),
+    };
+    match args.to.starts_with("tcp://") {
+        true => format!("{} {who}", args.to),
+        false => format!("{} {} {who}", args.method, args.to),
     }
-    let mut verdict = vec![answer["action"].as_str().unwrap_or("").to_owned()];
-    if let Some(status) = answer["status"].as_u64() {
-        verdict.push(status.to_string());
-    }
-    for destination in answer["destinations"].as_array().into_iter().flatten() {
-        let cluster = destination["cluster"].as_str().unwrap_or("");
-        verdict.push(format!("{cluster} (weight {})", destination["weight"]));
-    }
-    if let Some(decision) = answer["authorization"]["verdict"].as_str() {
-        verdict.push(format!("authorization: {decision}"));
-    }
-    text.push_str(&format!("=> {}\n", verdict.join(" ")));
-    text
 }
