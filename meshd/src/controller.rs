@@ -285,7 +285,7 @@ impl Controller {
             let files = directory::read(&paths)?;
             let inputs: Vec<_> =
                 files.iter().map(|file| Input { file: &file.name, bytes: &file.content }).collect();
-            Ok(dialect::parse(&inputs, &dialect::Options::default()))
+            Ok(dialect::parse(&inputs, &dialect::Options::to_apply()))
         });
         let parsed = read.await.map_err(|_| ApplyError::Closed)??;
         if parsed.is_refused() {

@@ -16,7 +16,7 @@ use crate::dialect::{Input, Options, Parsed, parse};
 fn read(files: &[FileView], strict: bool, namespace: Option<&str>) -> Parsed {
     let inputs: Vec<_> =
         files.iter().map(|file| Input { file: &file.name, bytes: file.text.as_bytes() }).collect();
-    let mut options = Options { strict, ..Options::default() };
+    let mut options = Options { strict, ..Options::to_apply() };
     if let Some(namespace) = namespace {
         options.default_namespace = namespace.into();
     }

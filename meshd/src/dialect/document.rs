@@ -28,6 +28,8 @@ pub(crate) enum Meaning {
 pub(crate) struct Interpreted {
     pub(crate) meaning: Meaning,
     pub(crate) diagnostics: Vec<Diagnostic>,
+    /// What is understood but not carried out yet, as errors for whoever wants it carried out.
+    pub(crate) pending: Vec<Diagnostic>,
 }
 
 /// Largest resource, in bytes. Known before it is read, so that no check meets endless lists.
@@ -78,8 +80,10 @@ static SERVICE_ACCOUNT: Message = Message {
 
 /// Reads one document.
 pub(crate) fn interpret(root: &Node, file: &Text, default_namespace: &str) -> Interpreted {
-    let refused =
-        |report: Report| Interpreted { meaning: Meaning::Refused, diagnostics: report.into_diagnostics() };
+    let refused = |report: Report| {
+        let (diagnostics, pending) = report.into_findings();
+        Interpreted { meaning: Meaning::Refused, diagnostics, pending }
+    };
     let Value::Map(_) = &root.value else {
         let report = Report::new(file, "", false);
         let message = format!(
@@ -94,7 +98,8 @@ pub(crate) fn interpret(root: &Node, file: &Text, default_namespace: &str) -> In
     let kind = match standing(root, &report) {
         Some(Standing::Carried(kind)) => kind,
         Some(Standing::Skipped(kind)) => {
-            return Interpreted { meaning: Meaning::Skipped(kind), diagnostics: Vec::new() };
+            let meaning = Meaning::Skipped(kind);
+            return Interpreted { meaning, diagnostics: Vec::new(), pending: Vec::new() };
         }
         None => return refused(report),
     };
@@ -110,15 +115,18 @@ pub(crate) fn interpret(root: &Node, file: &Text, default_namespace: &str) -> In
     let lenient = Report::new(file, &resource, true);
     let meta = metadata(root, kind, default_namespace, file, &lenient);
     let spec = meta.as_ref().and_then(|meta| spec(root, kind, meta, &report));
-    let mut diagnostics = lenient.into_diagnostics();
-    diagnostics.extend(report.into_diagnostics());
+    let (mut diagnostics, mut pending) = lenient.into_findings();
+    let (of_spec, pending_of_spec) = report.into_findings();
+    diagnostics.extend(of_spec);
+    pending.extend(pending_of_spec);
     diagnostics.sort_by_key(|diagnostic| (diagnostic.line, diagnostic.column));
+    pending.sort_by_key(|diagnostic| (diagnostic.line, diagnostic.column));
     let is_refused = diagnostics.iter().any(|d| d.severity == Severity::Error);
     let meaning = match (meta, spec) {
         (Some(meta), Some(spec)) if !is_refused => Meaning::Resource(Box::new(Resource { meta, spec })),
         _ => Meaning::Refused,
     };
-    Interpreted { meaning, diagnostics }
+    Interpreted { meaning, diagnostics, pending }
 }
 
 /// `virtualservice/default/reviews`, as far as it can be told.

@@ -30,11 +30,19 @@ pub(crate) struct Report {
     /// Kubernetes reads null as absent; Istio's schemas refuse it.
     null_is_absent: bool,
     found: RefCell<Vec<Diagnostic>>,
+    /// What is valid and understood, but has no effect on the wire yet.
+    pending: RefCell<Vec<Diagnostic>>,
 }
 
 impl Report {
     pub(crate) fn new(file: &Text, resource: &str, null_is_absent: bool) -> Report {
-        Report { file: file.clone(), resource: resource.into(), null_is_absent, found: RefCell::default() }
+        Report {
+            file: file.clone(),
+            resource: resource.into(),
+            null_is_absent,
+            found: RefCell::default(),
+            pending: RefCell::default(),
+        }
     }
 
     pub(crate) fn add(
@@ -45,7 +53,29 @@ impl Report {
         field: String,
         message: impl Into<String>,
     ) {
-        self.found.borrow_mut().push(Diagnostic {
+        let diagnostic = self.diagnostic(code, severity, mark, field, message.into());
+        self.found.borrow_mut().push(diagnostic);
+    }
+
+    /// Says that something is understood and valid, but not carried out yet.
+    fn add_pending(&self, mark: Mark, field: String, what: impl fmt::Display) {
+        let message = format!("{what} is not carried out yet");
+        let diagnostic = self.diagnostic(NOT_CARRIED_OUT, Severity::Error, mark, field, message);
+        let mut pending = self.pending.borrow_mut();
+        if pending.len() < ENOUGH {
+            pending.push(diagnostic);
+        }
+    }
+
+    fn diagnostic(
+        &self,
+        code: &'static str,
+        severity: Severity,
+        mark: Mark,
+        field: String,
+        message: String,
+    ) -> Diagnostic {
+        Diagnostic {
             code,
             severity,
             resource: self.resource.clone(),
@@ -53,8 +83,8 @@ impl Report {
             line: mark.line,
             column: mark.column,
             field,
-            message: message.into(),
-        });
+            message,
+        }
     }
 
     /// Whether more findings would help nobody.
@@ -62,8 +92,9 @@ impl Report {
         self.found.borrow().len() >= ENOUGH
     }
 
-    pub(crate) fn into_diagnostics(self) -> Vec<Diagnostic> {
-        self.found.into_inner()
+    /// What was found wrong, and what is understood but not carried out yet.
+    pub(crate) fn into_findings(self) -> (Vec<Diagnostic>, Vec<Diagnostic>) {
+        (self.found.into_inner(), self.pending.into_inner())
     }
 }
 
@@ -73,7 +104,8 @@ pub(crate) struct Message {
     pub(crate) name: &'static str,
     /// Carried out.
     pub(crate) fields: &'static [&'static str],
-    /// Known, but not carried out.
+    /// Read, validated, analysed and explained like the others, but without an effect on the wire yet: `apply`
+    /// refuses a resource that writes them.
     pub(crate) later: &'static [&'static str],
     /// Known and without a meaning here: skipped.
     pub(crate) skipped: &'static [&'static str],
@@ -186,10 +218,10 @@ impl<'a> Field<'a> {
         self.report.add(code, Severity::Warning, self.node.mark, self.path(), message);
     }
 
-    /// Refuses what is valid but not carried out; `what` is the subject of the sentence.
+    /// Says of what is valid and understood that it has no effect on the wire yet, so that `apply` refuses it;
+    /// `what` is the subject of the sentence.
     pub(crate) fn later(&self, what: impl fmt::Display) {
-        let message = format!("{what} is not carried out yet");
-        self.report.add(NOT_CARRIED_OUT, Severity::Error, self.node.mark, self.path(), message);
+        self.report.add_pending(self.node.mark, self.path(), what);
     }
 
     fn wrong_type(&self, wanted: &str) {
@@ -221,10 +253,9 @@ impl<'a> Field<'a> {
         if is_null && self.report.null_is_absent {
             return;
         }
-        if message.later.contains(&key) {
-            let text = format!("the field {key} is not carried out yet");
-            self.report.add(NOT_CARRIED_OUT, Severity::Error, entry.mark, path(), text);
-        } else if !message.fields.contains(&key) {
+        if message.later.contains(&key) && !is_null {
+            self.report.add_pending(entry.mark, path(), format_args!("the field {key}"));
+        } else if !message.fields.contains(&key) && !message.later.contains(&key) {
             let text = unknown_field(key, message);
             self.report.add(SCHEMA, Severity::Error, entry.mark, path(), text);
         } else if is_null {
@@ -364,9 +395,13 @@ pub(crate) struct Object<'a> {
 }
 
 impl<'a> Object<'a> {
-    /// A field that is carried out, if it is there.
+    /// A field, if it is there.
     pub(crate) fn get(&self, key: &'static str) -> Option<Field<'a>> {
-        debug_assert!(self.message.fields.contains(&key), "{key} is not a field of {}", self.message.name);
+        debug_assert!(
+            self.message.fields.contains(&key) || self.message.later.contains(&key),
+            "{key} is not a field of {}",
+            self.message.name
+        );
         let entry = self.entries.iter().find(|entry| &*entry.key == key)?;
         // Null was refused or means absent, see `check_entry`.
         if entry.value.value == Value::Null {

@@ -54,11 +54,21 @@ pub struct Options {
     pub strict: bool,
     /// Namespace of resources that name none.
     pub default_namespace: Text,
+    /// Whether the resources are to be carried out: what has no effect on the wire yet is then an error instead
+    /// of an entry of [`Parsed::pending`].
+    pub carried_out: bool,
+}
+
+impl Options {
+    /// For resources that proxies are to follow.
+    pub fn to_apply() -> Options {
+        Options { carried_out: true, ..Options::default() }
+    }
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { strict: false, default_namespace: "default".into() }
+        Options { strict: false, default_namespace: "default".into(), carried_out: false }
     }
 }
 
@@ -89,6 +99,8 @@ pub struct Parsed {
     pub documents: Vec<Document>,
     /// Errors and warnings. With an error among them nothing is to be applied.
     pub diagnostics: Vec<Diagnostic>,
+    /// What is valid and understood but has no effect on the wire yet.
+    pub pending: Vec<Diagnostic>,
 }
 
 impl Parsed {
@@ -200,6 +212,11 @@ impl Batch<'_> {
     fn resource(&mut self, file: &Text, node: Node) {
         let read = interpret(&node, file, &self.options.default_namespace);
         self.parsed.diagnostics.extend(read.diagnostics);
+        let pending =
+            if self.options.carried_out { &mut self.parsed.diagnostics } else { &mut self.parsed.pending };
+        if pending.len() <= MOST_FINDINGS {
+            pending.extend(read.pending);
+        }
         match read.meaning {
             Meaning::Refused => {}
             Meaning::Skipped(kind) => self.skip(file, &node, kind),

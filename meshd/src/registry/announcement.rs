@@ -105,7 +105,7 @@ impl Reading<'_> {
             .iter()
             .map(|(name, content)| Input { file: name, bytes: content })
             .collect();
-        let parsed = parse(&files, &Options::default());
+        let parsed = parse(&files, &Options::to_apply());
         self.problems.extend(parsed.diagnostics.iter().map(ToString::to_string));
         for document in parsed.documents {
             let mut resource = document.resource;

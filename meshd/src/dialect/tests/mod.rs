@@ -11,7 +11,7 @@ mod security;
 mod yaml;
 
 fn read(text: &str) -> Parsed {
-    parse(&[Input { file: "x.yaml", bytes: text.as_bytes() }], &Options::default())
+    parse(&[Input { file: "x.yaml", bytes: text.as_bytes() }], &Options::to_apply())
 }
 
 /// The specs of documents without a fault.
