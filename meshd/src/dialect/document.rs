@@ -9,7 +9,7 @@ use mesh_core::vocab::origin::{Kind, ResourceKey};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::field::{Field, Message, Report};
+use super::field::{Field, Message, Note, Report};
 use super::kind::{Standing, standing};
 use super::node::{Entry, Mark, Node, Value, quoted};
 use super::{UNREADABLE, istio, kubernetes, scalar};
@@ -38,6 +38,7 @@ const LARGEST_RESOURCE: usize = 1 << 20;
 /// What a server sets: skipped, and left out of the canonical form.
 const SERVER_SET: &[&str] = &[
     "uid",
+    "generateName",
     "resourceVersion",
     "generation",
     "managedFields",
@@ -50,10 +51,10 @@ const SERVER_SET: &[&str] = &[
     "clusterName",
 ];
 
-static METADATA: Message = Message {
+pub(crate) static METADATA: Message = Message {
     name: "metadata",
     fields: &["name", "namespace", "labels", "annotations"],
-    later: &["generateName"],
+    later: &[],
     skipped: SERVER_SET,
 };
 
@@ -77,6 +78,28 @@ static SERVICE_ACCOUNT: Message = Message {
     later: &[],
     skipped: &["secrets", "imagePullSecrets", "automountServiceAccountToken", "status"],
 };
+
+/// What stands in the fields, for docs/compatibility.md.
+pub(crate) static NOTES: &[Note] = &[
+    Note::Later(&METADATA, "annotations", "istio.io/dry-run: \"true\""),
+    Note::Later(&METADATA, "annotations", "networking.istio.io/exportTo other than *"),
+    Note::Later(&METADATA, "annotations", "mesh.io/cgroup, mesh.io/netns"),
+];
+
+/// The fields of a whole document of a kind.
+pub(crate) fn top(kind: Kind) -> &'static Message {
+    match kind {
+        Kind::Namespace => &NAMESPACE,
+        Kind::ServiceAccount => &SERVICE_ACCOUNT,
+        Kind::Service
+        | Kind::WorkloadEntry
+        | Kind::ServiceEntry
+        | Kind::VirtualService
+        | Kind::DestinationRule
+        | Kind::PeerAuthentication
+        | Kind::AuthorizationPolicy => &ISTIO,
+    }
+}
 
 /// Reads one document.
 pub(crate) fn interpret(root: &Node, file: &Text, default_namespace: &str) -> Interpreted {
@@ -224,18 +247,7 @@ fn annotations(field: &Field<'_>, kind: Kind) -> BTreeMap<Text, Text> {
 }
 
 fn spec(root: &Node, kind: Kind, meta: &Metadata, report: &Report) -> Option<Spec> {
-    let message = match kind {
-        Kind::Namespace => &NAMESPACE,
-        Kind::ServiceAccount => &SERVICE_ACCOUNT,
-        Kind::Service
-        | Kind::WorkloadEntry
-        | Kind::ServiceEntry
-        | Kind::VirtualService
-        | Kind::DestinationRule
-        | Kind::PeerAuthentication
-        | Kind::AuthorizationPolicy => &ISTIO,
-    };
-    let top = Field::root(root, report).object(message)?;
+    let top = Field::root(root, report).object(top(kind))?;
     // A spec that is not written is an empty one.
     let empty = Node { mark: root.mark, value: Value::Map(Vec::new()) };
     let spec = || match (top.get("spec"), top.has("spec")) {

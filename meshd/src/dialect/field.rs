@@ -99,6 +99,21 @@ impl Report {
 }
 
 /// The fields of a message, all of them, so that an unknown name and one for later are told apart.
+///
+/// `docs/compatibility.md` is made of these, so each file with messages has beside them
+///
+/// ```ignore
+/// /// What stands in the fields, for docs/compatibility.md.
+/// pub(crate) static NOTES: &[Note] = &[
+///     Note::Holds(&SPEC, "http[]", &HTTP),                 // a list of messages; "name{}" is a map of them
+///     Note::Holds(&HTTP, "timeout", &TIMEOUT),
+///     Note::Later(&SPEC, "exportTo", "other than [\"*\"]"), // values for which `Field::later` is called
+///     Note::Refused(&TLS, "cipherSuites", "rustls has a list of its own"),
+/// ];
+/// ```
+///
+/// and is named once in `compatibility::NOTES`; the message of a kind's spec is named in
+/// `compatibility::SPECS`. A message that another file holds is `pub(crate)`.
 pub(crate) struct Message {
     /// What it is, for messages to people: `a VirtualService`.
     pub(crate) name: &'static str,
@@ -109,6 +124,17 @@ pub(crate) struct Message {
     pub(crate) later: &'static [&'static str],
     /// Known and without a meaning here: skipped.
     pub(crate) skipped: &'static [&'static str],
+}
+
+/// What stands in a field of a message, where the message alone does not tell.
+pub(crate) enum Note {
+    /// Another message; `field[]` is a list of them, `field{}` a map.
+    Holds(&'static Message, &'static str, &'static Message),
+    /// Some values have no effect on the wire yet: which.
+    Later(&'static Message, &'static str, &'static str),
+    /// Known and refused for good: why, and what to use instead. (Such a field is in `fields`, and its reading
+    /// refuses it, so that there is a sentence of its own.)
+    Refused(&'static Message, &'static str, &'static str),
 }
 
 /// Where a value stands in its document.

@@ -144,6 +144,43 @@ pub(crate) fn standing(root: &Node, report: &Report) -> Option<Standing> {
     Some(Standing::Skipped(format!("{api_version} {kind}")))
 }
 
+/// What becomes of a kind that is known by name.
+pub(crate) enum Fate {
+    /// It is read.
+    Carried,
+    /// Not read yet.
+    Later,
+    /// Refused for good; what to use instead.
+    Refused(&'static str),
+}
+
+/// A kind that is known by name, for the table of them.
+pub(crate) struct Known {
+    pub(crate) name: &'static str,
+    /// `networking.istio.io/v1`
+    pub(crate) versions: Vec<String>,
+    pub(crate) fate: Fate,
+}
+
+/// Every kind that is read or that has a sentence of its own.
+pub(crate) fn all() -> Vec<Known> {
+    let mut all: Vec<Known> = Kind::ALL
+        .into_iter()
+        .filter(|kind| group_of(*kind).is_empty())
+        .map(|kind| Known { name: kind.name(), versions: vec!["v1".to_owned()], fate: Fate::Carried })
+        .collect();
+    for group in &GROUPS {
+        let versions = || group.versions.iter().map(|version| format!("{}/{version}", group.name)).collect();
+        let carried = group.carried.iter().map(|kind| (kind.name(), Fate::Carried));
+        let others = group.others.iter().map(|(name, other)| match other {
+            Other::Later => (*name, Fate::Later),
+            Other::Refused(why) => (*name, Fate::Refused(why)),
+        });
+        all.extend(carried.chain(others).map(|(name, fate)| Known { name, versions: versions(), fate }));
+    }
+    all
+}
+
 impl Group {
     fn kinds(&self) -> impl Iterator<Item = &'static str> {
         self.carried.iter().map(|kind| kind.name()).chain(self.others.iter().map(|(name, _)| *name))

@@ -7,11 +7,11 @@ use mesh_core::resource::service::{Port, Service, TargetPort};
 use mesh_core::vocab::name::{Text, check_label};
 use mesh_core::vocab::protocol::Protocol;
 
-use super::field::{Field, Message};
+use super::field::{Field, Message, Note};
 use super::node::Value;
 use super::scalar;
 
-static SPEC: Message = Message {
+pub(crate) static SPEC: Message = Message {
     name: "spec of a Service",
     fields: &[
         "clusterIP",
@@ -44,6 +44,17 @@ static PORT: Message = Message {
     later: &[],
     skipped: &["nodePort"],
 };
+
+/// What stands in the fields, for docs/compatibility.md.
+pub(crate) static NOTES: &[Note] = &[
+    Note::Holds(&SPEC, "ports[]", &PORT),
+    Note::Later(&SPEC, "type", "ExternalName"),
+    Note::Later(&SPEC, "sessionAffinity", "ClientIP"),
+    Note::Later(&SPEC, "internalTrafficPolicy", "Local"),
+    Note::Later(&SPEC, "publishNotReadyAddresses", "true"),
+    Note::Later(&SPEC, "clusterIP", "None"),
+    Note::Later(&PORT, "protocol", "SCTP"),
+];
 
 /// Reads the spec of a Service.
 pub(crate) fn service(field: &Field<'_>) -> Option<Service> {

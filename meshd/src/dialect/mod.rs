@@ -11,6 +11,7 @@ use mesh_core::resource::diagnostic::{Diagnostic, Severity};
 use mesh_core::vocab::name::Text;
 use mesh_core::vocab::origin::ResourceKey;
 
+pub mod compatibility;
 mod document;
 mod field;
 mod istio;

@@ -7,11 +7,11 @@ use mesh_core::policy::mtls::ClientTls;
 use mesh_core::resource::destination_rule::{DestinationRule, Subset, TrafficBlocks, TrafficPolicy};
 use mesh_core::vocab::name::Text;
 
-use crate::dialect::field::{Field, Message, Object};
+use crate::dialect::field::{Field, Message, Note, Object};
 use crate::dialect::node::quoted;
 use crate::dialect::scalar;
 
-static SPEC: Message = Message {
+pub(crate) static SPEC: Message = Message {
     name: "spec of a DestinationRule",
     fields: &["exportTo", "host", "subsets", "trafficPolicy"],
     later: &["workloadSelector"],
@@ -66,6 +66,22 @@ static TLS: Message = Message {
     ],
     skipped: &[],
 };
+
+/// What stands in the fields, for docs/compatibility.md.
+pub(crate) static NOTES: &[Note] = &[
+    Note::Holds(&SPEC, "subsets[]", &SUBSET),
+    Note::Holds(&SPEC, "trafficPolicy", &POLICY),
+    Note::Holds(&SUBSET, "trafficPolicy", &POLICY),
+    Note::Holds(&POLICY, "portLevelSettings[]", &PORT_POLICY),
+    Note::Holds(&PORT_POLICY, "port", &PORT),
+    Note::Holds(&POLICY, "loadBalancer", &LOAD_BALANCER),
+    Note::Holds(&PORT_POLICY, "loadBalancer", &LOAD_BALANCER),
+    Note::Holds(&POLICY, "tls", &TLS),
+    Note::Holds(&PORT_POLICY, "tls", &TLS),
+    Note::Later(&SPEC, "exportTo", "other than [\"*\"]"),
+    Note::Later(&LOAD_BALANCER, "simple", "PASSTHROUGH"),
+    Note::Later(&TLS, "mode", "SIMPLE, MUTUAL"),
+];
 
 const MOST_PORT_POLICIES: usize = 4096;
 

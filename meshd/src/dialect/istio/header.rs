@@ -5,14 +5,22 @@ use mesh_core::matching::authority::Authority;
 use mesh_core::routing::header::HeaderChanges;
 use mesh_core::vocab::name::Text;
 
-use crate::dialect::field::{Field, Message};
+use crate::dialect::field::{Field, Message, Note};
 use crate::dialect::node::quoted;
 
-static HEADERS: Message =
+pub(crate) static HEADERS: Message =
     Message { name: "headers", fields: &["request", "response"], later: &[], skipped: &[] };
 
 static OPERATIONS: Message =
     Message { name: "header operations", fields: &["add", "remove", "set"], later: &[], skipped: &[] };
+
+/// What stands in the fields, for docs/compatibility.md.
+pub(crate) static NOTES: &[Note] = &[
+    Note::Holds(&HEADERS, "request", &OPERATIONS),
+    Note::Holds(&HEADERS, "response", &OPERATIONS),
+    Note::Later(&OPERATIONS, "set", "values with formatters such as %REQ(x)%"),
+    Note::Later(&OPERATIONS, "add", "values with formatters such as %REQ(x)%"),
+];
 
 /// Fields that frame the message; changing them would break it on the way.
 const FRAMING: [&str; 9] = [

@@ -8,10 +8,10 @@ use mesh_core::vocab::label::Labels;
 use mesh_core::vocab::name::Text;
 
 use super::header::header_name;
-use crate::dialect::field::{Field, Message, Object};
+use crate::dialect::field::{Field, Message, Note, Object};
 use crate::dialect::scalar;
 
-static MATCH: Message = Message {
+pub(crate) static MATCH: Message = Message {
     name: "a match",
     fields: &[
         "authority",
@@ -34,6 +34,20 @@ static MATCH: Message = Message {
 
 static TEXT: Message =
     Message { name: "a text match", fields: &["exact", "prefix", "regex"], later: &[], skipped: &[] };
+
+/// What stands in the fields, for docs/compatibility.md.
+pub(crate) static NOTES: &[Note] = &[
+    Note::Holds(&MATCH, "uri", &TEXT),
+    Note::Holds(&MATCH, "scheme", &TEXT),
+    Note::Holds(&MATCH, "method", &TEXT),
+    Note::Holds(&MATCH, "authority", &TEXT),
+    Note::Holds(&MATCH, "headers{}", &TEXT),
+    Note::Holds(&MATCH, "withoutHeaders{}", &TEXT),
+    Note::Holds(&MATCH, "queryParams{}", &TEXT),
+    Note::Later(&MATCH, "gateways", "other than mesh"),
+    Note::Later(&MATCH, "headers", "@request.auth.claims"),
+    Note::Later(&MATCH, "withoutHeaders", "@request.auth.claims"),
+];
 
 /// Reads one entry of `match`.
 pub(super) fn condition(field: &Field<'_>) -> Option<HttpMatch> {

@@ -12,11 +12,11 @@ use mesh_core::routing::rewrite::Rewrite;
 use mesh_core::vocab::name::Text;
 
 use super::{header, http, reach, redirect, resilience};
-use crate::dialect::field::{Field, Message, Object};
+use crate::dialect::field::{Field, Message, Note, Object};
 use crate::dialect::node::{Value, quoted};
 use crate::dialect::scalar;
 
-static SPEC: Message = Message {
+pub(crate) static SPEC: Message = Message {
     name: "spec of a VirtualService",
     fields: &["exportTo", "gateways", "hosts", "http", "tcp"],
     later: &["tls"],
@@ -68,6 +68,29 @@ static DESTINATION: Message =
     Message { name: "a destination", fields: &["host", "port", "subset"], later: &[], skipped: &[] };
 
 static PORT: Message = Message { name: "a port", fields: &["number"], later: &[], skipped: &[] };
+
+/// What stands in the fields, for docs/compatibility.md.
+pub(crate) static NOTES: &[Note] = &[
+    Note::Holds(&SPEC, "http[]", &HTTP),
+    Note::Holds(&SPEC, "tcp[]", &TCP),
+    Note::Holds(&HTTP, "match[]", &http::MATCH),
+    Note::Holds(&HTTP, "route[]", &ROUTE),
+    Note::Holds(&HTTP, "redirect", &redirect::REDIRECT),
+    Note::Holds(&HTTP, "directResponse", &redirect::DIRECT_RESPONSE),
+    Note::Holds(&HTTP, "rewrite", &redirect::REWRITE),
+    Note::Holds(&HTTP, "headers", &header::HEADERS),
+    Note::Holds(&HTTP, "retries", &resilience::RETRIES),
+    Note::Holds(&HTTP, "fault", &resilience::FAULT),
+    Note::Holds(&ROUTE, "destination", &DESTINATION),
+    Note::Holds(&ROUTE, "headers", &header::HEADERS),
+    Note::Holds(&DESTINATION, "port", &PORT),
+    Note::Holds(&TCP, "match[]", &TCP_MATCH),
+    Note::Holds(&TCP, "route[]", &TCP_ROUTE),
+    Note::Holds(&TCP_ROUTE, "destination", &DESTINATION),
+    Note::Later(&SPEC, "exportTo", "other than [\"*\"]"),
+    Note::Later(&SPEC, "gateways", "other than mesh"),
+    Note::Later(&TCP_MATCH, "gateways", "other than mesh"),
+];
 
 /// Reads the spec of a VirtualService.
 pub(crate) fn virtual_service(field: &Field<'_>) -> Option<VirtualService> {

@@ -11,26 +11,30 @@ use mesh_core::vocab::name::Text;
 
 use super::header::authority;
 use super::http::regex;
-use crate::dialect::field::{Field, Message, Object};
+use crate::dialect::field::{Field, Message, Note, Object};
 use crate::dialect::node::quoted;
 
-static REWRITE: Message =
+pub(crate) static REWRITE: Message =
     Message { name: "a rewrite", fields: &["authority", "uri", "uriRegexRewrite"], later: &[], skipped: &[] };
 
 static REGEX_REWRITE: Message =
     Message { name: "a uriRegexRewrite", fields: &["match", "rewrite"], later: &[], skipped: &[] };
 
-static REDIRECT: Message = Message {
+pub(crate) static REDIRECT: Message = Message {
     name: "a redirect",
     fields: &["authority", "derivePort", "port", "prefixRewrite", "redirectCode", "scheme", "uri"],
     later: &[],
     skipped: &[],
 };
 
-static DIRECT_RESPONSE: Message =
+pub(crate) static DIRECT_RESPONSE: Message =
     Message { name: "a directResponse", fields: &["body", "status"], later: &[], skipped: &[] };
 
 static BODY: Message = Message { name: "a body", fields: &["bytes", "string"], later: &[], skipped: &[] };
+
+/// What stands in the fields, for docs/compatibility.md.
+pub(crate) static NOTES: &[Note] =
+    &[Note::Holds(&REWRITE, "uriRegexRewrite", &REGEX_REWRITE), Note::Holds(&DIRECT_RESPONSE, "body", &BODY)];
 
 const REDIRECT_CODES: [u16; 5] = [301, 302, 303, 307, 308];
 const LARGEST_BODY: usize = 1 << 20;

@@ -6,10 +6,10 @@ use mesh_core::resilience::fault::{AbortStatus, FaultPolicy};
 use mesh_core::resilience::retry::{RetryCondition, RetryPolicy};
 use mesh_core::vocab::ratio::Ratio;
 
-use crate::dialect::field::{Field, Message, not_one_of};
+use crate::dialect::field::{Field, Message, Note, not_one_of};
 use crate::dialect::scalar;
 
-static RETRIES: Message = Message {
+pub(crate) static RETRIES: Message = Message {
     name: "retries",
     fields: &[
         "attempts",
@@ -23,7 +23,8 @@ static RETRIES: Message = Message {
     skipped: &[],
 };
 
-static FAULT: Message = Message { name: "a fault", fields: &["abort", "delay"], later: &[], skipped: &[] };
+pub(crate) static FAULT: Message =
+    Message { name: "a fault", fields: &["abort", "delay"], later: &[], skipped: &[] };
 
 static DELAY: Message = Message {
     name: "a delay",
@@ -40,6 +41,16 @@ static ABORT: Message = Message {
 };
 
 static PERCENTAGE: Message = Message { name: "a percentage", fields: &["value"], later: &[], skipped: &[] };
+
+/// What stands in the fields, for docs/compatibility.md.
+pub(crate) static NOTES: &[Note] = &[
+    Note::Holds(&FAULT, "delay", &DELAY),
+    Note::Holds(&FAULT, "abort", &ABORT),
+    Note::Holds(&DELAY, "percentage", &PERCENTAGE),
+    Note::Holds(&ABORT, "percentage", &PERCENTAGE),
+    Note::Later(&RETRIES, "retryRemoteLocalities", "true"),
+    Note::Later(&RETRIES, "retryOn", "envoy-ratelimited, http3-post-connect-failure, retriable-headers"),
+];
 
 /// Conditions that Istio knows and this mesh does not carry out.
 const RETRY_LATER: [&str; 3] = ["envoy-ratelimited", "http3-post-connect-failure", "retriable-headers"];

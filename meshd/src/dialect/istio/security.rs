@@ -7,13 +7,13 @@ use mesh_core::policy::mtls::MtlsMode;
 use mesh_core::resource::security::{AuthorizationPolicy, PeerAuthentication};
 use mesh_core::vocab::label::Labels;
 
-use crate::dialect::field::{Field, Message, Object};
+use crate::dialect::field::{Field, Message, Note, Object};
 use crate::dialect::node::quoted;
 use crate::dialect::scalar;
 
 static SELECTOR: Message = Message { name: "a selector", fields: &["matchLabels"], later: &[], skipped: &[] };
 
-static PEER: Message = Message {
+pub(crate) static PEER: Message = Message {
     name: "spec of a PeerAuthentication",
     fields: &["mtls", "portLevelMtls", "selector"],
     later: &[],
@@ -22,7 +22,7 @@ static PEER: Message = Message {
 
 static MTLS: Message = Message { name: "mtls", fields: &["mode"], later: &[], skipped: &[] };
 
-static POLICY: Message = Message {
+pub(crate) static POLICY: Message = Message {
     name: "spec of an AuthorizationPolicy",
     fields: &["action", "provider", "rules", "selector"],
     later: &["targetRef", "targetRefs"],
@@ -59,6 +59,20 @@ static OPERATION: Message = Message {
     later: &[],
     skipped: &[],
 };
+
+/// What stands in the fields, for docs/compatibility.md.
+pub(crate) static NOTES: &[Note] = &[
+    Note::Holds(&PEER, "selector", &SELECTOR),
+    Note::Holds(&PEER, "mtls", &MTLS),
+    Note::Holds(&PEER, "portLevelMtls{}", &MTLS),
+    Note::Holds(&POLICY, "selector", &SELECTOR),
+    Note::Holds(&POLICY, "rules[]", &RULE),
+    Note::Holds(&RULE, "from[]", &FROM),
+    Note::Holds(&RULE, "to[]", &TO),
+    Note::Holds(&FROM, "source", &SOURCE),
+    Note::Holds(&TO, "operation", &OPERATION),
+    Note::Later(&POLICY, "action", "AUDIT, CUSTOM"),
+];
 
 const MOST_RULES: usize = 512;
 

@@ -7,11 +7,11 @@ use mesh_core::vocab::name::Text;
 use mesh_core::vocab::protocol::Protocol;
 
 use super::workload;
-use crate::dialect::field::{Field, Message, Object, nearest};
+use crate::dialect::field::{Field, Message, Note, Object, nearest};
 use crate::dialect::node::quoted;
 use crate::dialect::scalar;
 
-static SPEC: Message = Message {
+pub(crate) static SPEC: Message = Message {
     name: "spec of a ServiceEntry",
     fields: &[
         "addresses",
@@ -36,6 +36,15 @@ static PORT: Message = Message {
 
 static SELECTOR: Message =
     Message { name: "a workloadSelector", fields: &["labels"], later: &[], skipped: &[] };
+
+/// What stands in the fields, for docs/compatibility.md.
+pub(crate) static NOTES: &[Note] = &[
+    Note::Holds(&SPEC, "ports[]", &PORT),
+    Note::Holds(&SPEC, "workloadSelector", &SELECTOR),
+    Note::Holds(&SPEC, "endpoints[]", &workload::ENTRY),
+    Note::Later(&SPEC, "exportTo", "other than [\"*\"]"),
+    Note::Later(&SPEC, "addresses", "networks"),
+];
 
 const PROTOCOLS: [&str; 8] = ["HTTP", "HTTPS", "GRPC", "GRPC-WEB", "HTTP2", "MONGO", "TCP", "TLS"];
 const MOST_HOSTS: usize = 256;

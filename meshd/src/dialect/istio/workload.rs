@@ -7,16 +7,19 @@ use mesh_core::vocab::label::Labels;
 use mesh_core::vocab::locality::Locality;
 use mesh_core::vocab::name::{Text, check_subdomain};
 
-use crate::dialect::field::{Field, Message, Object, nearest};
+use crate::dialect::field::{Field, Message, Note, Object, nearest};
 use crate::dialect::node::quoted;
 use crate::dialect::scalar;
 
-static ENTRY: Message = Message {
+pub(crate) static ENTRY: Message = Message {
     name: "a WorkloadEntry",
     fields: &["address", "labels", "locality", "ports", "serviceAccount", "weight"],
     later: &["network"],
     skipped: &[],
 };
+
+/// What stands in the fields, for docs/compatibility.md.
+pub(crate) static NOTES: &[Note] = &[Note::Later(&ENTRY, "address", "names, Unix sockets")];
 
 const LONGEST_PORT_NAME: usize = 62;
 
