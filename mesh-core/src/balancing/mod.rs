@@ -1,3 +1,5 @@
 //! Choosing one of many endpoints.
 
 pub mod balancer;
+pub mod locality;
+pub mod policy;

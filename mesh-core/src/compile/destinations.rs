@@ -7,7 +7,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::resource::destination_rule::{DestinationRule, Subset, TrafficBlocks, TrafficPolicy};
+use crate::balancing::balancer::LoadBalancer;
+use crate::balancing::policy::{Algorithm, LoadBalancerPolicy};
+use crate::policy::mtls::ClientTls;
+use crate::resource::destination_rule::{
+    DestinationRule, Subset, TlsMode, TlsSettings, TrafficBlocks, TrafficPolicy,
+};
 use crate::resource::service::Port;
 use crate::resource::{Resource, Spec};
 use crate::snapshot::destination::Destination;
@@ -99,8 +104,8 @@ impl<'r> Merged<'r> {
             origin: origin.map(|resource| resource.meta.key.to_string().into()),
             protocol: port.protocol,
             labels: subset.map_or_else(Labels::default, |subset| subset.labels.clone()),
-            load_balancer: blocks.load_balancer.unwrap_or_default(),
-            tls: blocks.tls.unwrap_or_default(),
+            load_balancer: simple(blocks.load_balancer.as_ref()),
+            tls: client_tls(blocks.tls.as_ref()),
             connect_timeout: CONNECT_TIMEOUT,
         }
     }
@@ -115,8 +120,25 @@ fn blocks(top: Option<&TrafficPolicy>, subset: Option<&TrafficPolicy>, port: u16
         return entry.clone();
     }
     TrafficBlocks {
-        load_balancer: subset.blocks.load_balancer.or(base.load_balancer),
+        load_balancer: subset.blocks.load_balancer.clone().or(base.load_balancer),
+        connection_pool: subset.blocks.connection_pool.or(base.connection_pool),
+        outlier_detection: subset.blocks.outlier_detection.clone().or(base.outlier_detection),
         tls: subset.blocks.tls.clone().or(base.tls),
+    }
+}
+
+fn simple(policy: Option<&LoadBalancerPolicy>) -> LoadBalancer {
+    match policy.map(|policy| &policy.algorithm) {
+        Some(Algorithm::Simple(simple)) => *simple,
+        Some(Algorithm::Passthrough | Algorithm::ConsistentHash { .. }) | None => LoadBalancer::default(),
+    }
+}
+
+fn client_tls(settings: Option<&TlsSettings>) -> ClientTls {
+    match settings.map(|settings| settings.mode) {
+        None => ClientTls::Auto,
+        Some(TlsMode::IstioMutual) => ClientTls::IstioMutual,
+        Some(TlsMode::Disable | TlsMode::Simple | TlsMode::Mutual) => ClientTls::Disable,
     }
 }
 

@@ -18,15 +18,16 @@ pub(super) fn slices(state: &MeshState, host: &Text) -> Vec<Section> {
     let mut slices: BTreeMap<u32, Vec<Endpoint>> = BTreeMap::new();
     for member in &members {
         let slice = slice_of(&member.workload.key, count);
-        slices.entry(slice).or_default().push(endpoint(state, service, member));
+        slices.entry(slice).or_default().extend(endpoint(state, service, member));
     }
     let section =
         |(slice, endpoints)| Section::Endpoints(EndpointSlice { host: host.clone(), slice, endpoints });
     slices.into_iter().map(section).collect()
 }
 
-fn endpoint(state: &MeshState, service: &KnownService, member: &Member) -> Endpoint {
+fn endpoint(state: &MeshState, service: &KnownService, member: &Member) -> Option<Endpoint> {
     let workload = &member.workload;
+    let address = workload.entry.address.ip()?;
     // What is outside of the mesh is never spoken to in its way.
     let tunnel = workload.tunnel.filter(|_| !service.external);
     let plaintext_ports = match tunnel {
@@ -37,9 +38,9 @@ fn endpoint(state: &MeshState, service: &KnownService, member: &Member) -> Endpo
         }
         None => Vec::new(),
     };
-    Endpoint {
+    Some(Endpoint {
         workload: workload.key.clone(),
-        address: workload.entry.address,
+        address,
         node: workload.node.clone(),
         ports: member.ports.clone(),
         labels: workload.entry.labels.clone(),
@@ -49,7 +50,7 @@ fn endpoint(state: &MeshState, service: &KnownService, member: &Member) -> Endpo
         locality: workload.entry.locality.clone(),
         weight: workload.entry.weight.max(1),
         health: workload.health,
-    }
+    })
 }
 
 #[cfg(test)]

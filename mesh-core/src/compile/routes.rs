@@ -103,15 +103,16 @@ impl<'s> Bound<'s> {
             }
             HttpAction::Redirect(redirect) => RuleAction::Redirect(redirect.clone()),
             HttpAction::DirectResponse(response) => RuleAction::DirectResponse(response.clone()),
+            HttpAction::Delegate { .. } => return None,
         };
         Some(HttpRule {
             origin: Origin::rule(&self.resource.meta.key, index),
             name: route.name.clone(),
             matches,
             action,
-            timeout: route.timeout,
-            retry: route.retry.clone(),
-            fault: route.fault,
+            timeout: route.timeout.filter(|timeout| !timeout.is_zero()),
+            retry: route.retry.clone().unwrap_or_default(),
+            fault: route.fault.unwrap_or_default(),
             request_headers: in_key_order(&route.request_headers),
             response_headers: in_key_order(&route.response_headers),
         })

@@ -47,9 +47,10 @@ pub(super) fn workload(state: &MeshState, key: &WorkloadKey) -> Option<(Text, Se
     let known = state.workload(key)?;
     let node = known.node.clone()?;
     let labels = &known.entry.labels;
+    let address = known.entry.address.ip()?;
     let section = Section::Workload(Workload {
         key: key.clone(),
-        address: known.entry.address,
+        address,
         identity: known.identity.clone(),
         labels: labels.clone(),
         ports: ports(state, known),

@@ -16,6 +16,20 @@ pub enum PathError {
     Control,
 }
 
+/// How far paths are brought into one form before they are judged (MeshConfig `pathNormalization`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Normalization {
+    /// Not at all.
+    None,
+    /// RFC 3986: dot segments, `\\` to `/`, escapes of unreserved characters decoded. The default.
+    #[default]
+    Base,
+    /// And runs of slashes become one.
+    MergeSlashes,
+    /// And escaped slashes and backslashes are decoded first.
+    DecodeAndMergeSlashes,
+}
+
 /// Istio's BASE normalisation: fragment dropped, `\` read as `/`, percent-encoded unreserved characters
 /// decoded, dot segments removed (RFC 3986, sections 6.2.2.3 and 5.2.4). Case, `//`, `%2F` and `;` are
 /// left alone. Normalising twice gives the same as once.

@@ -54,6 +54,11 @@ pub struct RequestMatch {
     pub without_headers: Vec<(HeaderName, TextMatch)>,
     /// Query parameters, raw; the first of several is tested.
     pub query: Vec<(Text, TextMatch)>,
+    /// Claims of a validated token that must be there and pass: path of the claim, test of a string or of any
+    /// member of a list (`@request.auth.claims`).
+    pub claims: Vec<(Vec<Text>, TextMatch)>,
+    /// Claims that must not pass.
+    pub without_claims: Vec<(Vec<Text>, TextMatch)>,
     /// Labels that the caller must have (`sourceLabels`).
     pub caller_labels: Labels,
     /// Namespace that the caller must be in (`sourceNamespace`).

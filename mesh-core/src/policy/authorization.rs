@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use http::HeaderName;
+use ipnet::IpNet;
+
 use crate::matching::path::PathMatch;
 use crate::matching::text::TextMatch;
 use crate::vocab::identity::SpiffeId;
@@ -14,6 +17,10 @@ pub enum PolicyAction {
     Allow,
     /// Refuses.
     Deny,
+    /// Is written down; changes nothing.
+    Audit,
+    /// Asks a provider first, which may refuse.
+    Custom,
 }
 
 impl PolicyAction {
@@ -22,6 +29,8 @@ impl PolicyAction {
         match self {
             PolicyAction::Allow => "ALLOW",
             PolicyAction::Deny => "DENY",
+            PolicyAction::Audit => "AUDIT",
+            PolicyAction::Custom => "CUSTOM",
         }
     }
 }
@@ -59,6 +68,51 @@ pub struct Source {
     pub principals: Values<TextMatch>,
     /// Namespaces of the caller's identity.
     pub namespaces: Values<TextMatch>,
+    /// Service accounts of the caller's identity, `NAMESPACE/ACCOUNT`.
+    pub service_accounts: Values<Text>,
+    /// Trust domains of the caller's identity.
+    pub trust_domains: Values<TextMatch>,
+    /// Address of the direct peer.
+    pub ip_blocks: Values<IpNet>,
+    /// Address of the client as X-Forwarded-For or the PROXY protocol tell it.
+    pub remote_ip_blocks: Values<IpNet>,
+    /// `ISSUER/SUBJECT` of a validated token.
+    pub request_principals: Values<TextMatch>,
+}
+
+/// What a condition of `when` looks at, and the values it may or must not have.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Condition {
+    /// `request.headers[NAME]`.
+    Header(HeaderName, Values<TextMatch>),
+    /// `source.ip`.
+    SourceIp(Values<IpNet>),
+    /// `remote.ip`.
+    RemoteIp(Values<IpNet>),
+    /// `source.namespace`.
+    SourceNamespace(Values<TextMatch>),
+    /// `source.serviceAccount`.
+    SourceServiceAccount(Values<Text>),
+    /// `source.principal`.
+    SourcePrincipal(Values<TextMatch>),
+    /// `source.trustDomain`.
+    SourceTrustDomain(Values<TextMatch>),
+    /// `request.auth.principal`.
+    RequestPrincipal(Values<TextMatch>),
+    /// `request.auth.audiences`.
+    Audiences(Values<TextMatch>),
+    /// `request.auth.presenter`.
+    Presenter(Values<TextMatch>),
+    /// `request.auth.claims[A][B]`.
+    Claim(Vec<Text>, Values<TextMatch>),
+    /// `destination.ip`.
+    DestinationIp(Values<IpNet>),
+    /// `destination.port`.
+    DestinationPort(Values<u16>),
+    /// `connection.sni`.
+    Sni(Values<TextMatch>),
+    /// `experimental.envoy.filters.*`: dynamic metadata of Envoy, which nothing here produces, so it has no value.
+    Metadata(Text, Values<TextMatch>),
 }
 
 /// What is called: all conditions must hold.
@@ -87,6 +141,8 @@ pub struct AuthorizationRule {
     pub from: Vec<Source>,
     /// Operations.
     pub to: Vec<Operation>,
+    /// Conditions that must all hold.
+    pub when: Vec<Condition>,
 }
 
 impl fmt::Display for AuthorizationRule {

@@ -1,5 +1,7 @@
 //! Small machines and policies of resilience: state, event and now go in, an answer comes out.
 
 pub mod fault;
+pub mod outlier;
+pub mod pool;
 pub mod retry;
 pub mod timeout;

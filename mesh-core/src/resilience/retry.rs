@@ -24,6 +24,12 @@ pub enum RetryCondition {
     Retriable4xx,
     /// One of the listed status codes.
     RetriableStatusCodes,
+    /// A response with a header field that asks for it (`x-envoy-retriable-header-names`).
+    RetriableHeaders,
+    /// `x-envoy-ratelimited` in the response.
+    EnvoyRatelimited,
+    /// A failure of HTTP/3 after connecting, which cannot happen here.
+    Http3PostConnectFailure,
     /// gRPC status 1.
     Cancelled,
     /// gRPC status 4.
@@ -38,7 +44,7 @@ pub enum RetryCondition {
 
 impl RetryCondition {
     /// Every condition.
-    pub const ALL: [RetryCondition; 13] = [
+    pub const ALL: [RetryCondition; 16] = [
         RetryCondition::ConnectFailure,
         RetryCondition::RefusedStream,
         RetryCondition::Reset,
@@ -47,6 +53,9 @@ impl RetryCondition {
         RetryCondition::GatewayError,
         RetryCondition::Retriable4xx,
         RetryCondition::RetriableStatusCodes,
+        RetryCondition::RetriableHeaders,
+        RetryCondition::EnvoyRatelimited,
+        RetryCondition::Http3PostConnectFailure,
         RetryCondition::Cancelled,
         RetryCondition::DeadlineExceeded,
         RetryCondition::Internal,
@@ -65,6 +74,9 @@ impl RetryCondition {
             RetryCondition::GatewayError => "gateway-error",
             RetryCondition::Retriable4xx => "retriable-4xx",
             RetryCondition::RetriableStatusCodes => "retriable-status-codes",
+            RetryCondition::RetriableHeaders => "retriable-headers",
+            RetryCondition::EnvoyRatelimited => "envoy-ratelimited",
+            RetryCondition::Http3PostConnectFailure => "http3-post-connect-failure",
             RetryCondition::Cancelled => "cancelled",
             RetryCondition::DeadlineExceeded => "deadline-exceeded",
             RetryCondition::Internal => "internal",
@@ -93,7 +105,10 @@ impl RetryCondition {
                 RetryCondition::ConnectFailure
                 | RetryCondition::RefusedStream
                 | RetryCondition::Reset
-                | RetryCondition::ResetBeforeRequest => false,
+                | RetryCondition::ResetBeforeRequest
+                | RetryCondition::RetriableHeaders
+                | RetryCondition::EnvoyRatelimited
+                | RetryCondition::Http3PostConnectFailure => false,
             },
             Outcome::ConnectFailure | Outcome::ConnectTimeout => matches!(
                 self,
@@ -114,6 +129,9 @@ impl RetryCondition {
                 | RetryCondition::GatewayError
                 | RetryCondition::Retriable4xx
                 | RetryCondition::RetriableStatusCodes
+                | RetryCondition::RetriableHeaders
+                | RetryCondition::EnvoyRatelimited
+                | RetryCondition::Http3PostConnectFailure
                 | RetryCondition::Cancelled
                 | RetryCondition::DeadlineExceeded
                 | RetryCondition::Internal
@@ -144,6 +162,8 @@ pub struct RetryPolicy {
     pub backoff: Duration,
     /// Whether a retry avoids endpoints that were tried already. Default true.
     pub avoid_tried: bool,
+    /// Whether retries prefer localities that were not tried. Default false.
+    pub remote_localities: bool,
 }
 
 impl Default for RetryPolicy {
@@ -156,6 +176,7 @@ impl Default for RetryPolicy {
             codes: Vec::new(),
             backoff: Duration::from_millis(25),
             avoid_tried: true,
+            remote_localities: false,
         }
     }
 }

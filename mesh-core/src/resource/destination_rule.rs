@@ -1,17 +1,83 @@
 //! DestinationRule.
 
-use crate::balancing::balancer::LoadBalancer;
-use crate::policy::mtls::ClientTls;
+use super::reach::ExportTo;
+use crate::balancing::policy::LoadBalancerPolicy;
+use crate::resilience::outlier::OutlierDetection;
+use crate::resilience::pool::{ConnectionPool, RetryBudget};
 use crate::vocab::label::Labels;
 use crate::vocab::name::Text;
+
+/// `tls.mode` of a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum TlsMode {
+    /// Plaintext. The value of an empty block.
+    #[default]
+    Disable,
+    /// TLS, without a certificate of the client.
+    Simple,
+    /// TLS with a certificate from files or a secret.
+    Mutual,
+    /// Mutual TLS with the mesh's identities.
+    IstioMutual,
+}
+
+impl TlsMode {
+    /// The name in a DestinationRule.
+    pub fn name(self) -> &'static str {
+        match self {
+            TlsMode::Disable => "DISABLE",
+            TlsMode::Simple => "SIMPLE",
+            TlsMode::Mutual => "MUTUAL",
+            TlsMode::IstioMutual => "ISTIO_MUTUAL",
+        }
+    }
+}
+
+/// `tls` (ClientTLSSettings).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct TlsSettings {
+    /// Mode.
+    pub mode: TlsMode,
+    /// `clientCertificate`: path of the chain.
+    pub client_certificate: Option<Text>,
+    /// `privateKey`: path of the key.
+    pub private_key: Option<Text>,
+    /// `caCertificates`: path of what verifies the server; `None` for the system's.
+    pub ca_certificates: Option<Text>,
+    /// `caCrl`.
+    pub ca_crl: Option<Text>,
+    /// `credentialName`.
+    pub credential: Option<Text>,
+    /// `subjectAltNames` that the server's certificate may have.
+    pub subject_alt_names: Vec<Text>,
+    /// `sni`.
+    pub sni: Option<Text>,
+    /// `insecureSkipVerify`.
+    pub insecure_skip_verify: bool,
+}
+
+/// `tunnel`: streams are wrapped in a request to a proxy.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Tunnel {
+    /// With POST instead of CONNECT.
+    pub post: bool,
+    /// `targetHost`.
+    pub host: Text,
+    /// `targetPort`.
+    pub port: u16,
+}
 
 /// The blocks of a traffic policy; `None` where a block was not written.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TrafficBlocks {
-    /// `loadBalancer.simple`.
-    pub load_balancer: Option<LoadBalancer>,
-    /// `tls.mode`.
-    pub tls: Option<ClientTls>,
+    /// `loadBalancer`.
+    pub load_balancer: Option<LoadBalancerPolicy>,
+    /// `connectionPool`.
+    pub connection_pool: Option<ConnectionPool>,
+    /// `outlierDetection`.
+    pub outlier_detection: Option<OutlierDetection>,
+    /// `tls`.
+    pub tls: Option<TlsSettings>,
 }
 
 /// `trafficPolicy` at the top or of a subset.
@@ -22,6 +88,12 @@ pub struct TrafficPolicy {
     /// `portLevelSettings` by service port. An entry is the whole policy of its port: blocks that it leaves
     /// out take their defaults, not the level's.
     pub ports: Vec<(u16, TrafficBlocks)>,
+    /// `tunnel`.
+    pub tunnel: Option<Tunnel>,
+    /// `proxyProtocol`: version 1 or 2.
+    pub proxy_protocol: Option<u8>,
+    /// `retryBudget`.
+    pub retry_budget: Option<RetryBudget>,
 }
 
 /// One entry of `subsets`.
@@ -36,7 +108,7 @@ pub struct Subset {
 }
 
 /// Policies and subsets of a host.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct DestinationRule {
     /// Host as written, lower case; a short name is resolved against the namespace when compiled.
     pub host: Text,
@@ -44,4 +116,8 @@ pub struct DestinationRule {
     pub policy: Option<TrafficPolicy>,
     /// Subsets.
     pub subsets: Vec<Subset>,
+    /// Who sees it.
+    pub export_to: ExportTo,
+    /// Callers it is for, in its own namespace; `None` for all.
+    pub workload_selector: Option<Labels>,
 }

@@ -8,16 +8,29 @@ use crate::vocab::origin::ResourceKey;
 
 pub mod destination_rule;
 pub mod diagnostic;
+pub mod gateway;
+pub mod kubernetes;
+pub mod mesh_config;
+pub mod proxy_config;
+pub mod reach;
 pub mod security;
 pub mod service;
+pub mod sidecar;
+pub mod telemetry;
 pub mod virtual_service;
 pub mod workload;
 
 use destination_rule::DestinationRule;
-use security::{AuthorizationPolicy, PeerAuthentication};
+use gateway::Gateway;
+use kubernetes::{ConfigMap, Secret, StaticEndpoints};
+use mesh_config::MeshConfig;
+use proxy_config::ProxyConfig;
+use security::{AuthorizationPolicy, PeerAuthentication, RequestAuthentication};
 use service::{Service, ServiceEntry};
+use sidecar::Sidecar;
+use telemetry::Telemetry;
 use virtual_service::VirtualService;
-use workload::WorkloadEntry;
+use workload::{WorkloadEntry, WorkloadGroup};
 
 /// Where a document stands, for messages.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -80,4 +93,24 @@ pub enum Spec {
     PeerAuthentication(PeerAuthentication),
     /// AuthorizationPolicy.
     AuthorizationPolicy(AuthorizationPolicy),
+    /// WorkloadGroup.
+    WorkloadGroup(WorkloadGroup),
+    /// Gateway.
+    Gateway(Gateway),
+    /// Sidecar.
+    Sidecar(Sidecar),
+    /// ProxyConfig.
+    ProxyConfig(ProxyConfig),
+    /// RequestAuthentication.
+    RequestAuthentication(RequestAuthentication),
+    /// Telemetry.
+    Telemetry(Telemetry),
+    /// MeshConfig.
+    MeshConfig(Box<MeshConfig>),
+    /// Kubernetes Secret.
+    Secret(Secret),
+    /// Kubernetes ConfigMap.
+    ConfigMap(ConfigMap),
+    /// Kubernetes Endpoints or EndpointSlice.
+    Endpoints(StaticEndpoints),
 }

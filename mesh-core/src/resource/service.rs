@@ -2,10 +2,12 @@
 
 use std::net::IpAddr;
 
+use super::reach::ExportTo;
 use super::workload::WorkloadEntry;
 use crate::vocab::label::Labels;
 use crate::vocab::name::Text;
 use crate::vocab::protocol::Protocol;
+use ipnet::IpNet;
 
 /// Which port of a workload a service port leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,8 +33,29 @@ pub struct Port {
     pub target: TargetPort,
 }
 
+/// What stands behind a Service.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum ServiceForm {
+    /// An address for all its endpoints.
+    #[default]
+    Cluster,
+    /// `clusterIP: None`: its endpoints are addressed one by one.
+    Headless,
+    /// `type: ExternalName`: another name for that host.
+    ExternalName(Text),
+}
+
+/// Which endpoints come first (`trafficDistribution`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TrafficDistribution {
+    /// `PreferClose` or `PreferSameZone`.
+    SameZone,
+    /// `PreferSameNode`.
+    SameNode,
+}
+
 /// A Kubernetes Service: the WorkloadEntries of its namespace that the selector selects.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Service {
     /// Ports. UDP ports are left out.
     pub ports: Vec<Port>,
@@ -40,6 +63,14 @@ pub struct Service {
     pub selector: Option<Labels>,
     /// Declared clusterIPs.
     pub addresses: Vec<IpAddr>,
+    /// What stands behind it.
+    pub form: ServiceForm,
+    /// Annotation `networking.istio.io/exportTo`.
+    pub export_to: ExportTo,
+    /// `trafficDistribution`.
+    pub distribution: Option<TrafficDistribution>,
+    /// `publishNotReadyAddresses`: endpoints get traffic whatever their health.
+    pub publish_not_ready: bool,
 }
 
 /// Whether a ServiceEntry's hosts are part of the mesh.
@@ -52,19 +83,58 @@ pub enum Location {
     Internal,
 }
 
-/// Names and endpoints that are not a Kubernetes Service. Resolution is STATIC.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// How the endpoints of a ServiceEntry are found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Resolution {
+    /// Traffic goes to the address that it was sent to. The default.
+    #[default]
+    None,
+    /// The endpoints that are written or selected.
+    Static,
+    /// All addresses of the hosts, or of the endpoints' names.
+    Dns,
+    /// One address of the host for each new connection.
+    DnsRoundRobin,
+    /// The name that a request asks for, for wildcard hosts.
+    DynamicDns,
+}
+
+impl Resolution {
+    /// The name in a ServiceEntry.
+    pub fn name(self) -> &'static str {
+        match self {
+            Resolution::None => "NONE",
+            Resolution::Static => "STATIC",
+            Resolution::Dns => "DNS",
+            Resolution::DnsRoundRobin => "DNS_ROUND_ROBIN",
+            Resolution::DynamicDns => "DYNAMIC_DNS",
+        }
+    }
+}
+
+/// Names and endpoints that are not a Kubernetes Service.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ServiceEntry {
     /// Hosts, lower case.
     pub hosts: Vec<Text>,
     /// Addresses.
     pub addresses: Vec<IpAddr>,
+    /// Addresses that are networks.
+    pub networks: Vec<IpNet>,
     /// Ports.
     pub ports: Vec<Port>,
     /// Inside or outside.
     pub location: Location,
+    /// How endpoints are found.
+    pub resolution: Resolution,
     /// Endpoints written into it.
     pub endpoints: Vec<WorkloadEntry>,
     /// Or the WorkloadEntries of its namespace that this selects.
     pub workload_selector: Option<Labels>,
+    /// Further names that a server's certificate may have.
+    pub subject_alt_names: Vec<Text>,
+    /// Who sees it.
+    pub export_to: ExportTo,
+    /// Whether it wants no address of the mesh (label `networking.istio.io/enable-autoallocate-ip: "false"`).
+    pub without_auto_address: bool,
 }

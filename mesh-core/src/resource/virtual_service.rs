@@ -4,22 +4,31 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::reach::{ExportTo, GatewayRef};
 use crate::matching::request::RequestMatch;
 use crate::resilience::fault::FaultPolicy;
 use crate::resilience::retry::RetryPolicy;
+use crate::routing::cors::CorsPolicy;
 use crate::routing::header::HeaderChanges;
 use crate::routing::rewrite::{Redirect, Rewrite};
 use crate::routing::rule::DirectResponse;
 use crate::vocab::label::Labels;
 use crate::vocab::name::Text;
+use crate::vocab::ratio::Ratio;
 
-/// Rules for hosts. Bound to the mesh.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Rules for hosts.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct VirtualService {
     /// Hosts as written, lower case; short names are resolved against the namespace when compiled.
     pub hosts: Vec<Text>,
+    /// Gateways that it is bound to; none for the mesh.
+    pub gateways: Vec<GatewayRef>,
+    /// Who sees it.
+    pub export_to: ExportTo,
     /// Rules for requests, in order.
     pub http: Vec<HttpRoute>,
+    /// Rules for TLS that is passed on, in order.
+    pub tls: Vec<TlsRoute>,
     /// Rules for byte streams, in order.
     pub tcp: Vec<TcpRoute>,
 }
@@ -57,6 +66,15 @@ pub enum HttpAction {
     Redirect(Redirect),
     /// `directResponse`.
     DirectResponse(DirectResponse),
+    /// `delegate`: the rules of another VirtualService.
+    Delegate {
+        /// Its namespace; the VirtualService's own where none was written.
+        namespace: Text,
+        /// Its name.
+        name: Text,
+        /// Rewrite that its rules inherit.
+        rewrite: Rewrite,
+    },
 }
 
 /// One entry of `http[].match`.
@@ -66,6 +84,18 @@ pub struct HttpMatch {
     pub request: RequestMatch,
     /// Service port that the rule is for; tested when compiled.
     pub port: Option<u16>,
+    /// Gateways instead of the VirtualService's; none for those. Where any is written, the caller's labels and
+    /// namespace are not looked at.
+    pub gateways: Vec<GatewayRef>,
+}
+
+/// `mirror`, or one entry of `mirrors`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mirror {
+    /// Where copies go.
+    pub destination: RouteDestination,
+    /// Share of requests that are copied.
+    pub share: Ratio,
 }
 
 /// One entry of `http`.
@@ -77,12 +107,16 @@ pub struct HttpRoute {
     pub matches: Vec<HttpMatch>,
     /// What follows.
     pub action: HttpAction,
-    /// `timeout`; `None` for no limit.
+    /// `timeout`; zero for no limit, `None` where it was not written, which means no limit as well.
     pub timeout: Option<Duration>,
-    /// `retries`; Istio's default where it was not written.
-    pub retry: RetryPolicy,
-    /// `fault`.
-    pub fault: FaultPolicy,
+    /// `retries`; `None` where it was not written: the mesh's default.
+    pub retry: Option<RetryPolicy>,
+    /// `fault`; `None` where it was not written.
+    pub fault: Option<FaultPolicy>,
+    /// `mirror` or `mirrors`.
+    pub mirrors: Vec<Mirror>,
+    /// `corsPolicy`.
+    pub cors: Option<CorsPolicy>,
     /// `headers.request`.
     pub request_headers: HeaderChanges,
     /// `headers.response`.
@@ -100,6 +134,8 @@ pub struct TcpMatch {
     pub caller_labels: Labels,
     /// Namespace of the caller.
     pub caller_namespace: Option<Text>,
+    /// Gateways instead of the VirtualService's.
+    pub gateways: Vec<GatewayRef>,
 }
 
 /// One entry of `tcp`.
@@ -107,6 +143,32 @@ pub struct TcpMatch {
 pub struct TcpRoute {
     /// Matches; none matches everything.
     pub matches: Vec<TcpMatch>,
+    /// Never empty. Their header changes and authority are empty.
+    pub destinations: Vec<RouteDestination>,
+}
+
+/// One entry of `tls[].match`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TlsMatch {
+    /// Server names, lower case, may be wildcards; never empty.
+    pub sni_hosts: Vec<Text>,
+    /// Networks of the original destination.
+    pub destination_subnets: Vec<IpNet>,
+    /// Service port that the rule is for; tested when compiled.
+    pub port: Option<u16>,
+    /// Labels of the caller.
+    pub caller_labels: Labels,
+    /// Namespace of the caller.
+    pub caller_namespace: Option<Text>,
+    /// Gateways instead of the VirtualService's.
+    pub gateways: Vec<GatewayRef>,
+}
+
+/// One entry of `tls`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsRoute {
+    /// Matches; never empty.
+    pub matches: Vec<TlsMatch>,
     /// Never empty. Their header changes and authority are empty.
     pub destinations: Vec<RouteDestination>,
 }

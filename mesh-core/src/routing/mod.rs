@@ -1,5 +1,6 @@
 //! What a matched request or byte stream gets.
 
+pub mod cors;
 pub mod header;
 pub mod rewrite;
 pub mod rule;

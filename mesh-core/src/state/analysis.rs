@@ -29,7 +29,17 @@ impl MeshState {
                 | Spec::ServiceAccount
                 | Spec::Service(_)
                 | Spec::WorkloadEntry(_)
-                | Spec::ServiceEntry(_) => {}
+                | Spec::ServiceEntry(_)
+                | Spec::WorkloadGroup(_)
+                | Spec::Gateway(_)
+                | Spec::Sidecar(_)
+                | Spec::ProxyConfig(_)
+                | Spec::RequestAuthentication(_)
+                | Spec::Telemetry(_)
+                | Spec::MeshConfig(_)
+                | Spec::Secret(_)
+                | Spec::ConfigMap(_)
+                | Spec::Endpoints(_) => {}
             }
         }
         findings

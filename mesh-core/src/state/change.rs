@@ -155,7 +155,18 @@ impl Step {
                 | Kind::VirtualService
                 | Kind::DestinationRule
                 | Kind::PeerAuthentication
-                | Kind::AuthorizationPolicy => {}
+                | Kind::AuthorizationPolicy
+                | Kind::WorkloadGroup
+                | Kind::Gateway
+                | Kind::Sidecar
+                | Kind::ProxyConfig
+                | Kind::RequestAuthentication
+                | Kind::Telemetry
+                | Kind::MeshConfig
+                | Kind::Secret
+                | Kind::ConfigMap
+                | Kind::Endpoints
+                | Kind::EndpointSlice => {}
             }
         }
     }
@@ -233,7 +244,8 @@ impl Step {
             table.entry(here.address).or_default().insert(node.clone());
         }
         let concerned = self.next.index.workloads.values().filter(|workload| {
-            workload.node.as_ref() == Some(node) || addresses.contains(&workload.entry.address)
+            workload.node.as_ref() == Some(node)
+                || workload.entry.address.ip().is_some_and(|ip| addresses.contains(&ip))
         });
         self.workloads.extend(concerned.map(|workload| workload.key.clone()));
     }

@@ -84,7 +84,17 @@ impl KnownService {
             | Spec::VirtualService(_)
             | Spec::DestinationRule(_)
             | Spec::PeerAuthentication(_)
-            | Spec::AuthorizationPolicy(_) => None,
+            | Spec::AuthorizationPolicy(_)
+            | Spec::WorkloadGroup(_)
+            | Spec::Gateway(_)
+            | Spec::Sidecar(_)
+            | Spec::ProxyConfig(_)
+            | Spec::RequestAuthentication(_)
+            | Spec::Telemetry(_)
+            | Spec::MeshConfig(_)
+            | Spec::Secret(_)
+            | Spec::ConfigMap(_)
+            | Spec::Endpoints(_) => None,
         }
     }
 

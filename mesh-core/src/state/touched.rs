@@ -118,7 +118,17 @@ impl Step {
                     | Spec::WorkloadEntry(_)
                     | Spec::ServiceEntry(_)
                     | Spec::VirtualService(_)
-                    | Spec::DestinationRule(_) => {}
+                    | Spec::DestinationRule(_)
+                    | Spec::WorkloadGroup(_)
+                    | Spec::Gateway(_)
+                    | Spec::Sidecar(_)
+                    | Spec::ProxyConfig(_)
+                    | Spec::RequestAuthentication(_)
+                    | Spec::Telemetry(_)
+                    | Spec::MeshConfig(_)
+                    | Spec::Secret(_)
+                    | Spec::ConfigMap(_)
+                    | Spec::Endpoints(_) => {}
                 }
             }
         }
@@ -140,7 +150,7 @@ impl Step {
 fn destinations(rules: &VirtualService) -> impl Iterator<Item = &RouteDestination> {
     let http = rules.http.iter().flat_map(|route| match &route.action {
         HttpAction::Route { destinations, .. } => destinations.as_slice(),
-        HttpAction::Redirect(_) | HttpAction::DirectResponse(_) => &[],
+        HttpAction::Redirect(_) | HttpAction::DirectResponse(_) | HttpAction::Delegate { .. } => &[],
     });
     http.chain(rules.tcp.iter().flat_map(|route| &route.destinations))
 }

@@ -59,7 +59,8 @@ impl KnownWorkload {
             },
         };
         let owner = node.or_else(|| {
-            state.index.addresses.get(&entry.address).and_then(|nodes| nodes.iter().next()).cloned()
+            let address = entry.address.ip()?;
+            state.index.addresses.get(&address).and_then(|nodes| nodes.iter().next()).cloned()
         });
         let registration = owner.as_ref().and_then(|node| state.registrations.get(node));
         let (health, reason) = health(registration.map(|r| &**r), key);

@@ -25,11 +25,33 @@ pub enum Kind {
     PeerAuthentication,
     /// Istio `security` AuthorizationPolicy.
     AuthorizationPolicy,
+    /// Istio `networking` WorkloadGroup.
+    WorkloadGroup,
+    /// Istio `networking` Gateway.
+    Gateway,
+    /// Istio `networking` Sidecar.
+    Sidecar,
+    /// Istio `networking` ProxyConfig.
+    ProxyConfig,
+    /// Istio `security` RequestAuthentication.
+    RequestAuthentication,
+    /// Istio `telemetry` Telemetry.
+    Telemetry,
+    /// MeshConfig, or Istio's ConfigMap with one.
+    MeshConfig,
+    /// Kubernetes `v1` Secret.
+    Secret,
+    /// Kubernetes `v1` ConfigMap.
+    ConfigMap,
+    /// Kubernetes `v1` Endpoints.
+    Endpoints,
+    /// Kubernetes `discovery.k8s.io/v1` EndpointSlice.
+    EndpointSlice,
 }
 
 impl Kind {
     /// Every kind, in the order in which they are listed to people.
-    pub const ALL: [Kind; 9] = [
+    pub const ALL: [Kind; 20] = [
         Kind::Namespace,
         Kind::ServiceAccount,
         Kind::Service,
@@ -39,6 +61,17 @@ impl Kind {
         Kind::DestinationRule,
         Kind::PeerAuthentication,
         Kind::AuthorizationPolicy,
+        Kind::WorkloadGroup,
+        Kind::Gateway,
+        Kind::Sidecar,
+        Kind::ProxyConfig,
+        Kind::RequestAuthentication,
+        Kind::Telemetry,
+        Kind::MeshConfig,
+        Kind::Secret,
+        Kind::ConfigMap,
+        Kind::Endpoints,
+        Kind::EndpointSlice,
     ];
 
     /// The name in a manifest: `VirtualService`.
@@ -53,6 +86,17 @@ impl Kind {
             Kind::DestinationRule => "DestinationRule",
             Kind::PeerAuthentication => "PeerAuthentication",
             Kind::AuthorizationPolicy => "AuthorizationPolicy",
+            Kind::WorkloadGroup => "WorkloadGroup",
+            Kind::Gateway => "Gateway",
+            Kind::Sidecar => "Sidecar",
+            Kind::ProxyConfig => "ProxyConfig",
+            Kind::RequestAuthentication => "RequestAuthentication",
+            Kind::Telemetry => "Telemetry",
+            Kind::MeshConfig => "MeshConfig",
+            Kind::Secret => "Secret",
+            Kind::ConfigMap => "ConfigMap",
+            Kind::Endpoints => "Endpoints",
+            Kind::EndpointSlice => "EndpointSlice",
         }
     }
 
@@ -68,6 +112,17 @@ impl Kind {
             Kind::DestinationRule => "destinationrule",
             Kind::PeerAuthentication => "peerauthentication",
             Kind::AuthorizationPolicy => "authorizationpolicy",
+            Kind::WorkloadGroup => "workloadgroup",
+            Kind::Gateway => "gateway",
+            Kind::Sidecar => "sidecar",
+            Kind::ProxyConfig => "proxyconfig",
+            Kind::RequestAuthentication => "requestauthentication",
+            Kind::Telemetry => "telemetry",
+            Kind::MeshConfig => "meshconfig",
+            Kind::Secret => "secret",
+            Kind::ConfigMap => "configmap",
+            Kind::Endpoints => "endpoints",
+            Kind::EndpointSlice => "endpointslice",
         }
     }
 
@@ -83,6 +138,17 @@ impl Kind {
             Kind::DestinationRule => &["destinationrules", "dr"],
             Kind::PeerAuthentication => &["peerauthentications", "pa"],
             Kind::AuthorizationPolicy => &["authorizationpolicies", "ap"],
+            Kind::WorkloadGroup => &["workloadgroups", "wg"],
+            Kind::Gateway => &["gateways", "gw"],
+            Kind::Sidecar => &["sidecars"],
+            Kind::ProxyConfig => &["proxyconfigs", "pc"],
+            Kind::RequestAuthentication => &["requestauthentications", "ra"],
+            Kind::Telemetry => &["telemetries"],
+            Kind::MeshConfig => &["meshconfigs"],
+            Kind::Secret => &["secrets"],
+            Kind::ConfigMap => &["configmaps", "cm"],
+            Kind::Endpoints => &["ep"],
+            Kind::EndpointSlice => &["endpointslices"],
         }
     }
 
