@@ -21,6 +21,9 @@ pub struct ServeArgs {
     /// Where versions are kept
     #[arg(long, env = "MESHD_STORE", value_name = "URL", default_value = "embedded")]
     pub store: String,
+    /// How many earlier versions `rollback` can go back to (of at most 256 MiB of replaced resources in all)
+    #[arg(long, env = "MESHD_KEEP_VERSIONS", value_name = "N", default_value = "1000")]
+    pub keep_versions: u64,
     /// TLS gRPC for meshproxy: join, identity, snapshots, registry
     #[arg(long, env = "MESHD_GRPC_ADDR", value_name = "ADDR", default_value = "127.0.0.1:15012")]
     pub grpc_addr: String,

@@ -75,6 +75,19 @@ pub struct Batch {
     pub author: String,
     /// The documents are all that `--config` declares, with the file of each; absent ones are removed.
     pub from_config: bool,
+    /// The documents were there before, and are as old as they say.
+    pub keeps_age: bool,
+}
+
+/// A way back to what was declared at an earlier version.
+#[derive(Debug, Clone)]
+pub struct Rollback {
+    /// The earlier version.
+    pub version: u64,
+    /// Judge only.
+    pub dry_run: bool,
+    /// Who asks.
+    pub author: String,
 }
 
 /// An accepted batch.
@@ -104,6 +117,7 @@ pub enum ApplyError {
 
 enum Command {
     Apply(Box<Batch>, oneshot::Sender<Result<Applied, ApplyError>>),
+    Rollback(Rollback, oneshot::Sender<Result<Applied, ApplyError>>),
     Announce { node: String, announcement: Box<Announcement>, reply: oneshot::Sender<Announced> },
     Report { node: String, reports: Vec<Reported> },
     Renew(String),
@@ -216,6 +230,13 @@ impl Controller {
         answer.await.unwrap_or(Err(ApplyError::Closed))
     }
 
+    /// Declares again what was declared at an earlier version, as a new version; all or nothing, durable on return.
+    pub async fn rollback(&self, rollback: Rollback) -> Result<Applied, ApplyError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Rollback(rollback, reply)).await;
+        answer.await.unwrap_or(Err(ApplyError::Closed))
+    }
+
     /// Forgets a node that was thrown out.
     pub async fn revoke(&self, node: &str) {
         self.send(Command::Revoke(node.to_owned())).await;
@@ -301,6 +322,7 @@ impl Controller {
             dry_run: false,
             author: "--config".to_owned(),
             from_config: true,
+            keeps_age: false,
         };
         Ok(Some(self.apply(batch).await?))
     }

@@ -7,10 +7,11 @@ use serde::Deserialize;
 
 use super::server::{By, Refusal, Shared, blocking};
 use super::view::{
-    AppliedView, ApplyRequest, ChangeView, DeleteRequest, DiagnosticView, FileView, HistoryView, ResourceView,
+    AppliedView, ApplyRequest, ChangeView, DeleteRequest, DiagnosticView, FileView, HistoryView,
+    ResourceView, RollbackRequest,
 };
 use crate::clock;
-use crate::controller::{Applied, Batch, parse_key};
+use crate::controller::{Applied, Batch, Rollback, parse_key};
 use crate::dialect::{Input, Options, Parsed, parse};
 
 fn read(files: &[FileView], strict: bool, namespace: Option<&str>) -> Parsed {
@@ -70,8 +71,18 @@ pub(super) async fn apply(
         dry_run,
         author: operator.name,
         from_config: false,
+        keeps_age: false,
     };
     Ok(answer(state.controller.apply(batch).await?, warnings))
+}
+
+pub(super) async fn rollback(
+    State(state): Shared,
+    axum::extract::ConnectInfo(operator): By,
+    Json(request): Json<RollbackRequest>,
+) -> Result<Json<AppliedView>, Refusal> {
+    let rollback = Rollback { version: request.version, dry_run: request.dry_run, author: operator.name };
+    Ok(answer(state.controller.rollback(rollback).await?, Vec::new()))
 }
 
 pub(super) async fn delete(
@@ -98,6 +109,7 @@ pub(super) async fn delete(
         dry_run,
         author: operator.name,
         from_config: false,
+        keeps_age: false,
     };
     Ok(answer(state.controller.apply(batch).await?, warnings))
 }

@@ -64,7 +64,8 @@ pub fn offline(settings: Settings, resources: Vec<Arc<Resource>>) -> (MeshState,
     let (declared, _) = MeshState::new(settings).apply(Change { upserts: resources, ..Change::default() });
     let mut hosts: BTreeMap<IpAddr, BTreeMap<WorkloadKey, (Health, Text)>> = BTreeMap::new();
     for workload in declared.workloads() {
-        let health = hosts.entry(workload.entry.address).or_default();
+        let Some(address) = workload.entry.address.ip() else { continue };
+        let health = hosts.entry(address).or_default();
         health.insert(workload.key.clone(), (Health::Healthy, "".into()));
     }
     let registrations = hosts.into_iter().map(|(address, health)| {

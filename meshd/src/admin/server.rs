@@ -135,6 +135,7 @@ pub async fn serve_socket(listener: UnixListener, state: Arc<AdminState>, stop: 
     let router = Router::new()
         .route("/v1/apply", post(configuration::apply))
         .route("/v1/delete", post(configuration::delete))
+        .route("/v1/rollback", post(configuration::rollback))
         .route("/v1/resources/{kind}", get(configuration::resources))
         .route("/v1/history", get(configuration::history))
         .route("/v1/explain", post(catalogue::explain))

@@ -49,6 +49,16 @@ pub struct DeleteRequest {
     pub namespace: Option<String>,
 }
 
+/// Which version to go back to.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct RollbackRequest {
+    /// The version.
+    pub version: u64,
+    /// Judge only.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
 /// What happened to one resource.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ChangeView {

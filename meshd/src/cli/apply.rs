@@ -8,7 +8,9 @@ use super::input::FileArgs;
 use super::output::{self, Format};
 use super::{CliError, NamespaceArgs, OutputArgs, WaitFlag, fleet};
 use crate::admin::client::{Client, ClientError};
-use crate::admin::view::{AppliedView, ApplyRequest, DeleteRequest, HistoryView, ResourceView};
+use crate::admin::view::{
+    AppliedView, ApplyRequest, DeleteRequest, HistoryView, ResourceView, RollbackRequest,
+};
 use crate::clock;
 use crate::dialect::kind::group_of;
 use mesh_core::vocab::origin::Kind;
@@ -77,6 +79,22 @@ pub struct GetArgs {
     pub output: OutputArgs,
 }
 
+/// Flags of `rollback`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct RollbackArgs {
+    /// The version, as `history` shows it
+    pub version: u64,
+    /// Judge only, change nothing
+    #[arg(long, env = "MESHD_DRY_RUN", value_parser = clap::builder::FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
+    pub dry_run: bool,
+    /// Whether to wait
+    #[command(flatten)]
+    pub wait: WaitFlag,
+    /// How to print
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
 /// Flags of `history`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct HistoryArgs {
@@ -119,6 +137,13 @@ pub async fn delete(client: &Client, args: &DeleteArgs) -> Result<(), CliError> 
     }
     let deleted = client.post("/v1/delete", &request).await;
     finish(client, deleted, args.dry_run, args.wait.wait, args.output.output).await
+}
+
+/// Declares again what was declared at an earlier version.
+pub async fn rollback(client: &Client, args: &RollbackArgs) -> Result<(), CliError> {
+    let request = RollbackRequest { version: args.version, dry_run: args.dry_run };
+    let applied = client.post("/v1/rollback", &request).await;
+    finish(client, applied, args.dry_run, args.wait.wait, args.output.output).await
 }
 
 /// `KIND NAME...`, or `KIND/NAME...`.

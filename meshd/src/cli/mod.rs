@@ -72,6 +72,8 @@ pub enum Command {
     Check(OutputArgs),
     /// Show the accepted configuration versions
     History(apply::HistoryArgs),
+    /// Go back to an earlier version: what was declared then is declared again, as a new version
+    Rollback(apply::RollbackArgs),
     /// Print a completion script
     Completions {
         /// The shell
@@ -198,6 +200,7 @@ fn execute(cli: Cli) -> Result<(), CliError> {
             Command::Delete(args) => apply::delete(&client()?, &args).await,
             Command::Get(args) => apply::get(&client()?, &args).await,
             Command::History(args) => apply::history(&client()?, &args).await,
+            Command::Rollback(args) => apply::rollback(&client()?, &args).await,
             Command::Validate(args) => offline::validate(&args),
             Command::Explain(args) => offline::explain(client, &args).await,
             Command::Status(args) => fleet::status(&client()?, args.output).await,

@@ -282,16 +282,16 @@ fn spec(root: &Node, kind: Kind, meta: &Metadata, report: &Report) -> Option<Spe
 }
 
 /// The form in which a document is kept, and the places of its values.
-pub(crate) fn canonical(mut root: Node, key: &ResourceKey) -> (serde_json::Value, Vec<Mark>) {
+pub(crate) fn canonical(mut root: Node, key: &ResourceKey) -> (Box<str>, Box<[Mark]>) {
     if let Value::Map(entries) = &mut root.value {
         entries.retain(|entry| &*entry.key != "status");
         for entry in entries.iter_mut().filter(|entry| &*entry.key == "metadata") {
             canonical_metadata(&mut entry.value, key);
         }
     }
-    let mut marks = Vec::new();
-    let json = root.to_json(&mut marks);
-    (json, marks)
+    let (mut json, mut marks) = (String::new(), Vec::new());
+    root.write_json(&mut json, &mut marks);
+    (json.into(), marks.into())
 }
 
 fn canonical_metadata(metadata: &mut Node, key: &ResourceKey) {

@@ -24,7 +24,7 @@ mod yaml;
 #[cfg(test)]
 mod tests;
 
-use document::{Meaning, interpret};
+use document::{Interpreted, Meaning, interpret};
 use node::{Mark, Node, Value};
 
 /// A file could not be read as YAML, or is beyond the limits.
@@ -78,18 +78,27 @@ impl Default for Options {
 pub struct Document {
     /// What it declares. `created` is the document's `creationTimestamp`, 0 where it has none.
     pub resource: Resource,
-    /// The document in canonical form: keys in the order in which they were written, the namespace filled
-    /// in, without `status` and what a server sets.
-    pub json: serde_json::Value,
-    marks: Vec<Mark>,
+    /// The document in canonical form, as JSON: keys in the order in which they were written, the namespace
+    /// filled in, without `status` and what a server sets.
+    pub json: Box<str>,
+    marks: Box<[Mark]>,
 }
 
 impl Document {
     /// Line and column of a field such as `spec.http[0].route[0].destination.host`, or of the nearest one
     /// above it that is written.
     pub fn locate(&self, field: &str) -> (u32, u32) {
-        let mark = node::locate(&self.json, &self.marks, field);
+        // Seldom asked for, so it is text that is kept.
+        let json = serde_json::from_str(&self.json).unwrap_or_default();
+        let mark = node::locate(&json, &self.marks, field);
         (mark.line, mark.column)
+    }
+
+    /// A document out of the store, to be carried out again. `created_ms` is when it was first committed.
+    pub fn from_json(json: &str, created_ms: u64) -> Result<Document, Vec<Diagnostic>> {
+        let read = interpret(&stored(json)?, &"".into(), "default");
+        let resource = understood(read, created_ms, true)?;
+        Ok(Document { resource, json: json.into(), marks: Box::default() })
     }
 }
 
@@ -122,25 +131,40 @@ pub fn parse(inputs: &[Input<'_>], options: &Options) -> Parsed {
 }
 
 /// Reads a document out of the store again. `created_ms` is when it was first committed.
-pub fn from_json(value: &serde_json::Value, created_ms: u64) -> Result<Resource, Vec<Diagnostic>> {
-    let node = Node::from_json(value);
-    let read = interpret(&node, &"".into(), "default");
+pub fn from_json(json: &str, created_ms: u64) -> Result<Resource, Vec<Diagnostic>> {
+    understood(interpret(&stored(json)?, &"".into(), "default"), created_ms, false)
+}
+
+fn stored(json: &str) -> Result<Node, Vec<Diagnostic>> {
+    let value: Result<serde_json::Value, _> = serde_json::from_str(json);
+    value
+        .map(|value| Node::from_json(&value))
+        .map_err(|error| vec![unplaced(UNREADABLE, "", error.to_string())])
+}
+
+fn understood(read: Interpreted, created_ms: u64, carried_out: bool) -> Result<Resource, Vec<Diagnostic>> {
     match read.meaning {
+        Meaning::Resource(_) if carried_out && !read.pending.is_empty() => Err(read.pending),
         Meaning::Resource(mut resource) => {
             resource.meta.created = created_ms;
             Ok(*resource)
         }
         Meaning::Refused => Err(read.diagnostics),
-        Meaning::Skipped(kind) => Err(vec![Diagnostic {
-            code: SKIPPED,
-            severity: Severity::Error,
-            resource: "".into(),
-            file: "".into(),
-            line: 0,
-            column: 0,
-            field: "kind".to_owned(),
-            message: format!("{kind} means nothing here"),
-        }]),
+        Meaning::Skipped(kind) => Err(vec![unplaced(SKIPPED, "kind", format!("{kind} means nothing here"))]),
+    }
+}
+
+fn unplaced(code: &'static str, field: &str, message: String) -> Diagnostic {
+    let (resource, file) = ("".into(), "".into());
+    Diagnostic {
+        code,
+        severity: Severity::Error,
+        resource,
+        file,
+        line: 0,
+        column: 0,
+        field: field.to_owned(),
+        message,
     }
 }
 
