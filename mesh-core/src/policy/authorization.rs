@@ -11,9 +11,10 @@ use crate::vocab::identity::SpiffeId;
 use crate::vocab::name::Text;
 
 /// What a matching rule leads to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum PolicyAction {
-    /// Lets through; where any such policy applies, one must match.
+    /// Lets through; where any such policy applies, one must match. The default.
+    #[default]
     Allow,
     /// Refuses.
     Deny,

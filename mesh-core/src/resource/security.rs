@@ -18,7 +18,7 @@ pub struct PeerAuthentication {
 }
 
 /// Who may do what to the selected workloads.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AuthorizationPolicy {
     /// Workloads; none for the namespace, or for the mesh in the root namespace.
     pub selector: Option<Labels>,

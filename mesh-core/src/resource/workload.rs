@@ -30,6 +30,17 @@ impl Address {
     }
 }
 
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Address::Ip(address) => address.fmt(f),
+            Address::Host(name) => f.write_str(name),
+            Address::Unix(path) => write!(f, "unix://{path}"),
+            Address::Unknown => f.write_str("unknown"),
+        }
+    }
+}
+
 /// A workload: an address with ports, labels and an identity.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkloadEntry {

@@ -141,6 +141,7 @@ impl Wire for RequestMatch {
             query: list(message.query, "query")?,
             caller_labels: field(message.caller_labels, "caller_labels")?,
             caller_namespace: message.caller_namespace.map(Text::from),
+            ..RequestMatch::default()
         })
     }
 }

@@ -13,7 +13,7 @@ use super::vocab::wire_enum;
 use super::{Wire, field, list, or_default, to_wires};
 use crate::generated as wire;
 
-wire_enum!(PolicyAction, wire::PolicyAction, Allow, Deny);
+wire_enum!(PolicyAction, wire::PolicyAction, Allow, Deny, Audit, Custom);
 wire_enum!(MtlsMode, wire::MtlsMode, Disable, Permissive, Strict);
 
 impl Wire for AuthorizationPolicy {
@@ -46,7 +46,11 @@ impl Wire for AuthorizationRule {
     }
 
     fn from_wire(message: wire::AuthorizationRule) -> Result<AuthorizationRule, ConvertError> {
-        Ok(AuthorizationRule { from: list(message.from, "from")?, to: list(message.to, "to")? })
+        Ok(AuthorizationRule {
+            from: list(message.from, "from")?,
+            to: list(message.to, "to")?,
+            ..AuthorizationRule::default()
+        })
     }
 }
 
@@ -64,6 +68,7 @@ impl Wire for Source {
         Ok(Source {
             principals: or_default(message.principals, "principals")?,
             namespaces: or_default(message.namespaces, "namespaces")?,
+            ..Source::default()
         })
     }
 }

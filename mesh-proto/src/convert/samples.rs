@@ -319,6 +319,7 @@ impl Draw {
                 codes: self.list(Draw::short),
                 backoff: self.duration(),
                 avoid_tried: self.flag(),
+                remote_localities: true,
             },
             fault: FaultPolicy {
                 delay: self.option(|d| (d.ratio(), d.duration())),

@@ -33,6 +33,9 @@ wire_enum!(
     Internal,
     ResourceExhausted,
     Unavailable,
+    RetriableHeaders,
+    EnvoyRatelimited,
+    Http3PostConnectFailure,
 );
 
 impl Wire for Destination {
@@ -74,6 +77,7 @@ impl Wire for RetryPolicy {
             codes: to_wires(&self.codes),
             backoff: Some(self.backoff.to_wire()),
             avoid_tried: self.avoid_tried,
+            remote_localities: self.remote_localities,
         }
     }
 
@@ -85,6 +89,7 @@ impl Wire for RetryPolicy {
             codes: list(message.codes, "codes")?,
             backoff: required(message.backoff, "backoff")?,
             avoid_tried: message.avoid_tried,
+            remote_localities: message.remote_localities,
         })
     }
 }

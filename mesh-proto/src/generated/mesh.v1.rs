@@ -316,6 +316,8 @@ pub enum PolicyAction {
     Unspecified = 0,
     Allow = 1,
     Deny = 2,
+    Audit = 3,
+    Custom = 4,
 }
 impl PolicyAction {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -327,6 +329,8 @@ impl PolicyAction {
             Self::Unspecified => "POLICY_ACTION_UNSPECIFIED",
             Self::Allow => "POLICY_ACTION_ALLOW",
             Self::Deny => "POLICY_ACTION_DENY",
+            Self::Audit => "POLICY_ACTION_AUDIT",
+            Self::Custom => "POLICY_ACTION_CUSTOM",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -335,6 +339,8 @@ impl PolicyAction {
             "POLICY_ACTION_UNSPECIFIED" => Some(Self::Unspecified),
             "POLICY_ACTION_ALLOW" => Some(Self::Allow),
             "POLICY_ACTION_DENY" => Some(Self::Deny),
+            "POLICY_ACTION_AUDIT" => Some(Self::Audit),
+            "POLICY_ACTION_CUSTOM" => Some(Self::Custom),
             _ => None,
         }
     }
@@ -860,6 +866,8 @@ pub struct RetryPolicy {
     pub backoff: ::core::option::Option<Duration>,
     #[prost(bool, tag = "6")]
     pub avoid_tried: bool,
+    #[prost(bool, tag = "7")]
+    pub remote_localities: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FaultPolicy {
@@ -975,6 +983,9 @@ pub enum RetryCondition {
     Internal = 11,
     ResourceExhausted = 12,
     Unavailable = 13,
+    RetriableHeaders = 14,
+    EnvoyRatelimited = 15,
+    Http3PostConnectFailure = 16,
 }
 impl RetryCondition {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -997,6 +1008,9 @@ impl RetryCondition {
             Self::Internal => "RETRY_CONDITION_INTERNAL",
             Self::ResourceExhausted => "RETRY_CONDITION_RESOURCE_EXHAUSTED",
             Self::Unavailable => "RETRY_CONDITION_UNAVAILABLE",
+            Self::RetriableHeaders => "RETRY_CONDITION_RETRIABLE_HEADERS",
+            Self::EnvoyRatelimited => "RETRY_CONDITION_ENVOY_RATELIMITED",
+            Self::Http3PostConnectFailure => "RETRY_CONDITION_HTTP3_POST_CONNECT_FAILURE",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1016,6 +1030,11 @@ impl RetryCondition {
             "RETRY_CONDITION_INTERNAL" => Some(Self::Internal),
             "RETRY_CONDITION_RESOURCE_EXHAUSTED" => Some(Self::ResourceExhausted),
             "RETRY_CONDITION_UNAVAILABLE" => Some(Self::Unavailable),
+            "RETRY_CONDITION_RETRIABLE_HEADERS" => Some(Self::RetriableHeaders),
+            "RETRY_CONDITION_ENVOY_RATELIMITED" => Some(Self::EnvoyRatelimited),
+            "RETRY_CONDITION_HTTP3_POST_CONNECT_FAILURE" => {
+                Some(Self::Http3PostConnectFailure)
+            }
             _ => None,
         }
     }

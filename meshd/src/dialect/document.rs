@@ -97,7 +97,18 @@ pub(crate) fn top(kind: Kind) -> &'static Message {
         | Kind::VirtualService
         | Kind::DestinationRule
         | Kind::PeerAuthentication
-        | Kind::AuthorizationPolicy => &ISTIO,
+        | Kind::AuthorizationPolicy
+        | Kind::WorkloadGroup
+        | Kind::Gateway
+        | Kind::Sidecar
+        | Kind::ProxyConfig
+        | Kind::RequestAuthentication
+        | Kind::Telemetry
+        | Kind::MeshConfig
+        | Kind::Secret
+        | Kind::ConfigMap
+        | Kind::Endpoints
+        | Kind::EndpointSlice => &ISTIO,
     }
 }
 
@@ -189,7 +200,18 @@ fn metadata(
             | Kind::VirtualService
             | Kind::DestinationRule
             | Kind::PeerAuthentication
-            | Kind::AuthorizationPolicy => check_subdomain(text),
+            | Kind::AuthorizationPolicy
+            | Kind::WorkloadGroup
+            | Kind::Gateway
+            | Kind::Sidecar
+            | Kind::ProxyConfig
+            | Kind::RequestAuthentication
+            | Kind::Telemetry
+            | Kind::MeshConfig
+            | Kind::Secret
+            | Kind::ConfigMap
+            | Kind::Endpoints
+            | Kind::EndpointSlice => check_subdomain(text),
         };
         checked.map_err(|error| field.fault(error.to_string())).ok().map(|()| Text::from(text))
     });
@@ -278,6 +300,16 @@ fn spec(root: &Node, kind: Kind, meta: &Metadata, report: &Report) -> Option<Spe
         Kind::AuthorizationPolicy => {
             istio::security::authorization_policy(&spec()?).map(Spec::AuthorizationPolicy)
         }
+        Kind::WorkloadGroup => istio::workload_group::group(&spec()?).map(Spec::WorkloadGroup),
+        Kind::Gateway => istio::gateway::gateway(&spec()?).map(Spec::Gateway),
+        Kind::Sidecar => istio::sidecar::sidecar(&spec()?).map(Spec::Sidecar),
+        Kind::ProxyConfig => istio::proxy_config::proxy_config(&spec()?).map(Spec::ProxyConfig),
+        Kind::RequestAuthentication => {
+            istio::request_authentication::request_authentication(&spec()?).map(Spec::RequestAuthentication)
+        }
+        Kind::Telemetry => istio::telemetry::telemetry(&spec()?).map(Spec::Telemetry),
+        // Read in their own way, see `kind`.
+        Kind::MeshConfig | Kind::Secret | Kind::ConfigMap | Kind::Endpoints | Kind::EndpointSlice => None,
     }
 }
 

@@ -33,31 +33,34 @@ const GROUPS: [Group; 4] = [
     Group {
         name: "networking.istio.io",
         versions: &["v1", "v1beta1", "v1alpha3"],
-        carried: &[Kind::VirtualService, Kind::DestinationRule, Kind::ServiceEntry, Kind::WorkloadEntry],
-        others: &[
-            ("Gateway", Other::Later),
-            ("Sidecar", Other::Later),
-            ("WorkloadGroup", Other::Later),
-            ("ProxyConfig", Other::Later),
-            (
-                "EnvoyFilter",
-                Other::Refused(
-                    "EnvoyFilter patches Envoy's own configuration and this data plane is not Envoy; say it with VirtualService, DestinationRule, AuthorizationPolicy or Telemetry",
-                ),
-            ),
+        carried: &[
+            Kind::VirtualService,
+            Kind::DestinationRule,
+            Kind::ServiceEntry,
+            Kind::WorkloadEntry,
+            Kind::Gateway,
+            Kind::Sidecar,
+            Kind::WorkloadGroup,
+            Kind::ProxyConfig,
         ],
+        others: &[(
+            "EnvoyFilter",
+            Other::Refused(
+                "EnvoyFilter patches Envoy's own configuration and this data plane is not Envoy; say it with VirtualService, DestinationRule, AuthorizationPolicy or Telemetry",
+            ),
+        )],
     },
     Group {
         name: "security.istio.io",
         versions: &["v1", "v1beta1"],
-        carried: &[Kind::PeerAuthentication, Kind::AuthorizationPolicy],
-        others: &[("RequestAuthentication", Other::Later)],
+        carried: &[Kind::PeerAuthentication, Kind::AuthorizationPolicy, Kind::RequestAuthentication],
+        others: &[],
     },
     Group {
         name: "telemetry.istio.io",
         versions: &["v1", "v1alpha1"],
-        carried: &[],
-        others: &[("Telemetry", Other::Later)],
+        carried: &[Kind::Telemetry],
+        others: &[],
     },
     Group {
         name: "extensions.istio.io",

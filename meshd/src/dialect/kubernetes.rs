@@ -102,7 +102,7 @@ pub(crate) fn service(field: &Field<'_>) -> Option<Service> {
     // An empty selector selects nothing (Kubernetes: the endpoints are somebody else's).
     let selector =
         spec.get("selector").map(|field| scalar::labels(&field)).filter(|selector| !selector.is_empty());
-    Some(Service { ports, selector, addresses })
+    Some(Service { ports, selector, addresses, ..Service::default() })
 }
 
 fn ports(field: &Field<'_>) -> Vec<Port> {

@@ -3,8 +3,10 @@
 use std::collections::HashSet;
 
 use mesh_core::balancing::balancer::LoadBalancer;
-use mesh_core::policy::mtls::ClientTls;
-use mesh_core::resource::destination_rule::{DestinationRule, Subset, TrafficBlocks, TrafficPolicy};
+use mesh_core::balancing::policy::{Algorithm, LoadBalancerPolicy};
+use mesh_core::resource::destination_rule::{
+    DestinationRule, Subset, TlsMode, TlsSettings, TrafficBlocks, TrafficPolicy,
+};
 use mesh_core::vocab::name::Text;
 
 use crate::dialect::field::{Field, Message, Note, Object};
@@ -102,7 +104,7 @@ pub(crate) fn rule(field: &Field<'_>) -> Option<DestinationRule> {
         }
         subsets.push(subset);
     }
-    Some(DestinationRule { host: host?, policy, subsets })
+    Some(DestinationRule { host: host?, policy, subsets, ..DestinationRule::default() })
 }
 
 fn subset(field: &Field<'_>) -> Option<Subset> {
@@ -135,7 +137,7 @@ fn policy(field: &Field<'_>) -> Option<TrafficPolicy> {
         }
         ports.push(entry);
     }
-    Some(TrafficPolicy { blocks: blocks(&policy), ports })
+    Some(TrafficPolicy { blocks: blocks(&policy), ports, ..TrafficPolicy::default() })
 }
 
 fn port_policy(field: &Field<'_>) -> Option<(u16, TrafficBlocks)> {
@@ -152,8 +154,15 @@ fn port_policy(field: &Field<'_>) -> Option<(u16, TrafficBlocks)> {
 
 fn blocks(policy: &Object<'_>) -> TrafficBlocks {
     TrafficBlocks {
-        load_balancer: policy.get("loadBalancer").and_then(|field| load_balancer(&field)),
-        tls: policy.get("tls").and_then(|field| tls(&field)),
+        load_balancer: policy.get("loadBalancer").and_then(|field| load_balancer(&field)).map(|simple| {
+            LoadBalancerPolicy { algorithm: Algorithm::Simple(simple), ..LoadBalancerPolicy::default() }
+        }),
+        connection_pool: None,
+        outlier_detection: None,
+        tls: policy
+            .get("tls")
+            .and_then(|field| tls(&field))
+            .map(|mode| TlsSettings { mode, ..TlsSettings::default() }),
     }
 }
 
@@ -172,10 +181,10 @@ fn load_balancer(field: &Field<'_>) -> Option<LoadBalancer> {
     }
 }
 
-fn tls(field: &Field<'_>) -> Option<ClientTls> {
+fn tls(field: &Field<'_>) -> Option<TlsMode> {
     let tls = field.object(&TLS)?;
     // The enum's zero: a block without a mode turns automatic mutual TLS off.
-    let Some(mode) = tls.get("mode") else { return Some(ClientTls::Disable) };
+    let Some(mode) = tls.get("mode") else { return Some(TlsMode::Disable) };
     let word = mode.choice(&["DISABLE", "SIMPLE", "MUTUAL", "ISTIO_MUTUAL"])?;
     if word == "ISTIO_MUTUAL" {
         let own = ["clientCertificate", "privateKey", "caCertificates", "credentialName"];
@@ -186,8 +195,8 @@ fn tls(field: &Field<'_>) -> Option<ClientTls> {
         }
     }
     match word {
-        "DISABLE" => Some(ClientTls::Disable),
-        "ISTIO_MUTUAL" => Some(ClientTls::IstioMutual),
+        "DISABLE" => Some(TlsMode::Disable),
+        "ISTIO_MUTUAL" => Some(TlsMode::IstioMutual),
         other => {
             mode.later(format!("tls mode {other}"));
             None

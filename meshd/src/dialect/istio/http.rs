@@ -56,6 +56,8 @@ pub(super) fn condition(field: &Field<'_>) -> Option<HttpMatch> {
     let ignore_case = entry.get("ignoreUriCase").and_then(|field| field.boolean()).unwrap_or(false);
     let (caller_labels, caller_namespace) = caller(&entry);
     let request = RequestMatch {
+        claims: Vec::new(),
+        without_claims: Vec::new(),
         name: entry.text("name").map(Text::from),
         uri: if ignore_case { uri.map(TextMatch::ignoring_case) } else { uri },
         scheme: text_of(&entry, "scheme"),
@@ -68,7 +70,7 @@ pub(super) fn condition(field: &Field<'_>) -> Option<HttpMatch> {
         caller_namespace,
     };
     let port = entry.get("port").and_then(|field| field.port());
-    Some(HttpMatch { request, port })
+    Some(HttpMatch { request, port, gateways: Vec::new() })
 }
 
 /// `sourceLabels` and `sourceNamespace`. Where `gateways` names the mesh, Istio does not read them.

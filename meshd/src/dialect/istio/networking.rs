@@ -111,7 +111,7 @@ pub(crate) fn virtual_service(field: &Field<'_>) -> Option<VirtualService> {
     if !rules("http") && !rules("tcp") && !spec.has("tls") {
         field.fault("a VirtualService needs at least one rule in http, tcp or tls");
     }
-    Some(VirtualService { hosts, http, tcp })
+    Some(VirtualService { hosts, http, tcp, ..VirtualService::default() })
 }
 
 fn hosts(spec: &Object<'_>) -> Vec<Text> {
@@ -188,8 +188,10 @@ fn http_route(field: &Field<'_>) -> Option<HttpRoute> {
         matches,
         action: action?,
         timeout,
-        retry: retry?,
-        fault: fault?,
+        retry: Some(retry?),
+        fault: Some(fault?),
+        mirrors: Vec::new(),
+        cors: None,
         request_headers: headers.request,
         response_headers: headers.response,
     })
@@ -311,7 +313,7 @@ fn tcp_match(field: &Field<'_>) -> Option<TcpMatch> {
     let destination_subnets = entry.items("destinationSubnets").iter().filter_map(subnet).collect();
     let (caller_labels, caller_namespace) = http::caller(&entry);
     let port = entry.get("port").and_then(|field| field.port());
-    Some(TcpMatch { destination_subnets, port, caller_labels, caller_namespace })
+    Some(TcpMatch { destination_subnets, port, caller_labels, caller_namespace, gateways: Vec::new() })
 }
 
 fn subnet(field: &Field<'_>) -> Option<IpNet> {

@@ -105,6 +105,7 @@ pub(super) fn retries(field: &Field<'_>) -> Option<RetryPolicy> {
     };
     let default = RetryPolicy::default();
     Some(RetryPolicy {
+        remote_localities: false,
         attempts: u32::try_from(attempts?).ok()?,
         per_try_timeout,
         on,

@@ -134,7 +134,7 @@ pub(crate) fn authorization_policy(field: &Field<'_>) -> Option<AuthorizationPol
         field.fault("a DENY policy without rules would never match; `rules: [{}]` denies everything");
     }
     let rules = items.iter().filter_map(rule).collect();
-    Some(AuthorizationPolicy { selector, action: action?, rules })
+    Some(AuthorizationPolicy { selector, action: action?, rules, ..AuthorizationPolicy::default() })
 }
 
 fn action(spec: &Object<'_>) -> Option<PolicyAction> {
@@ -176,6 +176,7 @@ fn rule(field: &Field<'_>) -> Option<AuthorizationRule> {
     let from = list("from").unwrap_or_default();
     let to = list("to").unwrap_or_default();
     Some(AuthorizationRule {
+        when: Vec::new(),
         from: from.iter().filter_map(source).collect(),
         to: to.iter().filter_map(operation).collect(),
     })
@@ -190,6 +191,7 @@ fn source(field: &Field<'_>) -> Option<Source> {
     Some(Source {
         principals: values(&object, "principals", "notPrincipals", principal),
         namespaces: values(&object, "namespaces", "notNamespaces", namespace),
+        ..Source::default()
     })
 }
 

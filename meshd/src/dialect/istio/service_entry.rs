@@ -81,7 +81,15 @@ pub(crate) fn entry(field: &Field<'_>) -> Option<ServiceEntry> {
         let selector = field.object(&SELECTOR)?;
         Some(selector.get("labels").map(|field| scalar::selector(&field)).unwrap_or_default())
     });
-    Some(ServiceEntry { hosts, addresses: addresses(&spec), ports, location, endpoints, workload_selector })
+    Some(ServiceEntry {
+        hosts,
+        addresses: addresses(&spec),
+        ports,
+        location,
+        endpoints,
+        workload_selector,
+        ..ServiceEntry::default()
+    })
 }
 
 fn is_static(spec: &Object<'_>) -> bool {

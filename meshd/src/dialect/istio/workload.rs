@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use mesh_core::resource::workload::WorkloadEntry;
+use mesh_core::resource::workload::{Address, WorkloadEntry};
 use mesh_core::vocab::label::Labels;
 use mesh_core::vocab::locality::Locality;
 use mesh_core::vocab::name::{Text, check_subdomain};
@@ -64,7 +64,8 @@ pub(crate) fn entry(field: &Field<'_>, over: &Labels, user: Option<u32>) -> Opti
     let weight = weight.and_then(|weight| u32::try_from(weight.max(1)).ok());
     let service_account = service_account(&entry);
     Some(WorkloadEntry {
-        address: address?,
+        address: Address::Ip(address?),
+        network: None,
         ports,
         labels: own.merged_with(over),
         locality,
