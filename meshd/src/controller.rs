@@ -34,7 +34,7 @@ use crate::store::{Store, StoreError, StoredDocument};
 mod batch;
 mod writer;
 
-pub(crate) use batch::parse_key;
+pub(crate) use batch::{key_of, outcome, parse_key};
 use writer::Writer;
 
 /// Commands that wait for the writer; whoever sends more waits, too.

@@ -12,9 +12,12 @@ use crate::config::{ServeArgs, duration};
 use crate::telemetry::LogFormat;
 
 pub mod apply;
+pub mod compare;
 pub mod credentials;
+mod difference;
 pub mod fleet;
 pub mod input;
+pub mod inspect;
 pub mod offline;
 pub mod output;
 pub mod serve;
@@ -46,7 +49,11 @@ pub enum Command {
     /// Remove resources, all or none
     Delete(apply::DeleteArgs),
     /// Show resources as they were declared
-    Get(apply::GetArgs),
+    Get(inspect::GetArgs),
+    /// Show a resource in words: what it says, whom it refers to, who refers to it, what is wrong with it
+    Describe(inspect::DescribeArgs),
+    /// Show what `apply` would change, line by line
+    Diff(compare::DiffArgs),
     /// Check files without a server, each resource on its own
     Validate(offline::ValidateArgs),
     /// Show the decision that the data plane would take for a request, step by step
@@ -198,7 +205,9 @@ fn execute(cli: Cli) -> Result<(), CliError> {
         match cli.command {
             Command::Apply(args) => apply::apply(&client()?, &args).await,
             Command::Delete(args) => apply::delete(&client()?, &args).await,
-            Command::Get(args) => apply::get(&client()?, &args).await,
+            Command::Get(args) => inspect::get(&client()?, &args).await,
+            Command::Describe(args) => inspect::describe(&client()?, &args).await,
+            Command::Diff(args) => compare::diff(&client()?, &args).await,
             Command::History(args) => apply::history(&client()?, &args).await,
             Command::Rollback(args) => apply::rollback(&client()?, &args).await,
             Command::Validate(args) => offline::validate(&args),

@@ -10,6 +10,7 @@ use mesh_core::vocab::origin::{Kind, ResourceKey};
 
 use super::{Batch, Rollback};
 use crate::dialect::Document;
+use crate::dialect::kind::is_namespaced;
 use crate::store::{Change, Past, StoredDocument};
 
 /// Code of what contradicts what is in force.
@@ -49,11 +50,7 @@ pub(super) fn plan(
                 .push(finding(&document.resource, format!("belongs to --config {file}; change it there")));
             continue;
         }
-        let result = match present {
-            None => "created",
-            Some(present) if *present.json == *document.json => "unchanged",
-            Some(_) => "configured",
-        };
+        let result = outcome(present, &document.json);
         plan.results.push((key.clone(), result));
         let same_owner = present.is_some_and(|present| present.owner == owner);
         if result == "unchanged" && same_owner {
@@ -97,6 +94,16 @@ pub(super) fn plan(
         plan.results.retain(|(_, result)| *result != "unchanged");
     }
     if findings.is_empty() { Ok(plan) } else { Err(findings) }
+}
+
+/// What becomes of a document beside the one in force. The order of keys is no difference.
+pub(crate) fn outcome(present: Option<&StoredDocument>, json: &str) -> &'static str {
+    let value = |json: &str| serde_json::from_str::<serde_json::Value>(json).ok();
+    match present {
+        None => "created",
+        Some(present) if *present.json == *json || value(&present.json) == value(json) => "unchanged",
+        Some(_) => "configured",
+    }
 }
 
 /// What brings the mesh back to what it was at an earlier version. Fails with everything that stands against it
@@ -217,11 +224,14 @@ fn unplaced(key: &str, message: String) -> Diagnostic {
 pub(crate) fn parse_key(text: &str) -> Option<ResourceKey> {
     let (kind, rest) = text.split_once('/')?;
     let kind = Kind::from_word(kind)?;
-    let (namespace, name) = match kind {
-        Kind::Namespace => ("", rest),
-        _ => rest.split_once('/')?,
-    };
+    let (namespace, name) = if is_namespaced(kind) { rest.split_once('/')? } else { ("", rest) };
     Some(ResourceKey { kind, namespace: namespace.into(), name: name.into() })
+}
+
+/// The key of a name in a namespace, which is not looked at for kinds that are in none.
+pub(crate) fn key_of(kind: Kind, namespace: &str, name: &str) -> ResourceKey {
+    let namespace = if is_namespaced(kind) { namespace } else { "" };
+    ResourceKey { kind, namespace: namespace.into(), name: name.into() }
 }
 
 #[cfg(test)]

@@ -190,6 +190,11 @@ impl Group {
     }
 }
 
+/// Whether resources of a kind are in a namespace.
+pub(crate) fn is_namespaced(kind: Kind) -> bool {
+    kind != Kind::Namespace
+}
+
 /// The API group of a kind; empty for the core kinds of Kubernetes.
 pub(crate) fn group_of(kind: Kind) -> &'static str {
     GROUPS.iter().find(|group| group.carried.contains(&kind)).map_or("", |group| group.name)

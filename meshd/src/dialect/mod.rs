@@ -210,6 +210,16 @@ impl Batch<'_> {
         if node.value == Value::Null {
             return;
         }
+        if let Value::List(items) = node.value {
+            // As `get -o yaml` prints several.
+            for item in items {
+                if self.is_full() {
+                    return;
+                }
+                self.document(file, item);
+            }
+            return;
+        }
         let is_list = node.text_at("kind").is_some_and(|kind| kind.ends_with("List"));
         if !is_list || node.entry("items").is_none() {
             return self.resource(file, node);

@@ -1,5 +1,5 @@
 //! The binary run as scripts and people run it.
-#![allow(dead_code, reason = "each suite uses what it needs")]
+#![allow(dead_code, unreachable_pub, reason = "each suite uses what it needs")]
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
