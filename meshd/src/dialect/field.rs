@@ -23,6 +23,31 @@ const ENOUGH: usize = 1_000;
 /// Unknown fields of a message that are compared with one that is missing.
 const MOST_GUESSES: usize = 20;
 
+/// Fields in which Istio's schemas take null for absent, as what stands in them may be left open.
+const NULLABLE: [&str; 21] = [
+    "aggression",
+    "allowCredentials",
+    "concurrency",
+    "consecutive5xxErrors",
+    "consecutiveGatewayErrors",
+    "consecutiveLocalOriginFailures",
+    "disableContextPropagation",
+    "disableSpanReporting",
+    "disabled",
+    "enableIstioTags",
+    "enabled",
+    "insecureSkipVerify",
+    "minClusterSize",
+    "minimumPercent",
+    "mirrorPercent",
+    "mirror_percent",
+    "percent",
+    "randomSamplingPercentage",
+    "retryIgnorePreviousHosts",
+    "retryRemoteLocalities",
+    "useRequestIdForTraceSampling",
+];
+
 /// Collects what is wrong with one document.
 pub(crate) struct Report {
     file: Text,
@@ -244,6 +269,11 @@ impl<'a> Field<'a> {
         self.report.add(code, Severity::Warning, self.node.mark, self.path(), message);
     }
 
+    /// Says something that is good to know, with a code of its own.
+    pub(crate) fn inform_as(&self, code: &'static str, message: impl Into<String>) {
+        self.report.add(code, Severity::Info, self.node.mark, self.path(), message);
+    }
+
     /// Says of what is valid and understood that it has no effect on the wire yet, so that `apply` refuses it;
     /// `what` is the subject of the sentence.
     pub(crate) fn later(&self, what: impl fmt::Display) {
@@ -276,12 +306,13 @@ impl<'a> Field<'a> {
             return;
         }
         let is_null = entry.value.value == Value::Null;
-        if is_null && self.report.null_is_absent {
+        let known = message.fields.contains(&key) || message.later.contains(&key);
+        if is_null && (self.report.null_is_absent || (known && NULLABLE.contains(&key))) {
             return;
         }
         if message.later.contains(&key) && !is_null {
             self.report.add_pending(entry.mark, path(), format_args!("the field {key}"));
-        } else if !message.fields.contains(&key) && !message.later.contains(&key) {
+        } else if !known {
             let text = unknown_field(key, message);
             self.report.add(SCHEMA, Severity::Error, entry.mark, path(), text);
         } else if is_null {
