@@ -13,6 +13,7 @@ use mesh_core::vocab::origin::ResourceKey;
 
 pub mod compatibility;
 mod document;
+mod export;
 mod field;
 mod istio;
 pub(crate) mod kind;
@@ -20,6 +21,8 @@ mod kubernetes;
 mod node;
 mod scalar;
 mod yaml;
+
+pub use yaml::LARGEST_FILE;
 
 #[cfg(test)]
 mod tests;
@@ -36,8 +39,10 @@ pub const SKIPPED: &str = "MSH0013";
 
 /// Most resources in one batch.
 const MOST_RESOURCES: usize = 100_000;
-/// Most findings that are worth showing.
-const MOST_FINDINGS: usize = 1_000;
+/// Most errors that are worth showing.
+const MOST_ERRORS: usize = 1_000;
+/// Most warnings that are kept; they stop nothing.
+const MOST_WARNINGS: usize = 10_000;
 
 /// A file, by the name under which faults are to be reported.
 #[derive(Debug, Clone, Copy)]
@@ -122,8 +127,7 @@ impl Parsed {
 
 /// Reads all documents of all files.
 pub fn parse(inputs: &[Input<'_>], options: &Options) -> Parsed {
-    let mut batch =
-        Batch { options, parsed: Parsed::default(), seen: HashMap::new(), skipped: BTreeMap::new() };
+    let mut batch = Batch::new(options);
     for input in inputs {
         batch.file(input);
     }
@@ -168,17 +172,33 @@ fn unplaced(code: &'static str, field: &str, message: String) -> Diagnostic {
     }
 }
 
-struct Batch<'o> {
+/// Reads files one after another; of each its resources are kept, not its text.
+pub struct Batch<'o> {
     options: &'o Options,
     parsed: Parsed,
+    errors: usize,
+    warnings: usize,
     /// Where each resource was seen first.
     seen: HashMap<ResourceKey, (Text, u32)>,
     /// Kinds that were skipped: the first one and how many.
     skipped: BTreeMap<String, (Diagnostic, usize)>,
 }
 
-impl Batch<'_> {
-    fn file(&mut self, input: &Input<'_>) {
+impl<'o> Batch<'o> {
+    /// A batch without files.
+    pub fn new(options: &'o Options) -> Batch<'o> {
+        Batch {
+            options,
+            parsed: Parsed::default(),
+            errors: 0,
+            warnings: 0,
+            seen: HashMap::new(),
+            skipped: BTreeMap::new(),
+        }
+    }
+
+    /// Adds the documents of a file.
+    pub fn file(&mut self, input: &Input<'_>) {
         let file = Text::from(input.file);
         let text = match yaml::text(input.bytes) {
             Ok(text) => text,
@@ -202,7 +222,18 @@ impl Batch<'_> {
     }
 
     fn is_full(&self) -> bool {
-        self.parsed.diagnostics.len() > MOST_FINDINGS || self.parsed.documents.len() > MOST_RESOURCES
+        self.errors > MOST_ERRORS || self.parsed.documents.len() > MOST_RESOURCES
+    }
+
+    fn keep(&mut self, found: Diagnostic) {
+        let (count, most) = match found.severity {
+            Severity::Error => (&mut self.errors, MOST_ERRORS),
+            Severity::Warning | Severity::Info => (&mut self.warnings, MOST_WARNINGS),
+        };
+        *count += 1;
+        if *count <= most {
+            self.parsed.diagnostics.push(found);
+        }
     }
 
     /// A document, or each item of a list of them.
@@ -246,11 +277,11 @@ impl Batch<'_> {
 
     fn resource(&mut self, file: &Text, node: Node) {
         let read = interpret(&node, file, &self.options.default_namespace);
-        self.parsed.diagnostics.extend(read.diagnostics);
-        let pending =
-            if self.options.carried_out { &mut self.parsed.diagnostics } else { &mut self.parsed.pending };
-        if pending.len() <= MOST_FINDINGS {
-            pending.extend(read.pending);
+        read.diagnostics.into_iter().for_each(|found| self.keep(found));
+        if self.options.carried_out {
+            read.pending.into_iter().for_each(|found| self.keep(found));
+        } else if self.parsed.pending.len() < MOST_WARNINGS {
+            self.parsed.pending.extend(read.pending);
         }
         match read.meaning {
             Meaning::Refused => {}
@@ -297,7 +328,7 @@ impl Batch<'_> {
     }
 
     fn finding(&mut self, code: &'static str, resource: &str, file: &Text, mark: Mark, message: String) {
-        self.parsed.diagnostics.push(Diagnostic {
+        self.keep(Diagnostic {
             code,
             severity: Severity::Error,
             resource: resource.into(),
@@ -309,11 +340,16 @@ impl Batch<'_> {
         });
     }
 
-    fn finish(mut self) -> Parsed {
-        if self.parsed.diagnostics.len() > MOST_FINDINGS {
-            self.parsed.diagnostics.truncate(MOST_FINDINGS);
-            let message = format!("more than {MOST_FINDINGS} findings; the rest is left out");
-            self.finding(UNREADABLE, "", &"".into(), Mark::default(), message);
+    /// What all files hold together.
+    pub fn finish(mut self) -> Parsed {
+        if self.errors > MOST_ERRORS {
+            let message = format!("more than {MOST_ERRORS} errors; the rest is left out");
+            self.parsed.diagnostics.push(unplaced(UNREADABLE, "", message));
+        }
+        if self.warnings > MOST_WARNINGS {
+            let message = format!("{} more warnings are left out", self.warnings - MOST_WARNINGS);
+            let severity = Severity::Warning;
+            self.parsed.diagnostics.push(Diagnostic { severity, ..unplaced(UNREADABLE, "", message) });
         }
         for (kind, (mut diagnostic, count)) in std::mem::take(&mut self.skipped) {
             let times = if count > 1 { format!(" ({count} of them)") } else { String::new() };
