@@ -116,6 +116,9 @@ pub struct MeshConfig {
     pub providers: Vec<ExtensionProvider>,
     /// `defaultProviders`.
     pub default_providers: DefaultProviders,
+    /// Whether `defaultConfig.proxyMetadata` asks for addresses of ServiceEntries without any
+    /// (`ISTIO_META_DNS_AUTO_ALLOCATE` with `ISTIO_META_DNS_CAPTURE`, `PILOT_ENABLE_IP_AUTOALLOCATE`).
+    pub auto_addresses: bool,
     /// `enableTracing`.
     pub enable_tracing: Option<bool>,
     /// `defaultConfig.concurrency`.

@@ -5,6 +5,7 @@ use crate::policy::authorization::{AuthorizationRule, PolicyAction};
 use crate::policy::jwt::JwtRule;
 use crate::policy::mtls::MtlsMode;
 use crate::vocab::label::Labels;
+use crate::vocab::name::Text;
 
 /// What workloads accept. `None` inherits (UNSET).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -26,6 +27,8 @@ pub struct AuthorizationPolicy {
     pub targets: Vec<TargetRef>,
     /// What a match leads to.
     pub action: PolicyAction,
+    /// `provider.name`: who is asked, for action CUSTOM.
+    pub provider: Option<Text>,
     /// Annotation `istio.io/dry-run`: judged and counted, not enforced.
     pub dry_run: bool,
     /// Rules; none never matches.

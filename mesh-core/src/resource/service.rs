@@ -59,6 +59,8 @@ pub enum TrafficDistribution {
 pub struct Service {
     /// Ports. UDP ports are left out.
     pub ports: Vec<Port>,
+    /// Numbers of its UDP ports, which the mesh does not carry.
+    pub datagram_ports: Vec<u16>,
     /// `None` selects nothing.
     pub selector: Option<Labels>,
     /// Declared clusterIPs.
