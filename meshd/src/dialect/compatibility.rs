@@ -12,28 +12,61 @@ use super::{document, istio, kubernetes};
 /// What stands in the fields: one entry a file that has messages.
 static NOTES: &[&[Note]] = &[
     document::NOTES,
-    kubernetes::NOTES,
+    kubernetes::endpoints::NOTES,
+    kubernetes::service::NOTES,
     istio::destination_rule::NOTES,
     istio::header::NOTES,
     istio::http::NOTES,
-    istio::networking::NOTES,
+    istio::virtual_service::NOTES,
+    istio::stream_rule::NOTES,
+    istio::http_rule::NOTES,
+    istio::fault::NOTES,
+    istio::destination::NOTES,
+    istio::cors::NOTES,
     istio::redirect::NOTES,
     istio::resilience::NOTES,
-    istio::security::NOTES,
+    istio::authorization_policy::NOTES,
+    istio::extension_provider::NOTES,
+    istio::mesh_config::NOTES,
+    istio::mesh_proxy::NOTES,
+    istio::peer_authentication::NOTES,
+    istio::request_authentication::NOTES,
+    istio::target::NOTES,
+    istio::telemetry::NOTES,
+    istio::tracing::NOTES,
     istio::service_entry::NOTES,
+    istio::client_tls::NOTES,
+    istio::connection_pool::NOTES,
+    istio::consistent_hash::NOTES,
+    istio::gateway::NOTES,
+    istio::load_balancer::NOTES,
+    istio::locality::NOTES,
+    istio::probe::NOTES,
+    istio::proxy_config::NOTES,
+    istio::server_tls::NOTES,
+    istio::sidecar::NOTES,
+    istio::traffic_policy::NOTES,
+    istio::workload_group::NOTES,
     istio::workload::NOTES,
 ];
 
 /// The message of a kind's `spec`. A kind whose fields stand in the document itself has none, but notes on
 /// [`document::top`].
 static SPECS: &[(Kind, &Message)] = &[
-    (Kind::Service, &kubernetes::SPEC),
+    (Kind::Service, &kubernetes::service::SPEC),
     (Kind::WorkloadEntry, &istio::workload::ENTRY),
     (Kind::ServiceEntry, &istio::service_entry::SPEC),
-    (Kind::VirtualService, &istio::networking::SPEC),
+    (Kind::VirtualService, &istio::virtual_service::SPEC),
     (Kind::DestinationRule, &istio::destination_rule::SPEC),
-    (Kind::PeerAuthentication, &istio::security::PEER),
-    (Kind::AuthorizationPolicy, &istio::security::POLICY),
+    (Kind::WorkloadGroup, &istio::workload_group::SPEC),
+    (Kind::Gateway, &istio::gateway::SPEC),
+    (Kind::Sidecar, &istio::sidecar::SPEC),
+    (Kind::ProxyConfig, &istio::proxy_config::SPEC),
+    (Kind::PeerAuthentication, &istio::peer_authentication::SPEC),
+    (Kind::AuthorizationPolicy, &istio::authorization_policy::SPEC),
+    (Kind::RequestAuthentication, &istio::request_authentication::SPEC),
+    (Kind::Telemetry, &istio::telemetry::SPEC),
+    (Kind::MeshConfig, &istio::mesh_config::SPEC),
 ];
 
 /// Deepest path: no schema comes near; a message that holds itself ends here.
@@ -213,4 +246,106 @@ fn table(page: &mut String, title: &str, rows: &[Row]) {
 /// Text that ends no cell of a table.
 fn cell(text: &str) -> String {
     text.replace('|', "\\|").replace('*', "\\*")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+    use crate::dialect::node::{Node, Value};
+    use crate::dialect::yaml::Reader;
+
+    #[test]
+    fn paths_tell_lists_and_maps() {
+        let rows = rows(Kind::VirtualService);
+        let standing = |path: &str| rows.iter().find(|row| row.path == path).map(|row| row.standing);
+        assert_eq!(standing("spec.hosts"), Some(Standing::CarriedOut));
+        assert_eq!(standing("spec.http[].route[].destination.port.number"), Some(Standing::CarriedOut));
+        assert_eq!(standing("spec.http[].match[].headers{}.regex"), Some(Standing::CarriedOut));
+        assert_eq!(standing("status"), Some(Standing::Skipped));
+        assert_eq!(standing("spec.nothing"), None);
+    }
+
+    #[test]
+    fn what_is_explained_only_has_nothing_carried_out_below_it() {
+        for kind in Kind::ALL {
+            let rows = rows(kind);
+            for row in rows.iter().filter(|row| row.standing == Standing::ExplainedOnly) {
+                let below = rows.iter().filter(|other| {
+                    let rest = other.path.strip_prefix(&row.path);
+                    rest.is_some_and(|rest| rest.starts_with(['.', '[', '{']))
+                });
+                for other in below {
+                    assert_ne!(other.standing, Standing::CarriedOut, "{} of {}", other.path, kind.name());
+                }
+            }
+        }
+    }
+
+    /// The fields of a schema, as paths.
+    fn fields(schema: &Node, path: &str, found: &mut BTreeSet<String>) {
+        if let Some(Value::Map(properties)) = schema.entry("properties").map(|entry| &entry.value.value) {
+            for property in properties {
+                let path = format!("{path}.{}", property.key);
+                fields(&property.value, &path, found);
+                found.insert(path);
+            }
+        }
+        for (key, many) in [("items", "[]"), ("additionalProperties", "{}")] {
+            if let Some(entry) = schema.entry(key) {
+                fields(&entry.value, &format!("{path}{many}"), found);
+            }
+        }
+    }
+
+    /// Fields of `spec` by kind, over all versions, of Istio's own schemas; `None` where they are not at hand.
+    fn istio() -> Option<BTreeMap<String, BTreeSet<String>>> {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/istio/crd-all.gen.yaml");
+        let text = std::fs::read_to_string(file).ok()?;
+        let mut kinds: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        let mut reader = Reader::new(&text);
+        while let Some(read) = reader.next() {
+            let (root, _) = read.unwrap();
+            let Some(spec) = root.entry("spec").map(|entry| &entry.value) else { continue };
+            let kind = spec.entry("names").unwrap().value.text_at("kind").unwrap().to_owned();
+            let Value::List(versions) = &spec.entry("versions").unwrap().value.value else { panic!() };
+            for version in versions {
+                let schema = &version.entry("schema").unwrap().value.entry("openAPIV3Schema").unwrap().value;
+                let spec = schema.entry("properties").unwrap().value.entry("spec");
+                if let Some(spec) = spec {
+                    fields(&spec.value, "spec", kinds.entry(kind.clone()).or_default());
+                }
+            }
+        }
+        Some(kinds)
+    }
+
+    #[test]
+    fn every_field_of_istio_is_in_the_table() {
+        let Some(kinds) = istio() else { return };
+        let mut missing = Vec::new();
+        for (name, fields) in kinds {
+            let known = kind::all().into_iter().find(|known| known.name == name);
+            let Some(known) = known else {
+                missing.push(format!("the kind {name}"));
+                continue;
+            };
+            let Fate::Carried = known.fate else { continue };
+            let kind = Kind::ALL.into_iter().find(|kind| kind.name() == name).unwrap();
+            let rows: BTreeMap<String, Standing> =
+                rows(kind).into_iter().map(|row| (row.path, row.standing)).collect();
+            for field in fields {
+                // What is not carried out as a whole need not be told in parts.
+                let is_part = |(path, standing): (&String, &Standing)| {
+                    *standing != Standing::CarriedOut
+                        && field.strip_prefix(path.as_str()).is_some_and(|rest| rest.starts_with(['.', '[', '{']))
+                };
+                if !rows.contains_key(&field) && !rows.iter().any(is_part) {
+                    missing.push(format!("{name} {field}"));
+                }
+            }
+        }
+        assert!(missing.is_empty(), "{} fields: {missing:#?}", missing.len());
+    }
 }

@@ -241,6 +241,11 @@ impl<'a> Field<'a> {
         self.path.to_string()
     }
 
+    /// Where the value begins.
+    pub(crate) fn mark(&self) -> Mark {
+        self.node.mark
+    }
+
     /// The value as it was written.
     pub(crate) fn value(&self) -> &'a Value {
         &self.node.value
@@ -251,6 +256,29 @@ impl<'a> Field<'a> {
         match &self.node.value {
             Value::List(items) => items,
             _ => &[],
+        }
+    }
+
+    /// Whether this is a list without anything in it.
+    pub(crate) fn is_empty_list(&self) -> bool {
+        matches!(&self.node.value, Value::List(items) if items.is_empty())
+    }
+
+    /// The same place with another value: what a text holds that is a document itself.
+    pub(crate) fn holding<'b>(&self, node: &'b Node) -> Field<'b>
+    where
+        'a: 'b,
+    {
+        Field { node, path: self.path.clone(), report: self.report }
+    }
+
+    /// Whether nothing stands in it: an empty text, list or map, which is the same as absent in proto-JSON.
+    pub(crate) fn is_blank(&self) -> bool {
+        match &self.node.value {
+            Value::Text(text) => text.is_empty(),
+            Value::List(items) => items.is_empty(),
+            Value::Map(entries) => entries.is_empty(),
+            Value::Null | Value::Bool(_) | Value::Number(_) => false,
         }
     }
 

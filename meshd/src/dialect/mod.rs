@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use mesh_core::resource::Resource;
 use mesh_core::resource::diagnostic::{Diagnostic, Severity};
+use mesh_core::resource::kubernetes::PodTemplate;
 use mesh_core::vocab::name::Text;
-use mesh_core::vocab::origin::ResourceKey;
+use mesh_core::vocab::origin::{Kind, ResourceKey};
 
 pub mod compatibility;
 mod document;
@@ -19,6 +20,7 @@ mod istio;
 pub(crate) mod kind;
 mod kubernetes;
 mod node;
+mod re2;
 mod scalar;
 mod yaml;
 
@@ -28,7 +30,7 @@ pub use yaml::LARGEST_FILE;
 mod tests;
 
 use document::{Interpreted, Meaning, interpret};
-use node::{Mark, Node, Value};
+use node::{Entry, Mark, Node, Value};
 
 /// A file could not be read as YAML, or is beyond the limits.
 pub const UNREADABLE: &str = "MSH0011";
@@ -39,6 +41,10 @@ pub const SKIPPED: &str = "MSH0013";
 
 /// Most resources in one batch.
 const MOST_RESOURCES: usize = 100_000;
+/// The age of what is to lose against everything older: the end of the year 9999, in milliseconds since 1970.
+pub(crate) const YOUNGEST: u64 = 253_402_300_799_000;
+/// Most refused resources that are kept for analysis.
+const MOST_FAULTY: usize = 1_000;
 /// Most errors that are worth showing.
 const MOST_ERRORS: usize = 1_000;
 /// Most warnings that are kept; they stop nothing.
@@ -101,7 +107,7 @@ impl Document {
 
     /// A document out of the store, to be carried out again. `created_ms` is when it was first committed.
     pub fn from_json(json: &str, created_ms: u64) -> Result<Document, Vec<Diagnostic>> {
-        let read = interpret(&stored(json)?, &"".into(), "default");
+        let read = interpret(&stored(json)?, &"".into(), "default", true);
         let resource = understood(read, created_ms, true)?;
         Ok(Document { resource, json: json.into(), marks: Box::default() })
     }
@@ -116,6 +122,10 @@ pub struct Parsed {
     pub diagnostics: Vec<Diagnostic>,
     /// What is valid and understood but has no effect on the wire yet.
     pub pending: Vec<Diagnostic>,
+    /// Resources that were refused and could still be read: what they refer to can be analysed.
+    pub faulty: Vec<Document>,
+    /// Templates of pods in kinds of Kubernetes that are skipped otherwise, for analysis.
+    pub pods: Vec<PodTemplate>,
 }
 
 impl Parsed {
@@ -136,7 +146,7 @@ pub fn parse(inputs: &[Input<'_>], options: &Options) -> Parsed {
 
 /// Reads a document out of the store again. `created_ms` is when it was first committed.
 pub fn from_json(json: &str, created_ms: u64) -> Result<Resource, Vec<Diagnostic>> {
-    understood(interpret(&stored(json)?, &"".into(), "default"), created_ms, false)
+    understood(interpret(&stored(json)?, &"".into(), "default", false), created_ms, false)
 }
 
 fn stored(json: &str) -> Result<Node, Vec<Diagnostic>> {
@@ -153,9 +163,21 @@ fn understood(read: Interpreted, created_ms: u64, carried_out: bool) -> Result<R
             resource.meta.created = created_ms;
             Ok(*resource)
         }
-        Meaning::Refused => Err(read.diagnostics),
+        Meaning::Faulty(_) | Meaning::Refused => Err(read.diagnostics),
         Meaning::Skipped(kind) => Err(vec![unplaced(SKIPPED, "kind", format!("{kind} means nothing here"))]),
     }
+}
+
+/// Bare settings of the mesh as a document.
+fn mesh_config_of(node: Node) -> Node {
+    let mark = node.mark;
+    let Value::Map(entries) = node.value else { return node };
+    let text = |text: &str| Node { mark, value: Value::Text(text.into()) };
+    let entry = |key: &str, value| Entry { key: key.into(), mark, value };
+    let name = entry("name", text("mesh-config-file"));
+    let metadata = Node { mark, value: Value::Map(vec![name]) };
+    let head = [entry("kind", text(Kind::MeshConfig.name())), entry("metadata", metadata)];
+    Node { mark, value: Value::Map(head.into_iter().chain(entries).collect()) }
 }
 
 fn unplaced(code: &'static str, field: &str, message: String) -> Diagnostic {
@@ -199,6 +221,10 @@ impl<'o> Batch<'o> {
 
     /// Adds the documents of a file.
     pub fn file(&mut self, input: &Input<'_>) {
+        self.each(input, |node| node);
+    }
+
+    fn each(&mut self, input: &Input<'_>, prepare: impl Fn(Node) -> Node) {
         let file = Text::from(input.file);
         let text = match yaml::text(input.bytes) {
             Ok(text) => text,
@@ -214,10 +240,30 @@ impl<'o> Batch<'o> {
                     for fault in faults {
                         self.unreadable(&file, fault);
                     }
-                    self.document(&file, node);
+                    self.document(&file, prepare(node));
                 }
                 Err(fault) => return self.unreadable(&file, fault),
             }
+        }
+    }
+
+    /// Adds the settings of the mesh that `--mesh-config` names: a document, Istio's ConfigMap, or the settings
+    /// bare. They are as young as can be, so that a MeshConfig among the resources wins.
+    pub fn mesh_config(&mut self, input: &Input<'_>) {
+        let first = self.parsed.documents.len();
+        self.each(input, |node| if node.entry("kind").is_some() { node } else { mesh_config_of(node) });
+        let mut strangers = Vec::new();
+        for document in &mut self.parsed.documents[first..] {
+            let meta = &mut document.resource.meta;
+            meta.created = YOUNGEST;
+            if meta.key.kind != Kind::MeshConfig {
+                strangers.push((meta.place.clone(), meta.key.to_string()));
+            }
+        }
+        for (place, key) in strangers {
+            let mark = Mark { line: place.line, column: 1 };
+            let message = "--mesh-config takes a MeshConfig only".to_owned();
+            self.finding(UNREADABLE, &key, &place.file, mark, message);
         }
     }
 
@@ -276,7 +322,11 @@ impl<'o> Batch<'o> {
     }
 
     fn resource(&mut self, file: &Text, node: Node) {
-        let read = interpret(&node, file, &self.options.default_namespace);
+        let options = self.options;
+        let read = interpret(&node, file, &options.default_namespace, options.carried_out);
+        if self.parsed.pods.len() < MOST_RESOURCES {
+            self.parsed.pods.extend(read.pods);
+        }
         read.diagnostics.into_iter().for_each(|found| self.keep(found));
         if self.options.carried_out {
             read.pending.into_iter().for_each(|found| self.keep(found));
@@ -285,6 +335,12 @@ impl<'o> Batch<'o> {
         }
         match read.meaning {
             Meaning::Refused => {}
+            Meaning::Faulty(resource) => {
+                if !self.options.carried_out && self.parsed.faulty.len() < MOST_FAULTY {
+                    let (json, marks) = document::canonical(node, &resource.meta.key);
+                    self.parsed.faulty.push(Document { resource: *resource, json, marks });
+                }
+            }
             Meaning::Skipped(kind) => self.skip(file, &node, kind),
             Meaning::Resource(resource) => {
                 let key = resource.meta.key.clone();
