@@ -18,6 +18,9 @@ pub struct ServeArgs {
     /// YAML file or folder that is loaded at start and watched (repeatable)
     #[arg(long, env = "MESHD_CONFIG", value_name = "PATH", value_delimiter = ',')]
     pub config: Vec<PathBuf>,
+    /// Istio's MeshConfig (YAML), watched: bare, as a document, or in Istio's ConfigMap; one among the applied resources wins
+    #[arg(long, env = "MESHD_MESH_CONFIG", value_name = "FILE")]
+    pub mesh_config: Option<PathBuf>,
     /// Where versions are kept
     #[arg(long, env = "MESHD_STORE", value_name = "URL", default_value = "embedded")]
     pub store: String,

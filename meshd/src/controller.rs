@@ -9,7 +9,7 @@
 //! sends it commands and hands out what was published last. A command that fails has changed nothing.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -158,6 +158,7 @@ pub struct Controller {
     published: watch::Receiver<Arc<Published>>,
     refused: watch::Receiver<Refused>,
     config: Arc<[PathBuf]>,
+    mesh_config: Option<Arc<Path>>,
     _ticking: Arc<AbortOnDropHandle<()>>,
 }
 
@@ -197,6 +198,7 @@ impl Controller {
             published,
             refused,
             config: args.config.clone().into(),
+            mesh_config: args.mesh_config.as_deref().map(Arc::from),
             _ticking: Arc::new(AbortOnDropHandle::new(ticking)),
         };
         match controller.take_config().await {
@@ -271,7 +273,14 @@ impl Controller {
     pub fn watch_config(&self, stop: CancellationToken) -> impl Future<Output = ()> + Send + 'static {
         let controller = self.clone();
         async move {
-            let mut watch = match Watch::start(&controller.config) {
+            let watched: Vec<PathBuf> = controller
+                .config
+                .iter()
+                .map(PathBuf::as_path)
+                .chain(controller.mesh_config.as_deref())
+                .map(PathBuf::from)
+                .collect();
+            let mut watch = match Watch::start(&watched) {
                 Ok(watch) => watch,
                 Err(error) => {
                     tracing::error!(%error, "--config cannot be watched; send SIGHUP after a change");
@@ -302,11 +311,22 @@ impl Controller {
 
     async fn take_config(&self) -> Result<Option<Applied>, ConfigError> {
         let paths = Arc::clone(&self.config);
+        let mesh_config = self.mesh_config.clone();
         let read = tokio::task::spawn_blocking(move || -> Result<Parsed, ReadError> {
-            let files = directory::read(&paths)?;
-            let inputs: Vec<_> =
-                files.iter().map(|file| Input { file: &file.name, bytes: &file.content }).collect();
-            Ok(dialect::parse(&inputs, &dialect::Options::to_apply()))
+            let options = dialect::Options::to_apply();
+            let mut batch = dialect::Batch::new(&options);
+            for file in directory::read(&paths)? {
+                batch.file(&Input { file: &file.name, bytes: &file.content });
+            }
+            if let Some(path) = mesh_config {
+                let content = std::fs::read(&path).map_err(|source| ReadError {
+                    flag: "--mesh-config",
+                    path: path.to_path_buf(),
+                    source,
+                })?;
+                batch.mesh_config(&Input { file: &path.display().to_string(), bytes: &content });
+            }
+            Ok(batch.finish())
         });
         let parsed = read.await.map_err(|_| ApplyError::Closed)??;
         if parsed.is_refused() {

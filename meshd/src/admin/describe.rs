@@ -1,20 +1,19 @@
 //! A resource in words: what it says, whom it refers to, who refers to it, and what is wrong with it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
-use mesh_core::resource::diagnostic::Diagnostic;
-use mesh_core::resource::{Resource, Spec};
+use mesh_core::resource::Spec;
 use mesh_core::state::MeshState;
 use mesh_core::vocab::name::{Text, WorkloadKey};
 use mesh_core::vocab::origin::{Kind, ResourceKey};
 
+use super::analysis;
 use super::references::{self, Reference};
 use super::server::{Refusal, Shared, blocking};
 use super::story;
-use super::view::{DescribeView, DiagnosticView, ReferenceView};
+use super::view::{DescribeView, ReferenceView};
 use crate::clock;
 use crate::controller::{Published, key_of};
 
@@ -57,20 +56,13 @@ fn view(published: &Published, key: &ResourceKey) -> Result<DescribeView, Refusa
             view.says.insert(0, format!("address: {}", known.entry.address));
         }
     }
-    if let Some(resource) = resource.filter(|_| document.is_some()) {
-        view.findings = findings(state, &resource).iter().map(DiagnosticView::from).collect();
-    }
+    view.findings = analysis::of_mesh(published, Some(key));
     Ok(view)
 }
 
 fn workload_key(key: &ResourceKey) -> Option<WorkloadKey> {
     (key.kind == Kind::WorkloadEntry)
         .then(|| WorkloadKey { namespace: key.namespace.clone(), name: key.name.clone() })
-}
-
-/// What is wrong with a resource in the light of the others.
-fn findings(state: &MeshState, resource: &Arc<Resource>) -> Vec<Diagnostic> {
-    state.check(std::slice::from_ref(resource))
 }
 
 fn to(reference: Reference) -> ReferenceView {

@@ -1,5 +1,6 @@
 //! The face for people: a JSON API on a Unix socket, its client, and the public port with metrics and readiness.
 
+pub mod analysis;
 pub mod catalogue;
 pub mod check;
 pub mod client;

@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 
 use super::view::{DiagnosticView, RefusalView};
-use super::{catalogue, check, configuration, describe, fleet};
+use super::{analysis, catalogue, check, configuration, describe, fleet};
 use crate::controller::{ApplyError, Controller};
 use crate::discovery::roster::Roster;
 use crate::identity::authority::Authority;
@@ -137,6 +137,7 @@ pub async fn serve_socket(listener: UnixListener, state: Arc<AdminState>, stop: 
         .route("/v1/delete", post(configuration::delete))
         .route("/v1/rollback", post(configuration::rollback))
         .route("/v1/resources/{kind}", get(configuration::resources))
+        .route("/v1/analyze", get(analysis::analyze))
         .route("/v1/describe/{kind}/{namespace}/{name}", get(describe::describe))
         .route("/v1/diff", post(configuration::compare))
         .route("/v1/history", get(configuration::history))

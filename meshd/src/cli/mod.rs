@@ -11,6 +11,7 @@ use crate::admin::view::{DiagnosticView, RefusalView};
 use crate::config::{ServeArgs, duration};
 use crate::telemetry::LogFormat;
 
+pub mod analyze;
 pub mod apply;
 pub mod compare;
 pub mod credentials;
@@ -56,6 +57,8 @@ pub enum Command {
     Diff(compare::DiffArgs),
     /// Check files without a server, each resource on its own
     Validate(offline::ValidateArgs),
+    /// Find what is wrong across resources, of files or of the live mesh
+    Analyze(analyze::AnalyzeArgs),
     /// Show the decision that the data plane would take for a request, step by step
     Explain(offline::ExplainArgs),
     /// Show the proxies and what they run
@@ -211,6 +214,7 @@ fn execute(cli: Cli) -> Result<(), CliError> {
             Command::History(args) => apply::history(&client()?, &args).await,
             Command::Rollback(args) => apply::rollback(&client()?, &args).await,
             Command::Validate(args) => offline::validate(&args),
+            Command::Analyze(args) => analyze::analyze(client, &args).await,
             Command::Explain(args) => offline::explain(client, &args).await,
             Command::Status(args) => fleet::status(&client()?, args.output).await,
             Command::Wait(args) => fleet::wait(&client()?, &args).await,

@@ -9,8 +9,8 @@ use mesh_core::state::Change as StateChange;
 use mesh_core::vocab::origin::{Kind, ResourceKey};
 
 use super::{Batch, Rollback};
-use crate::dialect::Document;
 use crate::dialect::kind::is_namespaced;
+use crate::dialect::{Document, YOUNGEST};
 use crate::store::{Change, Past, StoredDocument};
 
 /// Code of what contradicts what is in force.
@@ -56,7 +56,8 @@ pub(super) fn plan(
         if result == "unchanged" && same_owner {
             continue;
         }
-        let known = i64::try_from(document.resource.meta.created).ok().filter(|_| batch.keeps_age);
+        let keeps_age = batch.keeps_age || (batch.from_config && document.resource.meta.created == YOUNGEST);
+        let known = i64::try_from(document.resource.meta.created).ok().filter(|_| keeps_age);
         let created = present.map(|present| present.created).into_iter().chain(known).min().unwrap_or(now);
         let mut resource = document.resource.clone();
         resource.meta.created = u64::try_from(created).unwrap_or(0);

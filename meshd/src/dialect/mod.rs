@@ -168,16 +168,26 @@ fn understood(read: Interpreted, created_ms: u64, carried_out: bool) -> Result<R
     }
 }
 
-/// Bare settings of the mesh as a document.
+/// Settings of the mesh as a document by a name of their own, so that they are beside those that were applied and
+/// not in their place. Istio's ConfigMaps are told by how their name begins.
 fn mesh_config_of(node: Node) -> Node {
     let mark = node.mark;
-    let Value::Map(entries) = node.value else { return node };
+    let Value::Map(mut entries) = node.value else { return node };
     let text = |text: &str| Node { mark, value: Value::Text(text.into()) };
     let entry = |key: &str, value| Entry { key: key.into(), mark, value };
-    let name = entry("name", text("mesh-config-file"));
-    let metadata = Node { mark, value: Value::Map(vec![name]) };
-    let head = [entry("kind", text(Kind::MeshConfig.name())), entry("metadata", metadata)];
-    Node { mark, value: Value::Map(head.into_iter().chain(entries).collect()) }
+    if !entries.iter().any(|entry| &*entry.key == "kind") {
+        entries.insert(0, entry("kind", text(Kind::MeshConfig.name())));
+    }
+    let name = entry("name", text("istio-mesh-config-file"));
+    match entries.iter_mut().find(|entry| &*entry.key == "metadata").map(|entry| &mut entry.value.value) {
+        Some(Value::Map(metadata)) => {
+            metadata.retain(|entry| &*entry.key != "name");
+            metadata.insert(0, name);
+        }
+        Some(_) => {}
+        None => entries.insert(1, entry("metadata", Node { mark, value: Value::Map(vec![name]) })),
+    }
+    Node { mark, value: Value::Map(entries) }
 }
 
 fn unplaced(code: &'static str, field: &str, message: String) -> Diagnostic {
@@ -251,7 +261,7 @@ impl<'o> Batch<'o> {
     /// bare. They are as young as can be, so that a MeshConfig among the resources wins.
     pub fn mesh_config(&mut self, input: &Input<'_>) {
         let first = self.parsed.documents.len();
-        self.each(input, |node| if node.entry("kind").is_some() { node } else { mesh_config_of(node) });
+        self.each(input, mesh_config_of);
         let mut strangers = Vec::new();
         for document in &mut self.parsed.documents[first..] {
             let meta = &mut document.resource.meta;

@@ -183,10 +183,9 @@ impl Reading<'_> {
             Some(Spec::Service(declared)) => declared.selector.clone(),
             _ => None,
         };
-        let made = services.entry(service_key).or_insert_with(|| Service {
-            selector: Some(labels(&own_label)),
-            ..Service::default()
-        });
+        let made = services
+            .entry(service_key)
+            .or_insert_with(|| Service { selector: Some(labels(&own_label)), ..Service::default() });
         if !made.ports.iter().any(|port| port.number == form.port) {
             let name = if made.ports.is_empty() { String::new() } else { format!("port-{}", form.port) };
             made.ports.push(Port {
