@@ -383,7 +383,7 @@ impl<'s> Translation<'s> {
             return Ok(false);
         };
         if !NAMES.contains(&name.strip_prefix('^').unwrap_or(name)) {
-            return Err(format!("invalid class of characters [:{name}:]"));
+            return Err(format!("invalid class of characters [:{}:]", name.escape_debug()));
         }
         self.rest = after;
         class.push_str(&format!("[:{name}:]"));

@@ -81,7 +81,7 @@ fn operations(field: &Field<'_>, mut hosts: Option<&mut Vec<Text>>) -> HeaderCha
         for (header, value) in operations.get(key).map(|field| field.map()).unwrap_or_default() {
             let Some(written) = value.text().and_then(|text| written(&value, text)) else { continue };
             if let (true, Some(hosts)) = (is_host(header), hosts.as_deref_mut()) {
-                hosts.extend(self::host(&value, &written));
+                hosts.extend(host(&value, &written));
                 continue;
             }
             let Some(name) = name(&value, header) else { continue };
@@ -163,7 +163,7 @@ fn written(field: &Field<'_>, text: &str) -> Option<Written> {
     match formatter::parse(text) {
         Ok(formatter::Value::Literal(text)) => Some(Written { text, formatted: false }),
         Ok(formatter::Value::Formatted(name)) => {
-            field.later(format!("the formatter %{name}%"));
+            field.later(format_args!("the formatter {}", quoted(&format!("%{name}%"))));
             Some(Written { text: text.to_owned(), formatted: true })
         }
         Err(error) => {

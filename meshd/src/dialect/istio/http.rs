@@ -179,7 +179,8 @@ impl Headers {
             if let Some(path) = claim(name) {
                 if !binding.gateways_only {
                     field.fault(format!(
-                        "{name} is for gateways only, where tokens are validated; bind the VirtualService to gateways without mesh"
+                        "{} is for gateways only, where tokens are validated; bind the VirtualService to gateways without mesh",
+                        quoted(name)
                     ));
                 }
                 field.later("a condition on JWT claims");

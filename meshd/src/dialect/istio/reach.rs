@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::dialect::field::Field;
-use crate::dialect::node::{Entry, Node, Value};
+use crate::dialect::node::{Entry, Node, Value, quoted};
 
 /// A rule is never used.
 const UNUSED_RULE: &str = "IST0130";
@@ -32,7 +32,8 @@ pub(super) fn warn_of_http(rules: &[Field<'_>]) {
             for before in earlier.iter().filter(|before| before.covers(&prefix)) {
                 let message = format!(
                     "not used: prefix {} of rule {} before it takes every such request",
-                    before.prefix, before.rule
+                    quoted(before.prefix),
+                    before.rule
                 );
                 entry.inform_as(UNUSED_MATCH, message);
             }

@@ -4,10 +4,18 @@ use super::*;
 use mesh_core::resource::Spec;
 
 mod fuzz;
+mod http_rule;
 mod kubernetes;
 mod networking;
 mod samples;
 mod security;
+mod virtual_service;
+mod destination_rule;
+mod gateway;
+mod service_entry;
+mod sidecar;
+mod verdict;
+mod workload;
 mod yaml;
 
 fn read(text: &str) -> Parsed {
