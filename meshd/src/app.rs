@@ -182,7 +182,7 @@ impl App {
         });
         tasks.spawn(server::serve_socket(admin_listener, Arc::clone(&admin), stop.clone()));
         tasks.spawn(server::serve_public(http_listener, Arc::clone(&admin), stop.clone()));
-        if !args.config.is_empty() {
+        if !args.config.is_empty() || args.mesh_config.is_some() {
             tasks.spawn(parts.controller.watch_config(stop.clone()));
         }
         Ok(App { grpc, http, socket, version, admin, stop, tasks, streams })

@@ -35,7 +35,8 @@ fn offline(arguments: &[&str], input: &str) -> std::process::Output {
 }
 
 fn codes(output: &std::process::Output) -> Vec<(String, String, u64)> {
-    let list: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    let list: Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
     let text = |found: &Value, field: &str| found[field].as_str().unwrap().to_owned();
     list.as_array()
         .unwrap()
@@ -75,7 +76,12 @@ fn the_live_mesh_is_analysed() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(&dir.path().join("data"));
     check(&server.run(&["analyze"], ""), 0, "No issues found.\n", "");
-    check(&server.run(&["apply", "-f", "-"], &format!("{GOOD}---{BAD}").replace("reviewz", "reviews")), 0, "version 1", "");
+    check(
+        &server.run(&["apply", "-f", "-"], &format!("{GOOD}---{BAD}").replace("reviewz", "reviews")),
+        0,
+        "version 1",
+        "",
+    );
     check(&server.run(&["analyze"], ""), 0, "No issues found.\n", "");
     check(&server.run(&["delete", "svc", "reviews"], ""), 0, "version 2", "");
     let expected = "Error [IST0101] (VirtualService default/reviews) ";
@@ -93,7 +99,9 @@ fn a_mesh_config_is_read_in_all_its_forms() {
     let settings = "rootNamespace: root\noutboundTrafficPolicy: {mode: REGISTRY_ONLY}\n";
     let indented: String = settings.lines().map(|line| format!("    {line}\n")).collect();
     let bare = settings.to_owned();
-    let map = format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: istio, namespace: istio-system}}\ndata:\n  mesh: |-\n{indented}");
+    let map = format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: istio, namespace: istio-system}}\ndata:\n  mesh: |-\n{indented}"
+    );
     for (name, text) in [("bare.yaml", bare), ("map.yaml", map)] {
         let file = dir.path().join(name);
         std::fs::write(&file, &text).unwrap();
@@ -104,7 +112,11 @@ fn a_mesh_config_is_read_in_all_its_forms() {
         std::fs::write(file, text.replace("rootNamespace", "rootNamespce")).unwrap();
         for verb in ["validate", "analyze"] {
             let output = offline(&[verb, "--mesh-config", file, "-f", "-"], GOOD);
-            let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+            let said = format!(
+                "{}{}",
+                String::from_utf8_lossy(&output.stdout),
+                String::from_utf8_lossy(&output.stderr)
+            );
             assert_eq!(output.status.code(), Some(1), "{verb} {name}: {said}");
             assert!(said.contains("did you mean rootNamespace?"), "{said}");
         }

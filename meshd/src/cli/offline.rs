@@ -1,5 +1,6 @@
 //! What needs no server: validate, and explain from files.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -120,7 +121,12 @@ pub fn validate(args: &ValidateArgs) -> Result<(), CliError> {
         Reading { strict: args.strict, namespace: args.namespace.as_deref(), mesh: &args.mesh_config };
     let parsed = reading.read(&args.files).map_err(|error| super::apply::findings(error, format))?;
     let mut findings: Vec<_> = parsed.diagnostics.iter().map(DiagnosticView::from).collect();
-    findings.extend(parsed.pending.iter().map(pending));
+    let told_once = matches!(format, Format::Table | Format::Wide);
+    findings.extend(if told_once {
+        first_of_each(&parsed.pending)
+    } else {
+        parsed.pending.iter().map(pending).collect()
+    });
     if matches!(format, Format::Json | Format::Yaml) {
         output::print_value(format, &findings)?;
     }
@@ -136,6 +142,28 @@ pub fn validate(args: &ValidateArgs) -> Result<(), CliError> {
         output::print(&text)?;
     }
     Ok(())
+}
+
+/// The first place of each thing that `apply` would refuse, and how many more there are.
+fn first_of_each(found: &[Diagnostic]) -> Vec<DiagnosticView> {
+    let mut first: Vec<(DiagnosticView, usize)> = Vec::new();
+    let mut seen: HashMap<&str, usize> = HashMap::new();
+    for one in found {
+        match seen.get(one.message.as_str()) {
+            Some(&index) => first[index].1 += 1,
+            None => {
+                seen.insert(&one.message, first.len());
+                first.push((pending(one), 0));
+            }
+        }
+    }
+    let told = |(mut view, more): (DiagnosticView, usize)| {
+        if more > 0 {
+            view.message.push_str(&format!(" (and in {more} other places)"));
+        }
+        view
+    };
+    first.into_iter().map(told).collect()
 }
 
 /// What is valid, but would be refused by `apply`: no fault of the file.
