@@ -38,8 +38,10 @@ pub(crate) static NOTES: &[Note] = &[
 /// Reads `route`; `None` if there is none that can be used.
 pub(super) fn destinations(field: &Field<'_>, message: &'static Message) -> Option<Vec<RouteDestination>> {
     let items = field.items();
-    if items.is_empty() {
+    if field.is_empty_list() {
         field.fault("needs at least one destination");
+    }
+    if items.is_empty() {
         return None;
     }
     let read: Vec<RouteDestination> = items.iter().filter_map(|item| weighted(item, message)).collect();

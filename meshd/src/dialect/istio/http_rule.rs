@@ -9,7 +9,6 @@ use super::fault::{self, FAULT, PERCENTAGE};
 use super::gateway_ref::Binding;
 use super::{cors, header, http, redirect, resilience};
 use crate::dialect::field::{Field, Message, Note, Object};
-use crate::dialect::node::Value;
 
 pub(crate) static HTTP: Message = Message {
     name: "an HTTP rule",
@@ -130,10 +129,8 @@ fn action(
     binding: &Binding<'_>,
 ) -> Option<HttpAction> {
     let rewrite = rewrite(rule, headers);
-    let destinations = rule
-        .get("route")
-        .filter(|field| !field.elements().is_empty() || !matches!(field.value(), Value::List(_)))
-        .map(|field| destination::destinations(&field, &ROUTE));
+    let route = rule.get("route").filter(|field| !field.is_empty_list());
+    let destinations = route.map(|field| destination::destinations(&field, &ROUTE));
     let redirect = rule.get("redirect").map(|field| redirect::redirect(&field, matches));
     let answer = rule.get("directResponse").map(|field| redirect::direct_response(&field));
     if let Some(field) = rule.get("delegate") {

@@ -72,7 +72,7 @@ pub(super) fn tls(field: &Field<'_>, hosts: Option<&[Text]>, binding: &Binding<'
     let rule = field.object(&TLS)?;
     let matches = rule.require("match").map(|field| {
         let items = field.items();
-        if items.is_empty() && field.elements().is_empty() {
+        if field.is_empty_list() {
             field.fault("a TLS rule needs at least one match");
         }
         items.iter().filter_map(|field| tls_match(field, hosts, binding)).collect()
@@ -85,7 +85,7 @@ fn tls_match(field: &Field<'_>, hosts: Option<&[Text]>, binding: &Binding<'_>) -
     let entry = field.object(&TLS_MATCH)?;
     let names = entry.require("sniHosts").map(|field| {
         let items = field.items();
-        if items.is_empty() && field.elements().is_empty() {
+        if field.is_empty_list() {
             field.fault("needs at least one server name");
         }
         items.iter().filter_map(|item| server_name(item, hosts)).collect()
