@@ -128,12 +128,7 @@ pub(crate) fn top(kind: Kind) -> &'static Message {
 }
 
 /// Reads one document. `carried_out` is whether it is to be carried out, and not only analysed.
-pub(crate) fn interpret(
-    root: &Node,
-    file: &Text,
-    default_namespace: &str,
-    carried_out: bool,
-) -> Interpreted {
+pub(crate) fn interpret(root: &Node, file: &Text, default_namespace: &str, carried_out: bool) -> Interpreted {
     let refused = |report: Report| {
         let (diagnostics, pending) = report.into_findings();
         Interpreted { meaning: Meaning::Refused, diagnostics, pending, pods: None }
@@ -210,7 +205,9 @@ fn null_is_absent(kind: Kind) -> bool {
 fn label_of(root: &Node, default_namespace: &str) -> String {
     let Some(kind) = root.text_at("kind") else { return String::new() };
     let metadata = root.entry("metadata").map(|entry| &entry.value);
-    let name = metadata.and_then(|metadata| metadata.text_at("name")).unwrap_or("");
+    let (default_name, default_namespace) =
+        if kind == Kind::MeshConfig.name() { MESH_CONFIG } else { ("", default_namespace) };
+    let name = metadata.and_then(|metadata| metadata.text_at("name")).unwrap_or(default_name);
     let namespace = metadata.and_then(|metadata| metadata.text_at("namespace"));
     let namespace = namespace.filter(|text| !text.is_empty()).unwrap_or(default_namespace);
     let kind = kind.to_ascii_lowercase();
@@ -247,31 +244,33 @@ fn metadata(
         Some(name) if !metadata.has("name") => Err(name),
         _ => Ok(metadata.require("name")),
     };
-    let name = named.map(|field| field.and_then(|field| {
-        let text = field.some_text()?;
-        let checked = match kind {
-            Kind::Namespace | Kind::Service => check_label(text),
-            Kind::ServiceAccount
-            | Kind::WorkloadEntry
-            | Kind::ServiceEntry
-            | Kind::VirtualService
-            | Kind::DestinationRule
-            | Kind::PeerAuthentication
-            | Kind::AuthorizationPolicy
-            | Kind::WorkloadGroup
-            | Kind::Gateway
-            | Kind::Sidecar
-            | Kind::ProxyConfig
-            | Kind::RequestAuthentication
-            | Kind::Telemetry
-            | Kind::MeshConfig
-            | Kind::Secret
-            | Kind::ConfigMap
-            | Kind::Endpoints
-            | Kind::EndpointSlice => check_subdomain(text),
-        };
-        checked.map_err(|error| field.fault(error.to_string())).ok().map(|()| Text::from(text))
-    }));
+    let name = named.map(|field| {
+        field.and_then(|field| {
+            let text = field.some_text()?;
+            let checked = match kind {
+                Kind::Namespace | Kind::Service => check_label(text),
+                Kind::ServiceAccount
+                | Kind::WorkloadEntry
+                | Kind::ServiceEntry
+                | Kind::VirtualService
+                | Kind::DestinationRule
+                | Kind::PeerAuthentication
+                | Kind::AuthorizationPolicy
+                | Kind::WorkloadGroup
+                | Kind::Gateway
+                | Kind::Sidecar
+                | Kind::ProxyConfig
+                | Kind::RequestAuthentication
+                | Kind::Telemetry
+                | Kind::MeshConfig
+                | Kind::Secret
+                | Kind::ConfigMap
+                | Kind::Endpoints
+                | Kind::EndpointSlice => check_subdomain(text),
+            };
+            checked.map_err(|error| field.fault(error.to_string())).ok().map(|()| Text::from(text))
+        })
+    });
     let name = name.unwrap_or_else(|name| Some(name.into()));
     let written = metadata.get("namespace").filter(|field| *field.value() != Value::Text("".into()));
     let namespace = match (kind, written) {
@@ -366,7 +365,8 @@ fn mesh_config(root: &Node, report: &Report) -> Option<MeshConfig> {
         };
     }
     let Value::Map(entries) = &root.value else { return None };
-    let bare = entries.iter().filter(|entry| !["apiVersion", "kind", "metadata", "status"].contains(&&*entry.key));
+    let bare =
+        entries.iter().filter(|entry| !["apiVersion", "kind", "metadata", "status"].contains(&&*entry.key));
     let bare = Node { mark: root.mark, value: Value::Map(bare.cloned().collect()) };
     istio::mesh_config::mesh_config(&field.holding(&bare))
 }
@@ -415,8 +415,10 @@ fn spec(root: &Node, kind: Kind, meta: &Metadata, report: &Report) -> Option<Spe
         Kind::ServiceEntry => istio::service_entry::entry(&spec()?, meta).map(Spec::ServiceEntry),
         Kind::VirtualService => {
             istio::virtual_service::virtual_service(&spec()?, &meta.key.namespace).map(Spec::VirtualService)
-        },
-        Kind::DestinationRule => istio::destination_rule::rule(&spec()?, &meta.key.namespace).map(Spec::DestinationRule),
+        }
+        Kind::DestinationRule => {
+            istio::destination_rule::rule(&spec()?, &meta.key.namespace).map(Spec::DestinationRule)
+        }
         Kind::PeerAuthentication => {
             istio::peer_authentication::peer_authentication(&spec()?).map(Spec::PeerAuthentication)
         }
@@ -427,7 +429,10 @@ fn spec(root: &Node, kind: Kind, meta: &Metadata, report: &Report) -> Option<Spe
             Some(Spec::AuthorizationPolicy(policy))
         }
         Kind::WorkloadGroup => istio::workload_group::group(&spec()?).map(Spec::WorkloadGroup),
-        Kind::Gateway => istio::gateway::gateway(&spec()?, Field::at(root, "metadata", report), &meta.key.name).map(Spec::Gateway),
+        Kind::Gateway => {
+            istio::gateway::gateway(&spec()?, Field::at(root, "metadata", report), &meta.key.name)
+                .map(Spec::Gateway)
+        }
         Kind::Sidecar => istio::sidecar::sidecar(&spec()?, &meta.key.namespace).map(Spec::Sidecar),
         Kind::ProxyConfig => istio::proxy_config::proxy_config(&spec()?).map(Spec::ProxyConfig),
         Kind::RequestAuthentication => {

@@ -141,11 +141,8 @@ fn one_rule(field: &Field<'_>, around: &Around<'_>) -> Option<AuthorizationRule>
     if around.action == Some(PolicyAction::Deny) {
         let streams_in_from = sources.iter().any(rule::source_reads_streams);
         let streams_in_to = operations.iter().any(rule::operation_reads_streams);
-        let only_http = if operations.is_empty() {
-            !sources.is_empty() && !streams_in_from
-        } else {
-            !streams_in_to
-        };
+        let only_http =
+            if operations.is_empty() { !sources.is_empty() && !streams_in_from } else { !streams_in_to };
         if only_http {
             field.warn(
                 "denies every connection to ports that are not HTTP as well, as it has HTTP conditions only; \

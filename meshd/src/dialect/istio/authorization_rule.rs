@@ -240,9 +240,10 @@ fn path(field: &Field<'_>, text: &str) -> Option<PathMatch> {
                 ended = segment == "{**}";
                 None
             }
-            _ if segment.contains(['{', '}']) => {
-                Some(format!("{} is neither {{*}} nor {{**}}, which stand alone in a segment", quoted(segment)))
-            }
+            _ if segment.contains(['{', '}']) => Some(format!(
+                "{} is neither {{*}} nor {{**}}, which stand alone in a segment",
+                quoted(segment)
+            )),
             _ if is_template && (segment.is_empty() || !segment.bytes().all(is_literal)) => {
                 Some(format!("{} is no literal segment, as templates have them", quoted(segment)))
             }

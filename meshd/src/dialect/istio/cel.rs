@@ -9,24 +9,8 @@ const LONGEST: usize = 64 * 1024;
 
 /// Words that cannot be names.
 const RESERVED: [&str; 18] = [
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "false",
-    "for",
-    "function",
-    "if",
-    "import",
-    "in",
-    "let",
-    "loop",
-    "null",
-    "package",
-    "return",
-    "true",
-    "while",
+    "as", "break", "const", "continue", "else", "false", "for", "function", "if", "import", "in", "let",
+    "loop", "null", "package", "return", "true", "while",
 ];
 
 /// Binary operators, those that bind least first.

@@ -59,18 +59,14 @@ pub(super) fn condition(field: &Field<'_>, around: &Around<'_>) -> Option<Condit
         "source.ip" => Condition::SourceIp(networks()),
         "remote.ip" => Condition::RemoteIp(networks()),
         "destination.ip" => Condition::DestinationIp(networks()),
-        "source.namespace" => {
-            Condition::SourceNamespace(values(&object, "values", "notValues", namespace))
-        }
+        "source.namespace" => Condition::SourceNamespace(values(&object, "values", "notValues", namespace)),
         "source.serviceAccount" => {
             too_many_accounts(&object, "values");
             too_many_accounts(&object, "notValues");
             let account = |field: &Field<'_>, text: &str| service_account(field, text, around.namespace);
             Condition::SourceServiceAccount(values(&object, "values", "notValues", account))
         }
-        "source.principal" => {
-            Condition::SourcePrincipal(values(&object, "values", "notValues", principal))
-        }
+        "source.principal" => Condition::SourcePrincipal(values(&object, "values", "notValues", principal)),
         "source.trustDomain" => {
             Condition::SourceTrustDomain(values(&object, "values", "notValues", trust_domain))
         }

@@ -158,9 +158,9 @@ fn ext_authz(field: &Field<'_>, grpc: bool) -> Option<ExtAuthz> {
             prefix.fault("must begin with '/'");
         }
     }
-    let timeout = object.get("timeout").map_or(Some(Duration::from_secs(600)), |field| {
-        scalar::duration_or_zero(&field)
-    });
+    let timeout = object
+        .get("timeout")
+        .map_or(Some(Duration::from_secs(600)), |field| scalar::duration_or_zero(&field));
     let fail_open = object.get("failOpen").map_or(Some(false), |field| field.boolean());
     let status = match object.get("statusOnError") {
         Some(field) => status(&field),

@@ -107,10 +107,13 @@ mod tests {
 
     #[test]
     fn urls() {
-        for good in ["http://foo.com", "https://foo.com:1234/a/b?c=d%20e", "HTTPS://[::1]:8080/", "http://a@b/"] {
+        for good in
+            ["http://foo.com", "https://foo.com:1234/a/b?c=d%20e", "HTTPS://[::1]:8080/", "http://a@b/"]
+        {
             assert!(is_url(good), "{good}");
         }
-        for bad in ["foo.com", "tcp://foo.com", "http://foo.com:abc", "hTPp\\\\blah", "http://a b", "https://[x]/"]
+        for bad in
+            ["foo.com", "tcp://foo.com", "http://foo.com:abc", "hTPp\\\\blah", "http://a b", "https://[x]/"]
         {
             assert!(!is_url(bad), "{bad}");
         }

@@ -108,12 +108,8 @@ static TLS: Message = Message {
     skipped: &[],
 };
 
-static SERVICE: Message = Message {
-    name: "an entry of serviceSettings",
-    fields: &["hosts"],
-    later: &[],
-    skipped: &["settings"],
-};
+static SERVICE: Message =
+    Message { name: "an entry of serviceSettings", fields: &["hosts"], later: &[], skipped: &["settings"] };
 
 /// What stands in the fields, for docs/compatibility.md.
 pub(crate) static NOTES: &[Note] = &[
@@ -175,9 +171,7 @@ pub(crate) fn mesh_config(field: &Field<'_>) -> Option<MeshConfig> {
         outbound: spec.get("outboundTrafficPolicy").and_then(|field| outbound(&field)),
         auto_mtls: boolean("enableAutoMtls"),
         connect_timeout: spec.get("connectTimeout").and_then(|field| connect_timeout(&field)),
-        tcp_keepalive: spec
-            .get("tcpKeepalive")
-            .and_then(|field| connection_pool::tcp_keepalive(&field)),
+        tcp_keepalive: spec.get("tcpKeepalive").and_then(|field| connection_pool::tcp_keepalive(&field)),
         protocol_detection_timeout: spec
             .get("protocolDetectionTimeout")
             .and_then(|field| scalar::duration_or_zero(&field)),

@@ -80,12 +80,8 @@ static TRACING: Message = Message {
     skipped: &["enableIstioTags", "maxPathTagLength", "openCensusAgent", "stackdriver", "tlsSettings"],
 };
 
-static COLLECTOR: Message = Message {
-    name: "a collector of traces",
-    fields: &["accessToken", "address"],
-    later: &[],
-    skipped: &[],
-};
+static COLLECTOR: Message =
+    Message { name: "a collector of traces", fields: &["accessToken", "address"], later: &[], skipped: &[] };
 
 static KEYS: Message =
     Message { name: "privateKeyProvider", fields: &["cryptomb", "qat"], later: &[], skipped: &[] };
@@ -199,12 +195,10 @@ fn address(field: &Field<'_>, may_be_empty: bool) {
     }
     let plain = text.replacen("$(HOST_IP)", "127.0.0.1", 1);
     let fits = plain.rsplit_once(':').is_some_and(|(host, port)| {
-        let port_fits = port.parse::<u16>().is_ok_and(|number| number > 0)
-            && port.bytes().all(|b| b.is_ascii_digit());
+        let port_fits =
+            port.parse::<u16>().is_ok_and(|number| number > 0) && port.bytes().all(|b| b.is_ascii_digit());
         let host_fits = match host.strip_prefix('[') {
-            Some(inner) => {
-                inner.strip_suffix(']').is_some_and(|ip| ip.parse::<std::net::Ipv6Addr>().is_ok())
-            }
+            Some(inner) => inner.strip_suffix(']').is_some_and(|ip| ip.parse::<std::net::Ipv6Addr>().is_ok()),
             None => host.parse::<std::net::Ipv4Addr>().is_ok() || scalar::is_dns_name(host),
         };
         port_fits && host_fits

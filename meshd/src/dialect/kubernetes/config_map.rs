@@ -59,9 +59,9 @@ pub(crate) fn mesh_config(root: &Field<'_>) -> Option<MeshConfig> {
 
 /// The document that a text holds, with places in the file that holds the text.
 fn inner(field: &Field<'_>, text: &str, outer: Mark) -> Option<Node> {
-    // The text of a block begins below its key, which most people indent by two.
+    // The place of a block is that of its first line.
     let is_block = text.contains('\n');
-    let (lines, columns) = if is_block && outer.line > 0 { (outer.line, 4) } else { (0, 0) };
+    let (lines, columns) = (outer.line.saturating_sub(1), outer.column.saturating_sub(1));
     let mut faults = Vec::new();
     let mut found: Option<Node> = None;
     let mut reader = Reader::new(text);

@@ -47,12 +47,8 @@ static ENDPOINT: Message = Message {
 static CONDITIONS: Message =
     Message { name: "conditions", fields: &["ready"], later: &[], skipped: &["serving", "terminating"] };
 
-static PORT: Message = Message {
-    name: "a port",
-    fields: &["name", "port", "protocol"],
-    later: &[],
-    skipped: &["appProtocol"],
-};
+static PORT: Message =
+    Message { name: "a port", fields: &["name", "port", "protocol"], later: &[], skipped: &["appProtocol"] };
 
 /// What stands in the fields, for docs/compatibility.md.
 pub(crate) static NOTES: &[Note] = &[
@@ -129,7 +125,8 @@ pub(crate) fn slice(root: &Field<'_>, labels: &Labels) -> Option<StaticEndpoints
 fn ports(object: &Object<'_>) -> Vec<(Text, u16)> {
     let read = |field: &Field<'_>| {
         let port = field.object(&PORT)?;
-        let protocol = port.get("protocol").map_or(Some("TCP"), |field| field.choice(&["TCP", "UDP", "SCTP"]));
+        let protocol =
+            port.get("protocol").map_or(Some("TCP"), |field| field.choice(&["TCP", "UDP", "SCTP"]));
         let number = port.require("port")?.port()?;
         (protocol? == "TCP").then(|| (Text::from(port.text("name").unwrap_or("")), number))
     };

@@ -137,9 +137,6 @@ fn addresses(spec: &Object<'_>) -> (Vec<IpAddr>, bool) {
 }
 
 fn external_name(spec: &Object<'_>) -> Option<Text> {
-    if let Some(field) = spec.get("type") {
-        field.later("type ExternalName");
-    }
     let field = spec.require("externalName")?;
     let text = field.some_text()?;
     let name = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
