@@ -44,7 +44,7 @@ fn hosts() {
     let with = |hosts: &str| format!("{{hosts: [{hosts}], http: [{{{ROUTE}}}]}}");
     let at_gateway = |hosts: &str| format!("{{hosts: [{hosts}], gateways: [g], http: [{{{ROUTE}}}]}}");
     for hosts in
-        ["a", "A.b", "a.b.", "'*.a.b'", "'*-a.b'", "'*a.b'", "1.2.3.4", "'::1'", "a1.b, a2.b", "'*.a, a'"]
+        ["a", "A.b", "a.b.", "'*.a.b'", "'*-a.b'", "'*a.b'", "1.2.3.4", "'::1'", "a1.b, a2.b", "'*.a', a"]
     {
         valid(&with(hosts));
     }
@@ -193,8 +193,16 @@ fn rules_for_streams() {
             "out of",
         ),
         ("route: [{destination: {host: b}}, {destination: {host: c}}]", ".route", "add up to 0"),
-        ("match: [{destinationSubnets: [x]}]", ".match[0].destinationSubnets[0]", "no network"),
-        ("match: [{sourceSubnet: 1}]", ".match[0].sourceSubnet", "wanted text"),
+        (
+            "match: [{destinationSubnets: [x]}], route: [{destination: {host: b}}]",
+            ".match[0].destinationSubnets[0]",
+            "no network",
+        ),
+        (
+            "match: [{sourceSubnet: 1}], route: [{destination: {host: b}}]",
+            ".match[0].sourceSubnet",
+            "wanted text",
+        ),
     ] {
         invalid(&tcp(rule), &format!("spec.tcp[0]{field}"), words);
     }
