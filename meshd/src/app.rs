@@ -136,7 +136,7 @@ impl App {
         let grpc = local(&grpc_listener, &args.grpc_addr, "--grpc-addr")?;
         let http = local(&http_listener, &args.http_addr, "--http-addr")?;
 
-        let store = store::open(&args.store, &data_dir)?;
+        let store = store::open(&args.store, &data_dir, args.keep_versions)?;
         let authority = Arc::new(open_authority(&args, &data_dir)?);
         let members = Arc::new(Members::load(Arc::clone(&store))?);
         let names = advertised(&args.advertise, grpc);
@@ -182,7 +182,7 @@ impl App {
         });
         tasks.spawn(server::serve_socket(admin_listener, Arc::clone(&admin), stop.clone()));
         tasks.spawn(server::serve_public(http_listener, Arc::clone(&admin), stop.clone()));
-        if !args.config.is_empty() {
+        if !args.config.is_empty() || args.mesh_config.is_some() {
             tasks.spawn(parts.controller.watch_config(stop.clone()));
         }
         Ok(App { grpc, http, socket, version, admin, stop, tasks, streams })

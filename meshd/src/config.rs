@@ -18,9 +18,15 @@ pub struct ServeArgs {
     /// YAML file or folder that is loaded at start and watched (repeatable)
     #[arg(long, env = "MESHD_CONFIG", value_name = "PATH", value_delimiter = ',')]
     pub config: Vec<PathBuf>,
+    /// Istio's MeshConfig (YAML), watched: bare, as a document, or in Istio's ConfigMap; one among the applied resources wins
+    #[arg(long, env = "MESHD_MESH_CONFIG", value_name = "FILE")]
+    pub mesh_config: Option<PathBuf>,
     /// Where versions are kept
     #[arg(long, env = "MESHD_STORE", value_name = "URL", default_value = "embedded")]
     pub store: String,
+    /// How many earlier versions `rollback` can go back to (of at most 256 MiB of replaced resources in all)
+    #[arg(long, env = "MESHD_KEEP_VERSIONS", value_name = "N", default_value = "1000")]
+    pub keep_versions: u64,
     /// TLS gRPC for meshproxy: join, identity, snapshots, registry
     #[arg(long, env = "MESHD_GRPC_ADDR", value_name = "ADDR", default_value = "127.0.0.1:15012")]
     pub grpc_addr: String,

@@ -9,7 +9,7 @@
 //! sends it commands and hands out what was published last. A command that fails has changed nothing.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ use crate::store::{Store, StoreError, StoredDocument};
 mod batch;
 mod writer;
 
-pub(crate) use batch::parse_key;
+pub(crate) use batch::{key_of, outcome, parse_key};
 use writer::Writer;
 
 /// Commands that wait for the writer; whoever sends more waits, too.
@@ -75,6 +75,19 @@ pub struct Batch {
     pub author: String,
     /// The documents are all that `--config` declares, with the file of each; absent ones are removed.
     pub from_config: bool,
+    /// The documents were there before, and are as old as they say.
+    pub keeps_age: bool,
+}
+
+/// A way back to what was declared at an earlier version.
+#[derive(Debug, Clone)]
+pub struct Rollback {
+    /// The earlier version.
+    pub version: u64,
+    /// Judge only.
+    pub dry_run: bool,
+    /// Who asks.
+    pub author: String,
 }
 
 /// An accepted batch.
@@ -104,6 +117,7 @@ pub enum ApplyError {
 
 enum Command {
     Apply(Box<Batch>, oneshot::Sender<Result<Applied, ApplyError>>),
+    Rollback(Rollback, oneshot::Sender<Result<Applied, ApplyError>>),
     Announce { node: String, announcement: Box<Announcement>, reply: oneshot::Sender<Announced> },
     Report { node: String, reports: Vec<Reported> },
     Renew(String),
@@ -144,6 +158,7 @@ pub struct Controller {
     published: watch::Receiver<Arc<Published>>,
     refused: watch::Receiver<Refused>,
     config: Arc<[PathBuf]>,
+    mesh_config: Option<Arc<Path>>,
     _ticking: Arc<AbortOnDropHandle<()>>,
 }
 
@@ -183,6 +198,7 @@ impl Controller {
             published,
             refused,
             config: args.config.clone().into(),
+            mesh_config: args.mesh_config.as_deref().map(Arc::from),
             _ticking: Arc::new(AbortOnDropHandle::new(ticking)),
         };
         match controller.take_config().await {
@@ -213,6 +229,13 @@ impl Controller {
     pub async fn apply(&self, batch: Batch) -> Result<Applied, ApplyError> {
         let (reply, answer) = oneshot::channel();
         self.send(Command::Apply(Box::new(batch), reply)).await;
+        answer.await.unwrap_or(Err(ApplyError::Closed))
+    }
+
+    /// Declares again what was declared at an earlier version, as a new version; all or nothing, durable on return.
+    pub async fn rollback(&self, rollback: Rollback) -> Result<Applied, ApplyError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Rollback(rollback, reply)).await;
         answer.await.unwrap_or(Err(ApplyError::Closed))
     }
 
@@ -250,7 +273,14 @@ impl Controller {
     pub fn watch_config(&self, stop: CancellationToken) -> impl Future<Output = ()> + Send + 'static {
         let controller = self.clone();
         async move {
-            let mut watch = match Watch::start(&controller.config) {
+            let watched: Vec<PathBuf> = controller
+                .config
+                .iter()
+                .map(PathBuf::as_path)
+                .chain(controller.mesh_config.as_deref())
+                .map(PathBuf::from)
+                .collect();
+            let mut watch = match Watch::start(&watched) {
                 Ok(watch) => watch,
                 Err(error) => {
                     tracing::error!(%error, "--config cannot be watched; send SIGHUP after a change");
@@ -281,11 +311,22 @@ impl Controller {
 
     async fn take_config(&self) -> Result<Option<Applied>, ConfigError> {
         let paths = Arc::clone(&self.config);
+        let mesh_config = self.mesh_config.clone();
         let read = tokio::task::spawn_blocking(move || -> Result<Parsed, ReadError> {
-            let files = directory::read(&paths)?;
-            let inputs: Vec<_> =
-                files.iter().map(|file| Input { file: &file.name, bytes: &file.content }).collect();
-            Ok(dialect::parse(&inputs, &dialect::Options::default()))
+            let options = dialect::Options::to_apply();
+            let mut batch = dialect::Batch::new(&options);
+            for file in directory::read(&paths)? {
+                batch.file(&Input { file: &file.name, bytes: &file.content });
+            }
+            if let Some(path) = mesh_config {
+                let content = std::fs::read(&path).map_err(|source| ReadError {
+                    flag: "--mesh-config",
+                    path: path.to_path_buf(),
+                    source,
+                })?;
+                batch.mesh_config(&Input { file: &path.display().to_string(), bytes: &content });
+            }
+            Ok(batch.finish())
         });
         let parsed = read.await.map_err(|_| ApplyError::Closed)??;
         if parsed.is_refused() {
@@ -301,6 +342,7 @@ impl Controller {
             dry_run: false,
             author: "--config".to_owned(),
             from_config: true,
+            keeps_age: false,
         };
         Ok(Some(self.apply(batch).await?))
     }

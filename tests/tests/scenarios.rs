@@ -36,6 +36,7 @@ fn request(ask: &Value) -> ExplainRequest {
     let text = |key: &str| ask[key].as_str().unwrap_or_default().to_owned();
     ExplainRequest {
         from: text("from"),
+        gateway: text("gateway"),
         to: text("to"),
         method: text("method"),
         headers: strings(&ask["headers"]),

@@ -1,15 +1,30 @@
-//! Generated code: written from the schema, and proved fresh.
+//! What is generated: code from the schema, the table of compatibility from the dialects. Written, and proved
+//! fresh.
 
 use std::path::Path;
 
 use crate::run::{Outcome, cargo, root, shown, target};
 
 const CHECKED_IN: &str = "mesh-proto/src/generated";
+const COMPATIBILITY: &str = "docs/compatibility.md";
 
-/// Writes the generated code.
+/// Writes all that is generated.
 pub(crate) fn write() -> Outcome {
     shown(&mut cargo(&["run", "--quiet", "--package", "mesh-proto", "--example", "codegen"]))?;
-    shown(&mut cargo(&["fmt", "--package", "mesh-proto"]))
+    shown(&mut cargo(&["fmt", "--package", "mesh-proto"]))?;
+    shown(&mut cargo(&["run", "--quiet", "--package", "meshd", "--example", "compatibility"]))
+}
+
+/// Whether the table of compatibility says what the dialects do.
+pub(crate) fn compatibility() -> Outcome<Option<String>> {
+    let out = target().join("compatibility-check.md");
+    let name = out.display().to_string();
+    shown(&mut cargo(&["run", "--quiet", "--package", "meshd", "--example", "compatibility", "--", &name]))?;
+    let read = |path: &Path| std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()));
+    let fresh = read(&out)?;
+    let kept = read(&root().join(COMPATIBILITY)).unwrap_or_default();
+    let stale = || format!("{COMPATIBILITY} is not what the code does: run `cargo xtask codegen`");
+    Ok((fresh != kept).then(stale))
 }
 
 /// Whether what is checked in is what the schema gives.

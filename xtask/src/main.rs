@@ -21,7 +21,7 @@ cargo xtask TASK
   e2e [FILTER] [--json]        prove each claim in the lab, or those whose names contain FILTER
   bench [pair|apply|idle]      measure beside peers; `bench pair` wants nginx, haproxy and wrk
   tidy                         import rules, links, file sizes, licences, generated code
-  codegen                      write mesh-proto/src/generated from the schema
+  codegen                      write mesh-proto/src/generated and docs/compatibility.md
   dist                         release archives in target/dist
 ";
 

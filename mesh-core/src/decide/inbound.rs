@@ -99,10 +99,21 @@ pub(crate) fn admit_to(
     Ok(Admission { workload: workload.clone(), port, protocol, judgement })
 }
 
-/// What policies make of it, wherever they stand: before a workload, or in a gateway.
+/// What the policies before a workload make of it. The client is who the nearest proxy before says.
 pub(crate) fn judge<W: Witness>(
     governance: &Governance,
     facts: &Inbound<'_>,
+    witness: &mut W,
+) -> Result<Judgement, Refusal> {
+    let client = facts.request.and_then(|request| client_address(request.headers, facts.source));
+    judge_for(governance, facts, client.or(facts.source), witness)
+}
+
+/// The same for a client of that address, as a gateway knows it.
+pub(crate) fn judge_for<W: Witness>(
+    governance: &Governance,
+    facts: &Inbound<'_>,
+    client: Option<IpAddr>,
     witness: &mut W,
 ) -> Result<Judgement, Refusal> {
     if !governance.complete {
@@ -110,7 +121,7 @@ pub(crate) fn judge<W: Witness>(
         return Err(Refusal::new(Reason::PolicyMissing));
     }
     let program = &governance.program;
-    let before = subject(facts, None);
+    let before = subject(facts, client, None);
     let ask = match program.external(&before) {
         External::Nothing => None,
         External::Ask(found) => {
@@ -123,7 +134,7 @@ pub(crate) fn judge<W: Witness>(
         }
     };
     let token = tokens(governance, facts, witness)?;
-    let after = subject(facts, Some(&token));
+    let after = subject(facts, client, Some(&token));
     let audited = program.audited(&after);
     if let Some(found) = audited {
         witness.note(|| format!("{} writes it down", told(governance, found)));
@@ -152,20 +163,25 @@ pub(crate) fn judge<W: Witness>(
     }
 }
 
-fn subject<'a>(facts: &Inbound<'a>, token: Option<&'a Authenticated>) -> Subject<'a> {
+fn subject<'a>(
+    facts: &Inbound<'a>,
+    client: Option<IpAddr>,
+    token: Option<&'a Authenticated>,
+) -> Subject<'a> {
     let rewritten = token.and_then(|token| token.headers.as_ref());
     let http = facts.request.map(|request| HttpSubject {
         method: request.method,
         path: request.path,
+        query: request.query,
+        scheme: request.scheme,
         authority: request.authority,
         headers: rewritten.unwrap_or(request.headers),
         claims: token.and_then(|token| token.claims.as_ref()),
     });
-    let remote = facts.request.map(|request| client_address(request.headers, facts.source));
     Subject {
         identity: facts.peer,
         source: facts.source,
-        remote: remote.unwrap_or(facts.source),
+        remote: client,
         destination: facts.to.ip(),
         port: facts.to.port(),
         sni: facts.sni,

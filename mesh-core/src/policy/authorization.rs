@@ -84,6 +84,9 @@ pub struct Source {
 pub enum Condition {
     /// `request.headers[NAME]`.
     Header(HeaderName, Values<TextMatch>),
+    /// `request.headers[:authority]`, `[:method]`, `[:path]` (with its query) or `[:scheme]`, by the name with its
+    /// colon.
+    Pseudo(Text, Values<TextMatch>),
     /// `source.ip`.
     SourceIp(Values<IpNet>),
     /// `remote.ip`.

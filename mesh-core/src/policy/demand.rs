@@ -24,6 +24,7 @@ pub(super) enum Demand<'r> {
     RemoteIp(&'r Values<IpNet>),
     RequestPrincipal(&'r Values<TextMatch>),
     Header(&'r HeaderName, &'r Values<TextMatch>),
+    Pseudo(&'r str, &'r Values<TextMatch>),
     Audience(&'r Values<TextMatch>),
     Presenter(&'r Values<TextMatch>),
     Claim(&'r [Text], &'r Values<TextMatch>),
@@ -65,6 +66,7 @@ impl Condition {
     pub(super) fn demand(&self) -> Demand<'_> {
         match self {
             Condition::Header(name, values) => Demand::Header(name, values),
+            Condition::Pseudo(name, values) => Demand::Pseudo(name, values),
             Condition::SourceIp(values) => Demand::SourceIp(values),
             Condition::RemoteIp(values) => Demand::RemoteIp(values),
             Condition::SourceNamespace(values) => Demand::Namespace(values),
@@ -111,6 +113,7 @@ impl Demand<'_> {
             | Demand::TrustDomain(values)
             | Demand::RequestPrincipal(values)
             | Demand::Header(_, values)
+            | Demand::Pseudo(_, values)
             | Demand::Audience(values)
             | Demand::Presenter(values)
             | Demand::Claim(_, values)
@@ -132,6 +135,7 @@ impl Demand<'_> {
         match self {
             Demand::RequestPrincipal(_)
             | Demand::Header(..)
+            | Demand::Pseudo(..)
             | Demand::Audience(_)
             | Demand::Presenter(_)
             | Demand::Claim(..)
@@ -184,6 +188,10 @@ impl Demand<'_> {
                 Some(http) if **name == http::header::HOST => test.matches(http.authority.as_bytes()),
                 Some(http) => http.headers.get_all(*name).iter().any(|value| test.matches(value.as_bytes())),
                 None => false,
+            }),
+            Demand::Pseudo(name, values) => values.pass(|test| {
+                let found = subject.http.and_then(|http| http.pseudo(name));
+                found.is_some_and(|found| test.matches(found.as_bytes()))
             }),
             Demand::Audience(values) => claim(named("aud"), values),
             Demand::Presenter(values) => claim(named("azp"), values),
@@ -254,6 +262,10 @@ impl Demand<'_> {
                 let found = if all.is_empty() { "absent".to_owned() } else { all.join(" and ") };
                 format!("header {name} is {found}, {}", wanted(values))
             }
+            Demand::Pseudo(name, values) => {
+                let found = http.and_then(|http| http.pseudo(name));
+                format!("{name} is {}, {}", found.as_deref().unwrap_or("absent"), wanted(values))
+            }
             Demand::Audience(values) => format!("audience is {}, {}", claim(named("aud")), wanted(values)),
             Demand::Presenter(values) => {
                 format!("presenter is {}, {}", claim(named("azp")), wanted(values))
@@ -291,6 +303,7 @@ impl Demand<'_> {
             Demand::RemoteIp(values) => format!("remote ip {}", listed(values)),
             Demand::RequestPrincipal(values) => format!("request principal {}", listed(values)),
             Demand::Header(name, values) => format!("header {name} {}", listed(values)),
+            Demand::Pseudo(name, values) => format!("{name} {}", listed(values)),
             Demand::Audience(values) => format!("audience {}", listed(values)),
             Demand::Presenter(values) => format!("presenter {}", listed(values)),
             Demand::Claim(path, values) => format!("claim {} {}", path.join("."), listed(values)),

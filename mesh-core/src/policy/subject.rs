@@ -1,5 +1,6 @@
 //! What is known of a request or stream when it is judged.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use http::HeaderMap;
@@ -33,12 +34,32 @@ pub struct HttpSubject<'a> {
     pub method: &'a str,
     /// Normalised path.
     pub path: &'a str,
+    /// Query without its `?`.
+    pub query: Option<&'a str>,
+    /// `http` or `https`.
+    pub scheme: &'a str,
     /// Authority as sent, port included.
     pub authority: &'a str,
     /// Header fields.
     pub headers: &'a HeaderMap,
     /// Claims of its token; `None` where none was validated.
     pub claims: Option<&'a Claims>,
+}
+
+impl<'a> HttpSubject<'a> {
+    /// What a name with a colon stands for: the path has its query.
+    pub(super) fn pseudo(&self, name: &str) -> Option<Cow<'a, str>> {
+        match name {
+            ":method" => Some(Cow::Borrowed(self.method)),
+            ":authority" => Some(Cow::Borrowed(self.authority)),
+            ":scheme" => Some(Cow::Borrowed(self.scheme)),
+            ":path" => Some(match self.query {
+                Some(query) => Cow::Owned(format!("{}?{query}", self.path)),
+                None => Cow::Borrowed(self.path),
+            }),
+            _ => None,
+        }
+    }
 }
 
 impl<'a> Subject<'a> {

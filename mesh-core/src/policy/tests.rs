@@ -170,6 +170,8 @@ impl Facts {
             http: Some(HttpSubject {
                 method: "GET",
                 path: "/a/b",
+                query: None,
+                scheme: "http",
                 authority: "Reviews:9080",
                 headers: &self.headers,
                 claims: Some(&self.claims),

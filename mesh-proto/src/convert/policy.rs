@@ -10,7 +10,7 @@ use mesh_core::policy::external::{Authorizer, Provider};
 use mesh_core::policy::mtls::{MtlsMode, MtlsPolicy};
 use mesh_core::vocab::name::Text;
 
-use super::error::{At as _, ConvertError, Fault};
+use super::error::{ConvertError, Fault};
 use super::vocab::wire_enum;
 use super::{Wire, field, list, optional, or_default, required, to_wires};
 use crate::generated as wire;
@@ -214,6 +214,7 @@ impl Wire for Condition {
         use wire::policy_condition::Condition as Kind;
         let condition = match self {
             Condition::Header(name, values) => Kind::Header(named(name.as_str(), values)),
+            Condition::Pseudo(name, values) => Kind::Pseudo(named(name, values)),
             Condition::SourceIp(values) => Kind::SourceIp(values.to_wire()),
             Condition::RemoteIp(values) => Kind::RemoteIp(values.to_wire()),
             Condition::SourceNamespace(values) => Kind::SourceNamespace(values.to_wire()),
@@ -240,7 +241,9 @@ impl Wire for Condition {
             Kind::Header(wire::NamedValues { name, values }) => {
                 Condition::Header(field(name, "header.name")?, or_default(values, "header.values")?)
             }
-            Kind::Pseudo(_) => return Err(Fault::Missing).at("pseudo"),
+            Kind::Pseudo(wire::NamedValues { name, values }) => {
+                Condition::Pseudo(name.into(), or_default(values, "pseudo.values")?)
+            }
             Kind::SourceIp(values) => Condition::SourceIp(field(values, "source_ip")?),
             Kind::RemoteIp(values) => Condition::RemoteIp(field(values, "remote_ip")?),
             Kind::SourceNamespace(values) => Condition::SourceNamespace(field(values, "source_namespace")?),

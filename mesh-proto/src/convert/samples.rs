@@ -579,8 +579,9 @@ impl Draw {
 
     fn condition(&mut self) -> Condition {
         let texts = self.values(Draw::text_match);
-        match self.below(15) {
+        match self.below(16) {
             0 => Condition::Header(self.header(), texts),
+            14 => Condition::Pseudo(self.text(), texts),
             1 => Condition::SourceIp(self.values(Draw::network)),
             2 => Condition::RemoteIp(self.values(Draw::network)),
             3 => Condition::SourceNamespace(texts),

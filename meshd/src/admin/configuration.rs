@@ -1,5 +1,7 @@
 //! Resources over the admin API.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use mesh_core::vocab::origin::{Kind, ResourceKey};
@@ -7,16 +9,17 @@ use serde::Deserialize;
 
 use super::server::{By, Refusal, Shared, blocking};
 use super::view::{
-    AppliedView, ApplyRequest, ChangeView, DeleteRequest, DiagnosticView, FileView, HistoryView, ResourceView,
+    AppliedView, ApplyRequest, ChangeView, CompareView, ComparedView, DeleteRequest, DiagnosticView,
+    FileView, HistoryView, ResourceView, RollbackRequest,
 };
 use crate::clock;
-use crate::controller::{Applied, Batch, parse_key};
-use crate::dialect::{Input, Options, Parsed, parse};
+use crate::controller::{Applied, Batch, Published, Rollback, outcome, parse_key};
+use crate::dialect::{Document, Input, Options, Parsed, parse};
 
-fn read(files: &[FileView], strict: bool, namespace: Option<&str>) -> Parsed {
+fn read(files: &[FileView], options: Options, namespace: Option<&str>) -> Parsed {
     let inputs: Vec<_> =
         files.iter().map(|file| Input { file: &file.name, bytes: file.text.as_bytes() }).collect();
-    let mut options = Options { strict, ..Options::default() };
+    let mut options = options;
     if let Some(namespace) = namespace {
         options.default_namespace = namespace.into();
     }
@@ -45,7 +48,8 @@ pub(super) async fn apply(
     Json(request): Json<ApplyRequest>,
 ) -> Result<Json<AppliedView>, Refusal> {
     let dry_run = request.dry_run;
-    let parsed = blocking(move || read(&request.files, request.strict, request.namespace.as_deref())).await?;
+    let options = Options { strict: request.strict, ..Options::to_apply() };
+    let parsed = blocking(move || read(&request.files, options, request.namespace.as_deref())).await?;
     let warnings = views(&parsed);
     if parsed.is_refused() {
         return Err(Refusal::findings(warnings));
@@ -70,8 +74,57 @@ pub(super) async fn apply(
         dry_run,
         author: operator.name,
         from_config: false,
+        keeps_age: false,
     };
     Ok(answer(state.controller.apply(batch).await?, warnings))
+}
+
+/// What `apply` would do, without a word on whether it may.
+pub(super) async fn compare(
+    State(state): Shared,
+    Json(request): Json<ApplyRequest>,
+) -> Result<Json<CompareView>, Refusal> {
+    let published = state.controller.published();
+    let answer = blocking(move || {
+        let options = Options { strict: request.strict, ..Options::default() };
+        let parsed = read(&request.files, options, request.namespace.as_deref());
+        if parsed.is_refused() {
+            return Err(Refusal::findings(views(&parsed)));
+        }
+        let upserts: Vec<_> =
+            parsed.documents.iter().map(|document| Arc::new(document.resource.clone())).collect();
+        let mut findings = views(&parsed);
+        findings.extend(parsed.pending.iter().map(DiagnosticView::from));
+        findings.extend(published.state.check(&upserts).iter().map(DiagnosticView::from));
+        let resources = parsed.documents.iter().map(|document| compared(document, &published)).collect();
+        Ok(CompareView { resources, findings })
+    });
+    answer.await?.map(Json)
+}
+
+fn compared(document: &Document, published: &Published) -> ComparedView {
+    let meta = &document.resource.meta;
+    let resource = meta.key.to_string();
+    let present = published.documents.get(&resource);
+    let value = |json: &str| serde_json::from_str(json).unwrap_or_default();
+    ComparedView {
+        result: outcome(present, &document.json).to_owned(),
+        resource,
+        file: meta.place.file.to_string(),
+        line: meta.place.line,
+        version: present.map_or(0, |present| present.version),
+        before: present.map_or(serde_json::Value::Null, |present| value(&present.json)),
+        after: value(&document.json),
+    }
+}
+
+pub(super) async fn rollback(
+    State(state): Shared,
+    axum::extract::ConnectInfo(operator): By,
+    Json(request): Json<RollbackRequest>,
+) -> Result<Json<AppliedView>, Refusal> {
+    let rollback = Rollback { version: request.version, dry_run: request.dry_run, author: operator.name };
+    Ok(answer(state.controller.rollback(rollback).await?, Vec::new()))
 }
 
 pub(super) async fn delete(
@@ -85,7 +138,9 @@ pub(super) async fn delete(
         let key = parse_key(key).ok_or_else(|| Refusal::bad(format!("{key:?} names no resource")))?;
         removals.push(key);
     }
-    let parsed = blocking(move || read(&request.files, false, request.namespace.as_deref())).await?;
+    // Also what could not be applied may be removed.
+    let options = Options::default();
+    let parsed = blocking(move || read(&request.files, options, request.namespace.as_deref())).await?;
     let warnings = views(&parsed);
     if parsed.is_refused() {
         return Err(Refusal::findings(warnings));
@@ -98,6 +153,7 @@ pub(super) async fn delete(
         dry_run,
         author: operator.name,
         from_config: false,
+        keeps_age: false,
     };
     Ok(answer(state.controller.apply(batch).await?, warnings))
 }
@@ -149,7 +205,7 @@ pub(super) async fn history(
     State(state): Shared,
     Query(query): Query<Limit>,
 ) -> Result<Json<Vec<HistoryView>>, Refusal> {
-    let store = std::sync::Arc::clone(&state.store);
+    let store = Arc::clone(&state.store);
     let entries = blocking(move || store.history(query.limit.unwrap_or(50))).await??;
     let connected = state.roster.connected();
     let view = |entry: crate::store::HistoryEntry| HistoryView {

@@ -6,8 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use mesh_core::compile::visibility::for_caller;
-use mesh_core::compile::{Compiled, compile};
+use mesh_core::compile::{Compiled, compile, for_caller};
 use mesh_core::decide::explain::gateway::{self, GatewayQuestion};
 use mesh_core::decide::explain::{Question, explain};
 use mesh_core::matching::authority::Authority;
@@ -67,7 +66,9 @@ pub fn answer(
             now,
         };
         let found = gateway::explain(&tables(whole)?, &question);
-        return found.map(|found| shape(&found)).ok_or_else(|| format!("there is no gateway {namespace}/{name}"));
+        return found
+            .map(|found| shape(&found))
+            .ok_or_else(|| format!("there is no gateway {namespace}/{name}"));
     }
     let asker = asker(state, &request.from, &request.labels)?;
     let (view, sections) = for_caller(state, compiled, &asker.namespace, &asker.labels);
@@ -154,7 +155,7 @@ fn asker<'a>(state: &MeshState, from: &'a str, given: &[String]) -> Result<Asker
             label.split_once('=').ok_or_else(|| format!("--label {label:?}: expected KEY=VALUE"))?;
         labels.set(key, value);
     }
-    Ok(Asker { namespace: account.namespace.as_str().into(), labels, node, identity: Some(identity) })
+    Ok(Asker { namespace: account.namespace, labels, node, identity: Some(identity) })
 }
 
 struct Target<'a> {

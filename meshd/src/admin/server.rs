@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 
 use super::view::{DiagnosticView, RefusalView};
-use super::{catalogue, check, configuration, fleet};
+use super::{analysis, catalogue, check, configuration, describe, fleet};
 use crate::controller::{ApplyError, Controller};
 use crate::discovery::roster::Roster;
 use crate::identity::authority::Authority;
@@ -135,7 +135,11 @@ pub async fn serve_socket(listener: UnixListener, state: Arc<AdminState>, stop: 
     let router = Router::new()
         .route("/v1/apply", post(configuration::apply))
         .route("/v1/delete", post(configuration::delete))
+        .route("/v1/rollback", post(configuration::rollback))
         .route("/v1/resources/{kind}", get(configuration::resources))
+        .route("/v1/analyze", get(analysis::analyze))
+        .route("/v1/describe/{kind}/{namespace}/{name}", get(describe::describe))
+        .route("/v1/diff", post(configuration::compare))
         .route("/v1/history", get(configuration::history))
         .route("/v1/explain", post(catalogue::explain))
         .route("/v1/services", get(catalogue::services))

@@ -49,6 +49,16 @@ pub struct DeleteRequest {
     pub namespace: Option<String>,
 }
 
+/// Which version to go back to.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct RollbackRequest {
+    /// The version.
+    pub version: u64,
+    /// Judge only.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
 /// What happened to one resource.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ChangeView {
@@ -153,6 +163,73 @@ pub struct ResourceView {
     pub owner: String,
     /// The whole resource.
     pub resource: Value,
+}
+
+/// A declared resource beside what is in force.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ComparedView {
+    /// `virtualservice/default/reviews`.
+    pub resource: String,
+    /// `created`, `configured` or `unchanged`: what `apply` would say.
+    pub result: String,
+    /// Where it was read.
+    pub file: String,
+    /// Its first line.
+    pub line: u32,
+    /// The version that brought what is in force; 0 where nothing is.
+    pub version: u64,
+    /// What is in force; null where nothing is.
+    pub before: Value,
+    /// What was read.
+    pub after: Value,
+}
+
+/// Files compared with what is in force.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CompareView {
+    /// The resources, in the order of the files.
+    pub resources: Vec<ComparedView>,
+    /// What `apply` would say of them.
+    pub findings: Vec<DiagnosticView>,
+}
+
+/// Something that a resource names or selects, or that names or selects it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReferenceView {
+    /// `routes to`.
+    pub verb: String,
+    /// The other resource; empty if there is none.
+    pub resource: String,
+    /// The field that names or selects.
+    pub field: String,
+    /// More about it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub note: String,
+    /// What lies between: the workload of a service that a policy selects.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub through: String,
+}
+
+/// A resource in words.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DescribeView {
+    /// `virtualservice/default/reviews`.
+    pub resource: String,
+    /// The version that brought its content; absent where a node announced it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u64>,
+    /// When it was first committed.
+    pub created: String,
+    /// The `--config` file that owns it.
+    pub owner: String,
+    /// What it says, a line a thing.
+    pub says: Vec<String>,
+    /// Whom it refers to.
+    pub refers_to: Vec<ReferenceView>,
+    /// Who refers to it.
+    pub referred_by: Vec<ReferenceView>,
+    /// What is wrong with it.
+    pub findings: Vec<DiagnosticView>,
 }
 
 /// A proxy.

@@ -1,16 +1,16 @@
-//! Resources: apply, delete, get, history.
+//! Changes of what is declared: apply, delete, rollback, history.
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
-
 use super::input::FileArgs;
+use super::inspect::kind_of;
 use super::output::{self, Format};
-use super::{CliError, NamespaceArgs, OutputArgs, WaitFlag, fleet};
+use super::{CliError, OutputArgs, WaitFlag, fleet};
 use crate::admin::client::{Client, ClientError};
-use crate::admin::view::{AppliedView, ApplyRequest, DeleteRequest, HistoryView, ResourceView};
-use crate::clock;
-use crate::dialect::kind::group_of;
+use crate::admin::view::{
+    AppliedView, ApplyRequest, DeleteRequest, DiagnosticView, HistoryView, RollbackRequest,
+};
+use crate::dialect::kind::is_namespaced;
 use mesh_core::vocab::origin::Kind;
 
 /// Flags of `apply`.
@@ -62,16 +62,18 @@ pub struct DeleteArgs {
     pub output: OutputArgs,
 }
 
-/// Flags of `get`.
+/// Flags of `rollback`.
 #[derive(Debug, Clone, clap::Args)]
-pub struct GetArgs {
-    /// Kind: singular, plural or short (`vs`, `dr`, `se`, `we`, `pa`, `ap`, `svc`, `sa`, `ns`)
-    pub kind: String,
-    /// Name
-    pub name: Option<String>,
-    /// Which namespace
+pub struct RollbackArgs {
+    /// The version, as `history` shows it
+    #[arg(value_name = "VERSION")]
+    pub to: u64,
+    /// Judge only, change nothing
+    #[arg(long, env = "MESHD_DRY_RUN", value_parser = clap::builder::FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
+    pub dry_run: bool,
+    /// Whether to wait
     #[command(flatten)]
-    pub namespace: NamespaceArgs,
+    pub wait: WaitFlag,
     /// How to print
     #[command(flatten)]
     pub output: OutputArgs,
@@ -110,15 +112,22 @@ pub async fn delete(client: &Client, args: &DeleteArgs) -> Result<(), CliError> 
         words => {
             let namespace = args.namespace.as_deref().unwrap_or("default");
             for (kind, name) in named(words)? {
-                request.keys.push(match kind {
-                    Kind::Namespace => format!("{}/{name}", kind.singular()),
-                    _ => format!("{}/{namespace}/{name}", kind.singular()),
+                request.keys.push(match is_namespaced(kind) {
+                    false => format!("{}/{name}", kind.singular()),
+                    true => format!("{}/{namespace}/{name}", kind.singular()),
                 });
             }
         }
     }
     let deleted = client.post("/v1/delete", &request).await;
     finish(client, deleted, args.dry_run, args.wait.wait, args.output.output).await
+}
+
+/// Declares again what was declared at an earlier version.
+pub async fn rollback(client: &Client, args: &RollbackArgs) -> Result<(), CliError> {
+    let request = RollbackRequest { version: args.to, dry_run: args.dry_run };
+    let applied = client.post("/v1/rollback", &request).await;
+    finish(client, applied, args.dry_run, args.wait.wait, args.output.output).await
 }
 
 /// `KIND NAME...`, or `KIND/NAME...`.
@@ -145,10 +154,7 @@ async fn finish(
     format: Format,
 ) -> Result<(), CliError> {
     let applied = answer.map_err(|error| findings(error.into(), format))?;
-    for warning in &applied.warnings {
-        use std::io::Write;
-        let _unwritable = writeln!(std::io::stderr(), "{warning}");
-    }
+    warn(&applied.warnings);
     match format {
         Format::Json | Format::Yaml => output::print_value(format, &applied)?,
         Format::Table | Format::Wide => {
@@ -167,6 +173,14 @@ async fn finish(
     }
 }
 
+/// Findings that stop nothing, on standard error.
+pub fn warn(findings: &[DiagnosticView]) {
+    use std::io::Write;
+    for finding in findings {
+        let _unwritable = writeln!(std::io::stderr(), "{finding}");
+    }
+}
+
 /// A refusal with findings prints them on standard output where JSON or YAML was asked for.
 pub fn findings(error: CliError, format: Format) -> CliError {
     if let (CliError::Findings(found), Format::Json | Format::Yaml) = (&error, format)
@@ -175,85 +189,6 @@ pub fn findings(error: CliError, format: Format) -> CliError {
         return failed;
     }
     error
-}
-
-/// A kind by any of its names, perhaps with its group: `virtualservices.networking.istio.io`.
-fn kind_of(word: &str) -> Result<Kind, CliError> {
-    let (name, group) = word.split_once('.').map_or((word, None), |(name, group)| (name, Some(group)));
-    let found = Kind::from_word(name).filter(|kind| group.is_none_or(|group| group == group_of(*kind)));
-    found.ok_or_else(|| {
-        let known: Vec<_> = Kind::ALL.into_iter().map(Kind::singular).collect();
-        let nearest = known
-            .iter()
-            .map(|name| (strsim::damerau_levenshtein(name, &word.to_ascii_lowercase()), name))
-            .min()
-            .filter(|(distance, _)| *distance <= 3);
-        let hint = nearest.map(|(_, name)| format!("; did you mean {name}?")).unwrap_or_default();
-        CliError::Usage(format!("unknown kind {word:?}{hint} (known: {})", known.join(", ")))
-    })
-}
-
-/// Shows resources.
-pub async fn get(client: &Client, args: &GetArgs) -> Result<(), CliError> {
-    let (kind, name) = match (args.kind.split_once('/'), &args.name) {
-        (Some((kind, name)), None) => (kind, Some(name)),
-        (_, name) => (args.kind.as_str(), name.as_deref()),
-    };
-    let kind = kind_of(kind)?;
-    let mut path = format!("/v1/resources/{}", kind.singular());
-    let namespaced = kind != Kind::Namespace;
-    if let Some(namespace) = args.namespace.wanted().filter(|_| namespaced) {
-        path.push_str(&format!("?namespace={}", fleet::encoded(namespace)));
-    }
-    let mut found: Vec<ResourceView> = client.get(&path).await?;
-    let format = args.output.output;
-    if let Some(name) = name {
-        found.retain(|view| view.name == name);
-        if found.is_empty() {
-            let place = match args.namespace.wanted().filter(|_| namespaced) {
-                Some(namespace) => format!("{}/{namespace}/{name}", kind.singular()),
-                None => format!("{}/{name}", kind.singular()),
-            };
-            return Err(CliError::Failed(format!("{place} not found")));
-        }
-        if let ([one], Format::Json | Format::Yaml) = (found.as_slice(), format) {
-            return output::print_value(format, &whole(one));
-        }
-    }
-    if matches!(format, Format::Json | Format::Yaml) {
-        return output::print_value(format, &found.iter().map(whole).collect::<Vec<_>>());
-    }
-    let mut columns = vec!["namespace", "name", "age"];
-    if format == Format::Wide {
-        columns.extend(["version", "owner"]);
-    }
-    let now = clock::now_seconds();
-    output::print_list(format, &found, &columns, |view| {
-        let mut row = vec![view.namespace.clone(), view.name.clone(), age(now - view.created)];
-        if format == Format::Wide {
-            row.extend([view.version.to_string(), view.owner.clone()]);
-        }
-        row
-    })
-}
-
-fn whole(view: &ResourceView) -> Value {
-    let mut resource = view.resource.clone();
-    if let Some(object) = resource.as_object_mut()
-        && let Some(metadata) = object.entry("metadata").or_insert_with(|| json!({})).as_object_mut()
-    {
-        metadata.insert("creationTimestamp".to_owned(), Value::from(clock::text(view.created)));
-    }
-    resource
-}
-
-fn age(seconds: i64) -> String {
-    match seconds.max(0) {
-        s @ 0..=119 => format!("{s}s"),
-        s @ 120..=7199 => format!("{}m", s / 60),
-        s @ 7200..=172_799 => format!("{}h", s / 3600),
-        s => format!("{}d", s / 86400),
-    }
 }
 
 /// Shows accepted versions.

@@ -7,8 +7,10 @@ use super::CliError;
 use crate::admin::view::{DiagnosticView, FileView};
 use crate::dialect;
 
-/// The most that one command takes: far above any honest configuration, far below what hurts the server.
-pub const LARGEST: u64 = 16 << 20;
+/// The most that a command sends to the server: far above any honest configuration, far below what hurts it.
+pub const LARGEST: u64 = 2 * LARGEST_FILE;
+/// The largest file.
+const LARGEST_FILE: u64 = dialect::LARGEST_FILE as u64;
 
 /// `-f PATH...`.
 #[derive(Debug, Clone, clap::Args)]
@@ -24,23 +26,46 @@ pub struct FileArgs {
 impl FileArgs {
     /// Reads everything that was named, folders in the order of names.
     pub fn read(&self) -> Result<Vec<FileView>, CliError> {
+        let mut files = Vec::new();
+        let mut room = LARGEST;
+        self.each(|name, bytes| {
+            room = room.checked_sub(bytes.len() as u64).ok_or_else(|| {
+                let limit = LARGEST >> 20;
+                finding(
+                    name,
+                    0,
+                    format!("too much: a batch has at most {limit} MiB in all; apply it in parts"),
+                )
+            })?;
+            let text = text(name, bytes)?;
+            files.push(FileView { name: name.to_owned(), text });
+            Ok(())
+        })?;
+        Ok(files)
+    }
+
+    /// Hands out the files that were named one after another, folders in the order of names, so that only one of
+    /// them is in memory. All that is wrong comes back together.
+    pub fn each(
+        &self,
+        mut take: impl FnMut(&str, Vec<u8>) -> Result<(), DiagnosticView>,
+    ) -> Result<(), CliError> {
         if self.filename.is_empty() {
             return Err(CliError::Usage(
                 "nothing to read: name files or folders with -f PATH (- is standard input)".to_owned(),
             ));
         }
-        let mut files = Vec::new();
         let mut findings = Vec::new();
-        let mut room = LARGEST;
         for path in &self.filename {
             for path in expand(path, self.recursive)? {
-                match read(&path, &mut room) {
-                    Ok(file) => files.push(file),
-                    Err(finding) => findings.push(finding),
+                let name =
+                    if path == Path::new("-") { "stdin".to_owned() } else { path.display().to_string() };
+                if let Err(finding) = read(&path, &name).and_then(|bytes| take(&name, bytes)) {
+                    findings.push(finding);
                 }
             }
         }
-        if findings.is_empty() { Ok(files) } else { Err(CliError::Findings(findings)) }
+        if findings.is_empty() { Ok(()) } else { Err(CliError::Findings(findings)) }
     }
 }
 
@@ -59,47 +84,44 @@ fn expand(path: &Path, recursive: bool) -> Result<Vec<PathBuf>, CliError> {
     Ok(found)
 }
 
-fn read(path: &Path, room: &mut u64) -> Result<FileView, DiagnosticView> {
-    let name = if path == Path::new("-") { "stdin".to_owned() } else { path.display().to_string() };
-    let finding = |line, code: &str, message: String| DiagnosticView {
-        code: code.to_owned(),
+fn finding(file: &str, line: usize, message: String) -> DiagnosticView {
+    DiagnosticView {
+        code: dialect::UNREADABLE.to_owned(),
         severity: "error".to_owned(),
         resource: String::new(),
-        file: name.clone(),
-        line,
+        file: file.to_owned(),
+        line: u32::try_from(line).unwrap_or(0),
         field: String::new(),
         message,
-    };
+    }
+}
+
+fn read(path: &Path, name: &str) -> Result<Vec<u8>, DiagnosticView> {
     let open: std::io::Result<Box<dyn Read>> = if path == Path::new("-") {
         Ok(Box::new(std::io::stdin().lock()))
     } else {
         std::fs::File::open(path).map(|file| Box::new(file) as Box<dyn Read>)
     };
     let mut bytes = Vec::new();
-    open.and_then(|reader| reader.take(*room + 1).read_to_end(&mut bytes))
-        .map_err(|error| finding(0, dialect::UNREADABLE, format!("cannot be read: {error}")))?;
-    let length = bytes.len() as u64;
-    if length > *room {
-        let limit = LARGEST >> 20;
+    open.and_then(|reader| reader.take(LARGEST_FILE + 1).read_to_end(&mut bytes))
+        .map_err(|error| finding(name, 0, format!("cannot be read: {error}")))?;
+    if bytes.len() as u64 > LARGEST_FILE {
+        let limit = LARGEST_FILE >> 20;
         return Err(finding(
+            name,
             0,
-            dialect::UNREADABLE,
-            format!("too large: a batch has at most {limit} MiB in all; apply it in parts"),
+            format!("too large: a file has at most {limit} MiB; split it into several"),
         ));
     }
-    *room -= length;
-    match String::from_utf8(bytes) {
-        Ok(text) => Ok(FileView { name, text }),
-        Err(error) => {
-            let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-            let line = 1 + good.iter().filter(|&&byte| byte == b'\n').count();
-            Err(finding(
-                u32::try_from(line).unwrap_or(0),
-                dialect::UNREADABLE,
-                "is not UTF-8 text".to_owned(),
-            ))
-        }
-    }
+    Ok(bytes)
+}
+
+fn text(name: &str, bytes: Vec<u8>) -> Result<String, DiagnosticView> {
+    String::from_utf8(bytes).map_err(|error| {
+        let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = 1 + good.iter().filter(|&&byte| byte == b'\n').count();
+        finding(name, line, "is not UTF-8 text".to_owned())
+    })
 }
 
 #[cfg(test)]
@@ -129,7 +151,7 @@ mod tests {
         assert_eq!(findings[0].line, 2);
 
         let huge = dir.path().join("huge.yaml");
-        std::fs::File::create(&huge).unwrap().set_len(50 << 20).unwrap();
+        std::fs::File::create(&huge).unwrap().set_len(65 << 20).unwrap();
         assert!(matches!(read_all(&[&huge]), Err(CliError::Findings(_))));
     }
 }

@@ -11,10 +11,14 @@ use crate::admin::view::{DiagnosticView, RefusalView};
 use crate::config::{ServeArgs, duration};
 use crate::telemetry::LogFormat;
 
+pub mod analyze;
 pub mod apply;
+pub mod compare;
 pub mod credentials;
+mod difference;
 pub mod fleet;
 pub mod input;
+pub mod inspect;
 pub mod offline;
 pub mod output;
 pub mod serve;
@@ -47,9 +51,15 @@ pub enum Command {
     /// Remove resources, all or none
     Delete(apply::DeleteArgs),
     /// Show resources as they were declared
-    Get(apply::GetArgs),
+    Get(inspect::GetArgs),
+    /// Show a resource in words: what it says, whom it refers to, who refers to it, what is wrong with it
+    Describe(inspect::DescribeArgs),
+    /// Show what `apply` would change, line by line
+    Diff(compare::DiffArgs),
     /// Check files without a server, each resource on its own
     Validate(offline::ValidateArgs),
+    /// Find what is wrong across resources, of files or of the live mesh
+    Analyze(analyze::AnalyzeArgs),
     /// Show the decision that the data plane would take for a request, step by step
     Explain(offline::ExplainArgs),
     /// Show the proxies and what they run
@@ -73,6 +83,8 @@ pub enum Command {
     Check(OutputArgs),
     /// Show the accepted configuration versions
     History(apply::HistoryArgs),
+    /// Go back to an earlier version: what was declared then is declared again, as a new version
+    Rollback(apply::RollbackArgs),
     /// Print a completion script
     Completions {
         /// The shell
@@ -197,9 +209,13 @@ fn execute(cli: Cli) -> Result<(), CliError> {
         match cli.command {
             Command::Apply(args) => apply::apply(&client()?, &args).await,
             Command::Delete(args) => apply::delete(&client()?, &args).await,
-            Command::Get(args) => apply::get(&client()?, &args).await,
+            Command::Get(args) => inspect::get(&client()?, &args).await,
+            Command::Describe(args) => inspect::describe(&client()?, &args).await,
+            Command::Diff(args) => compare::diff(&client()?, &args).await,
             Command::History(args) => apply::history(&client()?, &args).await,
+            Command::Rollback(args) => apply::rollback(&client()?, &args).await,
             Command::Validate(args) => offline::validate(&args),
+            Command::Analyze(args) => analyze::analyze(client, &args).await,
             Command::Explain(args) => offline::explain(client, &args).await,
             Command::Status(args) => fleet::status(&client()?, args.output).await,
             Command::Wait(args) => fleet::wait(&client()?, &args).await,

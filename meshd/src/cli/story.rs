@@ -80,7 +80,8 @@ fn destination(found: &Value) -> String {
     };
     line.push_str(&format!(", {balancer}, {tls}"));
     let endpoints = rows(&found["endpoints"]);
-    let addresses: Vec<_> = endpoints.iter().take(ENDPOINTS).map(|endpoint| text(endpoint, "address")).collect();
+    let addresses: Vec<_> =
+        endpoints.iter().take(ENDPOINTS).map(|endpoint| text(endpoint, "address")).collect();
     if !addresses.is_empty() {
         line.push_str(&format!(": {}", addresses.join(" ")));
     }
@@ -105,9 +106,9 @@ fn mirror(found: &Value) -> String {
 }
 
 fn fault(fault: &Value) -> String {
-    let delay = fault["delay"].as_object().map(|_| {
-        format!("{} % wait {}", fault["delay"]["percent"], text(&fault["delay"], "duration"))
-    });
+    let delay = fault["delay"]
+        .as_object()
+        .map(|_| format!("{} % wait {}", fault["delay"]["percent"], text(&fault["delay"], "duration")));
     let abort = &fault["abort"];
     let status = match (abort["status"].as_u64(), abort["grpc_status"].as_u64()) {
         (Some(status), _) => Some(format!("{} % answered {status}", abort["percent"])),
@@ -164,9 +165,11 @@ fn verdict(answer: &Value) -> String {
         "blocked" => "it is blocked",
         other => other,
     };
-    let said = if text(answer, "flags") == "DI" && status.is_empty() { "it is delayed and sent on" } else { said };
+    let said =
+        if text(answer, "flags") == "DI" && status.is_empty() { "it is delayed and sent on" } else { said };
     let location = answer["location"].as_str().map(|location| format!(" to {location}")).unwrap_or_default();
-    let miss = answer["authorization"]["nearest_miss"].as_str().map(|miss| format!(": {miss}")).unwrap_or_default();
+    let miss =
+        answer["authorization"]["nearest_miss"].as_str().map(|miss| format!(": {miss}")).unwrap_or_default();
     format!("{said}{status}{flags}{location}{miss}")
 }
 
@@ -208,7 +211,10 @@ because
     #[test]
     fn verdicts() {
         for (answer, expected) in [
-            (json!({"action": "redirect", "status": 301, "flags": "-", "location": "/x"}), "it is redirected 301 to /x"),
+            (
+                json!({"action": "redirect", "status": 301, "flags": "-", "location": "/x"}),
+                "it is redirected 301 to /x",
+            ),
             (json!({"action": "route", "status": 503, "flags": "NC"}), "it fails 503 NC"),
             (json!({"action": "not_found", "status": 404, "flags": "NR"}), "nothing is there 404 NR"),
             (json!({"action": "passthrough", "flags": "-"}), "it is passed on as it is"),

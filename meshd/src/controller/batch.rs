@@ -8,8 +8,10 @@ use mesh_core::resource::diagnostic::{Diagnostic, Severity};
 use mesh_core::state::Change as StateChange;
 use mesh_core::vocab::origin::{Kind, ResourceKey};
 
-use super::Batch;
-use crate::store::{Change, StoredDocument};
+use super::{Batch, Rollback};
+use crate::dialect::kind::is_namespaced;
+use crate::dialect::{Document, YOUNGEST};
+use crate::store::{Change, Past, StoredDocument};
 
 /// Code of what contradicts what is in force.
 const CONFLICT: &str = "MSH0002";
@@ -40,7 +42,6 @@ pub(super) fn plan(
         let meta = &document.resource.meta;
         let key = meta.key.to_string();
         seen.insert(key.clone());
-        let json = document.json.to_string();
         let owner = if batch.from_config { meta.place.file.to_string() } else { String::new() };
         let present = documents.get(&key);
         if let Some(present) = present.filter(|present| !batch.from_config && !present.owner.is_empty()) {
@@ -49,22 +50,20 @@ pub(super) fn plan(
                 .push(finding(&document.resource, format!("belongs to --config {file}; change it there")));
             continue;
         }
-        let result = match present {
-            None => "created",
-            Some(present) if present.json == json => "unchanged",
-            Some(_) => "configured",
-        };
+        let result = outcome(present, &document.json);
         plan.results.push((key.clone(), result));
         let same_owner = present.is_some_and(|present| present.owner == owner);
         if result == "unchanged" && same_owner {
             continue;
         }
-        let created = present.map_or(now, |present| present.created);
+        let keeps_age = batch.keeps_age || (batch.from_config && document.resource.meta.created == YOUNGEST);
+        let known = i64::try_from(document.resource.meta.created).ok().filter(|_| keeps_age);
+        let created = present.map(|present| present.created).into_iter().chain(known).min().unwrap_or(now);
         let mut resource = document.resource.clone();
         resource.meta.created = u64::try_from(created).unwrap_or(0);
         plan.state.upserts.push(Arc::new(resource));
         plan.touched.insert(key.clone());
-        plan.store.push(Change::Put { key, json, created, owner });
+        plan.store.push(Change::Put { key, json: document.json.to_string(), created, owner });
     }
     let config_left = documents
         .values()
@@ -98,6 +97,103 @@ pub(super) fn plan(
     if findings.is_empty() { Ok(plan) } else { Err(findings) }
 }
 
+/// What becomes of a document beside the one in force. The order of keys is no difference.
+pub(crate) fn outcome(present: Option<&StoredDocument>, json: &str) -> &'static str {
+    let value = |json: &str| serde_json::from_str::<serde_json::Value>(json).ok();
+    match present {
+        None => "created",
+        Some(present) if *present.json == *json || value(&present.json) == value(json) => "unchanged",
+        Some(_) => "configured",
+    }
+}
+
+/// What brings the mesh back to what it was at an earlier version. Fails with everything that stands against it
+/// at once.
+pub(super) fn back(
+    rollback: &Rollback,
+    past: Past,
+    documents: &BTreeMap<String, StoredDocument>,
+) -> Result<Batch, Vec<Diagnostic>> {
+    let version = rollback.version;
+    let before = match past {
+        Past::Kept(before) => before,
+        other => return Err(vec![unplaced("", unreachable_version(version, &other))]),
+    };
+    let mut findings = Vec::new();
+    let mut batch = Batch {
+        documents: Vec::new(),
+        removals: Vec::new(),
+        ignore_not_found: true,
+        dry_run: rollback.dry_run,
+        author: rollback.author.clone(),
+        from_config: false,
+        keeps_age: true,
+    };
+    for (key, then) in before {
+        let now = documents.get(&key);
+        let same = match (now, &then) {
+            (Some(now), Some(then)) => now.json == then.json && now.owner == then.owner,
+            (None, None) => true,
+            _ => false,
+        };
+        if same {
+            continue;
+        }
+        let owner_now = now.map(|now| now.owner.as_str()).filter(|owner| !owner.is_empty());
+        let owner_then = then.as_ref().map(|then| then.owner.as_str()).filter(|owner| !owner.is_empty());
+        match (owner_now, owner_then) {
+            (Some(file), _) => {
+                let message =
+                    format!("differs from version {version} and belongs to --config {file}; change it there");
+                findings.push(unplaced(&key, message));
+                continue;
+            }
+            (None, Some(file)) => {
+                let message = format!("belonged to --config {file} in version {version}; put it back there");
+                findings.push(unplaced(&key, message));
+                continue;
+            }
+            (None, None) => {}
+        }
+        let Some(then) = then else {
+            batch.removals.extend(parse_key(&key));
+            continue;
+        };
+        match Document::from_json(&then.json, u64::try_from(then.created).unwrap_or(0)) {
+            Ok(document) => batch.documents.push(document),
+            Err(reasons) => {
+                for reason in reasons {
+                    let message = format!("as it was in version {version}: {}", reason.message);
+                    findings.push(Diagnostic { resource: key.as_str().into(), message, ..reason });
+                }
+            }
+        }
+    }
+    if findings.is_empty() { Ok(batch) } else { Err(findings) }
+}
+
+fn unreachable_version(version: u64, past: &Past) -> String {
+    let kept = |oldest: u64, newest: u64| match oldest.max(1) {
+        _ if newest == 0 => "nothing was ever applied".to_owned(),
+        oldest if oldest == newest => format!("only {newest} is kept, the present one"),
+        oldest => format!("kept are {oldest} to {newest}"),
+    };
+    match past {
+        Past::Unknown { oldest, newest } => {
+            format!("there is no version {version}: {}", kept(*oldest, *newest))
+        }
+        Past::Gone { oldest, newest, unrecorded: true } => format!(
+            "version {version} was made by a meshd that did not keep what it replaced, so it cannot be brought back: {}",
+            kept(*oldest, *newest)
+        ),
+        Past::Gone { oldest, newest, unrecorded: false } => format!(
+            "the resources of version {version} are no longer kept: {} (see `meshd serve --keep-versions`)",
+            kept(*oldest, *newest)
+        ),
+        Past::Kept(_) => String::new(),
+    }
+}
+
 fn finding(resource: &Resource, message: String) -> Diagnostic {
     let meta = &resource.meta;
     Diagnostic {
@@ -129,11 +225,14 @@ fn unplaced(key: &str, message: String) -> Diagnostic {
 pub(crate) fn parse_key(text: &str) -> Option<ResourceKey> {
     let (kind, rest) = text.split_once('/')?;
     let kind = Kind::from_word(kind)?;
-    let (namespace, name) = match kind {
-        Kind::Namespace => ("", rest),
-        _ => rest.split_once('/')?,
-    };
+    let (namespace, name) = if is_namespaced(kind) { rest.split_once('/')? } else { ("", rest) };
     Some(ResourceKey { kind, namespace: namespace.into(), name: name.into() })
+}
+
+/// The key of a name in a namespace, which is not looked at for kinds that are in none.
+pub(crate) fn key_of(kind: Kind, namespace: &str, name: &str) -> ResourceKey {
+    let namespace = if is_namespaced(kind) { namespace } else { "" };
+    ResourceKey { kind, namespace: namespace.into(), name: name.into() }
 }
 
 #[cfg(test)]
@@ -165,6 +264,7 @@ mod tests {
             dry_run: false,
             author: String::new(),
             from_config,
+            keeps_age: false,
         }
     }
 
@@ -187,6 +287,68 @@ mod tests {
         let findings = plan(&batch, &documents, 9).unwrap_err();
         let messages: Vec<_> = findings.iter().map(|finding| finding.message.as_str()).collect();
         assert_eq!(messages, ["belongs to --config conf.yaml; change it there", "not found"]);
+    }
+
+    fn go_back(
+        past: Past,
+        now: &[(String, StoredDocument)],
+    ) -> Result<Vec<(String, &'static str)>, Vec<String>> {
+        let documents: BTreeMap<_, _> = now.iter().cloned().collect();
+        let rollback = Rollback { version: 3, dry_run: false, author: String::new() };
+        let batch = back(&rollback, past, &documents);
+        let planned = batch.and_then(|batch| plan(&batch, &documents, 9)).map(|plan| {
+            let ages = plan.state.upserts.iter().map(|resource| resource.meta.created);
+            assert!(ages.into_iter().all(|age| age == 7), "the age of then");
+            plan.results
+        });
+        planned.map_err(|found| found.into_iter().map(|finding| finding.message).collect())
+    }
+
+    #[test]
+    fn back_is_what_was_different() {
+        let (key, then) = stored("gone", "1", "");
+        let (changed, before) = stored("changed", "1", "");
+        let past = Past::Kept(BTreeMap::from([
+            (key.clone(), Some(then)),
+            (changed.clone(), Some(before)),
+            ("serviceaccount/default/new".to_owned(), None),
+            ("serviceaccount/default/never".to_owned(), None),
+        ]));
+        let now = [stored("changed", "2", ""), stored("new", "1", "")];
+        let expected =
+            [(changed, "configured"), (key, "created"), ("serviceaccount/default/new".into(), "deleted")];
+        assert_eq!(go_back(past, &now).unwrap(), expected);
+    }
+
+    #[test]
+    fn back_stops_at_what_config_owns() {
+        let past = Past::Kept(BTreeMap::from(
+            [stored("a", "1", "f.yaml"), stored("b", "1", ""), stored("c", "1", "g")]
+                .map(|(key, then)| (key, Some(then))),
+        ));
+        let now = [stored("a", "2", "f.yaml"), stored("b", "2", "f.yaml"), stored("c", "1", "g")];
+        let message = "differs from version 3 and belongs to --config f.yaml; change it there";
+        assert_eq!(go_back(past.clone(), &now).unwrap_err(), [message, message]);
+        let message = |file: &str| format!("belonged to --config {file} in version 3; put it back there");
+        assert_eq!(go_back(past, &[]).unwrap_err(), [message("f.yaml"), message("g")]);
+    }
+
+    #[test]
+    fn versions_that_are_not_kept_are_told_from_those_that_never_were() {
+        for (past, expected) in [
+            (Past::Unknown { oldest: 0, newest: 0 }, "there is no version 3: nothing was ever applied"),
+            (Past::Unknown { oldest: 0, newest: 2 }, "there is no version 3: kept are 1 to 2"),
+            (
+                Past::Gone { oldest: 5, newest: 5, unrecorded: false },
+                "the resources of version 3 are no longer kept: only 5 is kept, the present one (see `meshd serve --keep-versions`)",
+            ),
+            (
+                Past::Gone { oldest: 5, newest: 9, unrecorded: true },
+                "version 3 was made by a meshd that did not keep what it replaced, so it cannot be brought back: kept are 5 to 9",
+            ),
+        ] {
+            assert_eq!(go_back(past, &[]).unwrap_err(), [expected]);
+        }
     }
 
     #[test]

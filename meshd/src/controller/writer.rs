@@ -1,7 +1,7 @@
 //! The writer's loop. Commands that wait are taken together, so that a burst of health changes is one revision;
 //! answers go out after what they answer for was published.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use mesh_core::compile::{Compiled, compile, recompile};
@@ -13,8 +13,8 @@ use mesh_core::vocab::name::Text;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use super::{Applied, ApplyError, Batch, Command, Published, Refused, StartError, batch};
-use crate::dialect;
+use super::{Applied, ApplyError, Batch, Command, Published, Refused, Rollback, StartError, batch};
+use crate::dialect::{self, Document};
 use crate::identity::members::Members;
 use crate::registry::announcement::{Announcement, understand};
 use crate::registry::lease::Leases;
@@ -162,12 +162,11 @@ impl Writer {
         match command {
             Command::Apply(batch, reply) => {
                 let result = self.apply(&batch);
-                telemetry::applied(match &result {
-                    Ok(_) => "accepted",
-                    Err(ApplyError::Findings(_)) => "refused",
-                    Err(_) => "failed",
-                });
-                self.applied.push((reply, result));
+                self.count(reply, result);
+            }
+            Command::Rollback(rollback, reply) => {
+                let result = self.rollback(&rollback);
+                self.count(reply, result);
             }
             Command::Announce { node, announcement, reply } => {
                 let announced = self.announce(&node, *announcement);
@@ -189,6 +188,25 @@ impl Writer {
             Command::Stop(reply) => return Some(reply),
         }
         None
+    }
+
+    fn count(
+        &mut self,
+        reply: oneshot::Sender<Result<Applied, ApplyError>>,
+        result: Result<Applied, ApplyError>,
+    ) {
+        telemetry::applied(match &result {
+            Ok(_) => "accepted",
+            Err(ApplyError::Findings(_)) => "refused",
+            Err(_) => "failed",
+        });
+        self.applied.push((reply, result));
+    }
+
+    fn rollback(&mut self, rollback: &Rollback) -> Result<Applied, ApplyError> {
+        let past = self.store.past(rollback.version)?;
+        let batch = batch::back(rollback, past, &self.documents).map_err(ApplyError::Findings)?;
+        self.apply(&batch)
     }
 
     fn apply(&mut self, batch: &Batch) -> Result<Applied, ApplyError> {
@@ -404,20 +422,21 @@ impl Writer {
 }
 
 fn resource(document: &StoredDocument) -> Result<mesh_core::resource::Resource, String> {
-    let json = serde_json::from_str(&document.json).map_err(|error| error.to_string())?;
     let created = u64::try_from(document.created).unwrap_or(0);
-    dialect::from_json(&json, created)
+    dialect::from_json(&document.json, created)
         .map_err(|findings| findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
 }
 
 /// Adds file and line to findings across resources.
 fn place(findings: &mut [Diagnostic], batch: &Batch) {
+    if findings.is_empty() {
+        return;
+    }
+    let key = |document: &Document| document.resource.meta.key.to_string();
+    let documents: HashMap<String, &Document> =
+        batch.documents.iter().map(|document| (key(document), document)).collect();
     for finding in findings {
-        let document = batch
-            .documents
-            .iter()
-            .find(|document| document.resource.meta.key.to_string() == *finding.resource);
-        if let Some(document) = document {
+        if let Some(document) = documents.get(&*finding.resource) {
             finding.file = document.resource.meta.place.file.clone();
             (finding.line, finding.column) = document.locate(&finding.field);
         }

@@ -2,17 +2,28 @@
 
 use std::collections::BTreeMap;
 
+use mesh_core::policy::authorization::PolicyAction;
 use mesh_core::resource::diagnostic::{Diagnostic, Severity};
+use mesh_core::resource::kubernetes::PodTemplate;
+use mesh_core::resource::mesh_config::MeshConfig;
+use mesh_core::resource::security::AuthorizationPolicy;
 use mesh_core::resource::{Metadata, Place, Resource, Spec};
 use mesh_core::vocab::name::{Text, check_label, check_subdomain};
 use mesh_core::vocab::origin::{Kind, ResourceKey};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::field::{Field, Message, Report};
-use super::kind::{Standing, standing};
+use super::field::{Field, Message, Note, Report};
+use super::kind::{Standing, is_analysed_only, standing};
 use super::node::{Entry, Mark, Node, Value, quoted};
 use super::{UNREADABLE, istio, kubernetes, scalar};
+
+/// The annotation with which a policy is only tried out.
+const DRY_RUN: &str = "istio.io/dry-run";
+/// The annotation of a Service that says who sees it.
+const EXPORT_TO: &str = "networking.istio.io/exportTo";
+/// Name and namespace of a MeshConfig that names none.
+const MESH_CONFIG: (&str, &str) = ("istio", "istio-system");
 
 /// What a document came to.
 pub(crate) enum Meaning {
@@ -20,6 +31,8 @@ pub(crate) enum Meaning {
     Resource(Box<Resource>),
     /// A kind of Kubernetes without a meaning here: `apps/v1 Deployment`.
     Skipped(String),
+    /// Refused, but understood as far as analysis needs it.
+    Faulty(Box<Resource>),
     /// Refused; the diagnostics say why.
     Refused,
 }
@@ -28,6 +41,10 @@ pub(crate) enum Meaning {
 pub(crate) struct Interpreted {
     pub(crate) meaning: Meaning,
     pub(crate) diagnostics: Vec<Diagnostic>,
+    /// What is understood but not carried out yet, as errors for whoever wants it carried out.
+    pub(crate) pending: Vec<Diagnostic>,
+    /// The template of pods in a document that is skipped.
+    pub(crate) pods: Option<PodTemplate>,
 }
 
 /// Largest resource, in bytes. Known before it is read, so that no check meets endless lists.
@@ -36,6 +53,7 @@ const LARGEST_RESOURCE: usize = 1 << 20;
 /// What a server sets: skipped, and left out of the canonical form.
 const SERVER_SET: &[&str] = &[
     "uid",
+    "generateName",
     "resourceVersion",
     "generation",
     "managedFields",
@@ -48,10 +66,10 @@ const SERVER_SET: &[&str] = &[
     "clusterName",
 ];
 
-static METADATA: Message = Message {
+pub(crate) static METADATA: Message = Message {
     name: "metadata",
     fields: &["name", "namespace", "labels", "annotations"],
-    later: &["generateName"],
+    later: &[],
     skipped: SERVER_SET,
 };
 
@@ -76,10 +94,45 @@ static SERVICE_ACCOUNT: Message = Message {
     skipped: &["secrets", "imagePullSecrets", "automountServiceAccountToken", "status"],
 };
 
-/// Reads one document.
-pub(crate) fn interpret(root: &Node, file: &Text, default_namespace: &str) -> Interpreted {
-    let refused =
-        |report: Report| Interpreted { meaning: Meaning::Refused, diagnostics: report.into_diagnostics() };
+/// What stands in the fields, for docs/compatibility.md.
+pub(crate) static NOTES: &[Note] = &[
+    Note::Later(&METADATA, "annotations", "istio.io/dry-run: \"true\""),
+    Note::Later(&METADATA, "annotations", "networking.istio.io/exportTo other than *"),
+    Note::Later(&METADATA, "annotations", "mesh.io/cgroup, mesh.io/netns"),
+];
+
+/// The fields of a whole document of a kind.
+pub(crate) fn top(kind: Kind) -> &'static Message {
+    match kind {
+        Kind::Namespace => &NAMESPACE,
+        Kind::ServiceAccount => &SERVICE_ACCOUNT,
+        Kind::Secret => &kubernetes::secret::SECRET,
+        Kind::ConfigMap => &kubernetes::config_map::CONFIG_MAP,
+        Kind::Endpoints => &kubernetes::endpoints::ENDPOINTS,
+        Kind::EndpointSlice => &kubernetes::endpoints::SLICE,
+        Kind::Service
+        | Kind::WorkloadEntry
+        | Kind::ServiceEntry
+        | Kind::VirtualService
+        | Kind::DestinationRule
+        | Kind::PeerAuthentication
+        | Kind::AuthorizationPolicy
+        | Kind::WorkloadGroup
+        | Kind::Gateway
+        | Kind::Sidecar
+        | Kind::ProxyConfig
+        | Kind::RequestAuthentication
+        | Kind::Telemetry
+        | Kind::MeshConfig => &ISTIO,
+    }
+}
+
+/// Reads one document. `carried_out` is whether it is to be carried out, and not only analysed.
+pub(crate) fn interpret(root: &Node, file: &Text, default_namespace: &str, carried_out: bool) -> Interpreted {
+    let refused = |report: Report| {
+        let (diagnostics, pending) = report.into_findings();
+        Interpreted { meaning: Meaning::Refused, diagnostics, pending, pods: None }
+    };
     let Value::Map(_) = &root.value else {
         let report = Report::new(file, "", false);
         let message = format!(
@@ -92,9 +145,13 @@ pub(crate) fn interpret(root: &Node, file: &Text, default_namespace: &str) -> In
     let resource = label_of(root, default_namespace);
     let report = Report::new(file, &resource, false);
     let kind = match standing(root, &report) {
+        Some(Standing::Carried(kind)) if carried_out && is_analysed_only(kind) => {
+            let version = root.text_at("apiVersion").unwrap_or("");
+            return skipped(format!("{version} {}", kind.name()), None);
+        }
         Some(Standing::Carried(kind)) => kind,
         Some(Standing::Skipped(kind)) => {
-            return Interpreted { meaning: Meaning::Skipped(kind), diagnostics: Vec::new() };
+            return skipped(kind, kubernetes::pod::template(root, file, default_namespace));
         }
         None => return refused(report),
     };
@@ -104,28 +161,53 @@ pub(crate) fn interpret(root: &Node, file: &Text, default_namespace: &str) -> In
         report.add(UNREADABLE, Severity::Error, root.mark, String::new(), message);
         return refused(report);
     }
-    let of_kubernetes = matches!(kind, Kind::Namespace | Kind::ServiceAccount | Kind::Service);
-    let report = Report::new(file, &resource, of_kubernetes);
+    let report = Report::new(file, &resource, null_is_absent(kind));
     // Kubernetes owns metadata in every kind, and there null means absent.
     let lenient = Report::new(file, &resource, true);
     let meta = metadata(root, kind, default_namespace, file, &lenient);
     let spec = meta.as_ref().and_then(|meta| spec(root, kind, meta, &report));
-    let mut diagnostics = lenient.into_diagnostics();
-    diagnostics.extend(report.into_diagnostics());
+    let (mut diagnostics, mut pending) = lenient.into_findings();
+    let (of_spec, pending_of_spec) = report.into_findings();
+    diagnostics.extend(of_spec);
+    pending.extend(pending_of_spec);
     diagnostics.sort_by_key(|diagnostic| (diagnostic.line, diagnostic.column));
+    pending.sort_by_key(|diagnostic| (diagnostic.line, diagnostic.column));
     let is_refused = diagnostics.iter().any(|d| d.severity == Severity::Error);
     let meaning = match (meta, spec) {
-        (Some(meta), Some(spec)) if !is_refused => Meaning::Resource(Box::new(Resource { meta, spec })),
+        (Some(meta), Some(spec)) if is_refused => Meaning::Faulty(Box::new(Resource { meta, spec })),
+        (Some(meta), Some(spec)) => Meaning::Resource(Box::new(Resource { meta, spec })),
         _ => Meaning::Refused,
     };
-    Interpreted { meaning, diagnostics }
+    Interpreted { meaning, diagnostics, pending, pods: None }
+}
+
+fn skipped(kind: String, pods: Option<PodTemplate>) -> Interpreted {
+    let meaning = Meaning::Skipped(kind);
+    Interpreted { meaning, diagnostics: Vec::new(), pending: Vec::new(), pods }
+}
+
+/// Whether null means absent in the fields of a kind: Kubernetes and proto-JSON take it so, Istio's schemas do not.
+fn null_is_absent(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Namespace
+            | Kind::ServiceAccount
+            | Kind::Service
+            | Kind::Secret
+            | Kind::ConfigMap
+            | Kind::Endpoints
+            | Kind::EndpointSlice
+            | Kind::MeshConfig
+    )
 }
 
 /// `virtualservice/default/reviews`, as far as it can be told.
 fn label_of(root: &Node, default_namespace: &str) -> String {
     let Some(kind) = root.text_at("kind") else { return String::new() };
     let metadata = root.entry("metadata").map(|entry| &entry.value);
-    let name = metadata.and_then(|metadata| metadata.text_at("name")).unwrap_or("");
+    let (default_name, default_namespace) =
+        if kind == Kind::MeshConfig.name() { MESH_CONFIG } else { ("", default_namespace) };
+    let name = metadata.and_then(|metadata| metadata.text_at("name")).unwrap_or(default_name);
     let namespace = metadata.and_then(|metadata| metadata.text_at("namespace"));
     let namespace = namespace.filter(|text| !text.is_empty()).unwrap_or(default_namespace);
     let kind = kind.to_ascii_lowercase();
@@ -143,25 +225,53 @@ fn metadata(
     file: &Text,
     report: &Report,
 ) -> Option<Metadata> {
+    let (default_name, default_namespace) = match kind {
+        Kind::MeshConfig => (Some(MESH_CONFIG.0), MESH_CONFIG.1),
+        _ => (None, default_namespace),
+    };
+    let place = Place { file: file.clone(), line: root.mark.line };
     let Some(field) = Field::at(root, "metadata", report) else {
-        Field::root(root, report).fault("the field metadata is missing");
-        return None;
+        let Some(name) = default_name else {
+            Field::root(root, report).fault("the field metadata is missing");
+            return None;
+        };
+        let key = ResourceKey { kind, namespace: default_namespace.into(), name: name.into() };
+        let (labels, annotations) = Default::default();
+        return Some(Metadata { key, labels, annotations, created: 0, place });
     };
     let metadata = field.object(&METADATA)?;
-    let name = metadata.require("name").and_then(|field| {
-        let text = field.some_text()?;
-        let checked = match kind {
-            Kind::Namespace | Kind::Service => check_label(text),
-            Kind::ServiceAccount
-            | Kind::WorkloadEntry
-            | Kind::ServiceEntry
-            | Kind::VirtualService
-            | Kind::DestinationRule
-            | Kind::PeerAuthentication
-            | Kind::AuthorizationPolicy => check_subdomain(text),
-        };
-        checked.map_err(|error| field.fault(error.to_string())).ok().map(|()| Text::from(text))
+    let named = match default_name {
+        Some(name) if !metadata.has("name") => Err(name),
+        _ => Ok(metadata.require("name")),
+    };
+    let name = named.map(|field| {
+        field.and_then(|field| {
+            let text = field.some_text()?;
+            let checked = match kind {
+                Kind::Namespace | Kind::Service => check_label(text),
+                Kind::ServiceAccount
+                | Kind::WorkloadEntry
+                | Kind::ServiceEntry
+                | Kind::VirtualService
+                | Kind::DestinationRule
+                | Kind::PeerAuthentication
+                | Kind::AuthorizationPolicy
+                | Kind::WorkloadGroup
+                | Kind::Gateway
+                | Kind::Sidecar
+                | Kind::ProxyConfig
+                | Kind::RequestAuthentication
+                | Kind::Telemetry
+                | Kind::MeshConfig
+                | Kind::Secret
+                | Kind::ConfigMap
+                | Kind::Endpoints
+                | Kind::EndpointSlice => check_subdomain(text),
+            };
+            checked.map_err(|error| field.fault(error.to_string())).ok().map(|()| Text::from(text))
+        })
     });
+    let name = name.unwrap_or_else(|name| Some(name.into()));
     let written = metadata.get("namespace").filter(|field| *field.value() != Value::Text("".into()));
     let namespace = match (kind, written) {
         (Kind::Namespace, None) => Some(Text::from("")),
@@ -176,7 +286,6 @@ fn metadata(
     let annotations = metadata.get("annotations").map(|field| annotations(&field, kind)).unwrap_or_default();
     let created = field.below("creationTimestamp").map_or(Some(0), |field| created(&field))?;
     let key = ResourceKey { kind, namespace: namespace?, name: name? };
-    let place = Place { file: file.clone(), line: root.mark.line };
     Some(Metadata { key, labels, annotations, created, place })
 }
 
@@ -200,12 +309,15 @@ fn annotations(field: &Field<'_>, kind: Kind) -> BTreeMap<Text, Text> {
         let Some(text) = value.text() else { continue };
         match key {
             _ if key.starts_with("internal.istio.io/") => value.fault("this annotation is Istio's own"),
-            "istio.io/dry-run" if kind != Kind::AuthorizationPolicy => {
+            DRY_RUN if kind != Kind::AuthorizationPolicy => {
                 value.fault("istio.io/dry-run is for AuthorizationPolicy only");
             }
-            "istio.io/dry-run" if text == "false" => {}
-            "istio.io/dry-run" => value.later("the annotation istio.io/dry-run"),
-            "networking.istio.io/exportTo" if kind == Kind::Service && text != "*" => {
+            DRY_RUN => match is_true(text) {
+                None => value.fault(format!("found {}, wanted \"true\" or \"false\"", quoted(text))),
+                Some(true) => value.later("the annotation istio.io/dry-run"),
+                Some(false) => {}
+            },
+            EXPORT_TO if kind == Kind::Service && text != "*" => {
                 value.later("exportTo other than *");
             }
             _ => {}
@@ -215,19 +327,65 @@ fn annotations(field: &Field<'_>, kind: Kind) -> BTreeMap<Text, Text> {
     annotations
 }
 
+/// What a text says as Go reads truth values.
+fn is_true(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+/// Fills in whether a policy is only tried out, as its annotation says.
+fn tried_out(root: &Node, meta: &Metadata, report: &Report, policy: &mut AuthorizationPolicy) {
+    let Some(text) = meta.annotations.get(DRY_RUN) else { return };
+    policy.dry_run = is_true(text) == Some(true);
+    let annotations = Field::at(root, "metadata", report).and_then(|field| field.below("annotations"));
+    if let Some(field) = annotations.and_then(|field| field.below(DRY_RUN))
+        && matches!(policy.action, PolicyAction::Audit | PolicyAction::Custom)
+    {
+        field.fault(format!("a policy of action {} cannot be tried out", policy.action.name()));
+    }
+}
+
+/// Reads the settings of the mesh: out of Istio's ConfigMap, below `spec`, or bare beside `kind`.
+fn mesh_config(root: &Node, report: &Report) -> Option<MeshConfig> {
+    let field = Field::root(root, report);
+    if let Some(kind) = field.below("kind") {
+        kind.later("the kind MeshConfig");
+    }
+    if root.text_at("kind") != Some(Kind::MeshConfig.name()) {
+        return kubernetes::config_map::mesh_config(&field);
+    }
+    if root.entry("spec").is_some() {
+        let top = field.object(&ISTIO)?;
+        return match top.get("spec") {
+            Some(spec) => istio::mesh_config::mesh_config(&spec),
+            None => Some(MeshConfig::default()),
+        };
+    }
+    let Value::Map(entries) = &root.value else { return None };
+    let bare =
+        entries.iter().filter(|entry| !["apiVersion", "kind", "metadata", "status"].contains(&&*entry.key));
+    let bare = Node { mark: root.mark, value: Value::Map(bare.cloned().collect()) };
+    istio::mesh_config::mesh_config(&field.holding(&bare))
+}
+
 fn spec(root: &Node, kind: Kind, meta: &Metadata, report: &Report) -> Option<Spec> {
-    let message = match kind {
-        Kind::Namespace => &NAMESPACE,
-        Kind::ServiceAccount => &SERVICE_ACCOUNT,
-        Kind::Service
-        | Kind::WorkloadEntry
-        | Kind::ServiceEntry
-        | Kind::VirtualService
-        | Kind::DestinationRule
-        | Kind::PeerAuthentication
-        | Kind::AuthorizationPolicy => &ISTIO,
-    };
-    let top = Field::root(root, report).object(message)?;
+    let document = Field::root(root, report);
+    match kind {
+        Kind::MeshConfig => return mesh_config(root, report).map(|spec| Spec::MeshConfig(Box::new(spec))),
+        Kind::Secret => return kubernetes::secret::secret(&document).map(Spec::Secret),
+        Kind::ConfigMap => return kubernetes::config_map::config_map(&document).map(Spec::ConfigMap),
+        Kind::Endpoints => {
+            return kubernetes::endpoints::endpoints(&document, &meta.key.name).map(Spec::Endpoints);
+        }
+        Kind::EndpointSlice => {
+            return kubernetes::endpoints::slice(&document, &meta.labels).map(Spec::Endpoints);
+        }
+        _ => {}
+    }
+    let top = document.object(top(kind))?;
     // A spec that is not written is an empty one.
     let empty = Node { mark: root.mark, value: Value::Map(Vec::new()) };
     let spec = || match (top.get("spec"), top.has("spec")) {
@@ -241,7 +399,12 @@ fn spec(root: &Node, kind: Kind, meta: &Metadata, report: &Report) -> Option<Spe
     match kind {
         Kind::Namespace => Some(Spec::Namespace),
         Kind::ServiceAccount => Some(Spec::ServiceAccount),
-        Kind::Service => kubernetes::service(&spec()?).map(Spec::Service),
+        Kind::Service => {
+            let annotations =
+                Field::at(root, "metadata", report).and_then(|field| field.below("annotations"));
+            let exported = annotations.and_then(|field| field.below(EXPORT_TO));
+            kubernetes::service::service(&spec()?, exported.as_ref()).map(Spec::Service)
+        }
         Kind::WorkloadEntry => {
             let spec = spec()?;
             let annotations =
@@ -249,29 +412,49 @@ fn spec(root: &Node, kind: Kind, meta: &Metadata, report: &Report) -> Option<Spe
             let user = annotations.map(|field| istio::workload::recognition(&field)).unwrap_or_default();
             istio::workload::entry(&spec, &meta.labels, user).map(Spec::WorkloadEntry)
         }
-        Kind::ServiceEntry => istio::service_entry::entry(&spec()?).map(Spec::ServiceEntry),
-        Kind::VirtualService => istio::networking::virtual_service(&spec()?).map(Spec::VirtualService),
-        Kind::DestinationRule => istio::destination_rule::rule(&spec()?).map(Spec::DestinationRule),
+        Kind::ServiceEntry => istio::service_entry::entry(&spec()?, meta).map(Spec::ServiceEntry),
+        Kind::VirtualService => {
+            istio::virtual_service::virtual_service(&spec()?, &meta.key.namespace).map(Spec::VirtualService)
+        }
+        Kind::DestinationRule => {
+            istio::destination_rule::rule(&spec()?, &meta.key.namespace).map(Spec::DestinationRule)
+        }
         Kind::PeerAuthentication => {
-            istio::security::peer_authentication(&spec()?).map(Spec::PeerAuthentication)
+            istio::peer_authentication::peer_authentication(&spec()?).map(Spec::PeerAuthentication)
         }
         Kind::AuthorizationPolicy => {
-            istio::security::authorization_policy(&spec()?).map(Spec::AuthorizationPolicy)
+            let namespace = &meta.key.namespace;
+            let mut policy = istio::authorization_policy::authorization_policy(&spec()?, namespace)?;
+            tried_out(root, meta, report, &mut policy);
+            Some(Spec::AuthorizationPolicy(policy))
         }
+        Kind::WorkloadGroup => istio::workload_group::group(&spec()?).map(Spec::WorkloadGroup),
+        Kind::Gateway => {
+            istio::gateway::gateway(&spec()?, Field::at(root, "metadata", report), &meta.key.name)
+                .map(Spec::Gateway)
+        }
+        Kind::Sidecar => istio::sidecar::sidecar(&spec()?, &meta.key.namespace).map(Spec::Sidecar),
+        Kind::ProxyConfig => istio::proxy_config::proxy_config(&spec()?).map(Spec::ProxyConfig),
+        Kind::RequestAuthentication => {
+            istio::request_authentication::request_authentication(&spec()?).map(Spec::RequestAuthentication)
+        }
+        Kind::Telemetry => istio::telemetry::telemetry(&spec()?).map(Spec::Telemetry),
+        // Read in their own way, see `kind`.
+        Kind::MeshConfig | Kind::Secret | Kind::ConfigMap | Kind::Endpoints | Kind::EndpointSlice => None,
     }
 }
 
 /// The form in which a document is kept, and the places of its values.
-pub(crate) fn canonical(mut root: Node, key: &ResourceKey) -> (serde_json::Value, Vec<Mark>) {
+pub(crate) fn canonical(mut root: Node, key: &ResourceKey) -> (Box<str>, Box<[Mark]>) {
     if let Value::Map(entries) = &mut root.value {
         entries.retain(|entry| &*entry.key != "status");
         for entry in entries.iter_mut().filter(|entry| &*entry.key == "metadata") {
             canonical_metadata(&mut entry.value, key);
         }
     }
-    let mut marks = Vec::new();
-    let json = root.to_json(&mut marks);
-    (json, marks)
+    let (mut json, mut marks) = (String::new(), Vec::new());
+    root.write_json(&mut json, &mut marks);
+    (json.into(), marks.into())
 }
 
 fn canonical_metadata(metadata: &mut Node, key: &ResourceKey) {

@@ -23,6 +23,31 @@ const ENOUGH: usize = 1_000;
 /// Unknown fields of a message that are compared with one that is missing.
 const MOST_GUESSES: usize = 20;
 
+/// Fields in which Istio's schemas take null for absent, as what stands in them may be left open.
+const NULLABLE: [&str; 21] = [
+    "aggression",
+    "allowCredentials",
+    "concurrency",
+    "consecutive5xxErrors",
+    "consecutiveGatewayErrors",
+    "consecutiveLocalOriginFailures",
+    "disableContextPropagation",
+    "disableSpanReporting",
+    "disabled",
+    "enableIstioTags",
+    "enabled",
+    "insecureSkipVerify",
+    "minClusterSize",
+    "minimumPercent",
+    "mirrorPercent",
+    "mirror_percent",
+    "percent",
+    "randomSamplingPercentage",
+    "retryIgnorePreviousHosts",
+    "retryRemoteLocalities",
+    "useRequestIdForTraceSampling",
+];
+
 /// Collects what is wrong with one document.
 pub(crate) struct Report {
     file: Text,
@@ -30,11 +55,19 @@ pub(crate) struct Report {
     /// Kubernetes reads null as absent; Istio's schemas refuse it.
     null_is_absent: bool,
     found: RefCell<Vec<Diagnostic>>,
+    /// What is valid and understood, but has no effect on the wire yet.
+    pending: RefCell<Vec<Diagnostic>>,
 }
 
 impl Report {
     pub(crate) fn new(file: &Text, resource: &str, null_is_absent: bool) -> Report {
-        Report { file: file.clone(), resource: resource.into(), null_is_absent, found: RefCell::default() }
+        Report {
+            file: file.clone(),
+            resource: resource.into(),
+            null_is_absent,
+            found: RefCell::default(),
+            pending: RefCell::default(),
+        }
     }
 
     pub(crate) fn add(
@@ -45,7 +78,29 @@ impl Report {
         field: String,
         message: impl Into<String>,
     ) {
-        self.found.borrow_mut().push(Diagnostic {
+        let diagnostic = self.diagnostic(code, severity, mark, field, message.into());
+        self.found.borrow_mut().push(diagnostic);
+    }
+
+    /// Says that something is understood and valid, but not carried out yet.
+    fn add_pending(&self, mark: Mark, field: String, what: impl fmt::Display) {
+        let message = format!("{what} is not carried out yet");
+        let diagnostic = self.diagnostic(NOT_CARRIED_OUT, Severity::Error, mark, field, message);
+        let mut pending = self.pending.borrow_mut();
+        if pending.len() < ENOUGH {
+            pending.push(diagnostic);
+        }
+    }
+
+    fn diagnostic(
+        &self,
+        code: &'static str,
+        severity: Severity,
+        mark: Mark,
+        field: String,
+        message: String,
+    ) -> Diagnostic {
+        Diagnostic {
             code,
             severity,
             resource: self.resource.clone(),
@@ -53,8 +108,8 @@ impl Report {
             line: mark.line,
             column: mark.column,
             field,
-            message: message.into(),
-        });
+            message,
+        }
     }
 
     /// Whether more findings would help nobody.
@@ -62,21 +117,49 @@ impl Report {
         self.found.borrow().len() >= ENOUGH
     }
 
-    pub(crate) fn into_diagnostics(self) -> Vec<Diagnostic> {
-        self.found.into_inner()
+    /// What was found wrong, and what is understood but not carried out yet.
+    pub(crate) fn into_findings(self) -> (Vec<Diagnostic>, Vec<Diagnostic>) {
+        (self.found.into_inner(), self.pending.into_inner())
     }
 }
 
 /// The fields of a message, all of them, so that an unknown name and one for later are told apart.
+///
+/// `docs/compatibility.md` is made of these, so each file with messages has beside them
+///
+/// ```ignore
+/// /// What stands in the fields, for docs/compatibility.md.
+/// pub(crate) static NOTES: &[Note] = &[
+///     Note::Holds(&SPEC, "http[]", &HTTP),                 // a list of messages; "name{}" is a map of them
+///     Note::Holds(&HTTP, "timeout", &TIMEOUT),
+///     Note::Later(&SPEC, "exportTo", "other than [\"*\"]"), // values for which `Field::later` is called
+///     Note::Refused(&TLS, "cipherSuites", "rustls has a list of its own"),
+/// ];
+/// ```
+///
+/// and is named once in `compatibility::NOTES`; the message of a kind's spec is named in
+/// `compatibility::SPECS`. A message that another file holds is `pub(crate)`.
 pub(crate) struct Message {
     /// What it is, for messages to people: `a VirtualService`.
     pub(crate) name: &'static str,
     /// Carried out.
     pub(crate) fields: &'static [&'static str],
-    /// Known, but not carried out.
+    /// Read, validated, analysed and explained like the others, but without an effect on the wire yet: `apply`
+    /// refuses a resource that writes them.
     pub(crate) later: &'static [&'static str],
     /// Known and without a meaning here: skipped.
     pub(crate) skipped: &'static [&'static str],
+}
+
+/// What stands in a field of a message, where the message alone does not tell.
+pub(crate) enum Note {
+    /// Another message; `field[]` is a list of them, `field{}` a map.
+    Holds(&'static Message, &'static str, &'static Message),
+    /// Some values have no effect on the wire yet: which.
+    Later(&'static Message, &'static str, &'static str),
+    /// Known and refused for good: why, and what to use instead. (Such a field is in `fields`, and its reading
+    /// refuses it, so that there is a sentence of its own.)
+    Refused(&'static Message, &'static str, &'static str),
 }
 
 /// Where a value stands in its document.
@@ -158,6 +241,11 @@ impl<'a> Field<'a> {
         self.path.to_string()
     }
 
+    /// Where the value begins.
+    pub(crate) fn mark(&self) -> Mark {
+        self.node.mark
+    }
+
     /// The value as it was written.
     pub(crate) fn value(&self) -> &'a Value {
         &self.node.value
@@ -168,6 +256,29 @@ impl<'a> Field<'a> {
         match &self.node.value {
             Value::List(items) => items,
             _ => &[],
+        }
+    }
+
+    /// Whether this is a list without anything in it.
+    pub(crate) fn is_empty_list(&self) -> bool {
+        matches!(&self.node.value, Value::List(items) if items.is_empty())
+    }
+
+    /// The same place with another value: what a text holds that is a document itself.
+    pub(crate) fn holding<'b>(&self, node: &'b Node) -> Field<'b>
+    where
+        'a: 'b,
+    {
+        Field { node, path: self.path.clone(), report: self.report }
+    }
+
+    /// Whether nothing stands in it: an empty text, list or map, which is the same as absent in proto-JSON.
+    pub(crate) fn is_blank(&self) -> bool {
+        match &self.node.value {
+            Value::Text(text) => text.is_empty(),
+            Value::List(items) => items.is_empty(),
+            Value::Map(entries) => entries.is_empty(),
+            Value::Null | Value::Bool(_) | Value::Number(_) => false,
         }
     }
 
@@ -186,10 +297,15 @@ impl<'a> Field<'a> {
         self.report.add(code, Severity::Warning, self.node.mark, self.path(), message);
     }
 
-    /// Refuses what is valid but not carried out; `what` is the subject of the sentence.
+    /// Says something that is good to know, with a code of its own.
+    pub(crate) fn inform_as(&self, code: &'static str, message: impl Into<String>) {
+        self.report.add(code, Severity::Info, self.node.mark, self.path(), message);
+    }
+
+    /// Says of what is valid and understood that it has no effect on the wire yet, so that `apply` refuses it;
+    /// `what` is the subject of the sentence.
     pub(crate) fn later(&self, what: impl fmt::Display) {
-        let message = format!("{what} is not carried out yet");
-        self.report.add(NOT_CARRIED_OUT, Severity::Error, self.node.mark, self.path(), message);
+        self.report.add_pending(self.node.mark, self.path(), what);
     }
 
     fn wrong_type(&self, wanted: &str) {
@@ -218,13 +334,13 @@ impl<'a> Field<'a> {
             return;
         }
         let is_null = entry.value.value == Value::Null;
-        if is_null && self.report.null_is_absent {
+        let known = message.fields.contains(&key) || message.later.contains(&key);
+        if is_null && (self.report.null_is_absent || (known && NULLABLE.contains(&key))) {
             return;
         }
-        if message.later.contains(&key) {
-            let text = format!("the field {key} is not carried out yet");
-            self.report.add(NOT_CARRIED_OUT, Severity::Error, entry.mark, path(), text);
-        } else if !message.fields.contains(&key) {
+        if message.later.contains(&key) && !is_null {
+            self.report.add_pending(entry.mark, path(), format_args!("the field {key}"));
+        } else if !known {
             let text = unknown_field(key, message);
             self.report.add(SCHEMA, Severity::Error, entry.mark, path(), text);
         } else if is_null {
@@ -364,9 +480,13 @@ pub(crate) struct Object<'a> {
 }
 
 impl<'a> Object<'a> {
-    /// A field that is carried out, if it is there.
+    /// A field, if it is there.
     pub(crate) fn get(&self, key: &'static str) -> Option<Field<'a>> {
-        debug_assert!(self.message.fields.contains(&key), "{key} is not a field of {}", self.message.name);
+        debug_assert!(
+            self.message.fields.contains(&key) || self.message.later.contains(&key),
+            "{key} is not a field of {}",
+            self.message.name
+        );
         let entry = self.entries.iter().find(|entry| &*entry.key == key)?;
         // Null was refused or means absent, see `check_entry`.
         if entry.value.value == Value::Null {

@@ -4,6 +4,7 @@ use mesh_core::resource::diagnostic::Severity;
 use mesh_core::vocab::origin::Kind;
 
 use super::field::{Field, NOT_CARRIED_OUT, Report, nearest, not_one_of};
+use super::kubernetes::config_map;
 use super::node::{Node, quoted};
 
 /// How a kind stands with the mesh.
@@ -14,71 +15,80 @@ pub(crate) enum Standing {
     Skipped(String),
 }
 
-/// What is to be done about a kind of Istio that is not carried out.
-enum Other {
-    /// Some day.
-    Later,
-    /// Never; with a sentence what to use instead.
-    Refused(&'static str),
-}
-
 struct Group {
     name: &'static str,
     versions: &'static [&'static str],
     carried: &'static [Kind],
-    others: &'static [(&'static str, Other)],
+    /// Never read; with a sentence what to use instead.
+    refused: &'static [(&'static str, &'static str)],
 }
 
-const GROUPS: [Group; 4] = [
+const GROUPS: [Group; 5] = [
     Group {
         name: "networking.istio.io",
         versions: &["v1", "v1beta1", "v1alpha3"],
-        carried: &[Kind::VirtualService, Kind::DestinationRule, Kind::ServiceEntry, Kind::WorkloadEntry],
-        others: &[
-            ("Gateway", Other::Later),
-            ("Sidecar", Other::Later),
-            ("WorkloadGroup", Other::Later),
-            ("ProxyConfig", Other::Later),
-            (
-                "EnvoyFilter",
-                Other::Refused(
-                    "EnvoyFilter patches Envoy's own configuration and this data plane is not Envoy; say it with VirtualService, DestinationRule, AuthorizationPolicy or Telemetry",
-                ),
-            ),
+        carried: &[
+            Kind::VirtualService,
+            Kind::DestinationRule,
+            Kind::ServiceEntry,
+            Kind::WorkloadEntry,
+            Kind::WorkloadGroup,
+            Kind::Gateway,
+            Kind::Sidecar,
+            Kind::ProxyConfig,
         ],
+        refused: &[(
+            "EnvoyFilter",
+            "EnvoyFilter patches Envoy's own configuration and this data plane is not Envoy; say it with VirtualService, DestinationRule, AuthorizationPolicy or Telemetry",
+        )],
     },
     Group {
         name: "security.istio.io",
         versions: &["v1", "v1beta1"],
-        carried: &[Kind::PeerAuthentication, Kind::AuthorizationPolicy],
-        others: &[("RequestAuthentication", Other::Later)],
+        carried: &[Kind::PeerAuthentication, Kind::AuthorizationPolicy, Kind::RequestAuthentication],
+        refused: &[],
     },
     Group {
         name: "telemetry.istio.io",
         versions: &["v1", "v1alpha1"],
-        carried: &[],
-        others: &[("Telemetry", Other::Later)],
+        carried: &[Kind::Telemetry],
+        refused: &[],
     },
     Group {
         name: "extensions.istio.io",
         versions: &["v1alpha1"],
         carried: &[],
-        others: &[
+        refused: &[
             (
                 "WasmPlugin",
-                Other::Refused(
-                    "WasmPlugin runs code inside Envoy and this data plane is not Envoy; use AuthorizationPolicy for access, or a service of its own on the path",
-                ),
+                "WasmPlugin runs code inside Envoy and this data plane is not Envoy; use AuthorizationPolicy for access, or a service of its own on the path",
             ),
             (
                 "TrafficExtension",
-                Other::Refused(
-                    "TrafficExtension runs code inside Envoy and this data plane is not Envoy; use AuthorizationPolicy for access, or a service of its own on the path",
-                ),
+                "TrafficExtension runs code inside Envoy and this data plane is not Envoy; use AuthorizationPolicy for access, or a service of its own on the path",
             ),
         ],
     },
+    Group { name: SLICES, versions: &["v1"], carried: &[Kind::EndpointSlice], refused: &[] },
 ];
+
+/// The group of Kubernetes that has EndpointSlice. Its other kinds and versions are skipped.
+const SLICES: &str = "discovery.k8s.io";
+
+/// The kinds that have no effect on the wire yet, whatever they say; their reading says so.
+const LATER: [Kind; 7] = [
+    Kind::WorkloadGroup,
+    Kind::Gateway,
+    Kind::Sidecar,
+    Kind::ProxyConfig,
+    Kind::RequestAuthentication,
+    Kind::Telemetry,
+    Kind::MeshConfig,
+];
+
+/// The kinds that are read for analysis only and skipped where resources are carried out: what Istio's own files have
+/// beside what they are about.
+const ANALYSED: [Kind; 4] = [Kind::Secret, Kind::ConfigMap, Kind::Endpoints, Kind::EndpointSlice];
 
 /// The kinds of Kubernetes' group `v1`.
 const CORE: [&str; 18] = [
@@ -113,20 +123,26 @@ pub(crate) fn standing(root: &Node, report: &Report) -> Option<Standing> {
     };
     let kind_field = required("kind")?;
     let kind = kind_field.some_text()?;
-    if kind == "MeshConfig" {
-        kind_field.later("the kind MeshConfig");
-        return None;
+    // Bare settings with a kind on top have no version.
+    if kind == Kind::MeshConfig.name() {
+        return Some(Standing::Carried(Kind::MeshConfig));
     }
     let version_field = required("apiVersion")?;
     let api_version = version_field.some_text()?;
     let Some((group, version)) = api_version.split_once('/') else {
         return core(root, &kind_field, kind, &version_field, api_version);
     };
+    if group == SLICES && (kind, version) != (Kind::EndpointSlice.name(), "v1") {
+        return Some(Standing::Skipped(format!("{api_version} {kind}")));
+    }
     if let Some(known) = GROUPS.iter().find(|known| known.name == group) {
         return istio(known, &kind_field, kind, &version_field, version, report, root);
     }
     if group == "gateway.networking.k8s.io" {
-        kind_field.later(format!("the kind {kind} of the Gateway API"));
+        let message = format!(
+            "the kind {kind} of the Gateway API is not carried out yet; say it with Gateway and VirtualService of networking.istio.io"
+        );
+        report.add(NOT_CARRIED_OUT, Severity::Error, root.mark, kind_field.path(), message);
         return None;
     }
     let of_istio = GROUPS.iter().find(|known| known.kinds().any(|name| name == kind));
@@ -144,10 +160,59 @@ pub(crate) fn standing(root: &Node, report: &Report) -> Option<Standing> {
     Some(Standing::Skipped(format!("{api_version} {kind}")))
 }
 
+/// What becomes of a kind that is known by name.
+pub(crate) enum Fate {
+    /// It is read, and carried out.
+    Carried,
+    /// It is read, but has no effect on the wire yet.
+    Later,
+    /// Refused for good; what to use instead.
+    Refused(&'static str),
+}
+
+/// A kind that is known by name, for the table of them.
+pub(crate) struct Known {
+    pub(crate) name: &'static str,
+    /// `networking.istio.io/v1`
+    pub(crate) versions: Vec<String>,
+    pub(crate) fate: Fate,
+}
+
+/// What becomes of a kind that is read.
+fn fate(kind: Kind) -> Fate {
+    if LATER.contains(&kind) || ANALYSED.contains(&kind) { Fate::Later } else { Fate::Carried }
+}
+
+/// Whether a kind is read for analysis only.
+pub(crate) fn is_analysed_only(kind: Kind) -> bool {
+    ANALYSED.contains(&kind)
+}
+
+/// Every kind that is read or that has a sentence of its own.
+pub(crate) fn all() -> Vec<Known> {
+    let mut all: Vec<Known> = Kind::ALL
+        .into_iter()
+        .filter(|kind| group_of(*kind).is_empty())
+        .map(|kind| Known { name: kind.name(), versions: vec!["v1".to_owned()], fate: fate(kind) })
+        .collect();
+    for group in &GROUPS {
+        let versions = || group.versions.iter().map(|version| format!("{}/{version}", group.name)).collect();
+        let carried = group.carried.iter().map(|kind| (kind.name(), fate(*kind)));
+        let refused = group.refused.iter().map(|(name, why)| (*name, Fate::Refused(why)));
+        all.extend(carried.chain(refused).map(|(name, fate)| Known { name, versions: versions(), fate }));
+    }
+    all
+}
+
 impl Group {
     fn kinds(&self) -> impl Iterator<Item = &'static str> {
-        self.carried.iter().map(|kind| kind.name()).chain(self.others.iter().map(|(name, _)| *name))
+        self.carried.iter().map(|kind| kind.name()).chain(self.refused.iter().map(|(name, _)| *name))
     }
+}
+
+/// Whether resources of a kind are in a namespace.
+pub(crate) fn is_namespaced(kind: Kind) -> bool {
+    kind != Kind::Namespace
 }
 
 /// The API group of a kind; empty for the core kinds of Kubernetes.
@@ -175,11 +240,19 @@ fn core(
         version_field.fault(format!("found {}, wanted {wanted}", quoted(version)));
         return None;
     }
-    match kind {
-        "Namespace" => return Some(Standing::Carried(Kind::Namespace)),
-        "ServiceAccount" => return Some(Standing::Carried(Kind::ServiceAccount)),
-        "Service" => return Some(Standing::Carried(Kind::Service)),
-        _ => {}
+    if kind == Kind::ConfigMap.name() && config_map::holds_mesh_config(root) {
+        return Some(Standing::Carried(Kind::MeshConfig));
+    }
+    let known = [
+        Kind::Namespace,
+        Kind::ServiceAccount,
+        Kind::Service,
+        Kind::Secret,
+        Kind::ConfigMap,
+        Kind::Endpoints,
+    ];
+    if let Some(known) = known.into_iter().find(|known| known.name() == kind) {
+        return Some(Standing::Carried(known));
     }
     if let Some(group) = GROUPS.iter().find(|group| group.kinds().any(|name| name == kind)) {
         version_field.fault(format!("{kind} is of {}/{}, found \"v1\"", group.name, group.versions[0]));
@@ -188,13 +261,6 @@ fn core(
     if !CORE.contains(&kind) {
         kind_field.fault(not_one_of(kind, &CORE));
         return None;
-    }
-    if kind == "ConfigMap" && root.entry("data").is_some_and(|data| data.value.entry("mesh").is_some()) {
-        let named = root.entry("metadata").and_then(|entry| entry.value.text_at("name"));
-        if named.is_some_and(|name| name == "istio" || name.starts_with("istio-")) {
-            kind_field.later("Istio's ConfigMap with a MeshConfig");
-            return None;
-        }
     }
     Some(Standing::Skipped(format!("v1 {kind}")))
 }
@@ -208,13 +274,8 @@ fn istio(
     report: &Report,
     root: &Node,
 ) -> Option<Standing> {
-    if let Some((_, other)) = group.others.iter().find(|(name, _)| *name == kind) {
-        match other {
-            Other::Later => kind_field.later(format!("the kind {kind}")),
-            Other::Refused(why) => {
-                report.add(NOT_CARRIED_OUT, Severity::Error, root.mark, kind_field.path(), *why);
-            }
-        }
+    if let Some((_, why)) = group.refused.iter().find(|(name, _)| *name == kind) {
+        report.add(NOT_CARRIED_OUT, Severity::Error, root.mark, kind_field.path(), *why);
         return None;
     }
     let Some(known) = group.carried.iter().find(|known| known.name() == kind) else {

@@ -1,6 +1,6 @@
 //! A document as it was written: values with the place of each. Knows nothing of kinds or fields.
 
-use std::fmt;
+use std::fmt::{self, Write};
 
 use serde_json::Number;
 
@@ -104,23 +104,54 @@ impl Node {
         Node { mark: Mark::default(), value }
     }
 
-    /// As JSON; `marks` gets the place of every value in the order in which they are met.
-    pub(crate) fn to_json(&self, marks: &mut Vec<Mark>) -> serde_json::Value {
+    /// Writes it as JSON; `marks` gets the place of every value in the order in which they are met.
+    pub(crate) fn write_json(&self, json: &mut String, marks: &mut Vec<Mark>) {
         marks.push(self.mark);
         match &self.value {
-            Value::Null => serde_json::Value::Null,
-            Value::Bool(value) => serde_json::Value::Bool(*value),
-            Value::Number(number) => serde_json::Value::Number(number.clone()),
-            Value::Text(text) => serde_json::Value::String(text.to_string()),
+            Value::Null => json.push_str("null"),
+            Value::Bool(value) => json.push_str(if *value { "true" } else { "false" }),
+            // Writing to a String does not fail.
+            Value::Number(number) => drop(write!(json, "{number}")),
+            Value::Text(text) => write_text(text, json),
             Value::List(items) => {
-                serde_json::Value::Array(items.iter().map(|item| item.to_json(marks)).collect())
+                json.push('[');
+                for (index, item) in items.iter().enumerate() {
+                    json.push_str(if index > 0 { "," } else { "" });
+                    item.write_json(json, marks);
+                }
+                json.push(']');
             }
             Value::Map(entries) => {
-                let pair = |entry: &Entry| (entry.key.to_string(), entry.value.to_json(marks));
-                serde_json::Value::Object(entries.iter().map(pair).collect())
+                json.push('{');
+                for (index, entry) in entries.iter().enumerate() {
+                    json.push_str(if index > 0 { "," } else { "" });
+                    write_text(&entry.key, json);
+                    json.push(':');
+                    entry.value.write_json(json, marks);
+                }
+                json.push('}');
             }
         }
     }
+}
+
+/// Text in JSON's quotes.
+fn write_text(text: &str, json: &mut String) {
+    json.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => json.push_str("\\\""),
+            '\\' => json.push_str("\\\\"),
+            '\n' => json.push_str("\\n"),
+            '\t' => json.push_str("\\t"),
+            '\r' => json.push_str("\\r"),
+            '\u{8}' => json.push_str("\\b"),
+            '\u{c}' => json.push_str("\\f"),
+            c if c < ' ' => drop(write!(json, "\\u{:04x}", u32::from(c))),
+            c => json.push(c),
+        }
+    }
+    json.push('"');
 }
 
 impl fmt::Display for Value {
@@ -149,7 +180,7 @@ pub(crate) fn quoted(text: &str) -> String {
 }
 
 /// The place of the value at `path` in `json`, or of the nearest value above it that exists.
-/// `marks` is what [`Node::to_json`] gave.
+/// `marks` is what [`Node::write_json`] gave.
 pub(crate) fn locate(json: &serde_json::Value, marks: &[Mark], path: &str) -> Mark {
     let mut index = 0;
     let mut here = json;

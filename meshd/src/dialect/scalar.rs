@@ -189,26 +189,45 @@ pub(crate) fn ip(field: &Field<'_>) -> Option<IpAddr> {
     parsed
 }
 
-/// Whether a text is a host name, with a leading `*` or without (Istio: a wildcard or partial wildcard in
-/// the first label, labels of letters, digits and hyphens, at most 255 characters).
+/// Whether a text is a label of a DNS name as Istio takes it: at most 63 letters, digits and hyphens, a letter or
+/// digit at both ends.
+pub(crate) fn is_label(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let edge = |b: &u8| b.is_ascii_alphanumeric();
+    bytes.len() <= 63
+        && bytes.first().is_some_and(edge)
+        && bytes.last().is_some_and(edge)
+        && bytes.iter().all(|b| edge(b) || *b == b'-')
+}
+
+/// Whether a text is a DNS name: labels, the last of them not a number, with a dot at the end or without.
+pub(crate) fn is_dns_name(text: &str) -> bool {
+    let length = 1..=255;
+    length.contains(&text.len()) && labels_are_valid(text)
+}
+
+fn labels_are_valid(text: &str) -> bool {
+    let name = text.strip_suffix('.').unwrap_or(text);
+    let last = text.rsplit('.').next().unwrap_or("");
+    let is_number = !last.is_empty() && last.bytes().all(|b| b.is_ascii_digit());
+    !is_number && (text.is_empty() || name.split('.').all(is_label))
+}
+
+/// Whether a text is a host: a DNS name whose first label may be `*` or begin with it (Istio's wildcards).
 pub(crate) fn is_host(text: &str) -> bool {
-    if text == "*" {
-        return true;
-    }
     if text.is_empty() || text.len() > 255 {
         return false;
     }
-    let name = text.strip_prefix('*').unwrap_or(text);
-    let name = if name.len() < text.len() { name.strip_prefix(['.', '-']).unwrap_or(name) } else { name };
-    let label = |label: &str| {
-        let bytes = label.as_bytes();
-        let edge = |b: &u8| b.is_ascii_alphanumeric();
-        bytes.len() <= 63
-            && bytes.first().is_some_and(edge)
-            && bytes.last().is_some_and(edge)
-            && bytes.iter().all(|b| edge(b) || *b == b'-')
+    let (first, rest) = match text.split_once('.') {
+        Some((first, rest)) => (first, Some(rest)),
+        None => (text, None),
     };
-    name.split('.').all(label)
+    let first_is_valid = match first.strip_prefix('*') {
+        Some("") => true,
+        Some(name) => first.len() <= 63 && is_label(name.strip_prefix('-').unwrap_or(name)),
+        None => is_label(first),
+    };
+    first_is_valid && rest.is_none_or(labels_are_valid)
 }
 
 /// A host name, in lower case.

@@ -9,13 +9,13 @@ use serde_json::Number;
 use super::node::{Entry, Mark, Node, Value, quoted};
 
 /// Largest file.
-pub(crate) const LARGEST_FILE: usize = 16 << 20;
-/// Most punctuation in a file. The parser keeps the tokens of a whole flow collection (and so of a JSON
+pub const LARGEST_FILE: usize = 64 << 20;
+/// Most punctuation in a document. The parser keeps the tokens of a whole flow collection (and so of a JSON
 /// document) until it knows whether that is a key; this bounds their number before it begins.
 const MOST_PUNCTUATION: usize = 2_500_000;
 /// Deepest nesting.
 const DEEPEST: usize = 64;
-/// Most values in a file: bounds memory to a small multiple of the largest file.
+/// Most values in a document. Documents are read one at a time, so this bounds memory, too.
 const MOST_VALUES: usize = 2_000_000;
 /// Most values that the aliases of a document may stand for.
 const MOST_ALIASED: usize = 100_000;
@@ -52,15 +52,28 @@ pub(crate) fn text(bytes: &[u8]) -> Result<&str, Fault> {
     }
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let text = std::str::from_utf8(bytes).map_err(|error| not_utf8(bytes, error))?;
-    let punctuation = bytes.iter().filter(|b| b",:[]{}?".contains(b)).count();
-    if punctuation > MOST_PUNCTUATION {
-        return Err(Fault { mark: Mark::default(), message: too_many() });
-    }
+    check_punctuation(bytes)?;
     Ok(text)
 }
 
+fn check_punctuation(bytes: &[u8]) -> Result<(), Fault> {
+    let (mut count, mut first) = (0, 1);
+    for (index, line) in bytes.split(|&b| b == b'\n').enumerate() {
+        // No text goes on behind the mark between documents.
+        if line.starts_with(b"---") {
+            (count, first) = (0, index + 1);
+        }
+        count +=
+            line.iter().filter(|&&b| matches!(b, b',' | b':' | b'[' | b']' | b'{' | b'}' | b'?')).count();
+        if count > MOST_PUNCTUATION {
+            return Err(Fault { mark: mark(first, 1), message: too_many() });
+        }
+    }
+    Ok(())
+}
+
 fn too_many() -> String {
-    format!("the file has more than {MOST_VALUES} values; split it into several files")
+    format!("the document has more than {MOST_VALUES} values; split it into several, with --- between them")
 }
 
 fn not_utf8(bytes: &[u8], error: std::str::Utf8Error) -> Fault {
@@ -111,6 +124,7 @@ impl<'t> Reader<'t> {
         }
         self.anchors.clear();
         self.aliased = 0;
+        self.values = 0;
         Some(self.document())
     }
 

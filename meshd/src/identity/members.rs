@@ -161,7 +161,8 @@ mod tests {
     #[test]
     fn many_at_once_redeem_a_token_once() {
         let dir = tempfile::tempdir().unwrap();
-        let store: Arc<dyn Store> = Arc::new(EmbeddedStore::open(&dir.path().join("mesh.redb")).unwrap());
+        let store: Arc<dyn Store> =
+            Arc::new(EmbeddedStore::open(&dir.path().join("mesh.redb"), 1000).unwrap());
         let members = Members::load(Arc::clone(&store)).unwrap();
         let request = TokenRequest {
             node: "h1".to_owned(),

@@ -2,6 +2,7 @@
 
 pub mod attest;
 pub mod authority;
+pub mod credential;
 pub mod csr;
 pub mod files;
 pub mod members;

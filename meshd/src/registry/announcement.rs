@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use mesh_core::resource::service::{Port, Service, TargetPort};
-use mesh_core::resource::workload::WorkloadEntry;
+use mesh_core::resource::workload::{Address, WorkloadEntry};
 use mesh_core::resource::{Metadata, Place, Resource, Spec};
 use mesh_core::state::{MeshState, Registration};
 use mesh_core::vocab::health::Health;
@@ -105,7 +105,7 @@ impl Reading<'_> {
             .iter()
             .map(|(name, content)| Input { file: name, bytes: content })
             .collect();
-        let parsed = parse(&files, &Options::default());
+        let parsed = parse(&files, &Options::to_apply());
         self.problems.extend(parsed.diagnostics.iter().map(ToString::to_string));
         for document in parsed.documents {
             let mut resource = document.resource;
@@ -123,8 +123,8 @@ impl Reading<'_> {
     }
 
     fn workload(&mut self, key: &ResourceKey, entry: &WorkloadEntry, resource: &Arc<Resource>) {
-        if entry.address != self.announcement.address {
-            let (theirs, ours) = (entry.address, self.announcement.address);
+        if entry.address != Address::Ip(self.announcement.address) {
+            let (theirs, ours) = (&entry.address, self.announcement.address);
             self.problems.push(format!("{key}: its address {theirs} is not this node's ({ours})"));
             return;
         }
@@ -146,10 +146,10 @@ impl Reading<'_> {
             return;
         }
         let declared = self.state.resource(key).and_then(|declared| match &declared.spec {
-            Spec::WorkloadEntry(declared) => Some(declared.address),
+            Spec::WorkloadEntry(declared) => Some(&declared.address),
             _ => None,
         });
-        if let Some(address) = declared.filter(|address| *address != entry.address) {
+        if let Some(address) = declared.filter(|address| **address != entry.address) {
             self.problems.push(format!("{key}: declared by the operator with another address, {address}"));
             return;
         }
@@ -183,11 +183,9 @@ impl Reading<'_> {
             Some(Spec::Service(declared)) => declared.selector.clone(),
             _ => None,
         };
-        let made = services.entry(service_key).or_insert_with(|| Service {
-            ports: Vec::new(),
-            selector: Some(labels(&own_label)),
-            addresses: Vec::new(),
-        });
+        let made = services
+            .entry(service_key)
+            .or_insert_with(|| Service { selector: Some(labels(&own_label)), ..Service::default() });
         if !made.ports.iter().any(|port| port.number == form.port) {
             let name = if made.ports.is_empty() { String::new() } else { format!("port-{}", form.port) };
             made.ports.push(Port {
@@ -210,7 +208,8 @@ impl Reading<'_> {
         all.extend(form.labels.clone());
         let name = format!("{}-{}", form.name, self.node.name.replace('.', "-"));
         let entry = WorkloadEntry {
-            address: self.announcement.address,
+            address: Address::Ip(self.announcement.address),
+            network: None,
             ports: BTreeMap::new(),
             labels: labels(&all),
             locality: Default::default(),

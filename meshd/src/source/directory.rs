@@ -52,10 +52,14 @@ pub struct SourceFile {
 pub fn read(paths: &[PathBuf]) -> Result<Vec<SourceFile>, ReadError> {
     let mut files = Vec::new();
     for path in paths {
-        let at = |source| ReadError { path: path.clone(), source };
+        let at = |source| ReadError { flag: "--config", path: path.clone(), source };
         let found = if path.is_dir() { yaml_files(path, true).map_err(at)? } else { vec![path.clone()] };
         for path in found {
-            let content = std::fs::read(&path).map_err(|source| ReadError { path: path.clone(), source })?;
+            let content = std::fs::read(&path).map_err(|source| ReadError {
+                flag: "--config",
+                path: path.clone(),
+                source,
+            })?;
             files.push(SourceFile { name: path.display().to_string(), content });
         }
     }
@@ -64,8 +68,10 @@ pub fn read(paths: &[PathBuf]) -> Result<Vec<SourceFile>, ReadError> {
 
 /// A path that cannot be read.
 #[derive(Debug, thiserror::Error)]
-#[error("--config {}: {source}", path.display())]
+#[error("{flag} {}: {source}", path.display())]
 pub struct ReadError {
+    /// The flag that named it.
+    pub flag: &'static str,
     /// The path.
     pub path: PathBuf,
     /// What the system said.

@@ -13,11 +13,14 @@ use redb::{
     WriteTransaction,
 };
 
+use super::past::{self, Step};
 use super::rows::{
     DOCUMENTS, HISTORY, META, NODES, OFFSETS, REGISTRATIONS, TOKENS, lines, node_of, put_node, put_token,
     token_of,
 };
-use super::{Change, HistoryEntry, JoinDecision, NodeRecord, Store, StoreError, StoredDocument, TokenRecord};
+use super::{
+    Change, HistoryEntry, JoinDecision, NodeRecord, Past, Store, StoreError, StoredDocument, TokenRecord,
+};
 
 /// Newest layout that this program reads and the one that it writes.
 const FORMAT: u64 = 1;
@@ -30,14 +33,23 @@ const HISTORY_KEPT: u64 = 10_000;
 pub struct EmbeddedStore {
     path: PathBuf,
     database: Mutex<Option<Database>>,
+    /// How many versions can be gone back to.
+    kept: u64,
 }
 
 impl EmbeddedStore {
     /// Opens the file, or makes it where there is none. An existing file that is not a sound store of ours is an
-    /// error, never an empty store.
-    pub fn open(path: &Path) -> Result<EmbeddedStore, StoreError> {
+    /// error, never an empty store. `kept` is how many versions can be gone back to.
+    pub fn open(path: &Path, kept: u64) -> Result<EmbeddedStore, StoreError> {
         let database = open_database(path)?;
-        Ok(EmbeddedStore { path: path.to_owned(), database: Mutex::new(Some(database)) })
+        let store = EmbeddedStore { path: path.to_owned(), database: Mutex::new(Some(database)), kept };
+        if !store.read(past::is_begun)? {
+            store.write(|tx| {
+                let version = tx.open_table(META)?.get("version")?.map_or(0, |value| value.value());
+                past::begin(tx, version)
+            })?;
+        }
+        Ok(store)
     }
 
     fn database(&self) -> MutexGuard<'_, Option<Database>> {
@@ -205,11 +217,14 @@ impl Store for EmbeddedStore {
             let version = meta.get("version")?.map_or(0, |value| value.value()) + 1;
             meta.insert("version", version)?;
             let mut documents = tx.open_table(DOCUMENTS)?;
+            let mut step = Step::new(tx, version)?;
             for change in changes {
+                let (Change::Put { key, .. } | Change::Delete { key }) = change;
+                step.replaces(key, documents.get(key.as_str())?.as_ref().map(|row| row.value()))?;
                 match change {
                     Change::Put { key, json, created, owner } => {
                         let earlier = documents.get(key.as_str())?.map(|row| row.value().1);
-                        let created = earlier.unwrap_or(*created);
+                        let created = earlier.map_or(*created, |earlier| earlier.min(*created));
                         documents.insert(key.as_str(), (version, created, owner.as_str(), json.as_str()))?;
                     }
                     Change::Delete { key } => {
@@ -217,6 +232,7 @@ impl Store for EmbeddedStore {
                     }
                 }
             }
+            step.end(&mut meta, self.kept)?;
             let mut history = tx.open_table(HISTORY)?;
             let text = entry.changes.join("\n");
             history.insert(version, (entry.time, entry.author.as_str(), text.as_str()))?;
@@ -243,6 +259,10 @@ impl Store for EmbeddedStore {
             }
             Ok(found)
         })
+    }
+
+    fn past(&self, version: u64) -> Result<Past, StoreError> {
+        self.read(|tx| past::past(tx, version))
     }
 
     fn put_token(&self, token: &TokenRecord) -> Result<(), StoreError> {
@@ -384,12 +404,12 @@ mod tests {
     fn batches_are_numbered_and_survive_reopening() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("mesh.redb");
-        let store = EmbeddedStore::open(&path).unwrap();
+        let store = EmbeddedStore::open(&path, 1000).unwrap();
         assert_eq!(store.version().unwrap(), 0);
         assert_eq!(store.commit(&[put("service/default/a", "{}", 5)], &entry(&["a created"])).unwrap(), 1);
         assert_eq!(store.commit(&[put("service/default/a", "{1}", 9)], &entry(&["x", "y"])).unwrap(), 2);
         drop(store);
-        let store = EmbeddedStore::open(&path).unwrap();
+        let store = EmbeddedStore::open(&path, 1000).unwrap();
         let documents = store.documents().unwrap();
         assert_eq!(documents.len(), 1);
         assert_eq!((documents[0].created, documents[0].version, documents[0].json.as_str()), (5, 2, "{1}"));
@@ -402,7 +422,7 @@ mod tests {
     #[test]
     fn offsets_are_given_once_and_for_all() {
         let dir = tempfile::tempdir().unwrap();
-        let store = EmbeddedStore::open(&dir.path().join("mesh.redb")).unwrap();
+        let store = EmbeddedStore::open(&dir.path().join("mesh.redb"), 1000).unwrap();
         let hosts = ["a".to_owned(), "b".to_owned()];
         assert_eq!(store.assign_offsets(&hosts).unwrap(), [("a".to_owned(), 2), ("b".to_owned(), 3)]);
         assert_eq!(store.assign_offsets(&["b".to_owned(), "c".to_owned()]).unwrap(), [("c".to_owned(), 4)]);
@@ -417,7 +437,7 @@ mod tests {
         {
             let path = dir.path().join(name);
             std::fs::write(&path, &content).unwrap();
-            let error = EmbeddedStore::open(&path).err().expect(name);
+            let error = EmbeddedStore::open(&path, 1000).err().expect(name);
             assert!(matches!(error, StoreError::Damaged { .. }), "{name}: {error}");
             assert_eq!(std::fs::read(&path).unwrap(), content, "{name} was touched");
         }
@@ -427,7 +447,7 @@ mod tests {
     fn damage_anywhere_is_found_or_harmless() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("mesh.redb");
-        let store = EmbeddedStore::open(&path).unwrap();
+        let store = EmbeddedStore::open(&path, 1000).unwrap();
         for index in 0..50 {
             let name = format!("service/default/s{index}");
             store.commit(&[put(&name, &"x".repeat(300), 1)], &entry(&["c"])).unwrap();
@@ -440,7 +460,7 @@ mod tests {
             let end = (offset + 64).min(bytes.len());
             bytes[offset..end].fill(0xa5);
             std::fs::write(&broken, &bytes).unwrap();
-            match EmbeddedStore::open(&broken) {
+            match EmbeddedStore::open(&broken, 1000) {
                 Ok(store) => {
                     assert_eq!(store.documents().unwrap().len(), 50, "damage at {offset} lost documents")
                 }
@@ -453,13 +473,13 @@ mod tests {
     fn a_newer_format_is_refused_by_name() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("mesh.redb");
-        drop(EmbeddedStore::open(&path).unwrap());
+        drop(EmbeddedStore::open(&path, 1000).unwrap());
         let database = Database::open(&path).unwrap();
         let transaction = database.begin_write().unwrap();
         transaction.open_table(META).unwrap().insert("format", FORMAT + 1).unwrap();
         transaction.commit().unwrap();
         drop(database);
-        let error = EmbeddedStore::open(&path).err().expect("newer");
+        let error = EmbeddedStore::open(&path, 1000).err().expect("newer");
         assert!(error.to_string().contains("newer meshd"), "{error}");
     }
 
@@ -467,7 +487,7 @@ mod tests {
     fn one_process_at_a_time() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("mesh.redb");
-        let _first = EmbeddedStore::open(&path).unwrap();
-        assert!(matches!(EmbeddedStore::open(&path).err(), Some(StoreError::InUse { .. })));
+        let _first = EmbeddedStore::open(&path, 1000).unwrap();
+        assert!(matches!(EmbeddedStore::open(&path, 1000).err(), Some(StoreError::InUse { .. })));
     }
 }

@@ -5,12 +5,14 @@
 //! changed nothing. Methods block: callers are the controller's own thread and blocking tasks. The store gives no
 //! meaning to documents, accounts or registrations.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::clock::Seconds;
 
 pub mod embedded;
+mod past;
 mod rows;
 
 /// Why the store did not do what it was asked.
@@ -126,6 +128,29 @@ pub struct HistoryEntry {
     pub changes: Vec<String>,
 }
 
+/// What the documents were at an earlier version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Past {
+    /// What was different then, by key; `None` is what was not there.
+    Kept(BTreeMap<String, Option<StoredDocument>>),
+    /// There was such a version, but its documents are not kept.
+    Gone {
+        /// Oldest version that can be gone back to.
+        oldest: u64,
+        /// Version of now.
+        newest: u64,
+        /// Whether it was made by a meshd that kept no earlier documents.
+        unrecorded: bool,
+    },
+    /// There never was such a version.
+    Unknown {
+        /// Oldest version that can be gone back to.
+        oldest: u64,
+        /// Version of now.
+        newest: u64,
+    },
+}
+
 /// A join token, without its secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenRecord {
@@ -188,6 +213,8 @@ pub trait Store: Send + Sync {
     fn commit(&self, changes: &[Change], entry: &HistoryEntry) -> Result<u64, StoreError>;
     /// Accepted batches, newest first, at most `limit`.
     fn history(&self, limit: usize) -> Result<Vec<HistoryEntry>, StoreError>;
+    /// What the documents were at an earlier version.
+    fn past(&self, version: u64) -> Result<Past, StoreError>;
 
     /// Keeps a new token.
     fn put_token(&self, token: &TokenRecord) -> Result<(), StoreError>;
@@ -220,10 +247,10 @@ pub trait Store: Send + Sync {
     fn assign_offsets(&self, hosts: &[String]) -> Result<Vec<(String, u32)>, StoreError>;
 }
 
-/// Opens what `--store` names.
-pub fn open(url: &str, data_dir: &Path) -> Result<Arc<dyn Store>, StoreError> {
+/// Opens what `--store` names. `kept` is how many versions can be gone back to.
+pub fn open(url: &str, data_dir: &Path, kept: u64) -> Result<Arc<dyn Store>, StoreError> {
     if url == "embedded" {
-        return Ok(Arc::new(embedded::EmbeddedStore::open(&data_dir.join("mesh.redb"))?));
+        return Ok(Arc::new(embedded::EmbeddedStore::open(&data_dir.join("mesh.redb"), kept)?));
     }
     let reason = if url.starts_with("etcd://") {
         format!("--store {url}: etcd comes with a later version; use `--store embedded`")

@@ -7,6 +7,7 @@ mod purity;
 
 use std::path::{Path, PathBuf};
 
+use crate::codegen;
 use crate::run::{Outcome, root};
 
 /// A question at this many lines: what second thing lives in the file?
@@ -24,6 +25,7 @@ pub(crate) fn run() -> Outcome {
     }
     faults.extend(links::check()?);
     faults.extend(licences::check()?);
+    faults.extend(codegen::compatibility()?);
     for fault in &faults {
         println!("tidy: {fault}");
     }

@@ -380,13 +380,19 @@ fn several_rules() {
     let some = |text: &str| Ok(Some(text.to_owned()));
     // Any rule that accepts is enough.
     assert_eq!(principal(vec![first(), second()], &[("authorization", &good_one)], None), some("one/ann"));
-    assert_eq!(principal(vec![first(), second()], &[("authorization", &bearer(&good_two))], None), some("two/ann"));
+    assert_eq!(
+        principal(vec![first(), second()], &[("authorization", &bearer(&good_two))], None),
+        some("two/ann")
+    );
     assert_eq!(principal(vec![first(), elsewhere()], &[("x-two", &good_two)], None), some("two/ann"));
     let mixed = [("authorization", "Bearer bad"), ("x-two", &good_two)];
     assert_eq!(principal(vec![first(), elsewhere()], &mixed, None), some("two/ann"));
     // Each token good for one of the rules that read its place.
     let query = format!("access_token={good_two}");
-    assert_eq!(principal(vec![first(), second()], &[("authorization", &good_one)], Some(&query)), some("one/ann"));
+    assert_eq!(
+        principal(vec![first(), second()], &[("authorization", &good_one)], Some(&query)),
+        some("one/ann")
+    );
     // What is told where none accepts.
     let unknown = bearer(&one.token(&of("three")));
     let both = vec![first(), second()];
@@ -410,7 +416,8 @@ fn what_goes_on() {
     });
     let token = signer.token(&claims);
     let names = ["sub", "level", "ratio", "admin", "list", "inner.team", "empty", "nothing"];
-    let outputs = names.iter().map(|name| (Text::from(format!("x-{}", name.replace('.', "-"))), Text::from(*name)));
+    let outputs =
+        names.iter().map(|name| (Text::from(format!("x-{}", name.replace('.', "-"))), Text::from(*name)));
     let writing = || JwtRule {
         payload_header: Some("x-payload".into()),
         claim_headers: outputs.clone().collect(),

@@ -131,9 +131,9 @@ fn retries(found: &RetryPolicy) -> Value {
 
 fn fault(found: &FaultPolicy) -> Value {
     let mut fields = Fields::default();
-    let delay = found.delay.map(|(share, wait)| {
-        json!({"percent": number(share.percent()), "duration": duration(wait)})
-    });
+    let delay = found
+        .delay
+        .map(|(share, wait)| json!({"percent": number(share.percent()), "duration": duration(wait)}));
     fields.maybe("delay", delay);
     let abort = found.abort.map(|(share, status)| match status {
         AbortStatus::Http(status) => json!({"percent": number(share.percent()), "status": status}),

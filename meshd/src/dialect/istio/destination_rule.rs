@@ -2,16 +2,18 @@
 
 use std::collections::HashSet;
 
-use mesh_core::balancing::balancer::LoadBalancer;
-use mesh_core::policy::mtls::ClientTls;
-use mesh_core::resource::destination_rule::{DestinationRule, Subset, TrafficBlocks, TrafficPolicy};
+use mesh_core::resource::destination_rule::{DestinationRule, Subset};
+use mesh_core::resource::reach::{Export, ExportTo};
 use mesh_core::vocab::name::Text;
 
-use crate::dialect::field::{Field, Message, Object};
+use super::selector::{BY_MATCH_LABELS, by_match_labels};
+use super::traffic_policy::{POLICY, traffic_policy};
+use crate::dialect::export::export_to;
+use crate::dialect::field::{Field, Message, Note};
 use crate::dialect::node::quoted;
 use crate::dialect::scalar;
 
-static SPEC: Message = Message {
+pub(crate) static SPEC: Message = Message {
     name: "spec of a DestinationRule",
     fields: &["exportTo", "host", "subsets", "trafficPolicy"],
     later: &["workloadSelector"],
@@ -21,160 +23,55 @@ static SPEC: Message = Message {
 static SUBSET: Message =
     Message { name: "a subset", fields: &["labels", "name", "trafficPolicy"], later: &[], skipped: &[] };
 
-static POLICY: Message = Message {
-    name: "a trafficPolicy",
-    fields: &["loadBalancer", "portLevelSettings", "tls"],
-    later: &["connectionPool", "outlierDetection", "proxyProtocol", "retryBudget", "tunnel"],
-    skipped: &[],
-};
+/// What stands in the fields, for docs/compatibility.md.
+pub(crate) static NOTES: &[Note] = &[
+    Note::Holds(&SPEC, "subsets[]", &SUBSET),
+    Note::Holds(&SPEC, "trafficPolicy", &POLICY),
+    Note::Holds(&SPEC, "workloadSelector", &BY_MATCH_LABELS),
+    Note::Holds(&SUBSET, "trafficPolicy", &POLICY),
+    Note::Later(&SPEC, "exportTo", "other than [\"*\"]"),
+];
 
-static PORT_POLICY: Message = Message {
-    name: "an entry of portLevelSettings",
-    fields: &["loadBalancer", "port", "tls"],
-    later: &["connectionPool", "outlierDetection"],
-    skipped: &[],
-};
-
-static PORT: Message = Message { name: "a port", fields: &["number"], later: &[], skipped: &[] };
-
-static LOAD_BALANCER: Message = Message {
-    name: "a loadBalancer",
-    fields: &["simple"],
-    later: &[
-        "backendUtilization",
-        "consistentHash",
-        "localityLbSetting",
-        "warmup",
-        "warmupDurationSecs",
-        "zoneAwareLbSetting",
-    ],
-    skipped: &[],
-};
-
-static TLS: Message = Message {
-    name: "tls of a trafficPolicy",
-    fields: &["mode"],
-    later: &[
-        "caCertificates",
-        "caCrl",
-        "clientCertificate",
-        "credentialName",
-        "insecureSkipVerify",
-        "privateKey",
-        "sni",
-        "subjectAltNames",
-    ],
-    skipped: &[],
-};
-
-const MOST_PORT_POLICIES: usize = 4096;
-
-/// Reads the spec of a DestinationRule.
-pub(crate) fn rule(field: &Field<'_>) -> Option<DestinationRule> {
+/// Reads the spec of a DestinationRule in the namespace `own`.
+pub(crate) fn rule(field: &Field<'_>, own: &str) -> Option<DestinationRule> {
     let spec = field.object(&SPEC)?;
-    if let Some(field) = spec.get("exportTo") {
-        scalar::export_to(&field);
-    }
+    let exported = spec.get("exportTo");
+    let export = exported.as_ref().map(|field| export_to(field, own, false)).unwrap_or_default();
     let host = spec.require("host").and_then(|field| scalar::host(&field));
-    let policy = spec.get("trafficPolicy").and_then(|field| policy(&field));
+    let policy = spec.get("trafficPolicy").and_then(|field| traffic_policy(&field, own));
     let mut subsets: Vec<Subset> = Vec::new();
     let mut names: HashSet<Text> = HashSet::new();
     for item in spec.items("subsets") {
-        let Some(subset) = subset(&item) else { continue };
+        let Some(subset) = subset(&item, own) else { continue };
         if !names.insert(subset.name.clone()) {
             item.fault(format!("the subset {} is there twice", quoted(&subset.name)));
         }
         subsets.push(subset);
     }
-    Some(DestinationRule { host: host?, policy, subsets })
+    let workload_selector = spec.get("workloadSelector").and_then(|field| by_match_labels(&field));
+    if let (Some(field), true) = (exported, spec.has("workloadSelector"))
+        && reaches_others(&export, own)
+    {
+        field.fault(
+            "a rule with a workloadSelector is for callers of its own namespace only: exportTo can be ['.'] or left out",
+        );
+    }
+    Some(DestinationRule { host: host?, policy, subsets, export_to: export, workload_selector })
 }
 
-fn subset(field: &Field<'_>) -> Option<Subset> {
+fn reaches_others(export: &ExportTo, own: &str) -> bool {
+    let is_own = |entry: &Export| match entry {
+        Export::Own => true,
+        Export::Namespace(namespace) => **namespace == *own,
+        Export::All | Export::Nobody => false,
+    };
+    !export.entries.iter().all(is_own)
+}
+
+fn subset(field: &Field<'_>, own: &str) -> Option<Subset> {
     let subset = field.object(&SUBSET)?;
     let labels = subset.get("labels").map(|field| scalar::labels(&field)).unwrap_or_default();
-    let policy = subset.get("trafficPolicy").and_then(|field| policy(&field));
+    let policy = subset.get("trafficPolicy").and_then(|field| traffic_policy(&field, own));
     let name = subset.require("name").and_then(|field| scalar::subset_name(&field))?;
     Some(Subset { name, labels, policy })
-}
-
-fn policy(field: &Field<'_>) -> Option<TrafficPolicy> {
-    let policy = field.object(&POLICY)?;
-    if policy.is_empty() {
-        field.fault("trafficPolicy must have at least one field");
-    }
-    let mut ports: Vec<(u16, TrafficBlocks)> = Vec::new();
-    let items = policy.items("portLevelSettings");
-    if items.len() > MOST_PORT_POLICIES {
-        field.fault(format!(
-            "found {} portLevelSettings, at most {MOST_PORT_POLICIES} are allowed",
-            items.len()
-        ));
-        return None;
-    }
-    for item in items {
-        let Some(entry) = port_policy(&item) else { continue };
-        if ports.iter().any(|(port, _)| *port == entry.0) {
-            item.warn(format!("port {} has an earlier entry, which wins", entry.0));
-            continue;
-        }
-        ports.push(entry);
-    }
-    Some(TrafficPolicy { blocks: blocks(&policy), ports })
-}
-
-fn port_policy(field: &Field<'_>) -> Option<(u16, TrafficBlocks)> {
-    let policy = field.object(&PORT_POLICY)?;
-    let blocks = blocks(&policy);
-    let has_block =
-        PORT_POLICY.fields.iter().chain(PORT_POLICY.later).any(|key| *key != "port" && policy.has(key));
-    if !has_block {
-        field.fault("an entry of portLevelSettings must have at least one field beside port");
-    }
-    let port = policy.require("port")?.object(&PORT)?;
-    Some((port.require("number")?.port()?, blocks))
-}
-
-fn blocks(policy: &Object<'_>) -> TrafficBlocks {
-    TrafficBlocks {
-        load_balancer: policy.get("loadBalancer").and_then(|field| load_balancer(&field)),
-        tls: policy.get("tls").and_then(|field| tls(&field)),
-    }
-}
-
-fn load_balancer(field: &Field<'_>) -> Option<LoadBalancer> {
-    let balancer = field.object(&LOAD_BALANCER)?;
-    let Some(simple) = balancer.get("simple") else { return Some(LoadBalancer::default()) };
-    let words = ["UNSPECIFIED", "LEAST_CONN", "RANDOM", "PASSTHROUGH", "ROUND_ROBIN", "LEAST_REQUEST"];
-    match simple.choice(&words)? {
-        "ROUND_ROBIN" => Some(LoadBalancer::RoundRobin),
-        "RANDOM" => Some(LoadBalancer::Random),
-        "PASSTHROUGH" => {
-            simple.later("PASSTHROUGH");
-            None
-        }
-        _ => Some(LoadBalancer::LeastRequest),
-    }
-}
-
-fn tls(field: &Field<'_>) -> Option<ClientTls> {
-    let tls = field.object(&TLS)?;
-    // The enum's zero: a block without a mode turns automatic mutual TLS off.
-    let Some(mode) = tls.get("mode") else { return Some(ClientTls::Disable) };
-    let word = mode.choice(&["DISABLE", "SIMPLE", "MUTUAL", "ISTIO_MUTUAL"])?;
-    if word == "ISTIO_MUTUAL" {
-        let own = ["clientCertificate", "privateKey", "caCertificates", "credentialName"];
-        for key in own.into_iter().filter(|key| tls.has(key)) {
-            field.fault(format!(
-                "{key} cannot be set with ISTIO_MUTUAL, which uses the mesh's own certificates"
-            ));
-        }
-    }
-    match word {
-        "DISABLE" => Some(ClientTls::Disable),
-        "ISTIO_MUTUAL" => Some(ClientTls::IstioMutual),
-        other => {
-            mode.later(format!("tls mode {other}"));
-            None
-        }
-    }
 }

@@ -5,16 +5,25 @@ use mesh_core::matching::authority::Authority;
 use mesh_core::routing::header::HeaderChanges;
 use mesh_core::vocab::name::Text;
 
-use crate::dialect::field::{Field, Message};
+use super::formatter;
+use crate::dialect::field::{Field, Message, Note};
 use crate::dialect::node::quoted;
 
-static HEADERS: Message =
+pub(crate) static HEADERS: Message =
     Message { name: "headers", fields: &["request", "response"], later: &[], skipped: &[] };
 
 static OPERATIONS: Message =
     Message { name: "header operations", fields: &["add", "remove", "set"], later: &[], skipped: &[] };
 
-/// Fields that frame the message; changing them would break it on the way.
+/// What stands in the fields, for docs/compatibility.md.
+pub(crate) static NOTES: &[Note] = &[
+    Note::Holds(&HEADERS, "request", &OPERATIONS),
+    Note::Holds(&HEADERS, "response", &OPERATIONS),
+    Note::Later(&OPERATIONS, "set", "values with formatters such as %REQ(x)%"),
+    Note::Later(&OPERATIONS, "add", "values with formatters such as %REQ(x)%"),
+];
+
+/// Fields that frame the message, which the proxy writes itself: changing them would break it on the way.
 const FRAMING: [&str; 9] = [
     "connection",
     "content-length",
@@ -34,6 +43,8 @@ pub(super) struct Changes {
     pub(super) response: HeaderChanges,
     /// Set or added `host` or `:authority` of the request, which is a rewrite of the authority.
     pub(super) authority: Option<Text>,
+    /// How many operations give the request an authority that is not empty.
+    pub(super) authorities: usize,
 }
 
 /// Reads `headers`.
@@ -41,7 +52,11 @@ pub(super) fn changes(field: &Field<'_>) -> Changes {
     let mut changes = Changes::default();
     let Some(headers) = field.object(&HEADERS) else { return changes };
     if let Some(request) = headers.get("request") {
-        changes.request = operations(&request, Some(&mut changes.authority));
+        let mut hosts = Vec::new();
+        changes.request = operations(&request, Some(&mut hosts));
+        changes.authorities = hosts.len();
+        // In the order in which they were read: of two that change the authority the set wins.
+        changes.authority = hosts.into_iter().next();
     }
     if let Some(response) = headers.get("response") {
         changes.response = operations(&response, None);
@@ -49,12 +64,12 @@ pub(super) fn changes(field: &Field<'_>) -> Changes {
     changes
 }
 
-/// `authority` is where an operation on the host goes; `None` where there is no host to change.
-fn operations(field: &Field<'_>, mut authority: Option<&mut Option<Text>>) -> HeaderChanges {
+/// `hosts` is where operations on the host go; `None` where there is no host to change.
+fn operations(field: &Field<'_>, mut hosts: Option<&mut Vec<Text>>) -> HeaderChanges {
     let mut changes = HeaderChanges::default();
     let Some(operations) = field.object(&OPERATIONS) else { return changes };
     for item in operations.items("remove") {
-        let Some(text) = item.some_text() else { continue };
+        let Some(text) = item.text() else { continue };
         if is_host(text) {
             item.fault("the host cannot be removed");
         } else {
@@ -62,29 +77,20 @@ fn operations(field: &Field<'_>, mut authority: Option<&mut Option<Text>>) -> He
         }
     }
     changes.remove.sort_by(|a, b| a.as_str().cmp(b.as_str()));
-    // Set before add: of two that change the authority the set wins.
     for (key, list) in [("set", &mut changes.set), ("add", &mut changes.add)] {
-        let mut hosts = 0;
         for (header, value) in operations.get(key).map(|field| field.map()).unwrap_or_default() {
-            let Some(text) = value.text().and_then(|text| literal(&value, text)) else { continue };
-            if let (true, Some(authority)) = (is_host(header), authority.as_deref_mut()) {
-                hosts += 1;
-                if hosts > 1 {
-                    value.fault("the authority is set twice: host and :authority are the same");
-                }
-                if let Some(text) = self::authority(&value, &text)
-                    && authority.is_none()
-                {
-                    *authority = Some(text);
-                }
+            let Some(written) = value.text().and_then(|text| written(&value, text)) else { continue };
+            if let (true, Some(hosts)) = (is_host(header), hosts.as_deref_mut()) {
+                hosts.extend(host(&value, &written));
                 continue;
             }
             let Some(name) = name(&value, header) else { continue };
-            match HeaderValue::from_bytes(text.as_bytes()) {
+            match HeaderValue::from_bytes(written.text.as_bytes()) {
                 Ok(text) => list.push((name, text)),
-                Err(_) => {
-                    value.fault(format!("{} has a character that no header value may have", quoted(&text)))
-                }
+                Err(_) => value.fault(format!(
+                    "{} has a character that no header value may have",
+                    quoted(&written.text)
+                )),
             }
         }
         list.sort_by(|(a, _), (b, _)| a.as_str().cmp(b.as_str()));
@@ -104,7 +110,7 @@ fn name(field: &Field<'_>, text: &str) -> Option<HeaderName> {
     }
     let name = header_name(field, text)?;
     if FRAMING.contains(&name.as_str()) {
-        field.fault(format!("{name} frames the message and cannot be changed"));
+        field.warn(format!("{name} frames the message: the proxy writes it itself and this has no effect"));
         return None;
     }
     Some(name)
@@ -114,7 +120,13 @@ fn name(field: &Field<'_>, text: &str) -> Option<HeaderName> {
 pub(super) fn header_name(field: &Field<'_>, text: &str) -> Option<HeaderName> {
     let name = HeaderName::from_bytes(text.as_bytes()).ok();
     if name.is_none() {
-        field.fault(format!("{} is no header name", quoted(text)));
+        field.fault(match text {
+            "" => "the name of a header must not be empty".to_owned(),
+            _ => format!(
+                "{} is no header name: wanted letters, digits and any of !#$%&'*+-.^_`|~",
+                quoted(text)
+            ),
+        });
     }
     name
 }
@@ -130,27 +142,33 @@ pub(super) fn authority(field: &Field<'_>, text: &str) -> Option<Text> {
     }
 }
 
-/// The value with `%%` read as a percent sign. Envoy's other formatters (`%REQ(x)%`) are not carried out.
-fn literal(field: &Field<'_>, text: &str) -> Option<String> {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find('%') {
-        out.push_str(&rest[..at]);
-        let after = &rest[at + 1..];
-        if let Some(after) = after.strip_prefix('%') {
-            out.push('%');
-            rest = after;
-            continue;
-        }
-        let command =
-            after.bytes().take_while(|b| b.is_ascii_uppercase() || matches!(b, b'_' | b'0'..=b'9')).count();
-        if command > 0 && after[command..].contains('%') {
-            field.later(format!("the formatter %{}%", &after[..command]));
-        } else {
-            field.fault(format!("{}: a literal percent sign is written %%", quoted(text)));
-        }
-        return None;
+/// A value and whether it is more than text.
+struct Written {
+    text: String,
+    formatted: bool,
+}
+
+/// The authority that an operation gives; none where it is empty.
+fn host(field: &Field<'_>, written: &Written) -> Option<Text> {
+    match written.text.as_str() {
+        "" => None,
+        text if written.formatted => Some(text.into()),
+        text => authority(field, text),
     }
-    out.push_str(rest);
-    Some(out)
+}
+
+/// The value with `%%` read as a percent sign. A value with formatters (`%REQ(x)%`) stays as it is written, and has
+/// no effect on the wire yet.
+fn written(field: &Field<'_>, text: &str) -> Option<Written> {
+    match formatter::parse(text) {
+        Ok(formatter::Value::Literal(text)) => Some(Written { text, formatted: false }),
+        Ok(formatter::Value::Formatted(name)) => {
+            field.later(format_args!("the formatter {}", quoted(&format!("%{name}%"))));
+            Some(Written { text: text.to_owned(), formatted: true })
+        }
+        Err(error) => {
+            field.fault(format!("{}: {error}", quoted(text)));
+            None
+        }
+    }
 }

@@ -2,16 +2,19 @@
 
 use http::HeaderName;
 use mesh_core::matching::request::RequestMatch;
-use mesh_core::matching::text::{LONGEST_PATTERN, Pattern, TextMatch};
+use mesh_core::matching::text::TextMatch;
+use mesh_core::resource::reach::GatewayRef;
 use mesh_core::resource::virtual_service::HttpMatch;
 use mesh_core::vocab::label::Labels;
 use mesh_core::vocab::name::Text;
 
+use super::gateway_ref::{Binding, gateways};
 use super::header::header_name;
-use crate::dialect::field::{Field, Message, Object};
-use crate::dialect::scalar;
+use crate::dialect::field::{Field, Message, Note, Object};
+use crate::dialect::node::quoted;
+use crate::dialect::{re2, scalar};
 
-static MATCH: Message = Message {
+pub(crate) static MATCH: Message = Message {
     name: "a match",
     fields: &[
         "authority",
@@ -32,73 +35,106 @@ static MATCH: Message = Message {
     skipped: &[],
 };
 
-static TEXT: Message =
+pub(crate) static TEXT: Message =
     Message { name: "a text match", fields: &["exact", "prefix", "regex"], later: &[], skipped: &[] };
 
+/// What stands in the fields, for docs/compatibility.md.
+pub(crate) static NOTES: &[Note] = &[
+    Note::Holds(&MATCH, "uri", &TEXT),
+    Note::Holds(&MATCH, "scheme", &TEXT),
+    Note::Holds(&MATCH, "method", &TEXT),
+    Note::Holds(&MATCH, "authority", &TEXT),
+    Note::Holds(&MATCH, "headers{}", &TEXT),
+    Note::Holds(&MATCH, "withoutHeaders{}", &TEXT),
+    Note::Holds(&MATCH, "queryParams{}", &TEXT),
+    Note::Later(&MATCH, "gateways", "other than mesh"),
+    Note::Later(&MATCH, "headers", "@request.auth.claims, pseudo-headers"),
+    Note::Later(&MATCH, "withoutHeaders", "@request.auth.claims, pseudo-headers"),
+];
+
 /// Reads one entry of `match`.
-pub(super) fn condition(field: &Field<'_>) -> Option<HttpMatch> {
+pub(super) fn condition(field: &Field<'_>, binding: &Binding<'_>) -> Option<HttpMatch> {
     let entry = field.object(&MATCH)?;
     let uri = text_of(&entry, "uri");
     let ignore_case = entry.get("ignoreUriCase").and_then(|field| field.boolean()).unwrap_or(false);
-    let (caller_labels, caller_namespace) = caller(&entry);
+    let caller = Caller::read(&entry, binding, Namespace::Checked);
+    let headers = Headers::read(&entry, "headers", binding);
+    let without = Headers::read(&entry, "withoutHeaders", binding);
+    entry.text("statPrefix");
     let request = RequestMatch {
+        claims: headers.claims,
+        without_claims: without.claims,
         name: entry.text("name").map(Text::from),
         uri: if ignore_case { uri.map(TextMatch::ignoring_case) } else { uri },
         scheme: text_of(&entry, "scheme"),
         method: text_of(&entry, "method"),
         authority: text_of(&entry, "authority"),
-        headers: headers(&entry, "headers"),
-        without_headers: headers(&entry, "withoutHeaders"),
+        headers: headers.plain,
+        without_headers: without.plain,
         query: query(&entry),
-        caller_labels,
-        caller_namespace,
+        caller_labels: caller.labels,
+        caller_namespace: caller.namespace,
     };
-    let port = entry.get("port").and_then(|field| field.port());
-    Some(HttpMatch { request, port })
+    Some(HttpMatch { request, port: port(&entry), gateways: caller.gateways })
 }
 
-/// `sourceLabels` and `sourceNamespace`. Where `gateways` names the mesh, Istio does not read them.
-pub(super) fn caller(entry: &Object<'_>) -> (Labels, Option<Text>) {
-    let labels = entry.get("sourceLabels").map(|field| scalar::labels(&field)).unwrap_or_default();
-    let namespace = entry
-        .get("sourceNamespace")
-        .filter(|field| field.text() != Some(""))
-        .and_then(|field| scalar::label_name(&field));
-    let mesh_named = entry.get("gateways").is_some_and(|field| is_mesh(&field));
-    if mesh_named && (!labels.is_empty() || namespace.is_some()) {
-        entry.field().warn("with gateways, sourceLabels and sourceNamespace have no effect");
-        return (Labels::default(), None);
-    }
-    (labels, namespace)
+/// `port` of a match; 0 is none.
+pub(super) fn port(entry: &Object<'_>) -> Option<u16> {
+    let port = entry.get("port")?.integer(0..=65535)?;
+    u16::try_from(port).ok().filter(|port| *port != 0)
 }
 
-/// Whether `gateways` names `mesh`. Others are for later.
-pub(super) fn is_mesh(field: &Field<'_>) -> bool {
-    let mut mesh = false;
-    for item in field.items() {
-        match item.some_text() {
-            Some("mesh") => mesh = true,
-            Some(gateway) => {
-                let name = gateway.split_once('/').map_or(gateway, |(_, name)| name);
-                if mesh_core::vocab::name::check_subdomain(name).is_ok() {
-                    item.later("a gateway other than mesh");
-                } else {
-                    item.fault(format!("{gateway:?} is no name of a gateway"));
-                }
-            }
-            None => {}
+/// What is settled when rules are made for a proxy: who calls, or through which gateway.
+pub(super) struct Caller {
+    pub(super) labels: Labels,
+    pub(super) namespace: Option<Text>,
+    pub(super) gateways: Vec<GatewayRef>,
+}
+
+/// Whether `sourceNamespace` must have the form of a name, which Istio asks of HTTP rules alone.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Namespace {
+    Checked,
+    Free,
+}
+
+impl Caller {
+    /// Reads `sourceLabels`, `sourceNamespace` and `gateways`. Where the last is written, Istio does not look at the
+    /// others.
+    pub(super) fn read(entry: &Object<'_>, binding: &Binding<'_>, form: Namespace) -> Caller {
+        let labels = entry.get("sourceLabels").map(|field| scalar::labels(&field)).unwrap_or_default();
+        let namespace = entry.text("sourceNamespace").map(Text::from);
+        if let (Some(text), Some(field)) = (&namespace, entry.get("sourceNamespace"))
+            && !scalar::is_label(text)
+        {
+            let message = format!("{} is no name of a namespace", quoted(text));
+            if form == Namespace::Checked { field.fault(message) } else { field.warn(message) }
         }
+        let gateways =
+            entry.get("gateways").map(|field| gateways(&field, binding.namespace)).unwrap_or_default();
+        if !gateways.is_empty() && (!labels.is_empty() || namespace.is_some()) {
+            entry.field().warn("with gateways, sourceLabels and sourceNamespace have no effect");
+            return Caller { labels: Labels::default(), namespace: None, gateways };
+        }
+        Caller { labels, namespace, gateways }
     }
-    mesh
 }
 
 /// A condition on a text that is always there; `{}` demands nothing.
 fn text_of(entry: &Object<'_>, key: &'static str) -> Option<TextMatch> {
-    text_match(&entry.get(key)?, false).filter(|test| *test != TextMatch::Present)
+    text_match(&entry.get(key)?, Star::Refused).filter(|test| *test != TextMatch::Present)
 }
 
-/// Reads exact, prefix or regex. `{}`, and the regex `*` where `star_is_present`, demand presence only.
-fn text_match(field: &Field<'_>, star_is_present: bool) -> Option<TextMatch> {
+/// What the regex `*` is, which is none.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Star {
+    /// Istio's way to say that something is there.
+    Present,
+    Refused,
+}
+
+/// Reads exact, prefix or regex. `{}` demands presence only.
+pub(super) fn text_match(field: &Field<'_>, star: Star) -> Option<TextMatch> {
     let entry = field.object(&TEXT)?;
     let written: Vec<&'static str> = TEXT.fields.iter().copied().filter(|key| entry.has(key)).collect();
     let key = match written.as_slice() {
@@ -116,47 +152,61 @@ fn text_match(field: &Field<'_>, star_is_present: bool) -> Option<TextMatch> {
     match key {
         "exact" => Some(TextMatch::Exact(value.text()?.into())),
         "prefix" => Some(TextMatch::Prefix(value.some_text()?.into())),
-        _ if star_is_present && value.text() == Some("*") => Some(TextMatch::Present),
-        _ => regex(&value).map(TextMatch::Regex),
-    }
-}
-
-/// A regular expression.
-pub(super) fn regex(field: &Field<'_>) -> Option<Pattern> {
-    let source = field.some_text()?;
-    match Pattern::new(source) {
-        Ok(pattern) => Some(pattern),
-        Err(error) if source.len() > LONGEST_PATTERN => {
-            field.fault(error.to_string());
-            None
-        }
-        Err(error) => {
-            field.fault(format!("not a regular expression of RE2: {error}"));
-            None
-        }
+        _ if star == Star::Present && value.text() == Some("*") => Some(TextMatch::Present),
+        _ => re2::pattern(&value).map(TextMatch::Regex),
     }
 }
 
 /// Keys of `headers` that Istio ignores, as there are fields for them.
 const NO_HEADERS: [&str; 4] = ["uri", "scheme", "method", "authority"];
+/// Pseudo-headers of HTTP/2, which Istio lets pass as headers.
+const PSEUDO_HEADERS: [&str; 5] = [":authority", ":method", ":path", ":scheme", ":status"];
+/// What a condition on a claim begins with, in any case.
+const CLAIM: &str = "@request.auth.claims";
 
-fn headers(entry: &Object<'_>, key: &'static str) -> Vec<(HeaderName, TextMatch)> {
-    let mut headers = Vec::new();
-    for (name, field) in entry.get(key).map(|field| field.map()).unwrap_or_default() {
-        let Some(test) = text_match(&field, true) else { continue };
-        if name.starts_with("@request.auth.claims") {
-            field.later("a condition on JWT claims");
-        } else if NO_HEADERS.contains(&name) {
-            field.warn(format!("has no effect; use the field {name} of the match"));
-        } else if !name.is_empty()
-            && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
-        {
-            headers.extend(header_name(&field, name).map(|name| (name, test)));
-        } else {
-            field.fault(format!("{name:?} is no header name: wanted letters, digits, '-' and '_'"));
+/// Conditions on header fields, and those on claims that are written among them.
+#[derive(Default)]
+struct Headers {
+    plain: Vec<(HeaderName, TextMatch)>,
+    claims: Vec<(Vec<Text>, TextMatch)>,
+}
+
+impl Headers {
+    fn read(entry: &Object<'_>, key: &'static str, binding: &Binding<'_>) -> Headers {
+        let mut headers = Headers::default();
+        for (name, field) in entry.get(key).map(|field| field.map()).unwrap_or_default() {
+            let Some(test) = text_match(&field, Star::Present) else { continue };
+            if let Some(path) = claim(name) {
+                if !binding.gateways_only {
+                    field.fault(format!(
+                        "{} is for gateways only, where tokens are validated; bind the VirtualService to gateways without mesh",
+                        quoted(name)
+                    ));
+                }
+                field.later("a condition on JWT claims");
+                headers.claims.push((path, test));
+            } else if NO_HEADERS.contains(&name) {
+                field.warn(format!("has no effect; use the field {name} of the match"));
+            } else if PSEUDO_HEADERS.contains(&name) {
+                field.warn(format!("use the field of the match instead of {name}"));
+                field.later(format!("a condition on the pseudo-header {name}"));
+            } else if let Some(name) = header_name(&field, name) {
+                headers.plain.push((name, test));
+            }
         }
+        headers
     }
-    headers
+}
+
+/// The path of a claim: `@request.auth.claims.a.b` or `@request.auth.claims[a][b]`.
+fn claim(key: &str) -> Option<Vec<Text>> {
+    let head = key.get(..CLAIM.len()).filter(|head| head.eq_ignore_ascii_case(CLAIM))?;
+    let path = &key[head.len()..];
+    if let Some(path) = path.strip_prefix('.').filter(|path| !path.is_empty()) {
+        return Some(path.split('.').map(Text::from).collect());
+    }
+    let path = path.strip_prefix('[')?.strip_suffix(']').filter(|path| !path.is_empty())?;
+    Some(path.split("][").map(Text::from).collect())
 }
 
 fn query(entry: &Object<'_>) -> Vec<(Text, TextMatch)> {
@@ -164,7 +214,7 @@ fn query(entry: &Object<'_>) -> Vec<(Text, TextMatch)> {
     for (name, field) in entry.get("queryParams").map(|field| field.map()).unwrap_or_default() {
         if name.is_empty() {
             field.fault("the name of a query parameter must not be empty");
-        } else if let Some(test) = text_match(&field, true) {
+        } else if let Some(test) = text_match(&field, Star::Present) {
             query.push((Text::from(name), test));
         }
     }

@@ -10,28 +10,33 @@ use mesh_core::routing::rule::DirectResponse;
 use mesh_core::vocab::name::Text;
 
 use super::header::authority;
-use super::http::regex;
-use crate::dialect::field::{Field, Message, Object};
+use crate::dialect::field::{Field, Message, Note, Object};
 use crate::dialect::node::quoted;
+use crate::dialect::re2;
 
-static REWRITE: Message =
+pub(crate) static REWRITE: Message =
     Message { name: "a rewrite", fields: &["authority", "uri", "uriRegexRewrite"], later: &[], skipped: &[] };
 
 static REGEX_REWRITE: Message =
     Message { name: "a uriRegexRewrite", fields: &["match", "rewrite"], later: &[], skipped: &[] };
 
-static REDIRECT: Message = Message {
+pub(crate) static REDIRECT: Message = Message {
     name: "a redirect",
     fields: &["authority", "derivePort", "port", "prefixRewrite", "redirectCode", "scheme", "uri"],
     later: &[],
     skipped: &[],
 };
 
-static DIRECT_RESPONSE: Message =
+pub(crate) static DIRECT_RESPONSE: Message =
     Message { name: "a directResponse", fields: &["body", "status"], later: &[], skipped: &[] };
 
 static BODY: Message = Message { name: "a body", fields: &["bytes", "string"], later: &[], skipped: &[] };
 
+/// What stands in the fields, for docs/compatibility.md.
+pub(crate) static NOTES: &[Note] =
+    &[Note::Holds(&REWRITE, "uriRegexRewrite", &REGEX_REWRITE), Note::Holds(&DIRECT_RESPONSE, "body", &BODY)];
+
+/// Codes that a redirect can be answered with.
 const REDIRECT_CODES: [u16; 5] = [301, 302, 303, 307, 308];
 const LARGEST_BODY: usize = 1 << 20;
 const LARGE_BODY: usize = 100 << 10;
@@ -50,7 +55,7 @@ pub(super) fn rewrite(field: &Field<'_>) -> Option<Rewrite> {
     }
     let path = match (uri, by_regex) {
         (Some(uri), _) => {
-            new_path(&entry, "uri");
+            new_path(&entry, "uri", Fragment::Refused);
             Some(PathRewrite::Matched(uri.into()))
         }
         (None, Some(field)) => Some(regex_rewrite(&field)?),
@@ -65,7 +70,7 @@ pub(super) fn rewrite(field: &Field<'_>) -> Option<Rewrite> {
 
 fn regex_rewrite(field: &Field<'_>) -> Option<PathRewrite> {
     let entry = field.object(&REGEX_REWRITE)?;
-    let pattern = entry.require("match").and_then(|field| regex(&field));
+    let pattern = entry.require("match").and_then(|field| re2::pattern(&field));
     let substitution = entry.require("rewrite").and_then(|field| Some((field.some_text()?, field)));
     let (pattern, (substitution, substitution_field)) = (pattern?, substitution?);
     // Counted by the same engine that the pattern was compiled with.
@@ -87,14 +92,24 @@ fn regex_rewrite(field: &Field<'_>) -> Option<PathRewrite> {
             break;
         }
     }
-    new_path(&entry, "rewrite");
+    new_path(&entry, "rewrite", Fragment::Refused);
     Some(PathRewrite::Regex { pattern, substitution: substitution.into() })
 }
 
+/// Whether a `#` may stand in a path: in a `location`, not in a request.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fragment {
+    Allowed,
+    Refused,
+}
+
 /// Refuses what cannot stand in a request line or a header.
-fn new_path(entry: &Object<'_>, key: &'static str) {
+fn new_path(entry: &Object<'_>, key: &'static str, fragment: Fragment) {
     let Some(field) = entry.get(key) else { return };
-    let odd = |text: &str| text.bytes().any(|b| b <= b' ' || b == 0x7f || b == b'#');
+    let odd = |text: &str| {
+        let hash = |b: u8| b == b'#' && fragment == Fragment::Refused;
+        text.bytes().any(|b| b <= b' ' || b == 0x7f || hash(b))
+    };
     if let Some(text) = field.text().filter(|text| odd(text)) {
         field.fault(format!("{} has a character that no path may have", quoted(text)));
     }
@@ -105,6 +120,7 @@ pub(super) fn redirect(field: &Field<'_>, matches: &[HttpMatch]) -> Option<Redir
     let entry = field.object(&REDIRECT)?;
     let (path, prefix) = (entry.text("uri"), entry.text("prefixRewrite"));
     let (new_authority, scheme) = (entry.text("authority"), entry.get("scheme"));
+    let scheme = scheme.filter(|field| field.text() != Some(""));
     let says = path.is_some() || prefix.is_some() || new_authority.is_some() || scheme.is_some();
     if !says && !entry.has("port") && !entry.has("derivePort") {
         field.fault("a redirect needs uri, prefixRewrite, authority, scheme, port or derivePort");
@@ -122,17 +138,21 @@ pub(super) fn redirect(field: &Field<'_>, matches: &[HttpMatch]) -> Option<Redir
             at.fault("prefixRewrite needs every uri match of the rule to be a prefix");
         }
     }
-    new_path(&entry, "uri");
-    new_path(&entry, "prefixRewrite");
+    new_path(&entry, "uri", Fragment::Allowed);
+    new_path(&entry, "prefixRewrite", Fragment::Allowed);
     let port = match (entry.get("port"), entry.get("derivePort")) {
-        (Some(port), _) => RedirectPort::Fixed(port.port()?),
+        (Some(port), _) => match u16::try_from(port.integer(0..=65535)?).ok()? {
+            // The zero of proto-JSON is absent.
+            0 => RedirectPort::ProtocolDefault,
+            port => RedirectPort::Fixed(port),
+        },
         (None, Some(derive)) => match derive.choice(&["FROM_PROTOCOL_DEFAULT", "FROM_REQUEST_PORT"])? {
             "FROM_REQUEST_PORT" => RedirectPort::Request,
             _ => RedirectPort::ProtocolDefault,
         },
         (None, None) => RedirectPort::ProtocolDefault,
     };
-    let scheme = match scheme.filter(|field| field.text() != Some("")) {
+    let scheme = match scheme {
         Some(field) => Some(Text::from(field.choice(&["http", "https"])?)),
         None => None,
     };
@@ -155,26 +175,49 @@ pub(super) fn redirect(field: &Field<'_>, matches: &[HttpMatch]) -> Option<Redir
 
 fn redirect_code(field: &Field<'_>) -> Option<u16> {
     let code = field.integer(0..=i64::from(u32::MAX))?;
-    let code = match code {
+    match u16::try_from(code).ok().filter(|code| *code == 0 || (300..=399).contains(code)) {
         // The zero of proto-JSON is absent.
-        0 => Some(301),
-        _ => u16::try_from(code).ok().filter(|code| REDIRECT_CODES.contains(code)),
-    };
-    if code.is_none() {
-        field.fault("a redirectCode is one of 301, 302, 303, 307, 308");
+        Some(0) => Some(301),
+        Some(code) => {
+            if !REDIRECT_CODES.contains(&code) {
+                field.warn(format!(
+                    "{code} cannot be used, and the rule with it; use 301, 302, 303, 307 or 308"
+                ));
+            }
+            Some(code)
+        }
+        None => {
+            field.fault(format!("{code} is no code of a redirect: wanted 301, 302, 303, 307 or 308"));
+            None
+        }
     }
-    code
 }
 
 /// Reads `directResponse`.
 pub(super) fn direct_response(field: &Field<'_>) -> Option<DirectResponse> {
     let entry = field.object(&DIRECT_RESPONSE)?;
-    let status = entry.require("status").and_then(|field| field.integer(200..=599));
+    let status = entry.require("status").and_then(|field| status(&field));
     let body = match entry.get("body") {
         Some(field) => body(&field)?,
         None => Vec::new(),
     };
-    Some(DirectResponse { status: u16::try_from(status?).ok()?, body })
+    Some(DirectResponse { status: status?, body })
+}
+
+/// A status that an answer may be made with. (Istio's admission takes 600 for one.)
+pub(super) fn status(field: &Field<'_>) -> Option<u16> {
+    let status = field.integer(i64::from(i32::MIN)..=i64::from(u32::MAX))?;
+    match u16::try_from(status).ok().filter(|status| (200..=600).contains(status)) {
+        None => {
+            field.fault(format!("{status} is out of range: 200 to 599"));
+            None
+        }
+        Some(600) => {
+            field.warn("600 is no status of HTTP; those end with 599");
+            Some(600)
+        }
+        status => status,
+    }
 }
 
 fn body(field: &Field<'_>) -> Option<Vec<u8>> {

@@ -1,15 +1,13 @@
-//! Timeouts, retries and faults of an HTTP rule.
+//! Timeouts and retries of an HTTP rule.
 
 use std::time::Duration;
 
-use mesh_core::resilience::fault::{AbortStatus, FaultPolicy};
 use mesh_core::resilience::retry::{RetryCondition, RetryPolicy};
-use mesh_core::vocab::ratio::Ratio;
 
-use crate::dialect::field::{Field, Message, not_one_of};
+use crate::dialect::field::{Field, Message, Note, not_one_of};
 use crate::dialect::scalar;
 
-static RETRIES: Message = Message {
+pub(crate) static RETRIES: Message = Message {
     name: "retries",
     fields: &[
         "attempts",
@@ -23,77 +21,54 @@ static RETRIES: Message = Message {
     skipped: &[],
 };
 
-static FAULT: Message = Message { name: "a fault", fields: &["abort", "delay"], later: &[], skipped: &[] };
-
-static DELAY: Message = Message {
-    name: "a delay",
-    fields: &["fixedDelay", "percent", "percentage"],
-    later: &["exponentialDelay"],
-    skipped: &[],
-};
-
-static ABORT: Message = Message {
-    name: "an abort",
-    fields: &["grpcStatus", "httpStatus", "percentage"],
-    later: &["http2Error"],
-    skipped: &[],
-};
-
-static PERCENTAGE: Message = Message { name: "a percentage", fields: &["value"], later: &[], skipped: &[] };
-
-/// Conditions that Istio knows and this mesh does not carry out.
-const RETRY_LATER: [&str; 3] = ["envoy-ratelimited", "http3-post-connect-failure", "retriable-headers"];
-
-/// gRPC's status codes by name, from 0.
-const GRPC_STATUS: [&str; 17] = [
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
+/// What stands in the fields, for docs/compatibility.md.
+pub(crate) static NOTES: &[Note] = &[
+    Note::Later(&RETRIES, "retryRemoteLocalities", "true"),
+    Note::Later(&RETRIES, "retryOn", "envoy-ratelimited, http3-post-connect-failure, retriable-headers"),
 ];
 
-/// Smallest percentage that is not 0: one part per million.
-const SMALLEST_PERCENT: f64 = 0.0001;
+/// Conditions that are not carried out yet.
+const LATER: [RetryCondition; 3] = [
+    RetryCondition::EnvoyRatelimited,
+    RetryCondition::Http3PostConnectFailure,
+    RetryCondition::RetriableHeaders,
+];
 
-/// Reads `timeout`; 0 is no limit.
+/// Reads `timeout`.
 pub(super) fn timeout(field: &Field<'_>) -> Option<Duration> {
-    scalar::duration_or_zero(field).filter(|timeout| !timeout.is_zero())
+    scalar::duration(field)
 }
 
 /// Reads `retries`, which replaces the default as a whole.
-pub(super) fn retries(field: &Field<'_>) -> Option<RetryPolicy> {
+pub(crate) fn retries(field: &Field<'_>) -> Option<RetryPolicy> {
     let entry = field.object(&RETRIES)?;
     let attempts = entry.get("attempts").map_or(Some(0), |field| field.integer(0..=i64::from(i32::MAX)));
-    if attempts == Some(0) && RETRIES.fields.iter().any(|key| *key != "attempts" && entry.has(key)) {
-        field.fault("attempts is 0 or missing, which turns retries off; nothing else can be set then");
+    let retry_on = entry.get("retryOn").filter(|field| field.text() != Some(""));
+    if attempts == Some(0) && !entry.is_misspelt("attempts") {
+        let off = "attempts is 0 or missing, which turns retries off";
+        let set = |key| entry.get(key).is_some();
+        if retry_on.is_some() || set("perTryTimeout") || set("retryRemoteLocalities") {
+            field
+                .fault(format!("{off}; retryOn, perTryTimeout and retryRemoteLocalities cannot be set then"));
+        } else if set("backoff") || set("retryIgnorePreviousHosts") {
+            field.warn(format!("{off}; the other fields have no effect"));
+        }
     }
     let per_try_timeout = entry.get("perTryTimeout").and_then(|field| scalar::duration(&field));
     let backoff = entry.get("backoff").and_then(|field| scalar::duration(&field));
     let avoid_tried = entry.get("retryIgnorePreviousHosts").and_then(|field| field.boolean()).unwrap_or(true);
-    if let Some(remote) = entry.get("retryRemoteLocalities")
-        && remote.boolean() == Some(true)
-    {
+    let remote = entry.get("retryRemoteLocalities");
+    let remote_localities = remote.as_ref().and_then(Field::boolean).unwrap_or(false);
+    if let (true, Some(remote)) = (remote_localities, remote) {
         remote.later("retryRemoteLocalities: true");
     }
-    let (on, codes) = match entry.get("retryOn").filter(|field| field.text() != Some("")) {
+    let (on, codes) = match retry_on {
         Some(field) => conditions(&field),
         None => (RetryPolicy::DEFAULT_CONDITIONS.to_vec(), Vec::new()),
     };
     let default = RetryPolicy::default();
     Some(RetryPolicy {
+        remote_localities,
         attempts: u32::try_from(attempts?).ok()?,
         per_try_timeout,
         on,
@@ -105,18 +80,20 @@ pub(super) fn retries(field: &Field<'_>) -> Option<RetryPolicy> {
 
 fn conditions(field: &Field<'_>) -> (Vec<RetryCondition>, Vec<u16>) {
     let (mut on, mut codes) = (Vec::new(), Vec::new());
-    for word in field.text().unwrap_or("").split(',').map(str::trim) {
+    for word in field.text().unwrap_or("").split(',') {
         if let Some(condition) = RetryCondition::from_name(word) {
+            if LATER.contains(&condition) {
+                field.later(format!("retryOn {word}"));
+            }
             if !on.contains(&condition) {
                 on.push(condition);
             }
-        } else if RETRY_LATER.contains(&word) {
-            field.later(format!("retryOn {word}"));
         } else if let Some(code) = status_code(word) {
             codes.push(code);
+        } else if word.trim() != word && (status_code(word.trim()).is_some() || known(word.trim())) {
+            field.fault(format!("found {word:?}: no space may stand around the commas"));
         } else {
-            let names: Vec<&str> =
-                RetryCondition::ALL.into_iter().map(RetryCondition::name).chain(RETRY_LATER).collect();
+            let names = RetryCondition::ALL.map(RetryCondition::name);
             field.fault(format!("{}, HTTP status codes", not_one_of(word, &names)));
         }
     }
@@ -126,74 +103,19 @@ fn conditions(field: &Field<'_>) -> (Vec<RetryCondition>, Vec<u16>) {
     (on, codes)
 }
 
+fn known(word: &str) -> bool {
+    RetryCondition::from_name(word).is_some()
+}
+
+/// A status code that has a name.
 fn status_code(word: &str) -> Option<u16> {
-    let code = word.parse().ok().filter(|_| word.len() == 3)?;
-    http::StatusCode::from_u16(code).ok()?.canonical_reason().map(|_| code)
-}
-
-/// Reads `fault`.
-pub(super) fn fault(field: &Field<'_>) -> Option<FaultPolicy> {
-    let entry = field.object(&FAULT)?;
-    if !entry.has("delay") && !entry.has("abort") {
-        field.fault("a fault needs delay or abort");
-    }
-    let delay = entry.get("delay").and_then(|field| delay(&field));
-    let abort = entry.get("abort").and_then(|field| abort(&field));
-    Some(FaultPolicy { delay, abort })
-}
-
-fn delay(field: &Field<'_>) -> Option<(Ratio, Duration)> {
-    let entry = field.object(&DELAY)?;
-    let share = match (entry.get("percentage"), entry.get("percent")) {
-        (Some(percentage), _) => self::percentage(&percentage),
-        (None, Some(percent)) => {
-            percent.warn("percent is deprecated, use percentage");
-            percent.integer(0..=100).and_then(|percent| Ratio::from_percent(percent as f64))
-        }
-        (None, None) => none(field),
-    };
-    if !entry.has("fixedDelay") && !entry.has("exponentialDelay") {
-        field.fault("the field fixedDelay is missing");
-    }
-    let wait = scalar::duration(&entry.get("fixedDelay")?);
-    Some((share?, wait?))
-}
-
-fn abort(field: &Field<'_>) -> Option<(Ratio, AbortStatus)> {
-    let entry = field.object(&ABORT)?;
-    let share = entry.get("percentage").map_or_else(|| none(field), |field| percentage(&field));
-    let kinds = ["grpcStatus", "httpStatus", "http2Error"].into_iter().filter(|key| entry.has(key)).count();
-    if kinds != 1 {
-        field.fault(format!("an abort needs exactly one of httpStatus and grpcStatus, found {kinds}"));
-    }
-    let status = match (entry.get("httpStatus"), entry.get("grpcStatus")) {
-        (Some(field), _) => {
-            let status = field.integer(200..=599)?;
-            AbortStatus::Http(u16::try_from(status).ok()?)
-        }
-        (None, Some(field)) => {
-            let name = field.choice(&GRPC_STATUS)?;
-            let code = GRPC_STATUS.iter().position(|other| *other == name)?;
-            AbortStatus::Grpc(u16::try_from(code).ok()?)
-        }
-        (None, None) => return None,
-    };
-    Some((share?, status))
-}
-
-/// A fault without a percentage concerns no request, which hardly anybody means.
-fn none(field: &Field<'_>) -> Option<Ratio> {
-    field.warn("percentage is missing, which means 0%: no request is concerned");
-    Some(Ratio::ZERO)
-}
-
-fn percentage(field: &Field<'_>) -> Option<Ratio> {
-    let entry = field.object(&PERCENTAGE)?;
-    let Some(value) = entry.get("value") else { return Some(Ratio::ZERO) };
-    let percent = value.number()?;
-    if percent != 0.0 && !(SMALLEST_PERCENT..=100.0).contains(&percent) {
-        value.fault(format!("{percent} is out of range: 0, or {SMALLEST_PERCENT} to 100"));
-        return None;
-    }
-    Ratio::from_percent(percent)
+    let digits = word.strip_prefix('+').unwrap_or(word);
+    let plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+    let code = digits.parse().ok().filter(|_| plain)?;
+    let named = matches!(
+        code,
+        100..=103 | 200..=208 | 226 | 300..=305 | 307 | 308 | 400..=418 | 421..=426 | 428 | 429 | 431 | 451 | 500..=508 | 510
+            | 511
+    );
+    named.then_some(code)
 }

@@ -1,17 +1,24 @@
 //! ServiceEntry.
 
-use mesh_core::resource::service::{Location, Port, ServiceEntry, TargetPort};
-use mesh_core::resource::workload::WorkloadEntry;
-use mesh_core::vocab::label::Labels;
+use std::collections::HashSet;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use mesh_core::resource::Metadata;
+use mesh_core::resource::service::{Location, Port, Resolution, ServiceEntry, TargetPort};
+use mesh_core::resource::workload::{Address, WorkloadEntry};
 use mesh_core::vocab::name::Text;
 use mesh_core::vocab::protocol::Protocol;
 
-use super::workload;
-use crate::dialect::field::{Field, Message, Object, nearest};
+use super::port;
+use super::selector::{BY_LABELS, by_labels};
+use super::workload::{self, Addressing};
+use crate::dialect::export::export_to;
+use crate::dialect::field::{Field, Message, Note, Object};
 use crate::dialect::node::quoted;
 use crate::dialect::scalar;
 
-static SPEC: Message = Message {
+pub(crate) static SPEC: Message = Message {
     name: "spec of a ServiceEntry",
     fields: &[
         "addresses",
@@ -34,23 +41,38 @@ static PORT: Message = Message {
     skipped: &[],
 };
 
-static SELECTOR: Message =
-    Message { name: "a workloadSelector", fields: &["labels"], later: &[], skipped: &[] };
+/// What stands in the fields, for docs/compatibility.md.
+pub(crate) static NOTES: &[Note] = &[
+    Note::Holds(&SPEC, "ports[]", &PORT),
+    Note::Holds(&SPEC, "workloadSelector", &BY_LABELS),
+    Note::Holds(&SPEC, "endpoints[]", &workload::ENTRY),
+    Note::Later(&SPEC, "exportTo", "other than [\"*\"]"),
+    Note::Later(&SPEC, "addresses", "networks"),
+    Note::Later(&SPEC, "resolution", "NONE, DNS, DNS_ROUND_ROBIN, DYNAMIC_DNS"),
+];
 
-const PROTOCOLS: [&str; 8] = ["HTTP", "HTTPS", "GRPC", "GRPC-WEB", "HTTP2", "MONGO", "TCP", "TLS"];
 const MOST_HOSTS: usize = 256;
 const MOST_PORTS: usize = 256;
 const MOST_ADDRESSES: usize = 256;
+const LONGEST_ADDRESS: usize = 64;
 const MOST_ENDPOINTS: usize = 4096;
+/// The label by which a ServiceEntry wants no address of the mesh.
+const AUTO_ADDRESS: &str = "networking.istio.io/enable-autoallocate-ip";
+
+const RESOLUTIONS: [Resolution; 5] = [
+    Resolution::None,
+    Resolution::Static,
+    Resolution::Dns,
+    Resolution::DnsRoundRobin,
+    Resolution::DynamicDns,
+];
 
 /// Reads the spec of a ServiceEntry.
-pub(crate) fn entry(field: &Field<'_>) -> Option<ServiceEntry> {
+pub(crate) fn entry(field: &Field<'_>, meta: &Metadata) -> Option<ServiceEntry> {
     let spec = field.object(&SPEC)?;
-    if let Some(field) = spec.get("exportTo") {
-        scalar::export_to(&field);
-    }
-    let is_static = is_static(&spec);
-    let hosts = hosts(&spec, is_static);
+    let export = spec.get("exportTo").map(|field| export_to(&field, &meta.key.namespace, true));
+    let resolution = resolution(&spec);
+    let hosts = hosts(&spec);
     let location = match spec.get("location") {
         Some(field) => match field.choice(&["MESH_EXTERNAL", "MESH_INTERNAL"])? {
             "MESH_INTERNAL" => Location::Internal,
@@ -59,145 +81,278 @@ pub(crate) fn entry(field: &Field<'_>) -> Option<ServiceEntry> {
         None => Location::External,
     };
     let ports = ports(&spec);
-    let bytes_only = ports.iter().any(|port| port.protocol == Protocol::Tcp);
-    if hosts.len() > 1 && bytes_only && is_static {
-        let at = spec.get("ports").unwrap_or_else(|| field.clone());
-        at.fault("several hosts cannot share a plain TCP port: their traffic could not be told apart");
-    }
+    let (addresses, networks) = addresses(&spec);
     if spec.has("endpoints") && spec.has("workloadSelector") {
         field.fault("only one of endpoints and workloadSelector can be set");
     }
-    let endpoints = endpoints(&spec, &ports);
-    let workload_selector = spec.get("workloadSelector").and_then(|field| {
-        let selector = field.object(&SELECTOR)?;
-        Some(selector.get("labels").map(|field| scalar::selector(&field)).unwrap_or_default())
-    });
-    Some(ServiceEntry { hosts, addresses: addresses(&spec), ports, location, endpoints, workload_selector })
-}
-
-fn is_static(spec: &Object<'_>) -> bool {
-    let Some(field) = spec.get("resolution") else {
-        if !spec.has("resolution") && !spec.is_misspelt("resolution") {
-            spec.field().later("resolution NONE (the default)");
-        }
-        return false;
-    };
-    match field.choice(&["NONE", "STATIC", "DNS", "DNS_ROUND_ROBIN", "DYNAMIC_DNS"]) {
-        Some("STATIC") => true,
-        Some(other) => {
-            field.later(format!("resolution {other}"));
-            false
-        }
-        None => false,
+    let endpoints = endpoints(&spec, &ports, resolution);
+    let workload_selector = spec.get("workloadSelector").and_then(|field| by_labels(&field));
+    let without_auto_address =
+        meta.labels.value(AUTO_ADDRESS).is_some_and(|value| value.eq_ignore_ascii_case("false"));
+    // What fits a resolution is not known without one.
+    let resolution = resolution?;
+    fit_resolution(&spec, resolution, &hosts, &ports);
+    let auto_address = resolution != Resolution::None && !without_auto_address;
+    if spec.get("addresses").is_none_or(|field| field.is_blank()) && !auto_address {
+        warn_of_no_address(&ports);
     }
+    let read: Vec<Port> = ports.into_iter().map(|(_, port)| port).collect();
+    Some(ServiceEntry {
+        hosts: hosts.into_iter().map(|(_, host)| host).collect(),
+        addresses,
+        networks,
+        ports: read.into_iter().filter(|port| port.protocol != Protocol::Udp).collect(),
+        location,
+        resolution,
+        endpoints,
+        workload_selector,
+        subject_alt_names: spec
+            .items("subjectAltNames")
+            .iter()
+            .filter_map(|item| item.text().map(Text::from))
+            .collect(),
+        export_to: export.unwrap_or_default(),
+        without_auto_address,
+    })
 }
 
-fn hosts(spec: &Object<'_>, is_static: bool) -> Vec<Text> {
+fn resolution(spec: &Object<'_>) -> Option<Resolution> {
+    let Some(field) = spec.get("resolution") else {
+        if spec.has("resolution") || spec.is_misspelt("resolution") {
+            return None;
+        }
+        spec.field().later("resolution NONE (the default)");
+        return Some(Resolution::None);
+    };
+    let word = field.choice(&RESOLUTIONS.map(Resolution::name))?;
+    let resolution = RESOLUTIONS.into_iter().find(|resolution| resolution.name() == word)?;
+    if resolution != Resolution::Static {
+        field.later(format!("resolution {word}"));
+    }
+    Some(resolution)
+}
+
+/// The hosts with their places.
+fn hosts<'a>(spec: &Object<'a>) -> Vec<(Field<'a>, Text)> {
     let Some(field) = spec.require("hosts") else { return Vec::new() };
     let items = field.items();
     if items.is_empty() || items.len() > MOST_HOSTS {
         field.fault(format!("found {} hosts, wanted 1 to {MOST_HOSTS}", items.len()));
         return Vec::new();
     }
-    let mut hosts: Vec<Text> = Vec::new();
-    for item in &items {
-        let Some(host) = scalar::host(item) else { continue };
+    let mut hosts: Vec<(Field<'a>, Text)> = Vec::new();
+    for item in items {
+        let Some(host) = scalar::host(&item) else { continue };
         if &*host == "*" {
             item.fault("a ServiceEntry cannot have the host '*'");
-        } else if host.starts_with('*') && is_static {
-            item.fault("a host with a wildcard needs resolution NONE or DYNAMIC_DNS");
-        } else if hosts.contains(&host) {
-            item.fault(format!("the host {host} is there twice"));
-        } else {
-            hosts.push(host);
+            continue;
         }
+        if host.starts_with('*') && !host.starts_with("*.") {
+            item.warn(format!(
+                "{} is a partial wildcard, which TLS cannot match: write *.NAME",
+                quoted(&host)
+            ));
+        }
+        if hosts.iter().any(|(_, other)| *other == host) {
+            item.warn(format!("the host {host} is there twice"));
+            continue;
+        }
+        hosts.push((item, host));
     }
     hosts
 }
 
-fn addresses(spec: &Object<'_>) -> Vec<std::net::IpAddr> {
-    let Some(field) = spec.get("addresses") else { return Vec::new() };
+fn addresses(spec: &Object<'_>) -> (Vec<IpAddr>, Vec<IpNet>) {
+    let (mut addresses, mut networks) = (Vec::new(), Vec::new());
+    let Some(field) = spec.get("addresses") else { return (addresses, networks) };
     let items = field.items();
     if items.len() > MOST_ADDRESSES {
         field.fault(format!("found {} addresses, at most {MOST_ADDRESSES} are allowed", items.len()));
     }
-    let mut addresses = Vec::new();
     for item in items {
         let Some(text) = item.some_text() else { continue };
-        if text.contains('/') && text.parse::<ipnet::IpNet>().is_ok() {
-            item.later("an address that is a network");
-        } else {
-            addresses.extend(scalar::ip(&item));
+        match text.parse::<IpNet>() {
+            _ if text.len() > LONGEST_ADDRESS => {
+                item.fault(format!("found {} characters, at most {LONGEST_ADDRESS} are allowed", text.len()));
+            }
+            Ok(network) => {
+                item.later("an address that is a network");
+                networks.push(network.trunc());
+            }
+            Err(_) if text.contains('/') => {
+                item.fault(format!("{} is no network such as 10.0.0.0/8", quoted(text)));
+            }
+            Err(_) => addresses.extend(scalar::ip(&item)),
         }
     }
-    addresses
+    (addresses, networks)
 }
 
-fn ports(spec: &Object<'_>) -> Vec<Port> {
+/// The ports with their places, also those that the mesh does not carry.
+fn ports<'a>(spec: &Object<'a>) -> Vec<(Field<'a>, Port)> {
     let Some(field) = spec.get("ports") else { return Vec::new() };
     let items = field.items();
     if items.len() > MOST_PORTS {
         field.fault(format!("found {} ports, at most {MOST_PORTS} are allowed", items.len()));
         return Vec::new();
     }
-    let mut seen: Vec<(&str, u16)> = Vec::new();
+    let mut names: HashSet<Text> = HashSet::new();
+    let mut numbers: HashSet<u16> = HashSet::new();
     let mut ports = Vec::new();
-    for item in &items {
+    for item in items {
         let Some(object) = item.object(&PORT) else { continue };
-        let name = object.require("name").and_then(|field| field.some_text());
+        let name = object.require("name").and_then(|field| port::name(&field));
         let number = object.require("number").and_then(|field| field.port());
         let target = match object.get("targetPort") {
             Some(field) => field.port().map(TargetPort::Number),
             None => Some(TargetPort::Same),
         };
-        let protocol = object.get("protocol").map_or(Protocol::Auto, |field| protocol(&field));
-        let (Some(name), Some(number), Some(target)) = (name, number, target) else { continue };
-        if seen.iter().any(|(other, _)| *other == name) {
+        let protocol = object.get("protocol").map_or(Some(Protocol::Auto), |field| port::protocol(&field));
+        if let Some(name) = name.as_ref().filter(|name| !names.insert((*name).clone())) {
             item.fault(format!("the port name {} is there twice", quoted(name)));
         }
-        if seen.iter().any(|(_, other)| *other == number) {
+        if let Some(number) = number.filter(|number| !numbers.insert(*number)) {
             item.fault(format!("the port number {number} is there twice"));
         }
-        seen.push((name, number));
-        if protocol != Protocol::Udp {
-            ports.push(Port { name: name.into(), number, protocol, target });
-        }
+        let (Some(name), Some(number), Some(target), Some(protocol)) = (name, number, target, protocol)
+        else {
+            continue;
+        };
+        ports.push((item, Port { name, number, protocol, target }));
     }
     ports
 }
 
-fn protocol(field: &Field<'_>) -> Protocol {
-    let Some(text) = field.text().filter(|text| !text.is_empty()) else { return Protocol::Auto };
-    Protocol::from_name(text).unwrap_or_else(|| {
-        let hint = nearest(text, &PROTOCOLS).map(|name| format!(" did you mean {name}?")).unwrap_or_default();
-        field.warn(format!(
-            "unknown protocol {}, so it is found out from the first bytes;{hint} known: {}",
-            quoted(text),
-            PROTOCOLS.join(", ")
-        ));
-        Protocol::Auto
-    })
-}
-
-fn endpoints(spec: &Object<'_>, ports: &[Port]) -> Vec<WorkloadEntry> {
+fn endpoints(
+    spec: &Object<'_>,
+    ports: &[(Field<'_>, Port)],
+    resolution: Option<Resolution>,
+) -> Vec<WorkloadEntry> {
     let Some(field) = spec.get("endpoints") else { return Vec::new() };
     let items = field.items();
     if items.len() > MOST_ENDPOINTS {
         field.fault(format!("found {} endpoints, at most {MOST_ENDPOINTS} are allowed", items.len()));
         return Vec::new();
     }
-    let names: Vec<&str> = ports.iter().map(|port| &*port.name).collect();
+    let addressing = match resolution {
+        Some(Resolution::None | Resolution::DynamicDns) => {
+            let word = resolution.map_or("", Resolution::name);
+            field.fault(format!("resolution {word} takes no endpoints: it goes by what callers ask for"));
+            return Vec::new();
+        }
+        Some(Resolution::Static) => Addressing::Static,
+        Some(Resolution::Dns | Resolution::DnsRoundRobin) => Addressing::Resolved,
+        None => Addressing::Any,
+    };
+    if resolution == Some(Resolution::DnsRoundRobin) && items.len() > 1 {
+        field.fault(format!("found {} endpoints, with DNS_ROUND_ROBIN there can be one", items.len()));
+    }
+    // A port that could not be read is not held against the endpoints.
+    let all_read = spec.get("ports").is_none_or(|field| field.elements().len() == ports.len());
+    let names: Vec<&str> = ports.iter().map(|(_, port)| &*port.name).collect();
     let mut endpoints = Vec::new();
     for item in &items {
-        let Some(endpoint) = workload::entry(item, &Labels::default(), None) else { continue };
-        for name in endpoint.ports.keys().filter(|name| !names.contains(&&***name)) {
+        let Some(endpoint) = workload::endpoint(item, addressing) else { continue };
+        for name in endpoint.ports.keys().filter(|name| all_read && !names.contains(&&***name)) {
             item.fault(format!(
                 "the endpoint has a port {}, which is no port of the ServiceEntry: {}",
                 quoted(name),
                 names.join(", ")
             ));
         }
+        if matches!(endpoint.address, Address::Unix(_)) && all_read && names.len() != 1 {
+            item.fault(format!(
+                "a Unix socket stands for one port, so the ServiceEntry must have exactly one, found {}",
+                names.len()
+            ));
+        }
         endpoints.push(endpoint);
     }
     endpoints
+}
+
+/// What a resolution asks of hosts, addresses and ports.
+fn fit_resolution(
+    spec: &Object<'_>,
+    resolution: Resolution,
+    hosts: &[(Field<'_>, Text)],
+    ports: &[(Field<'_>, Port)],
+) {
+    let word = resolution.name();
+    let addresses = spec.get("addresses").filter(|field| !field.is_blank());
+    match resolution {
+        Resolution::None => {
+            if let Some(field) = spec.get("workloadSelector") {
+                field.warn("no effect with resolution NONE, which goes by what callers ask for");
+            }
+        }
+        Resolution::Static => {}
+        Resolution::Dns | Resolution::DnsRoundRobin => {
+            let unresolved = spec.get("endpoints").is_none_or(|field| field.is_blank());
+            for (field, host) in hosts.iter().filter(|(_, host)| unresolved && !scalar::is_dns_name(host)) {
+                field.fault(format!(
+                    "{host} cannot be resolved: with {word} and without endpoints a host must be a DNS name"
+                ));
+            }
+            let is_stream =
+                |port: &Port| matches!(port.protocol, Protocol::Tcp | Protocol::Tls | Protocol::Https);
+            if hosts.len() > 1
+                && ports.iter().any(|(_, port)| is_stream(port))
+                && let Some(field) = &addresses
+            {
+                field.warn("the addresses are shared by several hosts, whose streams they cannot tell apart");
+            }
+        }
+        Resolution::DynamicDns => {
+            if let Some(field) = &addresses {
+                field.fault(
+                    "resolution DYNAMIC_DNS takes no addresses: it goes by the name that is asked for",
+                );
+            }
+            for (field, host) in hosts.iter().filter(|(_, host)| !host.starts_with('*')) {
+                field.fault(format!(
+                    "{host} is one host; DYNAMIC_DNS is for hosts with a wildcard, wanted DNS"
+                ));
+            }
+            for (field, port) in ports {
+                let named =
+                    port.protocol.is_http() || matches!(port.protocol, Protocol::Tls | Protocol::Auto);
+                if !named {
+                    field.fault(
+                        "with DYNAMIC_DNS a port must speak HTTP, HTTP2, GRPC or TLS, which name the host",
+                    );
+                }
+            }
+        }
+    }
+    if matches!(resolution, Resolution::Dns | Resolution::DnsRoundRobin)
+        && let Some(field) = &addresses
+    {
+        for item in field.items() {
+            if item.text().is_some_and(|text| text.contains('/')) {
+                item.fault(format!("a network is for resolution NONE and STATIC only, found {word}"));
+            }
+        }
+    }
+    // Requests and TLS name their host, plain bytes do not.
+    let tells_hosts = |port: &Port| port.protocol.is_http() || port::is_tls(port.protocol);
+    if resolution != Resolution::None && hosts.len() > 1 {
+        for (field, port) in ports.iter().filter(|(_, port)| !tells_hosts(port)) {
+            field.fault(format!(
+                "several hosts cannot share the port {}: only HTTP and TLS tell them apart, plain TCP does not",
+                port.number
+            ));
+        }
+    }
+}
+
+fn warn_of_no_address(ports: &[(Field<'_>, Port)]) {
+    for (field, port) in ports {
+        if matches!(port.protocol, Protocol::Auto | Protocol::Tcp) {
+            field.warn(format!(
+                "without addresses the port {} takes the traffic of every address",
+                port.number
+            ));
+        }
+    }
 }

@@ -1,24 +1,45 @@
-//! WorkloadEntry, and the endpoints of a ServiceEntry, which have the same shape.
+//! WorkloadEntry, and the endpoints of a ServiceEntry and the template of a WorkloadGroup, which have the same shape.
 
 use std::collections::BTreeMap;
 
-use mesh_core::resource::workload::WorkloadEntry;
+use mesh_core::resource::workload::{Address, WorkloadEntry};
 use mesh_core::vocab::label::Labels;
 use mesh_core::vocab::locality::Locality;
 use mesh_core::vocab::name::{Text, check_subdomain};
 
-use crate::dialect::field::{Field, Message, Object, nearest};
+use super::unix_socket;
+use crate::dialect::field::{Field, Message, Note, Object, nearest};
 use crate::dialect::node::quoted;
 use crate::dialect::scalar;
 
-static ENTRY: Message = Message {
+pub(crate) static ENTRY: Message = Message {
     name: "a WorkloadEntry",
     fields: &["address", "labels", "locality", "ports", "serviceAccount", "weight"],
     later: &["network"],
     skipped: &[],
 };
 
+/// What stands in the fields, for docs/compatibility.md.
+pub(crate) static NOTES: &[Note] = &[Note::Later(&ENTRY, "address", "names, Unix sockets")];
+
 const LONGEST_PORT_NAME: usize = 62;
+const MOST_PORTS: usize = 128;
+const MOST_LABELS: usize = 256;
+const LONGEST_ADDRESS: usize = 256;
+const LONGEST_TEXT: usize = 2048;
+
+/// What an address may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Addressing {
+    /// An IP address, a name or a socket: a WorkloadEntry, of which nobody knows yet who selects it.
+    Any,
+    /// An IP address or a socket: an endpoint that is not resolved.
+    Static,
+    /// An IP address or a name: an endpoint that is resolved.
+    Resolved,
+    /// Anything or nothing: a template, whose address is not looked at.
+    Template,
+}
 
 /// How the processes of a workload are told from others on its host: the user id of `mesh.io/user`.
 pub(crate) fn recognition(annotations: &Field<'_>) -> Option<u32> {
@@ -46,62 +67,131 @@ pub(crate) fn recognition(annotations: &Field<'_>) -> Option<u32> {
 
 /// Reads a WorkloadEntry's spec. `over` are the labels that win over its own.
 pub(crate) fn entry(field: &Field<'_>, over: &Labels, user: Option<u32>) -> Option<WorkloadEntry> {
+    let mut entry = endpoint(field, Addressing::Any)?;
+    entry.labels = entry.labels.merged_with(over);
+    entry.user = user;
+    Some(entry)
+}
+
+/// Reads what has the shape of a WorkloadEntry.
+pub(super) fn endpoint(field: &Field<'_>, addressing: Addressing) -> Option<WorkloadEntry> {
     let entry = field.object(&ENTRY)?;
-    let address = match entry.get("address") {
-        Some(field) => address(&field),
-        None => {
-            entry.missing("address", "the field address is missing");
-            None
-        }
-    };
+    let network =
+        entry.get("network").and_then(|field| bounded(&field, LONGEST_TEXT)).filter(|text| !text.is_empty());
+    let address = address(&entry, addressing, network);
     let ports = entry.get("ports").map(|field| ports(&field)).unwrap_or_default();
-    let own = entry.get("labels").map(|field| scalar::labels(&field)).unwrap_or_default();
+    if let (Some(field), Some(Address::Unix(_))) = (entry.get("ports"), &address) {
+        field.fault("a Unix socket has no ports");
+    }
+    let labels = entry.get("labels").map(|field| labels(&field)).unwrap_or_default();
     let locality = entry.get("locality").and_then(|field| locality(&field)).unwrap_or_default();
     let weight = entry.get("weight").map_or(Some(1), |field| field.integer(0..=i64::from(u32::MAX)));
     let weight = weight.and_then(|weight| u32::try_from(weight.max(1)).ok());
     let service_account = service_account(&entry);
     Some(WorkloadEntry {
         address: address?,
+        network: network.map(Text::from),
         ports,
-        labels: own.merged_with(over),
+        labels,
         locality,
         weight: weight?,
         service_account,
-        user,
+        user: None,
     })
 }
 
-fn address(field: &Field<'_>) -> Option<std::net::IpAddr> {
-    let text = field.some_text()?;
-    if let Ok(address) = text.parse() {
-        return Some(address);
+/// Text of at most so many characters.
+fn bounded<'a>(field: &Field<'a>, longest: usize) -> Option<&'a str> {
+    let text = field.text()?;
+    let length = text.chars().count();
+    if length > longest {
+        field.fault(format!("found {length} characters, at most {longest} are allowed"));
+        return None;
     }
-    if let Some(path) = text.strip_prefix("unix://") {
-        if !path.starts_with(['/', '@']) {
-            field.fault("a Unix socket must be an absolute path or begin with '@'");
-        } else if path.ends_with('/') {
-            field.fault("a Unix socket cannot be a directory");
-        } else {
+    Some(text)
+}
+
+fn address(entry: &Object<'_>, addressing: Addressing, network: Option<&str>) -> Option<Address> {
+    let Some(field) = entry.get("address").filter(|field| !field.is_blank()) else {
+        match (addressing, network) {
+            (Addressing::Template, _) => return Some(Address::Unknown),
+            (Addressing::Any | Addressing::Static, Some(network)) => {
+                entry.field().warn(format!(
+                    "no address: only the gateway of the network {} leads here",
+                    quoted(network)
+                ));
+                return Some(Address::Unknown);
+            }
+            _ if entry.has("address") => {
+                entry.get("address")?.fault("must not be empty");
+            }
+            _ => entry.missing("address", "the field address is missing"),
+        }
+        return None;
+    };
+    let text = bounded(&field, LONGEST_ADDRESS)?;
+    if let Ok(address) = text.parse() {
+        return Some(Address::Ip(address));
+    }
+    if let Some(path) = unix_socket::path_of(text) {
+        if addressing == Addressing::Resolved {
+            field.fault("a Unix socket is no name that could be resolved; it needs resolution STATIC");
+            return None;
+        }
+        if !unix_socket::check(&field, path) {
+            return None;
+        }
+        if addressing != Addressing::Template {
             field.later("an address that is a Unix socket");
         }
-    } else if scalar::is_host(text) && !text.starts_with('*') {
-        field.later(format!("an address that is a name ({text}) instead of an IP"));
-    } else {
-        field.fault(format!("{} is no IP address", quoted(text)));
+        return Some(Address::Unix(path.into()));
     }
-    None
+    let is_name = scalar::is_dns_name(text);
+    match addressing {
+        Addressing::Template => Some(Address::Unknown),
+        Addressing::Static if is_name => {
+            field.fault(format!(
+                "{} is a name, which resolution STATIC does not resolve: wanted an IP address",
+                quoted(text)
+            ));
+            None
+        }
+        _ if is_name => {
+            field.later(format!("an address that is a name ({text}) instead of an IP"));
+            Some(Address::Host(text.to_ascii_lowercase().into()))
+        }
+        _ => {
+            field.fault(format!(
+                "{} is no IP address{}",
+                quoted(text),
+                match addressing {
+                    Addressing::Static => "",
+                    _ => " and no DNS name",
+                }
+            ));
+            None
+        }
+    }
+}
+
+/// Labels of which there may be a limited number.
+pub(super) fn labels(field: &Field<'_>) -> Labels {
+    let labels = scalar::labels(field);
+    let count = labels.iter().count();
+    if count > MOST_LABELS {
+        field.fault(format!("found {count} labels, at most {MOST_LABELS} are allowed"));
+    }
+    labels
 }
 
 fn ports(field: &Field<'_>) -> BTreeMap<Text, u16> {
     let mut ports = BTreeMap::new();
-    for (name, value) in field.map() {
-        let bytes = name.as_bytes();
-        let edge = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
-        let shape = edge(bytes.first())
-            && edge(bytes.last())
-            && bytes.len() <= LONGEST_PORT_NAME
-            && bytes.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-');
-        if !shape {
+    let pairs = field.map();
+    if pairs.len() > MOST_PORTS {
+        field.fault(format!("found {} ports, at most {MOST_PORTS} are allowed", pairs.len()));
+    }
+    for (name, value) in pairs {
+        if name.len() > LONGEST_PORT_NAME || !scalar::is_label(name) {
             value.fault(format!(
                 "{} is no port name: wanted at most {LONGEST_PORT_NAME} letters, digits and '-'",
                 quoted(name)
@@ -115,13 +205,12 @@ fn ports(field: &Field<'_>) -> BTreeMap<Text, u16> {
 }
 
 fn locality(field: &Field<'_>) -> Option<Locality> {
-    let text = field.text()?;
+    let text = bounded(field, LONGEST_TEXT)?;
     let parts: Vec<&str> = text.split('/').collect();
     let gap = parts.iter().skip_while(|part| !part.is_empty()).any(|part| !part.is_empty());
     let odd = |part: &&str| part.bytes().any(|b| b.is_ascii_control() || b == b' ' || b == b'*');
     if parts.len() > 3 || gap || parts.iter().any(odd) {
-        field.fault(format!("found {}, wanted region/zone/subzone", quoted(text)));
-        return None;
+        field.warn(format!("found {}, which is hardly meant: wanted region/zone/subzone", quoted(text)));
     }
     Some(Locality::parse(text))
 }

@@ -2,7 +2,10 @@ use proptest::prelude::*;
 
 use super::*;
 
+/// Documents that are carried out.
 const SEED: &str = include_str!("seed.yaml");
+/// Documents with fields that are not, or not yet.
+const FULL: &str = include_str!("full.yaml");
 
 /// What must hold of any answer: findings have a place in the file, and what was accepted is read again
 /// from its canonical form as the same.
@@ -38,7 +41,7 @@ proptest! {
 
     #[test]
     fn mutated_documents(edits in prop::collection::vec((any::<prop::sample::Index>(), edit()), 1..6)) {
-        let mut lines: Vec<String> = SEED.lines().map(str::to_owned).collect();
+        let mut lines: Vec<String> = SEED.lines().chain(["---"]).chain(FULL.lines()).map(str::to_owned).collect();
         for (at, edit) in edits {
             let index = at.index(lines.len());
             match edit {
@@ -117,4 +120,7 @@ fn the_seed_is_valid() {
     let parsed = read(SEED);
     assert!(!parsed.is_refused(), "{}", show(&parsed));
     check(SEED.as_bytes());
+    let parsed = parse(&[Input { file: "x.yaml", bytes: FULL.as_bytes() }], &Options::default());
+    assert!(!parsed.is_refused() && !parsed.pending.is_empty(), "{}", show(&parsed));
+    check(FULL.as_bytes());
 }

@@ -1,6 +1,7 @@
 use std::net::IpAddr;
 
-use mesh_core::resource::service::{Port, TargetPort};
+use mesh_core::resource::reach::Export;
+use mesh_core::resource::service::{Port, ServiceForm, TargetPort, TrafficDistribution};
 use mesh_core::vocab::protocol::Protocol;
 
 use super::*;
@@ -47,7 +48,11 @@ fn services_that_are_refused() {
         ("{ports: [{port: 1}], clusterIP: None}", "spec.clusterIP", "not carried out yet"),
         ("{ports: [{port: 1}], clusterIP: x}", "spec.clusterIP", "no IP address"),
         ("{ports: [{port: 1}], sessionAffinity: ClientIP}", "spec.sessionAffinity", "not carried out yet"),
-        ("{type: ExternalName}", "spec.type", "type ExternalName is not carried out yet"),
+        (
+            "{type: ExternalName, externalName: a.b}",
+            "spec.externalName",
+            "the field externalName is not carried out yet",
+        ),
         ("{ports: [{port: 1}], selector: {a: [b]}}", "spec.selector.a", "found a list, wanted text"),
         ("{ports: [{port: 1}], selector: {version: 1.10}}", "spec.selector.version", "put it in quotes"),
         ("[]", "spec", "found a list, wanted a map: spec of a Service"),
@@ -69,11 +74,9 @@ fn kinds() {
         ("networking.istio.oi/v1", "VirtualService", "apiVersion", "did you mean networking.istio.io?"),
         ("security.istio.io/v1", "VirtualService", "apiVersion", "is of networking.istio.io"),
         ("v1", "VirtualService", "apiVersion", "is of networking.istio.io/v1"),
-        ("networking.istio.io/v1", "Gateway", "kind", "the kind Gateway is not carried out yet"),
-        ("networking.istio.io/v1", "Sidecar", "kind", "not carried out yet"),
-        ("security.istio.io/v1", "RequestAuthentication", "kind", "not carried out yet"),
-        ("telemetry.istio.io/v1", "Telemetry", "kind", "not carried out yet"),
-        ("gateway.networking.k8s.io/v1", "HTTPRoute", "kind", "not carried out yet"),
+        ("security.istio.io/v1", "RequestAuthentication", "spec", "not carried out yet"),
+        ("telemetry.istio.io/v1", "Telemetry", "spec", "not carried out yet"),
+        ("gateway.networking.k8s.io/v1", "HTTPRoute", "kind", "not carried out yet; say it with Gateway"),
         ("networking.istio.io/v1alpha3", "EnvoyFilter", "kind", "say it with VirtualService"),
         ("extensions.istio.io/v1alpha1", "WasmPlugin", "kind", "use AuthorizationPolicy"),
         ("install.istio.io/v1alpha1", "IstioOperator", "apiVersion", "allowed: networking.istio.io"),
@@ -83,7 +86,7 @@ fn kinds() {
     refused("{kind: MeshConfig}", "kind", "not carried out yet");
     refused("{kind: Service}", "", "the field apiVersion is missing");
     refused(
-        "{apiVersion: v1, kind: ConfigMap, metadata: {name: istio}, data: {mesh: x}}",
+        "{apiVersion: v1, kind: ConfigMap, metadata: {name: istio}, data: {mesh: ''}}",
         "kind",
         "not carried out",
     );
@@ -141,4 +144,100 @@ fn metadata() {
     );
     assert!(parsed.diagnostics.is_empty(), "{}", show(&parsed));
     assert_eq!(parsed.documents[0].resource.meta.key.to_string(), "namespace/a");
+}
+
+#[test]
+fn forms_of_services() {
+    let service = |spec: &str| match offline_specs(&resource("Service", spec)).remove(0) {
+        Spec::Service(service) => service,
+        other => panic!("{other:?}"),
+    };
+    let headless =
+        service("{clusterIP: None, publishNotReadyAddresses: true, trafficDistribution: PreferClose}");
+    assert_eq!((headless.form, headless.publish_not_ready), (ServiceForm::Headless, true));
+    assert_eq!(headless.distribution, Some(TrafficDistribution::SameZone));
+    let external = service("{type: ExternalName, externalName: Db.example.com.}");
+    assert_eq!(external.form, ServiceForm::ExternalName("db.example.com".into()));
+    let datagrams = service("{ports: [{port: 53, name: d, protocol: UDP}, {port: 80, name: http}]}");
+    assert_eq!((datagrams.datagram_ports, datagrams.ports.len()), (vec![53], 1));
+    let exported = resource("Service", "{ports: [{port: 1}]}")
+        .replace("name: a", "name: a\n  annotations: {networking.istio.io/exportTo: '., b'}");
+    let Spec::Service(exported) = &offline_specs(&exported)[0] else { panic!() };
+    assert_eq!(exported.export_to.entries, [Export::Own, Export::Namespace("b".into())]);
+    for (spec, field, words) in [
+        ("{type: ExternalName}", "spec", "the field externalName is missing"),
+        ("{type: ExternalName, externalName: a_b}", "spec.externalName", "no host"),
+        (
+            "{ports: [{port: 1}], trafficDistribution: Near}",
+            "spec.trafficDistribution",
+            "allowed: PreferClose",
+        ),
+    ] {
+        faulty(&resource("Service", spec), field, words);
+    }
+}
+
+#[test]
+fn kinds_for_analysis() {
+    let text = "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\ntype: kubernetes.io/tls\n\
+                data: {tls.crt: Y2VydA==, tls.key: a2V5}\nstringData: {ca.crt: root}\n---\n\
+                apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {a: b}\n---\n\
+                apiVersion: v1\nkind: Endpoints\nmetadata: {name: e}\nsubsets: [{addresses: [{ip: 1.1.1.1}], \
+                notReadyAddresses: [{ip: 2.2.2.2, nodeName: n}], ports: [{port: 80, name: http}, {port: 53, protocol: UDP}]}]\n---\n\
+                apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: x, labels: {kubernetes.io/service-name: e}}\n\
+                addressType: IPv4\nendpoints: [{addresses: [3.3.3.3], conditions: {ready: false}, zone: z}]\nports: [{port: 81}]\n";
+    let found = offline_specs(text);
+    let Spec::Secret(secret) = &found[0] else { panic!() };
+    assert_eq!(secret.data.get("tls.crt").map(Vec::as_slice), Some(b"cert".as_slice()));
+    assert_eq!(secret.data.len(), 3);
+    let Spec::ConfigMap(map) = &found[1] else { panic!() };
+    assert_eq!(map.data.get("a").map(|text| &**text), Some("b"));
+    let (Spec::Endpoints(first), Spec::Endpoints(second)) = (&found[2], &found[3]) else { panic!() };
+    assert_eq!((&*first.service, &*second.service), ("e", "e"));
+    let ready: Vec<bool> = first.subsets[0].addresses.iter().map(|address| address.ready).collect();
+    assert_eq!(ready, [true, false]);
+    assert_eq!(first.subsets[0].ports, [("http".into(), 80)]);
+    let slice = &second.subsets[0];
+    assert!(!slice.addresses[0].ready && slice.addresses[0].zone.as_deref() == Some("z"));
+    assert_eq!(slice.ports, [("".into(), 81)]);
+    let skipped = read(text);
+    assert!(skipped.documents.is_empty() && !skipped.is_refused());
+    assert_eq!(skipped.diagnostics.len(), 4, "{}", show(&skipped));
+    for (text, field, words) in [
+        ("{apiVersion: v1, kind: Secret, metadata: {name: s}, data: {a: '!'}}", "data.a", "is not base64"),
+        (
+            "{apiVersion: v1, kind: Secret, metadata: {name: s}, type: kubernetes.io/tls}",
+            "",
+            "tls.crt and tls.key",
+        ),
+        ("{apiVersion: v1, kind: ConfigMap, metadata: {name: s}, data: {a: 1}}", "data.a", "in quotes"),
+        (
+            "{apiVersion: v1, kind: Endpoints, metadata: {name: s}, subsets: [{addresses: [{ip: x}]}]}",
+            "subsets[0].addresses[0].ip",
+            "no IP address",
+        ),
+    ] {
+        faulty(text, field, words);
+    }
+}
+
+#[test]
+fn templates_of_pods() {
+    let text = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d, namespace: n}\nspec:\n  template:\n    \
+                metadata: {labels: {app: x}, annotations: {a: b}}\n    spec:\n      serviceAccountName: s\n      \
+                securityContext: {runAsUser: 1}\n      containers:\n      - ports: [{containerPort: 80, name: http}]\n        \
+                securityContext: {runAsUser: 1337}\n---\n\
+                apiVersion: batch/v1\nkind: CronJob\nmetadata: {name: c}\nspec: {jobTemplate: {spec: {template: {spec: {}}}}}\n---\n\
+                apiVersion: v1\nkind: Pod\nmetadata: {name: p, labels: {app: y}}\nspec: {containers: nothing}\n---\n\
+                apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: e}\nspec: 1\n";
+    let parsed = offline(text);
+    assert_eq!(parsed.diagnostics.len(), 3, "{}", show(&parsed));
+    let names: Vec<&str> = parsed.pods.iter().map(|pod| &*pod.name).collect();
+    assert_eq!(names, ["d", "c", "p"]);
+    let first = &parsed.pods[0];
+    assert_eq!((&*first.namespace, first.labels.value("app")), ("n", Some("x")));
+    assert_eq!(first.service_account.as_deref(), Some("s"));
+    assert_eq!(first.ports, [("http".into(), 80)]);
+    assert_eq!(first.users, [1, 1337]);
+    assert_eq!(parsed.pods[2].labels.value("app"), Some("y"));
 }

@@ -1,17 +1,18 @@
-//! Kubernetes' own kinds: Service. (ServiceAccount and Namespace have nothing that means something here.)
+//! Service.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
 
-use mesh_core::resource::service::{Port, Service, TargetPort};
+use mesh_core::resource::reach::{Export, ExportTo};
+use mesh_core::resource::service::{Port, Service, ServiceForm, TargetPort, TrafficDistribution};
 use mesh_core::vocab::name::{Text, check_label};
 use mesh_core::vocab::protocol::Protocol;
 
-use super::field::{Field, Message};
-use super::node::Value;
-use super::scalar;
+use crate::dialect::field::{Field, Message, Note, Object};
+use crate::dialect::node::{Value, quoted};
+use crate::dialect::scalar;
 
-static SPEC: Message = Message {
+pub(crate) static SPEC: Message = Message {
     name: "spec of a Service",
     fields: &[
         "clusterIP",
@@ -45,14 +46,23 @@ static PORT: Message = Message {
     skipped: &["nodePort"],
 };
 
-/// Reads the spec of a Service.
-pub(crate) fn service(field: &Field<'_>) -> Option<Service> {
+/// What stands in the fields, for docs/compatibility.md.
+pub(crate) static NOTES: &[Note] = &[
+    Note::Holds(&SPEC, "ports[]", &PORT),
+    Note::Later(&SPEC, "type", "ExternalName"),
+    Note::Later(&SPEC, "sessionAffinity", "ClientIP"),
+    Note::Later(&SPEC, "internalTrafficPolicy", "Local"),
+    Note::Later(&SPEC, "publishNotReadyAddresses", "true"),
+    Note::Later(&SPEC, "clusterIP", "None"),
+    Note::Later(&PORT, "protocol", "SCTP"),
+];
+
+/// Reads the spec of a Service. `exported` is its annotation `networking.istio.io/exportTo`.
+pub(crate) fn service(field: &Field<'_>, exported: Option<&Field<'_>>) -> Option<Service> {
     let spec = field.object(&SPEC)?;
-    if let Some(field) = spec.get("type")
-        && field.choice(&["ClusterIP", "NodePort", "LoadBalancer", "ExternalName"]) == Some("ExternalName")
-    {
-        field.later("type ExternalName");
-    }
+    let kind = spec
+        .get("type")
+        .and_then(|field| field.choice(&["ClusterIP", "NodePort", "LoadBalancer", "ExternalName"]));
     if let Some(field) = spec.get("sessionAffinity")
         && field.choice(&["None", "ClientIP"]) == Some("ClientIP")
     {
@@ -63,46 +73,107 @@ pub(crate) fn service(field: &Field<'_>) -> Option<Service> {
     {
         field.later("internalTrafficPolicy: Local");
     }
-    if let Some(field) = spec.get("publishNotReadyAddresses")
-        && field.boolean() == Some(true)
-    {
-        field.later("publishNotReadyAddresses: true");
-    }
+    let publish_not_ready = spec.get("publishNotReadyAddresses").is_some_and(|field| {
+        let publish = field.boolean() == Some(true);
+        if publish {
+            field.later("publishNotReadyAddresses: true");
+        }
+        publish
+    });
+    let (addresses, headless) = addresses(&spec);
+    let form = match kind {
+        Some("ExternalName") => ServiceForm::ExternalName(external_name(&spec)?),
+        _ if headless => ServiceForm::Headless,
+        _ => ServiceForm::Cluster,
+    };
+    let (ports, datagram_ports) = match spec.get("ports") {
+        Some(field) => ports(&field, form == ServiceForm::Cluster),
+        None => {
+            if form == ServiceForm::Cluster {
+                spec.missing("ports", "the field ports is missing");
+            }
+            (Vec::new(), Vec::new())
+        }
+    };
+    let distribution = spec.get("trafficDistribution").and_then(|field| {
+        match field.choice(&["PreferClose", "PreferSameZone", "PreferSameNode"])? {
+            "PreferSameNode" => Some(TrafficDistribution::SameNode),
+            _ => Some(TrafficDistribution::SameZone),
+        }
+    });
+    // An empty selector selects nothing (Kubernetes: the endpoints are somebody else's).
+    let selector =
+        spec.get("selector").map(|field| scalar::labels(&field)).filter(|selector| !selector.is_empty());
+    Some(Service {
+        ports,
+        datagram_ports,
+        selector,
+        addresses,
+        form,
+        export_to: exported.map(exports).unwrap_or_default(),
+        distribution,
+        publish_not_ready,
+    })
+}
+
+/// The declared addresses, and whether it says that there is none.
+fn addresses(spec: &Object<'_>) -> (Vec<IpAddr>, bool) {
     let mut addresses: Vec<IpAddr> = Vec::new();
+    let mut headless = false;
     let single = spec.get("clusterIP").into_iter();
     for field in single.chain(spec.items("clusterIPs")) {
         match field.text() {
             Some("") | None => {}
-            Some("None") => field.later("clusterIP: None (a headless Service)"),
+            Some("None") => {
+                headless = true;
+                field.later("clusterIP: None (a headless Service)");
+            }
             Some(_) => addresses.extend(scalar::ip(&field)),
         }
     }
     let mut seen = HashSet::new();
     addresses.retain(|address| seen.insert(*address));
-    let external = spec.get("type").is_some_and(|field| field.value() == &Value::Text("ExternalName".into()));
-    let ports = match spec.get("ports") {
-        Some(field) => ports(&field),
-        None if external => Vec::new(),
-        None => {
-            spec.missing("ports", "the field ports is missing");
-            Vec::new()
-        }
-    };
-    // An empty selector selects nothing (Kubernetes: the endpoints are somebody else's).
-    let selector =
-        spec.get("selector").map(|field| scalar::labels(&field)).filter(|selector| !selector.is_empty());
-    Some(Service { ports, selector, addresses })
+    (addresses, headless)
 }
 
-fn ports(field: &Field<'_>) -> Vec<Port> {
+fn external_name(spec: &Object<'_>) -> Option<Text> {
+    let field = spec.require("externalName")?;
+    let text = field.some_text()?;
+    let name = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
+    if !name.split('.').all(scalar::is_label) || name.len() > 253 {
+        field.fault(format!("{} is no host: wanted a DNS name", quoted(text)));
+        return None;
+    }
+    Some(name.into())
+}
+
+/// Reads the annotation `networking.istio.io/exportTo`, whose entries commas separate.
+fn exports(field: &Field<'_>) -> ExportTo {
+    let Some(text) = field.text() else { return ExportTo::default() };
+    let entry = |text: &str| match text {
+        "*" => Export::All,
+        "." => Export::Own,
+        "~" => Export::Nobody,
+        namespace => {
+            if check_label(namespace).is_err() {
+                field.warn(format!("{} is no name of a namespace: no caller is in it", quoted(namespace)));
+            }
+            Export::Namespace(namespace.into())
+        }
+    };
+    ExportTo { entries: text.split(',').map(str::trim).filter(|text| !text.is_empty()).map(entry).collect() }
+}
+
+/// Reads the ports, and the numbers of those for datagrams.
+fn ports(field: &Field<'_>, needed: bool) -> (Vec<Port>, Vec<u16>) {
     let items = field.items();
-    if items.is_empty() {
+    if needed && field.is_empty_list() {
         field.fault("a Service needs at least one port");
     }
     let alone = items.len() == 1;
     let mut names: HashSet<&str> = HashSet::new();
     let mut numbers: HashSet<(u16, &str)> = HashSet::new();
-    let mut ports = Vec::new();
+    let (mut ports, mut datagram_ports) = (Vec::new(), Vec::new());
     for item in &items {
         let Some(object) = item.object(&PORT) else { continue };
         let name = match object.get("name") {
@@ -143,9 +214,11 @@ fn ports(field: &Field<'_>) -> Vec<Port> {
         // The mesh carries no datagrams; Istio leaves such ports out as well.
         if transport == "TCP" && protocol != Protocol::Udp {
             ports.push(Port { name: Text::from(name), number, protocol, target });
+        } else if transport == "UDP" {
+            datagram_ports.push(number);
         }
     }
-    ports
+    (ports, datagram_ports)
 }
 
 fn target(field: &Field<'_>) -> Option<TargetPort> {

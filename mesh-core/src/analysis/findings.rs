@@ -1,0 +1,69 @@
+//! Collecting findings.
+
+use crate::resource::Resource;
+use crate::resource::diagnostic::{Diagnostic, Severity};
+use crate::vocab::label::Labels;
+
+/// Most findings of one analysis that are worth showing.
+const MOST: usize = 10_000;
+
+/// Findings so far.
+#[derive(Default)]
+pub(super) struct Findings {
+    found: Vec<Diagnostic>,
+}
+
+impl Findings {
+    /// Something about a resource. Said once, however often it is found.
+    pub(super) fn add(
+        &mut self,
+        code: &'static str,
+        severity: Severity,
+        resource: &Resource,
+        field: impl Into<String>,
+        message: impl Into<String>,
+    ) {
+        self.about(code, severity, &resource.meta.key.to_string(), field.into(), message.into());
+    }
+
+    /// Something about what is named `kind/namespace/name`.
+    pub(super) fn about(
+        &mut self,
+        code: &'static str,
+        severity: Severity,
+        resource: &str,
+        field: String,
+        message: String,
+    ) {
+        if self.found.len() < MOST {
+            let (file, line, column) = ("".into(), 0, 0);
+            let resource = resource.into();
+            self.found.push(Diagnostic { code, severity, resource, file, line, column, field, message });
+        }
+    }
+
+    pub(super) fn into_sorted(mut self) -> Vec<Diagnostic> {
+        self.found.sort_by(|a, b| {
+            (&a.resource, a.code, &a.field, &a.message).cmp(&(&b.resource, b.code, &b.field, &b.message))
+        });
+        self.found.dedup();
+        self.found
+    }
+}
+
+/// `app=a,version=v1`.
+pub(super) fn pairs(labels: &Labels) -> String {
+    let pairs: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    pairs.join(",")
+}
+
+/// What to suggest for the candidate that is written most like `wanted`, if any is much like it.
+pub(super) fn did_you_mean<'n>(wanted: &str, candidates: impl Iterator<Item = &'n str>) -> String {
+    let limit = (wanted.len() / 3).max(1);
+    let near = candidates
+        .filter(|name| name.len().abs_diff(wanted.len()) <= limit)
+        .take(1_000)
+        .map(|name| (strsim::damerau_levenshtein(wanted, name), name))
+        .filter(|(distance, _)| *distance <= limit);
+    near.min().map_or_else(String::new, |(_, name)| format!("; did you mean {name:?}?"))
+}

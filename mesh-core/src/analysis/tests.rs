@@ -1,0 +1,1 @@
+//! Each finding once, and what must not be found.

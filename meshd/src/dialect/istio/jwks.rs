@@ -1,0 +1,121 @@
+//! Whether a text is a set of keys that verify tokens (RFC 7517), and whether one is the address of such.
+
+use base64::Engine;
+use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
+use serde_json::{Map, Value};
+
+/// Says what is wrong with an inline key set: `{"keys": [...]}`, or a single key.
+pub(super) fn check_keys(text: &str) -> Result<(), String> {
+    let value: Value = serde_json::from_str(text).map_err(|error| format!("is not JSON: {error}"))?;
+    let Value::Object(set) = value else {
+        return Err("must be a JSON object with the list keys".to_owned());
+    };
+    match set.get("keys") {
+        None => check_key(&set),
+        Some(Value::Array(keys)) => keys.iter().enumerate().try_for_each(|(index, key)| {
+            let checked = match key {
+                Value::Object(key) => check_key(key),
+                _ => Err("is no JSON object".to_owned()),
+            };
+            checked.map_err(|error| format!("key {index}: {error}"))
+        }),
+        Some(_) => Err("must have a list as its keys".to_owned()),
+    }
+}
+
+fn check_key(key: &Map<String, Value>) -> Result<(), String> {
+    let wanted: &[&str] = match key.get("kty").and_then(Value::as_str) {
+        Some("RSA") => &["n", "e"],
+        Some("EC") => &["x", "y"],
+        Some("OKP") => &["x"],
+        Some("oct") => &["k"],
+        Some(other) => return Err(format!("kty {other:?} is none of RSA, EC, OKP, oct")),
+        None => return Err("has no kty".to_owned()),
+    };
+    if wanted.contains(&"x") && key.get("crv").and_then(Value::as_str).is_none() {
+        return Err("has no crv".to_owned());
+    }
+    for name in wanted {
+        let Some(text) = key.get(*name).and_then(Value::as_str) else {
+            return Err(format!("has no {name}"));
+        };
+        if URL_SAFE_NO_PAD.decode(text).or_else(|_| URL_SAFE.decode(text)).is_err() {
+            return Err(format!("{name} is not base64url"));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a text is an absolute `http` or `https` URL.
+pub(super) fn is_url(text: &str) -> bool {
+    let Some((scheme, rest)) = text.split_once("://") else { return false };
+    let known = scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https");
+    let odd = |c: char| c.is_ascii_control() || c == ' ' || c == '\\' || c == '"' || c == '<' || c == '>';
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or("");
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let after_host = match host.strip_prefix('[') {
+        Some(inside) => match inside.split_once(']') {
+            Some((address, after)) if address.parse::<std::net::Ipv6Addr>().is_ok() => after,
+            _ => return false,
+        },
+        None => host.find(':').map_or("", |colon| &host[colon..]),
+    };
+    let port = after_host.strip_prefix(':');
+    let port_fits = match port {
+        Some(port) => port.bytes().all(|b| b.is_ascii_digit()) && port.len() <= 5,
+        None => after_host.is_empty(),
+    };
+    known && port_fits && !rest.contains(odd) && percent_signs_fit(rest)
+}
+
+/// Whether every percent sign is followed by two hexadecimal digits.
+fn percent_signs_fit(text: &str) -> bool {
+    text.split('%').skip(1).all(|after| {
+        let digits = after.bytes().take(2).filter(u8::is_ascii_hexdigit);
+        digits.count() == 2
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn key_sets() {
+        for good in [
+            r#"{"keys": []}"#,
+            r#"{"keys": [{"kty": "RSA", "kid": "a", "n": "AQAB", "e": "AQAB"}]}"#,
+            r#"{"kty": "EC", "crv": "P-256", "x": "AQAB", "y": "AQAB"}"#,
+            r#"{"keys": [{"kty": "oct", "k": "c2VjcmV0"}, {"kty": "OKP", "crv": "Ed25519", "x": "AQAB"}]}"#,
+        ] {
+            assert_eq!(check_keys(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "foo",
+            "[]",
+            "{}",
+            r#"{"keys": 1}"#,
+            r#"{"keys": [1]}"#,
+            r#"{"keys": [{"kty": "RSA", "n": "AQAB"}]}"#,
+            r#"{"keys": [{"kty": "RSA", "n": "!", "e": "AQAB"}]}"#,
+            r#"{"keys": [{"kty": "XYZ"}]}"#,
+            r#"{"kty": "EC", "x": "AQAB", "y": "AQAB"}"#,
+        ] {
+            assert!(check_keys(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn urls() {
+        for good in
+            ["http://foo.com", "https://foo.com:1234/a/b?c=d%20e", "HTTPS://[::1]:8080/", "http://a@b/"]
+        {
+            assert!(is_url(good), "{good}");
+        }
+        for bad in
+            ["foo.com", "tcp://foo.com", "http://foo.com:abc", "hTPp\\\\blah", "http://a b", "https://[x]/"]
+        {
+            assert!(!is_url(bad), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! `loadBalancer`: how an endpoint is chosen.
+
+use std::time::Duration;
+
+use mesh_core::balancing::balancer::LoadBalancer;
+use mesh_core::balancing::policy::{Algorithm, LoadBalancerPolicy, Warmup};
+use mesh_core::vocab::ratio::Ratio;
+
+use super::consistent_hash::{CONSISTENT_HASH, consistent_hash};
+use super::exclusive::at_most_one;
+use super::locality::{self, LOCALITY, ZONE_AWARE};
+use crate::dialect::field::{Field, Message, Note, Object};
+use crate::dialect::scalar;
+
+pub(crate) static LOAD_BALANCER: Message = Message {
+    name: "a loadBalancer",
+    fields: &["simple"],
+    later: &[
+        "backendUtilization",
+        "consistentHash",
+        "localityLbSetting",
+        "warmup",
+        "warmupDurationSecs",
+        "zoneAwareLbSetting",
+    ],
+    skipped: &[],
+};
+
+static WARMUP: Message = Message {
+    name: "a warmup",
+    fields: &["aggression", "duration", "minimumPercent"],
+    later: &[],
+    skipped: &[],
+};
+
+static BACKEND_UTILIZATION: Message = Message {
+    name: "a backendUtilization",
+    fields: &[
+        "errorUtilizationPenaltyPercent",
+        "metricNamesForComputingUtilization",
+        "weightExpirationPeriod",
+        "weightStabilizationPeriod",
+        "weightUpdatePeriod",
+    ],
+    later: &[],
+    skipped: &[],
+};
+
+/// What stands in the fields, for docs/compatibility.md.
+pub(crate) static NOTES: &[Note] = &[
+    Note::Holds(&LOAD_BALANCER, "backendUtilization", &BACKEND_UTILIZATION),
+    Note::Holds(&LOAD_BALANCER, "consistentHash", &CONSISTENT_HASH),
+    Note::Holds(&LOAD_BALANCER, "localityLbSetting", &LOCALITY),
+    Note::Holds(&LOAD_BALANCER, "warmup", &WARMUP),
+    Note::Holds(&LOAD_BALANCER, "zoneAwareLbSetting", &ZONE_AWARE),
+    Note::Later(&LOAD_BALANCER, "simple", "PASSTHROUGH"),
+];
+
+/// Share of a new endpoint at the start of its warm-up, in percent, where none is written.
+const WARMUP_PERCENT: f64 = 10.0;
+
+/// Reads `loadBalancer`. `detects_outliers` is whether failing endpoints are noticed at all.
+pub(super) fn load_balancer(field: &Field<'_>, detects_outliers: bool) -> Option<LoadBalancerPolicy> {
+    let object = field.object(&LOAD_BALANCER)?;
+    at_most_one(&object, &["simple", "consistentHash", "backendUtilization"]);
+    at_most_one(&object, &["localityLbSetting", "zoneAwareLbSetting"]);
+    at_most_one(&object, &["warmup", "warmupDurationSecs"]);
+    let zone_aware =
+        object.get("zoneAwareLbSetting").and_then(|field| locality::zone_aware(&field, detects_outliers));
+    let locality =
+        object.get("localityLbSetting").and_then(|field| locality::locality(&field, detects_outliers));
+    let warmup = warmup(&object);
+    let algorithm = match (object.get("simple"), object.get("consistentHash")) {
+        (Some(field), _) => simple(&field)?,
+        (None, Some(field)) => consistent_hash(&field)?,
+        (None, None) => backend_utilization(&object),
+    };
+    Some(LoadBalancerPolicy { algorithm, locality: zone_aware.or(locality), warmup })
+}
+
+fn simple(field: &Field<'_>) -> Option<Algorithm> {
+    let words = ["UNSPECIFIED", "LEAST_CONN", "RANDOM", "PASSTHROUGH", "ROUND_ROBIN", "LEAST_REQUEST"];
+    Some(match field.choice(&words)? {
+        "ROUND_ROBIN" => Algorithm::Simple(LoadBalancer::RoundRobin),
+        "RANDOM" => Algorithm::Simple(LoadBalancer::Random),
+        "PASSTHROUGH" => {
+            field.later("PASSTHROUGH");
+            Algorithm::Passthrough
+        }
+        _ => Algorithm::Simple(LoadBalancer::LeastRequest),
+    })
+}
+
+/// Endpoints weighted by what they report of their load. While none reports, their turns are equal.
+fn backend_utilization(object: &Object<'_>) -> Algorithm {
+    let read = object.get("backendUtilization").and_then(|field| field.object(&BACKEND_UTILIZATION));
+    let Some(utilization) = read else { return Algorithm::default() };
+    for key in ["weightExpirationPeriod", "weightStabilizationPeriod", "weightUpdatePeriod"] {
+        if let Some(field) = utilization.get(key) {
+            scalar::duration_or_zero(&field);
+        }
+    }
+    if let Some(field) = utilization.get("errorUtilizationPenaltyPercent") {
+        field.integer(0..=i64::from(u32::MAX));
+    }
+    for item in utilization.items("metricNamesForComputingUtilization") {
+        item.text();
+    }
+    Algorithm::Simple(LoadBalancer::RoundRobin)
+}
+
+fn warmup(object: &Object<'_>) -> Option<Warmup> {
+    let of = |duration: Duration, percent: f64, aggression: f64| {
+        // Aggression beyond four million is as good as none: the cast only saturates.
+        let aggression_thousandths = (aggression * 1000.0) as u32;
+        Some(Warmup { duration, minimum: Ratio::from_percent(percent)?, aggression_thousandths })
+    };
+    if let Some(field) = object.get("warmupDurationSecs") {
+        field.warn("warmupDurationSecs is deprecated, use warmup: {duration: ...}");
+        return of(scalar::duration(&field)?, WARMUP_PERCENT, 1.0);
+    }
+    let warmup = object.get("warmup")?.object(&WARMUP)?;
+    let bounded = |key, least: f64, most: f64, default: f64| {
+        let Some(field) = warmup.get(key) else { return Some(default) };
+        let number = field.number()?;
+        if !(least..=most).contains(&number) {
+            let range =
+                if most.is_finite() { format!("{least} to {most}") } else { format!("{least} or more") };
+            field.fault(format!("{number} is out of range: {range}"));
+            return None;
+        }
+        Some(number)
+    };
+    let percent = bounded("minimumPercent", 0.0, 100.0, WARMUP_PERCENT);
+    let aggression = bounded("aggression", 1.0, f64::INFINITY, 1.0);
+    let duration = warmup.require("duration").and_then(|field| scalar::duration(&field));
+    of(duration?, percent?, aggression?)
+}

@@ -1,0 +1,259 @@
+//! `defaultConfig` of a MeshConfig: settings of the proxies. Few have a meaning without Envoy and its container;
+//! the others are checked as far as Istio checks them.
+
+use std::time::Duration;
+
+use crate::dialect::field::{Field, Message, Note, Object};
+use crate::dialect::node::{Value, quoted};
+use crate::dialect::scalar;
+
+pub(crate) static PROXY: Message = Message {
+    name: "defaultConfig",
+    fields: &[
+        "binaryPath",
+        "concurrency",
+        "configPath",
+        "controlPlaneAuthPolicy",
+        "discoveryAddress",
+        "drainDuration",
+        "envoyAccessLogService",
+        "envoyMetricsService",
+        "envoyMetricsServiceAddress",
+        "gatewayTopology",
+        "privateKeyProvider",
+        "proxyAdminPort",
+        "proxyMetadata",
+        "serviceCluster",
+        "statsdUdpAddress",
+        "statusPort",
+        "terminationDrainDuration",
+        "tracing",
+    ],
+    later: &[],
+    skipped: &[
+        "availabilityZone",
+        "caCertificatesPem",
+        "connectTimeout",
+        "customConfigFile",
+        "discoveryRefreshDelay",
+        "envoyMetricsReporting",
+        "extraStatTags",
+        "fileFlushInterval",
+        "fileFlushMinSizeKb",
+        "holdApplicationUntilProxyStarts",
+        "image",
+        "interceptionMode",
+        "meshId",
+        "parentShutdownDuration",
+        "proxyBootstrapTemplatePath",
+        "proxyHeaders",
+        "proxyStatsMatcher",
+        "readinessProbe",
+        "runtimeValues",
+        "sds",
+        "statNameLength",
+        "statsCompression",
+        "statsEvictionInterval",
+        "tracingServiceName",
+        "zipkinAddress",
+    ],
+};
+
+static REMOTE: Message = Message {
+    name: "a service of Envoy",
+    fields: &["address"],
+    later: &[],
+    skipped: &["tcpKeepalive", "tlsSettings"],
+};
+
+static TOPOLOGY: Message = Message {
+    name: "gatewayTopology",
+    fields: &["numTrustedProxies"],
+    later: &[],
+    skipped: &["forwardClientCertDetails", "proxyProtocol"],
+};
+
+static TRACING: Message = Message {
+    name: "tracing",
+    fields: &["customTags", "datadog", "lightstep", "sampling", "zipkin"],
+    later: &[],
+    skipped: &["enableIstioTags", "maxPathTagLength", "openCensusAgent", "stackdriver", "tlsSettings"],
+};
+
+static COLLECTOR: Message =
+    Message { name: "a collector of traces", fields: &["accessToken", "address"], later: &[], skipped: &[] };
+
+static KEYS: Message =
+    Message { name: "privateKeyProvider", fields: &["cryptomb", "qat"], later: &[], skipped: &[] };
+
+static POLL: Message = Message {
+    name: "a provider of private keys",
+    fields: &["pollDelay"],
+    later: &[],
+    skipped: &["fallback"],
+};
+
+/// What stands in the fields, for docs/compatibility.md.
+pub(crate) static NOTES: &[Note] = &[
+    Note::Holds(&PROXY, "envoyAccessLogService", &REMOTE),
+    Note::Holds(&PROXY, "envoyMetricsService", &REMOTE),
+    Note::Holds(&PROXY, "gatewayTopology", &TOPOLOGY),
+    Note::Holds(&PROXY, "privateKeyProvider", &KEYS),
+    Note::Holds(&PROXY, "tracing", &TRACING),
+    Note::Holds(&TRACING, "datadog", &COLLECTOR),
+    Note::Holds(&TRACING, "lightstep", &COLLECTOR),
+    Note::Holds(&TRACING, "zipkin", &COLLECTOR),
+    Note::Holds(&KEYS, "cryptomb", &POLL),
+    Note::Holds(&KEYS, "qat", &POLL),
+];
+
+/// What is used of the settings.
+#[derive(Debug, Default)]
+pub(super) struct Proxy {
+    pub(super) concurrency: Option<u32>,
+    pub(super) drain_duration: Option<Duration>,
+    pub(super) trusted_proxies: u32,
+    pub(super) auto_addresses: bool,
+}
+
+/// Reads the settings.
+pub(super) fn proxy(field: &Field<'_>) -> Proxy {
+    let Some(object) = field.object(&PROXY) else { return Proxy::default() };
+    for key in ["binaryPath", "configPath", "serviceCluster"] {
+        if let Some(field) = object.get(key) {
+            field.some_text();
+        }
+    }
+    for key in ["proxyAdminPort", "statusPort"] {
+        if let Some(field) = object.get(key) {
+            field.port();
+        }
+    }
+    for key in ["discoveryAddress", "statsdUdpAddress", "envoyMetricsServiceAddress"] {
+        if let Some(field) = object.get(key) {
+            address(&field, key != "discoveryAddress");
+        }
+    }
+    for key in ["envoyAccessLogService", "envoyMetricsService"] {
+        let service = object.get(key).and_then(|field: Field<'_>| field.object(&REMOTE));
+        if let Some(field) = service.and_then(|service| service.get("address")) {
+            address(&field, true);
+        }
+    }
+    if let Some(field) = object.get("controlPlaneAuthPolicy") {
+        field.choice(&["NONE", "MUTUAL_TLS"]);
+    }
+    let metadata = object.get("proxyMetadata").map(|field| field.map()).unwrap_or_default();
+    let is_true = |name: &str| {
+        let mut named = metadata.iter().filter(|(key, _)| *key == name);
+        named.any(|(_, value)| matches!(value.value(), Value::Text(text) if &**text == "true"))
+    };
+    let allocates = is_true("ISTIO_META_DNS_AUTO_ALLOCATE") && is_true("ISTIO_META_DNS_CAPTURE");
+    let auto_addresses = allocates || is_true("PILOT_ENABLE_IP_AUTOALLOCATE");
+    for (key, value) in &metadata {
+        value.text();
+        if *key == "ISTIO_META_DNS_AUTO_ALLOCATE" {
+            value.warn("ISTIO_META_DNS_AUTO_ALLOCATE is deprecated; addresses are allocated by the label networking.istio.io/enable-autoallocate-ip");
+        }
+    }
+    if let Some(field) = object.get("tracing") {
+        tracing(&field);
+    }
+    if let Some(field) = object.get("privateKeyProvider") {
+        private_keys(&field);
+    }
+    if let Some(field) = object.get("terminationDrainDuration") {
+        scalar::duration_or_zero(&field);
+    }
+    let whole = |field: Field<'_>| field.integer(0..=i64::from(i32::MAX));
+    let number = |value: i64| u32::try_from(value).ok();
+    let topology = object.get("gatewayTopology").and_then(|field| field.object(&TOPOLOGY));
+    let trusted = topology.and_then(|topology| topology.get("numTrustedProxies")).and_then(whole);
+    Proxy {
+        concurrency: object.get("concurrency").and_then(whole).and_then(number),
+        drain_duration: object.get("drainDuration").and_then(|field| seconds(&field)),
+        trusted_proxies: trusted.and_then(number).unwrap_or(0),
+        auto_addresses,
+    }
+}
+
+/// A duration of whole seconds.
+fn seconds(field: &Field<'_>) -> Option<Duration> {
+    let duration = scalar::duration(field)?;
+    if duration.subsec_nanos() != 0 {
+        field.fault("must be in whole seconds");
+        return None;
+    }
+    Some(duration)
+}
+
+/// `HOST:PORT`, `IP:PORT` or `[IPv6]:PORT`.
+fn address(field: &Field<'_>, may_be_empty: bool) {
+    let Some(text) = field.text() else { return };
+    if text.is_empty() && may_be_empty {
+        return;
+    }
+    let plain = text.replacen("$(HOST_IP)", "127.0.0.1", 1);
+    let fits = plain.rsplit_once(':').is_some_and(|(host, port)| {
+        let port_fits =
+            port.parse::<u16>().is_ok_and(|number| number > 0) && port.bytes().all(|b| b.is_ascii_digit());
+        let host_fits = match host.strip_prefix('[') {
+            Some(inner) => inner.strip_suffix(']').is_some_and(|ip| ip.parse::<std::net::Ipv6Addr>().is_ok()),
+            None => host.parse::<std::net::Ipv4Addr>().is_ok() || scalar::is_dns_name(host),
+        };
+        port_fits && host_fits
+    });
+    if !fits {
+        field.fault(format!("found {}, wanted HOST:PORT", quoted(text)));
+    }
+}
+
+fn tracing(field: &Field<'_>) {
+    let Some(object) = field.object(&TRACING) else { return };
+    for key in ["datadog", "lightstep", "zipkin"] {
+        let Some(collector) = object.get(key).and_then(|field: Field<'_>| field.object(&COLLECTOR)) else {
+            continue;
+        };
+        required(&collector, "address", |field| address(field, false));
+        if key == "lightstep" {
+            required(&collector, "accessToken", |field| {
+                field.some_text();
+            });
+        }
+    }
+    if let Some(tags) = object.get("customTags")
+        && let Value::Map(entries) = tags.value()
+    {
+        // Null is not absent among the values of a map.
+        for entry in entries.iter().filter(|entry| entry.value.value == Value::Null) {
+            tags.fault(format!("the tag {} has no value", quoted(&entry.key)));
+        }
+        super::tracing::tags(&tags);
+    }
+    if let Some(field) = object.get("sampling") {
+        super::tracing::percentage(&field);
+    }
+}
+
+fn required(object: &Object<'_>, key: &'static str, check: impl Fn(&Field<'_>)) {
+    if let Some(field) = object.require(key) {
+        check(&field);
+    }
+}
+
+fn private_keys(field: &Field<'_>) {
+    let Some(object) = field.object(&KEYS) else { return };
+    let chosen = ["cryptomb", "qat"].into_iter().find_map(|key| object.get(key));
+    let Some(provider) = chosen else {
+        field.fault("one of cryptomb and qat must be set");
+        return;
+    };
+    field.warn("private keys are kept by the proxies themselves: passed over");
+    let Some(provider) = provider.object(&POLL) else { return };
+    required(&provider, "pollDelay", |field| {
+        let zero = matches!(field.value(), Value::Text(text) if text.trim_end_matches(['s', 'm']).parse() == Ok(0.0));
+        if zero || field.text().is_none_or(str::is_empty) {
+            field.fault("must be longer than 0");
+        }
+    });
+}
