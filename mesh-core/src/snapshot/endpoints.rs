@@ -1,5 +1,6 @@
 //! Endpoint slices, cut by a stable hash.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::vocab::health::Health;
@@ -28,6 +29,16 @@ impl EndpointAddress {
         match self {
             EndpointAddress::Ip(address) => Some(*address),
             EndpointAddress::Name(_) | EndpointAddress::Unix(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for EndpointAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            EndpointAddress::Ip(address) => address.fmt(f),
+            EndpointAddress::Name(name) => f.write_str(name),
+            EndpointAddress::Unix(path) => write!(f, "unix://{path}"),
         }
     }
 }

@@ -164,7 +164,7 @@ fn parts(snapshot: &Snapshot) -> Value {
                     "slice": slice.slice,
                     "workload": endpoint.workload.to_string(),
                     "node": endpoint.node.as_deref(),
-                    "address": endpoint.address,
+                    "address": endpoint.address.to_string(),
                     "ports": endpoint.ports.iter().map(|(service, target)| json!({"service": service, "workload": target})).collect::<Vec<_>>(),
                     "identity": endpoint.identity.as_ref().map(|id| id.as_str()),
                     "tunnel": endpoint.tunnel,
