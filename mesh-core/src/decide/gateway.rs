@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use super::facts::{OutboundRequest, OutboundStream};
-use super::inbound::{Inbound, Judgement, judge};
+use super::inbound::{Inbound, Judgement, judge_for};
 use super::refusal::{Reason, Refusal};
 use super::request::{Selected, select_rule};
 use super::stream::holds;
@@ -247,11 +247,7 @@ fn rank(names: &[Text], facts: &Entering<'_>) -> usize {
 }
 
 /// The cluster that a server name of Istio's form names: `outbound_.PORT_.SUBSET_.HOST`.
-fn cluster<'t>(
-    tables: &Tables,
-    gateway: &GatewayTable,
-    facts: &Entering<'_>,
-) -> Result<Entered<'t>, Closed> {
+fn cluster<'t>(tables: &Tables, gateway: &GatewayTable, facts: &Entering<'_>) -> Result<Entered<'t>, Closed> {
     let mut key = facts.sni.and_then(named_cluster).ok_or(Closed::NoCluster)?;
     key.scope = Some(gateway.section.view.clone());
     let own = tables.destination(&key);
@@ -282,7 +278,8 @@ pub fn admit(
         request: facts.request.as_ref(),
         now: facts.now,
     };
-    judge(&gateway.governance, &inbound, witness)
+    // A gateway believes no X-Forwarded-For of its clients.
+    judge_for(&gateway.governance, &inbound, facts.source, witness)
 }
 
 /// The rule of a virtual host that a request gets. `request` is as it goes on: with the claims of its token.

@@ -163,11 +163,7 @@ pub(crate) fn judge_for<W: Witness>(
     }
 }
 
-fn subject<'a>(
-    facts: &Inbound<'a>,
-    client: Option<IpAddr>,
-    token: Option<&'a Authenticated>,
-) -> Subject<'a> {
+fn subject<'a>(facts: &Inbound<'a>, client: Option<IpAddr>, token: Option<&'a Authenticated>) -> Subject<'a> {
     let rewritten = token.and_then(|token| token.headers.as_ref());
     let http = facts.request.map(|request| HttpSubject {
         method: request.method,

@@ -36,6 +36,7 @@ use crate::vocab::random::Random;
 use crate::vocab::resolution::Resolution;
 
 mod agreement;
+mod policies;
 mod routing;
 mod streams;
 
@@ -335,6 +336,7 @@ fn explain_names_rule_policy_and_nearest_miss() {
         identity: Some(&identity),
         caller: Caller { namespace: "default", labels: &labels, view: None },
         node: None,
+        gateway: false,
         request: Request {
             method: "GET",
             scheme: "http",

@@ -322,7 +322,9 @@ mod tests {
     fn every_mode() {
         use Normalization::{Base, DecodeAndMergeSlashes, MergeSlashes, None};
         let check = |path: &str, expected: [&str; 4]| {
-            for (mode, expected) in [None, Base, MergeSlashes, DecodeAndMergeSlashes].into_iter().zip(expected) {
+            for (mode, expected) in
+                [None, Base, MergeSlashes, DecodeAndMergeSlashes].into_iter().zip(expected)
+            {
                 assert_eq!(mode.apply(path).unwrap(), expected, "{path} {}", mode.name());
             }
         };

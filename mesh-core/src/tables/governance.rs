@@ -74,7 +74,8 @@ impl Policies {
         if let Some(made) = self.made.get(&key) {
             return made.clone();
         }
-        let found: Vec<_> = policies.iter().filter_map(|name| self.authorization.get(name).cloned()).collect();
+        let found: Vec<_> =
+            policies.iter().filter_map(|name| self.authorization.get(name).cloned()).collect();
         let rules: Vec<_> = tokens.iter().filter_map(|name| self.tokens.get(name).cloned()).collect();
         let complete = found.len() == policies.len() && rules.len() == tokens.len();
         let same = previous.filter(|before| {
