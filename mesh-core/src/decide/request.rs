@@ -6,7 +6,7 @@ use super::facts::OutboundRequest;
 use super::plan::{Action, Forward, MirrorPlan, Plan};
 use super::refusal::{Reason, Refusal};
 use super::witness::Witness;
-use crate::matching::authority::Authority;
+use crate::matching::authority::{Authority, specificity};
 use crate::matching::text::TextMatch;
 use crate::resilience::fault::FaultVerdict;
 use crate::routing::cors::{CorsVerdict, Fields};
@@ -149,9 +149,14 @@ fn host_routes<'t>(
     let caller = facts.caller.as_ref();
     let view = caller.and_then(|caller| caller.view);
     let found = seen(tables, tables.service_named(host, caller.map(|c| c.namespace)), facts, witness);
-    if found.is_none()
+    // A service whose host is a wildcard stands behind a VirtualService whose host says more.
+    let by_wildcard = |index: &usize| tables.services[*index].service.host.starts_with('*');
+    if found.as_ref().is_none_or(by_wildcard)
         && let Some(routes) =
             unowned(&tables.unowned, &lower(host), facts.port, view, |rules| tables.sees_rules(caller, rules))
+        && found.is_none_or(|index| {
+            specificity(&routes.section.at.host) > specificity(&tables.services[index].service.host)
+        })
     {
         witness.note(|| {
             format!("{host} is the host of {}", routes.section.origin.as_deref().unwrap_or("no resource"))

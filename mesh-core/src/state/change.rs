@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::announcement::announce;
 use super::hosts;
 use super::index::{KnownService, KnownWorkload, inline_key, service_entry};
+use super::refresh::drop_member;
 use super::touched::Touched;
 use super::{MeshState, Registration};
 use crate::resource::{Resource, Spec};
@@ -289,12 +290,14 @@ impl Step {
                 if let Some(hosts) = namespaces.get_mut(&service.namespace) {
                     hosts.remove(&host);
                 }
-                aliases.remove(&host);
+                if let Some(target) = &service.alias {
+                    drop_member(aliases, target, &host);
+                }
             }
             for service in &after {
                 namespaces.entry(service.namespace.clone()).or_default().insert(host.clone());
-                if service.alias.is_some() {
-                    aliases.insert(host.clone());
+                if let Some(target) = &service.alias {
+                    aliases.entry(target.clone()).or_default().insert(host.clone());
                 }
             }
             let services = Arc::make_mut(&mut self.next.index.services);

@@ -30,8 +30,8 @@ pub(super) struct Index {
     pub(super) shared_hosts: Arc<BTreeMap<Text, Vec<Arc<KnownService>>>>,
     /// Hosts of the services of a namespace.
     pub(super) namespaces: Arc<BTreeMap<Text, BTreeSet<Text>>>,
-    /// Hosts of the services that are another name for one (ExternalName).
-    pub(super) aliases: Arc<BTreeSet<Text>>,
+    /// Hosts of the services that are another name for a host (ExternalName), by that host.
+    pub(super) aliases: Arc<BTreeMap<Text, BTreeSet<Text>>>,
     /// By key, that is by namespace first.
     pub(super) workloads: Arc<BTreeMap<WorkloadKey, Arc<KnownWorkload>>>,
     /// VirtualServices for the mesh's own callers, by host.

@@ -289,7 +289,7 @@ fn forget<K: Ord>(table: &mut BTreeMap<K, Vec<Arc<Resource>>>, key: &K, gone: &R
     }
 }
 
-fn drop_member<K: Ord>(table: &mut BTreeMap<K, BTreeSet<ResourceKey>>, key: &K, gone: &ResourceKey) {
+pub(super) fn drop_member<K: Ord, V: Ord>(table: &mut BTreeMap<K, BTreeSet<V>>, key: &K, gone: &V) {
     if let Some(members) = table.get_mut(key) {
         members.remove(gone);
         if members.is_empty() {

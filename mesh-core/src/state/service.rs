@@ -1,6 +1,6 @@
 //! A service as the mesh knows it: what all declarations of its host amount to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -183,21 +183,24 @@ impl MeshState {
 
     /// The ExternalName Services that are another name for a host, by host.
     pub fn aliases_of(&self, host: &Text) -> Vec<Arc<KnownService>> {
-        let aliases = self.index.aliases.iter();
-        let leading =
-            aliases.filter(|alias| *alias != host && self.concrete_host(alias).as_ref() == Some(host));
+        let mut found: BTreeSet<Text> = BTreeSet::new();
+        let mut reached = vec![host.clone()];
+        while let Some(target) = reached.pop() {
+            for alias in self.index.aliases.get(&target).into_iter().flatten() {
+                if alias != host && found.insert(alias.clone()) {
+                    reached.push(alias.clone());
+                }
+            }
+        }
+        let leading = found.iter().filter(|alias| self.concrete_host(alias).as_ref() == Some(host));
         leading.filter_map(|alias| self.service(alias)).cloned().collect()
     }
 
     /// The hosts that carry the name of a service besides itself, as it is before or after a change: the one that
-    /// it leads to, and every alias that may lead through it.
-    pub(super) fn aliased_to(&self, service: &KnownService) -> Vec<Text> {
+    /// it leads to, and the one that it led to if it was another name.
+    pub(super) fn aliased_to(&self, service: &KnownService) -> impl Iterator<Item = Text> {
         let target = service.alias.as_ref().and_then(|target| self.concrete_host(target));
-        let concrete = self.concrete_host(&service.host);
-        let chained = self.index.aliases.iter().filter(|alias| {
-            self.service(alias).and_then(|alias| alias.alias.as_ref()) == Some(&service.host)
-        });
-        target.into_iter().chain(concrete).chain(chained.cloned()).collect()
+        target.into_iter().chain(self.concrete_host(&service.host))
     }
 }
 

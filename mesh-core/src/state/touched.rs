@@ -1,12 +1,13 @@
 //! What a change touches, worked out from what it turned into what.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::binding::destination_hosts;
-use super::change::{Edit, Step, Turn};
+use super::change::{Edit, Step, Turn, rule_hosts};
 use super::index::{KnownService, KnownWorkload};
 use super::{MeshState, hosts};
-use crate::resource::Spec;
+use crate::resource::{Resource, Spec};
 use crate::vocab::label::Labels;
 use crate::vocab::name::{Text, WorkloadKey};
 use crate::vocab::origin::{Kind, ResourceKey};
@@ -114,7 +115,7 @@ impl Step {
         if names.is_empty() {
             return;
         }
-        names.extend(self.next.index.aliases.iter().cloned());
+        names.extend(self.next.index.aliases.values().flatten().cloned());
         let rules = self.next.resources(Kind::VirtualService);
         let leading = rules.filter(|resource| !destination_hosts(resource, |_| true).is_disjoint(&names));
         let leading: Vec<ResourceKey> = leading.map(|resource| resource.meta.key.clone()).collect();
@@ -145,24 +146,26 @@ impl Step {
                     }
                     Spec::AuthorizationPolicy(policy) => {
                         self.touched.policies.insert(edit.key.clone());
-                        let keys = self.governed(&edit.key.namespace, &policy.selector);
-                        self.touched.workloads.extend(keys);
+                        self.touch_governed(&edit.key.namespace, &policy.selector);
                     }
                     Spec::RequestAuthentication(policy) => {
                         self.touched.policies.insert(edit.key.clone());
-                        let keys = self.governed(&edit.key.namespace, &policy.selector);
+                        self.touch_governed(&edit.key.namespace, &policy.selector);
+                    }
+                    // What a workload listens on, and how many connections its application takes.
+                    Spec::Sidecar(sidecar) => {
+                        let keys = self.governed(&edit.key.namespace, &sidecar.selector);
                         self.touched.workloads.extend(keys);
                     }
+                    Spec::DestinationRule(_) => self.touch_called(resource),
                     Spec::Namespace
                     | Spec::ServiceAccount
                     | Spec::Service(_)
                     | Spec::WorkloadEntry(_)
                     | Spec::ServiceEntry(_)
                     | Spec::VirtualService(_)
-                    | Spec::DestinationRule(_)
                     | Spec::WorkloadGroup(_)
                     | Spec::Gateway(_)
-                    | Spec::Sidecar(_)
                     | Spec::ProxyConfig(_)
                     | Spec::Telemetry(_)
                     | Spec::MeshConfig(_)
@@ -171,6 +174,35 @@ impl Step {
                     | Spec::Endpoints(_) => {}
                 }
             }
+        }
+    }
+
+    /// Touches the workloads and gateways that a policy of a namespace may concern.
+    fn touch_governed(&mut self, namespace: &Text, selector: &Option<Labels>) {
+        let keys = self.governed(namespace, selector);
+        self.touched.workloads.extend(keys);
+        let everywhere = *namespace == self.next.settings().root_namespace;
+        let gateways = self.next.index.gateways.iter().filter(|(_, known)| {
+            (everywhere || known.namespace == *namespace)
+                && selector.as_ref().is_none_or(|selector| selector.selects(&known.labels))
+        });
+        self.touched.gateways.extend(gateways.map(|(key, _)| key.clone()));
+    }
+
+    /// Touches the workloads of the services that a DestinationRule is for.
+    fn touch_called(&mut self, resource: &Resource) {
+        let patterns = rule_hosts(resource);
+        let held = |service: &&Arc<KnownService>| {
+            patterns.iter().any(|pattern| hosts::covers(pattern, &service.host))
+        };
+        let services: Vec<Arc<KnownService>> = match patterns.as_slice() {
+            [one] if !hosts::is_wildcard(one) => self.next.candidates(one).to_vec(),
+            _ => self.next.services().filter(held).cloned().collect(),
+        };
+        for service in services {
+            let reached = self.next.workloads_in(&service.namespace);
+            let reached = reached.filter(|workload| service.reaches(workload).is_some());
+            self.touched.workloads.extend(reached.map(|workload| workload.key.clone()));
         }
     }
 

@@ -68,6 +68,13 @@ impl Tables {
         self.names.service(name, namespace)
     }
 
+    /// The service that a connection to a host or address and a port is for: the one of that name or address, else
+    /// for byte streams one whose network holds the address, or that takes every address on the port.
+    pub fn service_addressed(&self, host: &str, port: u16, namespace: Option<&str>) -> Option<usize> {
+        let around = || host.parse().ok().and_then(|address| self.names.around(address, port));
+        self.service_named(host, namespace).or_else(around)
+    }
+
     /// The service that the callers of a view find where others find that of `index`: another of the same host, if
     /// ServiceEntries of several namespaces claim it.
     pub fn service_in_view(&self, index: usize, view: Option<&str>) -> usize {

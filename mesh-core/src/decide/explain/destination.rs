@@ -82,7 +82,7 @@ pub(super) fn found(
         weight: standing.weight,
     });
     DestinationFound {
-        tls: tls(destination),
+        tls: tls(destination, question.gateway),
         load_balancer: Some(destination.policy.load_balancer.name()),
         endpoints: endpoints.collect(),
         ..missing(backend, of)
@@ -102,9 +102,9 @@ pub(super) fn receiving<'d>(
     healthy.filter(|(_, standing)| standing.weight > 0).map(|(endpoint, _)| endpoint).collect()
 }
 
-/// What connections of a host's proxy are secured by: `mutual`, `simple` or `none`.
-fn tls(destination: &Destination) -> &'static str {
-    match destination.tls_of(false) {
+/// What connections are secured by: `mutual`, `simple` or `none`.
+fn tls(destination: &Destination, gateway: bool) -> &'static str {
+    match destination.tls_of(gateway) {
         ClientTls::Disable => "none",
         ClientTls::IstioMutual { .. } | ClientTls::Originate(TlsOrigination { certificate: Some(_), .. }) => {
             "mutual"
@@ -138,7 +138,7 @@ pub(super) fn note_destination(
         )
     });
     note_localities(tables, question, destination, witness);
-    note_tls(policy, witness);
+    note_tls(policy, question.gateway, witness);
     if let Some(outliers) = &policy.outlier_detection {
         witness.note(|| {
             let errors = match (outliers.consecutive_5xx, outliers.consecutive_gateway) {
@@ -268,7 +268,7 @@ fn groups(destination: &Destination, standings: &[Standing]) -> String {
     groups.iter().map(group).collect::<Vec<_>>().join(", then ")
 }
 
-fn note_tls(policy: &Policy, witness: &mut Remembering) {
+fn note_tls(policy: &Policy, gateway: bool, witness: &mut Remembering) {
     match &policy.tls {
         ClientTls::Auto => {}
         ClientTls::Disable => witness.note(|| "mutual TLS is turned off, so it goes in the clear".to_owned()),
@@ -277,7 +277,7 @@ fn note_tls(policy: &Policy, witness: &mut Remembering) {
                 witness.note(|| format!("the endpoint must be {}", subject_alt_names.join(" or ")));
             }
         }
-        ClientTls::Originate(origination) if origination.gateways_only => witness.note(|| {
+        ClientTls::Originate(origination) if origination.gateways_only && !gateway => witness.note(|| {
             "its credential is for gateways and for proxies that the rule selects, so it goes in the clear"
                 .to_owned()
         }),

@@ -45,7 +45,9 @@ pub fn explain(tables: &Tables, asked: &GatewayQuestion<'_>) -> Option<Explanati
     let tls = asked.request.scheme == "https";
     answer.protocol = if asked.stream { "tcp".to_owned() } else { asked.request.scheme.to_owned() };
     witness.note(|| match &gateway.section.workload {
-        Some(workload) => format!("the client comes in at gateway/{}/{} on {workload}", asked.namespace, asked.name),
+        Some(workload) => {
+            format!("the client comes in at gateway/{}/{} on {workload}", asked.namespace, asked.name)
+        }
         None => {
             format!(
                 "the client comes in at gateway/{}/{}, which selects no workload that is known",
@@ -104,6 +106,7 @@ fn tell(
         identity: gateway.section.identity.as_ref(),
         caller: gateway.caller(),
         node: None,
+        gateway: true,
         request,
         host: asked.host,
         port: asked.port,
@@ -127,7 +130,8 @@ fn tell(
         Entered::Cluster { destination: index } => {
             let destination = &tables.destinations[index];
             let key = &destination.policy.key;
-            let backend = Backend { subset: key.subset.clone(), ..Backend::whole(key.host.clone(), key.port) };
+            let backend =
+                Backend { subset: key.subset.clone(), ..Backend::whole(key.host.clone(), key.port) };
             answer.action = "route";
             answer.service = Some(key.host.to_string());
             answer.destinations.push(destination::found(tables, &question, &backend, 1, destination));

@@ -31,6 +31,8 @@ pub struct Question<'a> {
     pub caller: Caller<'a>,
     /// The host that the caller runs on, where one is meant.
     pub node: Option<&'a str>,
+    /// Whether the caller is a gateway.
+    pub gateway: bool,
     /// The request; its path as received.
     pub request: Request<'a>,
     /// The host that the caller connects to. As with loopback capture, its service answers for an authority that the
@@ -194,7 +196,7 @@ pub fn explain(tables: &Tables, question: &Question<'_>) -> Explanation {
 }
 
 fn addressed(tables: &Tables, question: &Question<'_>) -> Option<usize> {
-    tables.service_named(question.host, Some(question.caller.namespace))
+    tables.service_addressed(question.host, question.port, Some(question.caller.namespace))
 }
 
 fn declared_protocol(tables: &Tables, question: &Question<'_>) -> Option<Protocol> {

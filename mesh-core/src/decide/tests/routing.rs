@@ -56,6 +56,7 @@ fn told(tables: &Tables, line: &str, fields: &[(&'static str, &str)]) -> crate::
         identity: None,
         caller,
         node: None,
+        gateway: false,
         request,
         host: "reviews",
         port: 9080,

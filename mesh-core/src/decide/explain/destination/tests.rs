@@ -97,6 +97,7 @@ fn ask<T>(
         identity: Some(&identity),
         caller: Caller { namespace: "default", labels: &labels, view: None },
         node,
+        gateway: false,
         request: Request {
             method: "GET",
             scheme: "http",
