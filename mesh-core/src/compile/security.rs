@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::aliases;
 use crate::policy::authorization::AuthorizationPolicy;
 use crate::policy::external::{Authorizer, Provider};
-use crate::policy::jwt::TokenPolicy;
+use crate::policy::jwt::{JwtRule, Keys, TokenPolicy};
 use crate::policy::mtls::{MtlsMode, MtlsPolicy};
 use crate::resilience::pool::ConnectionPool;
 use crate::resource::security::PeerAuthentication;
@@ -59,10 +59,18 @@ pub(super) fn policy(state: &MeshState, key: &ResourceKey) -> Option<Section> {
             }))
         }
         Spec::RequestAuthentication(declared) => {
-            Some(Section::Tokens(TokenPolicy { namespace, name, rules: declared.rules.clone() }))
+            let rules = declared.rules.iter().map(|rule| with_keys(state, rule)).collect();
+            Some(Section::Tokens(TokenPolicy { namespace, name, rules }))
         }
         _ => None,
     }
+}
+
+/// A rule on tokens with the keys that were fetched for it.
+fn with_keys(state: &MeshState, rule: &JwtRule) -> JwtRule {
+    let fetched = rule.keys_from().and_then(|uri| state.fetched_keys(&uri).cloned());
+    let keys = fetched.map_or_else(|| rule.keys.clone(), Keys::Inline);
+    JwtRule { keys, ..rule.clone() }
 }
 
 /// Whom a CUSTOM policy asks, as the mesh knows it.
@@ -201,7 +209,8 @@ pub(super) fn governing(
 mod tests {
     use super::*;
     use crate::resource::reach::TargetRef;
-    use crate::resource::security::AuthorizationPolicy as Declared;
+    use crate::resource::security::{AuthorizationPolicy as Declared, RequestAuthentication};
+    use crate::state::Change;
     use crate::state::sample::{declare, labels, mesh, peer_authentication};
 
     #[test]
@@ -272,5 +281,41 @@ mod tests {
         let in_root = governing(&state, Kind::AuthorizationPolicy, "istio-system", &labels("app=a"));
         assert_eq!(in_root.len(), 2);
         assert_eq!(governing(&state, Kind::RequestAuthentication, "default", &labels("app=a")), []);
+    }
+
+    #[test]
+    fn fetched_keys_stand_in_the_place_of_their_uri() {
+        let uri = Text::from("https://issuer/keys");
+        let rule = JwtRule {
+            issuer: Some("issuer".into()),
+            audiences: vec![],
+            keys: Keys::Uri(uri.clone()),
+            from_headers: vec![],
+            from_params: vec![],
+            from_cookies: vec![],
+            payload_header: None,
+            claim_headers: vec![],
+            forward_original: false,
+            space_delimited: vec![],
+            timeout: None,
+            required: false,
+        };
+        let rules = vec![rule];
+        let policy = RequestAuthentication { rules, ..RequestAuthentication::default() };
+        let policy = declare("default/jwt", Spec::RequestAuthentication(policy));
+        let key = policy.meta.key.clone();
+        let state = mesh(vec![policy]);
+        let keys = |state: &MeshState| match super::policy(state, &key) {
+            Some(Section::Tokens(policy)) => policy.rules[0].keys.clone(),
+            _ => panic!("no section"),
+        };
+        assert_eq!(state.wanted_keys(), [uri.clone()]);
+        assert_eq!(keys(&state), Keys::Uri(uri.clone()));
+        let change = Change { keys: vec![(uri.clone(), Some("{}".into()))], ..Change::default() };
+        let (fetched, touched) = state.apply(change);
+        assert_eq!(keys(&fetched), Keys::Inline("{}".into()));
+        assert_eq!(touched.policies.into_iter().collect::<Vec<_>>(), [key.clone()]);
+        let change = Change { keys: vec![(uri.clone(), None)], ..Change::default() };
+        assert_eq!(keys(&fetched.apply(change).0), Keys::Uri(uri));
     }
 }

@@ -8,7 +8,6 @@ use super::refusal::{Denial, Reason, Refusal};
 use super::witness::Witness;
 use crate::matching::request::Request;
 use crate::policy::judge::{Decider, External, Verdict};
-use crate::policy::jwt::Keys;
 use crate::policy::jwt::check::{Authenticated, authenticate, unfetched};
 use crate::policy::miss::{Miss, nearest_miss};
 use crate::policy::subject::{HttpSubject, Subject, client_address};
@@ -209,13 +208,7 @@ fn tokens(
             witness.note(|| format!("its token is not accepted: {error}"));
             if let Some(rule) = unfetched(&governance.tokens, request) {
                 witness.note(|| {
-                    let from = match &rule.keys {
-                        Keys::Uri(uri) => uri.to_string(),
-                        Keys::Discovery | Keys::Inline(_) => {
-                            let issuer = rule.issuer.as_deref().unwrap_or_default();
-                            format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'))
-                        }
-                    };
+                    let from = rule.keys_from().unwrap_or_default();
                     format!("the keys of {from} are not at hand, and until they are no token of theirs is accepted")
                 });
             }

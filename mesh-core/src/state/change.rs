@@ -31,6 +31,8 @@ pub struct Change {
     pub offsets: Vec<(Text, u32)>,
     /// The roots of trust, if they change.
     pub roots: Option<Vec<Vec<u8>>>,
+    /// Key sets that were fetched, or are not to be had any more, by the URI they come from.
+    pub keys: Vec<(Text, Option<Text>)>,
 }
 
 impl MeshState {
@@ -46,6 +48,7 @@ impl MeshState {
         let everything = step.refresh_mesh(&edits);
         let joined = step.store_registrations(change.registrations);
         step.store_rest(change.offsets, change.roots);
+        step.store_keys(change.keys);
         step.note_edits(&edits);
         step.note_registrations(&joined);
         let workloads = step.refresh_workloads();
@@ -57,7 +60,7 @@ impl MeshState {
         step.touch_workloads(&workloads);
         step.touch_policies(&edits);
         if everything {
-            step.touched = Touched::everything(&step.next);
+            step.touched.merge(Touched::everything(&step.next));
         }
         (step.next, step.touched)
     }
@@ -130,6 +133,26 @@ impl Step {
             turns.push((node, (before, after)));
         }
         turns
+    }
+
+    /// Keeps key sets; the policies that wait for one are compiled anew.
+    fn store_keys(&mut self, keys: Vec<(Text, Option<Text>)>) {
+        for (uri, set) in keys {
+            if self.next.keys.get(&uri) == set.as_ref() {
+                continue;
+            }
+            for resource in self.next.resources(Kind::RequestAuthentication) {
+                let Spec::RequestAuthentication(policy) = &resource.spec else { continue };
+                if policy.rules.iter().any(|rule| rule.keys_from().as_ref() == Some(&uri)) {
+                    self.touched.policies.insert(resource.meta.key.clone());
+                }
+            }
+            let held = Arc::make_mut(&mut self.next.keys);
+            match set {
+                Some(set) => held.insert(uri, set),
+                None => held.remove(&uri),
+            };
+        }
     }
 
     fn store_rest(&mut self, offsets: Vec<(Text, u32)>, roots: Option<Vec<Vec<u8>>>) {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use crate::resource::Resource;
+use crate::resource::{Resource, Spec};
 use crate::vocab::health::Health;
 use crate::vocab::identity::TrustDomain;
 use crate::vocab::name::{Text, WorkloadKey};
@@ -16,6 +16,8 @@ use crate::vocab::origin::{Kind, ResourceKey};
 mod analysis;
 mod announcement;
 mod apart;
+#[cfg(test)]
+pub(crate) mod arbitrary;
 pub mod binding;
 mod candidates;
 mod change;
@@ -76,6 +78,8 @@ pub struct MeshState {
     announced_services: Arc<BTreeMap<ResourceKey, BTreeMap<Text, Arc<Resource>>>>,
     offsets: Arc<BTreeMap<Text, u32>>,
     roots: Arc<Vec<Vec<u8>>>,
+    /// Key sets by the URI that they were fetched from.
+    keys: Arc<BTreeMap<Text, Text>>,
     index: Index,
 }
 
@@ -90,6 +94,7 @@ impl MeshState {
             announced_services: Arc::default(),
             offsets: Arc::default(),
             roots: Arc::default(),
+            keys: Arc::default(),
             index: Index::default(),
         }
     }
@@ -162,6 +167,24 @@ impl MeshState {
     /// The registration of a node.
     pub fn registration(&self, node: &str) -> Option<&Arc<Registration>> {
         self.registrations.get(node)
+    }
+
+    /// The key set that was fetched from a URI.
+    pub fn fetched_keys(&self, uri: &str) -> Option<&Text> {
+        self.keys.get(uri)
+    }
+
+    /// Every URI that key sets must be fetched from, sorted.
+    pub fn wanted_keys(&self) -> Vec<Text> {
+        let policies = self.resources(Kind::RequestAuthentication).filter_map(|resource| match &resource.spec {
+            Spec::RequestAuthentication(policy) => Some(policy),
+            _ => None,
+        });
+        let mut uris: Vec<Text> =
+            policies.flat_map(|policy| &policy.rules).filter_map(|rule| rule.keys_from()).collect();
+        uris.sort();
+        uris.dedup();
+        uris
     }
 
     /// Roots that verify the mesh's identities, DER.

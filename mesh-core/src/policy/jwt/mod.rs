@@ -53,6 +53,21 @@ pub struct JwtRule {
     pub required: bool,
 }
 
+impl JwtRule {
+    /// The URI that its keys come from: the key set itself, or the issuer's OpenID configuration, which names it. `None`
+    /// where they are inline.
+    pub fn keys_from(&self) -> Option<Text> {
+        match &self.keys {
+            Keys::Inline(_) => None,
+            Keys::Uri(uri) => Some(uri.clone()),
+            Keys::Discovery => {
+                let issuer = self.issuer.as_deref().unwrap_or_default();
+                Some(format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/')).into())
+            }
+        }
+    }
+}
+
 /// What a RequestAuthentication accepts, as it stands for the workloads that name it. Keys that were fetched are
 /// inline; where a URI is left they are not at hand, and tokens of that rule are refused.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
