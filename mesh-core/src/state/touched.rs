@@ -170,8 +170,12 @@ impl Step {
                     | Spec::Telemetry(_)
                     | Spec::MeshConfig(_)
                     | Spec::Secret(_)
-                    | Spec::ConfigMap(_)
-                    | Spec::Endpoints(_) => {}
+                    | Spec::ConfigMap(_) => {}
+                    // Addresses that are written down are those of a Service.
+                    Spec::Endpoints(endpoints) => {
+                        let host = hosts::service_host(&endpoints.service, &edit.key.namespace);
+                        self.touched.endpoints.insert(host);
+                    }
                 }
             }
         }
