@@ -50,7 +50,7 @@ impl Judged {
         request: Option<&Request<'_>>,
         witness: &mut Remembering,
     ) {
-        if destination.policy.is_passthrough() {
+        if destination.policy.is_passthrough() && destination.endpoints.is_empty() {
             self.reachable += 1;
             return;
         }
