@@ -95,7 +95,8 @@ fn merged_matches(root: &[HttpMatch], leaf: &[HttpMatch]) -> Option<Vec<HttpMatc
     let mut merged = Vec::new();
     for own in leaf {
         let before = merged.len();
-        merged.extend(root.iter().filter(|outer| !conflicts(outer, own)).map(|outer| merged_match(outer, own)));
+        merged
+            .extend(root.iter().filter(|outer| !conflicts(outer, own)).map(|outer| merged_match(outer, own)));
         if merged.len() == before {
             return None;
         }
@@ -269,10 +270,8 @@ mod tests {
         route.name = Some("root".into());
         route.matches = matches.iter().map(|path| uri(prefix(path))).collect();
         route.timeout = Some(Duration::from_secs(3));
-        route.mirrors = vec![Mirror {
-            destination: destination("copy"),
-            share: crate::vocab::ratio::Ratio::ZERO,
-        }];
+        route.mirrors =
+            vec![Mirror { destination: destination("copy"), share: crate::vocab::ratio::Ratio::ZERO }];
         route.action = HttpAction::Delegate {
             namespace: "leaf".into(),
             name: name.into(),
@@ -293,8 +292,15 @@ mod tests {
         let state = mesh(leaf.into_iter().chain([root.clone()]).collect());
         let show = |bound: BoundRoute<'_>| {
             let uris = bound.route.matches.iter();
-            let uris: Vec<_> = uris.map(|m| m.request.uri.as_ref().map_or("-".into(), |u| u.to_string())).collect();
-            format!("{}#{} {}: {}", bound.resource, bound.index, bound.route.name.as_deref().unwrap_or("-"), uris.join(","))
+            let uris: Vec<_> =
+                uris.map(|m| m.request.uri.as_ref().map_or("-".into(), |u| u.to_string())).collect();
+            format!(
+                "{}#{} {}: {}",
+                bound.resource,
+                bound.index,
+                bound.route.name.as_deref().unwrap_or("-"),
+                uris.join(",")
+            )
         };
         bound_routes(&state, &root).into_iter().map(show).collect()
     }

@@ -12,7 +12,9 @@ use super::security::governing;
 use crate::matching::authority::specificity;
 use crate::matching::request::RequestMatch;
 use crate::matching::text::TextMatch;
-use crate::resource::gateway::{Gateway as Declared, HostNamespace, Server, ServerHost, ServerTls, ServerTlsMode};
+use crate::resource::gateway::{
+    Gateway as Declared, HostNamespace, Server, ServerHost, ServerTls, ServerTlsMode,
+};
 use crate::resource::reach::GatewayRef;
 use crate::resource::{Resource, Spec};
 use crate::routing::rule::HttpRule;
@@ -257,14 +259,24 @@ impl Hosts {
             host.routes.http = some.into_iter().chain(everything).collect();
         }
         let host = |entry: &VirtualHost| entry.routes.at.host.clone();
-        hosts.sort_by(|a, b| specificity(&host(b)).cmp(&specificity(&host(a))).then_with(|| host(a).cmp(&host(b))));
+        hosts.sort_by(|a, b| {
+            specificity(&host(b)).cmp(&specificity(&host(a))).then_with(|| host(a).cmp(&host(b)))
+        });
         hosts
     }
 }
 
 fn empty_routes(host: Text, port: u16) -> Routes {
     let at = ServicePort { host, port };
-    Routes { at, scope: None, origin: None, http: Vec::new(), tcp: Vec::new(), tls: Vec::new(), fallback: None }
+    Routes {
+        at,
+        scope: None,
+        origin: None,
+        http: Vec::new(),
+        tcp: Vec::new(),
+        tls: Vec::new(),
+        fallback: None,
+    }
 }
 
 /// The hosts that a server and a VirtualService share: of two that overlap the narrower.
@@ -291,11 +303,7 @@ fn is_open_to(host: &ServerHost, placed: &Placed<'_>, namespace: &Text) -> bool 
 }
 
 fn narrower<'h>(a: &'h Text, b: &'h Text) -> Option<&'h Text> {
-    if hosts::covers(a, b) {
-        Some(b)
-    } else {
-        hosts::covers(b, a).then_some(a)
-    }
+    if hosts::covers(a, b) { Some(b) } else { hosts::covers(b, a).then_some(a) }
 }
 
 fn redirects(server: &Server) -> bool {
@@ -327,7 +335,8 @@ fn up_to_catch_all(rules: Vec<HttpRule>) -> Vec<HttpRule> {
             }
             continue;
         };
-        let number = |rule: &HttpRule, index: usize| u32::try_from(rule.match_number(index)).unwrap_or(u32::MAX);
+        let number =
+            |rule: &HttpRule, index: usize| u32::try_from(rule.match_number(index)).unwrap_or(u32::MAX);
         let mut last = rule.clone();
         last.numbers = vec![number(&rule, place)];
         last.matches = vec![rule.matches[place].clone()];

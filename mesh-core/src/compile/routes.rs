@@ -157,9 +157,9 @@ mod tests {
     use crate::routing::rule::{Backend, RuleAction};
     use crate::snapshot::Version;
     use crate::snapshot::section::{Section, SectionKey};
+    use crate::state::sample::{self, destination, http_route, mesh, service, virtual_service};
     use crate::vocab::origin::Kind;
     use crate::vocab::ratio::Ratio;
-    use crate::state::sample::{self, destination, http_route, mesh, service, virtual_service};
 
     const REVIEWS: &str = "reviews.default.svc.cluster.local";
 
@@ -250,10 +250,8 @@ mod tests {
             let rules = VirtualService { hosts: vec!["reviews".into()], tcp, ..VirtualService::default() };
             vec![sample::declare("a", Spec::VirtualService(rules))]
         };
-        let network = TcpMatch {
-            destination_subnets: vec!["10.0.0.0/8".parse().unwrap()],
-            ..TcpMatch::default()
-        };
+        let network =
+            TcpMatch { destination_subnets: vec!["10.0.0.0/8".parse().unwrap()], ..TcpMatch::default() };
         check(rules(network), 81, "a ->reviews/:81*100 | 0>reviews/t:81*100; ->reviews/:81*100");
         let caller = TcpMatch { caller_namespace: Some("shop".into()), ..TcpMatch::default() };
         check(rules(caller), 81, "a ->reviews/:81*100 | 0>reviews/t:81*100; ->reviews/:81*100");
@@ -367,11 +365,7 @@ mod tests {
         assert_eq!(clusters, ["outbound|9080|v2|copy.shop.svc.cluster.local"]);
         route.matches.clear();
         assert!(site.http_rule(&key, 3, &route).unwrap().matches.is_empty());
-        route.matches = vec![HttpMatch {
-            request: Default::default(),
-            port: Some(81),
-            gateways: Vec::new(),
-        }];
+        route.matches = vec![HttpMatch { request: Default::default(), port: Some(81), gateways: Vec::new() }];
         assert!(site.http_rule(&key, 3, &route).is_none());
     }
 }

@@ -23,9 +23,10 @@ impl Compiled {
             if let Section::Workload(workload) = &*entry.section {
                 seen.extend(&workload.view);
                 own.push(&workload.labels);
-                let policies = workload.policies.iter().map(|(namespace, name)| {
-                    SectionKey::Authorization(namespace.clone(), name.clone())
-                });
+                let policies = workload
+                    .policies
+                    .iter()
+                    .map(|(namespace, name)| SectionKey::Authorization(namespace.clone(), name.clone()));
                 let tokens = workload
                     .tokens
                     .iter()
@@ -114,7 +115,6 @@ mod tests {
 
     use super::*;
     use crate::compile::compile;
-    use crate::policy::authorization::PolicyAction;
     use crate::resource::Spec;
     use crate::resource::security::AuthorizationPolicy;
     use crate::state::sample::{declare, entry, joined, labels, mesh, node, service, virtual_service};
@@ -123,7 +123,7 @@ mod tests {
     fn a_node_gets_what_callers_need_and_what_its_own_workloads_name() {
         let allow = |id: &str, selector: &str| {
             let selector = Some(labels(selector));
-            let policy = AuthorizationPolicy { selector, action: PolicyAction::Allow, rules: vec![] };
+            let policy = AuthorizationPolicy { selector, ..AuthorizationPolicy::default() };
             declare(id, Spec::AuthorizationPolicy(policy))
         };
         let state = mesh(vec![
@@ -143,6 +143,7 @@ mod tests {
         let host = "a.default.svc.cluster.local";
         let shared = [
             "trust".to_owned(),
+            "view/".to_owned(),
             format!("service/{host}"),
             format!("routes/{host}:80"),
             format!("destination/outbound|80||{host}"),
@@ -154,11 +155,15 @@ mod tests {
         let version = Version { number: 3, revision: 1 };
         let of_h1 = compiled.snapshot_for("h1", version);
         assert_eq!(of_h1.version, version);
-        assert_eq!(keys(of_h1), expected(&["authorization/default/for-a", "workload/default/wa"]));
+        assert_eq!(
+            keys(of_h1),
+            expected(&["authorization/default/for-a", "view/default", "workload/default/wa"])
+        );
         assert_eq!(keys(compiled.snapshot_for("h3", version)), expected(&[]));
         let whole = [
             "authorization/default/for-a",
             "authorization/default/for-b",
+            "view/default",
             "workload/default/wa",
             "workload/default/wb",
         ];

@@ -252,7 +252,6 @@ fn did_you_mean(name: Option<Text>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::authorization::PolicyAction;
     use crate::resource::security::AuthorizationPolicy;
     use crate::state::sample::{
         declare, destination_rule, entry, http_route, labels, mesh, peer_authentication, service,

@@ -176,10 +176,11 @@ impl MeshState {
 
     /// Every URI that key sets must be fetched from, sorted.
     pub fn wanted_keys(&self) -> Vec<Text> {
-        let policies = self.resources(Kind::RequestAuthentication).filter_map(|resource| match &resource.spec {
-            Spec::RequestAuthentication(policy) => Some(policy),
-            _ => None,
-        });
+        let policies =
+            self.resources(Kind::RequestAuthentication).filter_map(|resource| match &resource.spec {
+                Spec::RequestAuthentication(policy) => Some(policy),
+                _ => None,
+            });
         let mut uris: Vec<Text> =
             policies.flat_map(|policy| &policy.rules).filter_map(|rule| rule.keys_from()).collect();
         uris.sort();
