@@ -7,6 +7,7 @@ use axum::extract::{Path, Query, State};
 use mesh_core::routing::rule::{Backend, HttpRule, RuleAction, TcpRule};
 use mesh_core::snapshot::Snapshot;
 use mesh_core::snapshot::section::Section;
+use mesh_core::snapshot::view::Outbound;
 use mesh_core::state::MeshState;
 use mesh_core::state::index::KnownService;
 use mesh_core::vocab::health::Health;
@@ -128,6 +129,8 @@ fn parts(snapshot: &Snapshot) -> Value {
     let mut destinations = Vec::new();
     let mut endpoints = Vec::new();
     let mut policies = Vec::new();
+    let mut views = Vec::new();
+    let mut gateways = Vec::new();
     let mut secrets = json!({});
     for entry in snapshot.sections.values() {
         match &*entry.section {
@@ -177,6 +180,23 @@ fn parts(snapshot: &Snapshot) -> Value {
                 "action": policy.action.name(),
                 "rules": policy.rules.iter().map(ToString::to_string).collect::<Vec<_>>(),
             })),
+            Section::Tokens(policy) => policies.push(json!({
+                "resource": policy.resource(),
+                "issuers": policy.rules.iter().map(|rule| rule.issuer.as_deref()).collect::<Vec<_>>(),
+            })),
+            Section::View(view) => views.push(json!({
+                "view": &*view.key,
+                "namespace": &*view.namespace,
+                "declared_by": view.origin.as_deref(),
+                "outbound": match &view.outbound {
+                    Outbound::Allow(_) => "ALLOW_ANY",
+                    Outbound::Refuse => "REGISTRY_ONLY",
+                },
+            })),
+            Section::Gateway(gateway) => gateways.push(json!({
+                "gateway": format!("{}/{}", gateway.namespace, gateway.name),
+                "ports": gateway.listeners.iter().map(|listener| listener.port).collect::<Vec<_>>(),
+            })),
             Section::Workload(workload) => workloads.push(json!({
                 "workload": workload.key.to_string(),
                 "address": workload.address,
@@ -194,8 +214,9 @@ fn parts(snapshot: &Snapshot) -> Value {
     secrets["identities"] =
         workloads.iter().filter_map(|workload| workload.get("identity")).cloned().collect();
     json!({
-        "listeners": {"workloads": workloads, "faults": []},
+        "listeners": {"workloads": workloads, "gateways": gateways, "faults": []},
         "services": services,
+        "views": views,
         "routes": {"routes": routes, "destinations": destinations},
         "endpoints": endpoints,
         "policies": policies,

@@ -31,6 +31,7 @@ pub fn wanted(net: Ipv4Net, service: &Service) -> Vec<Wanted> {
 mod tests {
     use mesh_core::snapshot::service::Port;
     use mesh_core::vocab::origin::Origin;
+    use mesh_core::vocab::resolution::Resolution;
 
     use super::*;
 
@@ -47,6 +48,13 @@ mod tests {
                 .collect(),
             addresses: Vec::new(),
             offset,
+            scope: None,
+            exported_to: None,
+            aliases: Vec::new(),
+            networks: Vec::new(),
+            auto_address: None,
+            resolution: Resolution::Static,
+            headless: false,
             external: false,
         }
     }

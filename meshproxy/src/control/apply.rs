@@ -168,7 +168,15 @@ mod tests {
             matches: Vec::new(),
             backends: Vec::new(),
         };
-        let bad = Section::Routes(Routes { at, origin: None, http: Vec::new(), tcp: vec![tcp] });
+        let bad = Section::Routes(Routes {
+            at,
+            scope: None,
+            origin: None,
+            http: Vec::new(),
+            tcp: vec![tcp],
+            tls: Vec::new(),
+            fallback: None,
+        });
         let key = bad.key();
         let rejections = apply.apply(snapshot(2, vec![bad])).await.unwrap_err();
         assert_eq!(rejections.iter().map(|one| &one.key).collect::<Vec<_>>(), [&key]);

@@ -89,6 +89,7 @@ mod tests {
     use mesh_core::snapshot::service::Port;
     use mesh_core::snapshot::{Entry, Snapshot};
     use mesh_core::vocab::origin::Origin;
+    use mesh_core::vocab::resolution::Resolution;
 
     use super::*;
 
@@ -113,6 +114,13 @@ mod tests {
                 .collect(),
             addresses: vec!["10.9.9.9".parse().unwrap()],
             offset: Some(1),
+            scope: None,
+            exported_to: None,
+            aliases: Vec::new(),
+            networks: Vec::new(),
+            auto_address: None,
+            resolution: Resolution::Static,
+            headless: false,
             external,
         })
     }

@@ -11,9 +11,10 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use mesh_core::policy::authorization::AuthorizationPolicy;
+use mesh_core::resilience::retry::RetryPolicy;
 use mesh_core::routing::rule::{HttpRule, TcpRule};
 use mesh_core::snapshot::destination::Destination;
-use mesh_core::snapshot::endpoints::{Endpoint, EndpointSlice};
+use mesh_core::snapshot::endpoints::{Endpoint, EndpointAddress, EndpointSlice};
 use mesh_core::snapshot::routes::Routes;
 use mesh_core::snapshot::section::Section;
 use mesh_core::snapshot::service::{Port, Service};
@@ -22,10 +23,10 @@ use mesh_core::snapshot::{Entry, Snapshot, Version};
 use mesh_core::tables::build::build;
 use mesh_core::vocab::health::Health;
 use mesh_core::vocab::identity::SpiffeId;
-use mesh_core::vocab::label::Labels;
 use mesh_core::vocab::name::{DestinationKey, ServicePort, Text, WorkloadKey};
 use mesh_core::vocab::origin::{Kind, Origin, ResourceKey};
 use mesh_core::vocab::protocol::Protocol;
+use mesh_core::vocab::resolution::Resolution;
 use tokio::net::TcpListener;
 
 use crate::identity::svid::Svids;
@@ -95,7 +96,7 @@ fn free(ip: &str) -> SocketAddr {
 }
 
 pub(super) fn default_rule() -> HttpRule {
-    HttpRule::default_route(&origin(), HOST.into(), 9080)
+    HttpRule::default_route(&origin(), HOST.into(), 9080, RetryPolicy::default())
 }
 
 impl Mesh {
@@ -131,6 +132,13 @@ impl Mesh {
             ports: vec![Port { number: 9080, name: "http".into(), protocol: plan.protocol }],
             addresses: Vec::new(),
             offset: Some(1),
+            scope: None,
+            exported_to: None,
+            aliases: Vec::new(),
+            networks: Vec::new(),
+            auto_address: None,
+            resolution: Resolution::Static,
+            headless: false,
             external: false,
         };
         let at = ServicePort { host: host.clone(), port: 9080 };
@@ -139,19 +147,17 @@ impl Mesh {
             origin: None,
             http: plan.rules.clone().unwrap_or_else(|| vec![default_rule()]),
             tcp: vec![TcpRule::default_route(&origin(), host.clone(), 9080)],
+            scope: None,
+            tls: Vec::new(),
+            fallback: None,
         };
-        let destination = Destination {
-            key: DestinationKey { host: host.clone(), port: 9080, subset: None, scope: None },
-            origin: None,
-            protocol: plan.protocol,
-            labels: Labels::default(),
-            load_balancer: Default::default(),
-            tls: Default::default(),
-            connect_timeout: Duration::from_secs(2),
-        };
+        let key = DestinationKey { host: host.clone(), port: 9080, subset: None, scope: None };
+        let destination =
+            Destination { connect_timeout: Duration::from_secs(2), ..Destination::plain(key, plan.protocol) };
         let endpoint = |(index, application): (usize, &SocketAddr)| Endpoint {
             workload: WorkloadKey { namespace: "default".into(), name: format!("b{index}").into() },
-            address: application.ip(),
+            address: EndpointAddress::Ip(application.ip()),
+            network: None,
             node: Some("b".into()),
             ports: vec![(9080, application.port())],
             labels: [("app", "reviews")].into_iter().collect(),
@@ -164,6 +170,7 @@ impl Mesh {
         };
         let slice = EndpointSlice {
             host: host.clone(),
+            scope: None,
             slice: 0,
             endpoints: plan.applications.iter().enumerate().map(endpoint).collect(),
         };
@@ -176,9 +183,20 @@ impl Mesh {
             ports,
             mtls: Default::default(),
             policies: policies.clone().collect(),
+            node: "b".into(),
+            locality: Default::default(),
+            network: None,
+            tokens: Vec::new(),
+            view: None,
             recognition: Recognition::default(),
         };
-        let port = |number| WorkloadPort { number, protocol: plan.protocol, service: host.clone() };
+        let port = |number| WorkloadPort {
+            number,
+            protocol: plan.protocol,
+            service: host.clone(),
+            endpoint: None,
+            pool: Default::default(),
+        };
         let workloads: Vec<Workload> = match name {
             "b" => {
                 let each = plan.applications.iter().enumerate();

@@ -14,7 +14,12 @@ pub(super) fn allow(principal: &str) -> AuthorizationPolicy {
         namespace: "default".into(),
         name: "only".into(),
         action: PolicyAction::Allow,
-        rules: vec![AuthorizationRule { from: vec![Source { principals, ..Source::default() }], to: vec![] }],
+        provider: None,
+        dry_run: false,
+        rules: vec![AuthorizationRule {
+            from: vec![Source { principals, ..Source::default() }],
+            ..AuthorizationRule::default()
+        }],
     }
 }
 

@@ -114,10 +114,10 @@ async fn the_next_request_obeys_the_next_version() {
     if let RuleAction::Route { backends, rewrite } = &mut rule.action {
         rewrite.authority = Some("other".into());
         rewrite.path = Some(mesh_core::routing::rewrite::PathRewrite::Matched("/v2/".into()));
-        backends[0]
-            .response_headers
-            .set
-            .push((http::HeaderName::from_static("x-set"), http::HeaderValue::from_static("1")));
+        backends[0].response_headers.set.push((
+            http::HeaderName::from_static("x-set"),
+            mesh_core::routing::format::Template::parse("1").unwrap(),
+        ));
     }
     mesh.change(2, |plan| plan.rules = Some(vec![rule])).await;
     let answer = mesh.get("http://reviews:9080/b").await;

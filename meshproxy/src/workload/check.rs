@@ -205,10 +205,21 @@ mod tests {
             labels: mesh_core::vocab::label::Labels::default(),
             ports: ports
                 .iter()
-                .map(|&number| WorkloadPort { number, protocol: Protocol::Http, service: "a".into() })
+                .map(|&number| WorkloadPort {
+                    number,
+                    protocol: Protocol::Http,
+                    service: "a".into(),
+                    endpoint: None,
+                    pool: Default::default(),
+                })
                 .collect(),
             mtls: mesh_core::policy::mtls::MtlsPolicy::default(),
             policies: Vec::new(),
+            node: "b".into(),
+            locality: Default::default(),
+            network: None,
+            tokens: Vec::new(),
+            view: None,
             recognition: mesh_core::snapshot::workload::Recognition::default(),
         }
     }
