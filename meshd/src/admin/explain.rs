@@ -78,6 +78,7 @@ pub fn answer(
         identity: asker.identity.as_ref(),
         caller: Caller { namespace: &asker.namespace, labels: &asker.labels, view: Some(&view) },
         node: asker.node,
+        gateway: false,
         request: asked,
         host: target.host,
         port: target.port,

@@ -204,11 +204,13 @@ fn declared_protocol(tables: &Tables, question: &Question<'_>) -> Option<Protoco
     service.ports.iter().find(|port| port.number == question.port).map(|port| port.protocol)
 }
 
-/// TLS of the application for a host that is no service is passed on like any bytes.
+/// TLS of the application is bytes, unless the port is declared to be HTTP.
 fn is_stream(tables: &Tables, question: &Question<'_>) -> bool {
+    let tls = question.request.scheme == "https";
     let opaque = match declared_protocol(tables, question) {
+        Some(Protocol::Auto) => tls,
         Some(protocol) => matches!(protocol, Protocol::Tcp | Protocol::Udp) || protocol.is_tls(),
-        None => question.request.scheme == "https" && addressed(tables, question).is_none(),
+        None => tls && addressed(tables, question).is_none(),
     };
     question.stream || opaque
 }

@@ -9,6 +9,7 @@ use crate::decide::stream::{select, unknown};
 use crate::decide::witness::{Remembering, Witness};
 use crate::tables::Tables;
 use crate::tables::routes::{RouteTable, StreamKind};
+use crate::vocab::protocol::Protocol;
 
 /// Foretells what becomes of a byte stream. A refused one is closed without a word, so there is no status.
 pub(super) fn explain(
@@ -19,7 +20,7 @@ pub(super) fn explain(
 ) {
     answer.protocol = match declared_protocol(tables, question) {
         Some(protocol) if protocol.is_tls() => protocol.name().to_owned(),
-        None if question.request.scheme == "https" => "tls".to_owned(),
+        None | Some(Protocol::Auto) if question.request.scheme == "https" => "tls".to_owned(),
         _ => "tcp".to_owned(),
     };
     // A client of TLS asks for the name that it connects to.
