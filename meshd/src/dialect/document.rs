@@ -248,7 +248,7 @@ fn spec(root: &Node, kind: Kind, meta: &Metadata, report: &Report) -> Option<Spe
         }
         Kind::WorkloadGroup => istio::workload_group::group(&spec()?).map(Spec::WorkloadGroup),
         Kind::Gateway => {
-            istio::gateway::gateway(&spec()?, Field::at(root, "metadata", report), &meta.key.name)
+            istio::gateway::gateway(&spec()?, Field::at(root, "metadata", report).as_ref(), &meta.key.name)
                 .map(Spec::Gateway)
         }
         Kind::Sidecar => istio::sidecar::sidecar(&spec()?, &meta.key.namespace).map(Spec::Sidecar),
