@@ -79,7 +79,7 @@ fn delay(field: &Field<'_>) -> Option<(Ratio, Duration)> {
     let share = match (entry.get("percentage"), entry.get("percent")) {
         (Some(percentage), _) => share_of_fault(&percentage),
         (None, Some(percent)) => {
-            percent.warn("percent is deprecated, use percentage");
+            percent.advise("percent is deprecated, use percentage");
             percent.integer(0..=100).and_then(|percent| Ratio::from_percent(percent as f64))
         }
         (None, None) if entry.has("percent") => {
@@ -94,7 +94,7 @@ fn delay(field: &Field<'_>) -> Option<(Ratio, Duration)> {
     }
     let Some(fixed) = entry.get("fixedDelay") else {
         if !entry.is_misspelt("fixedDelay") {
-            field.warn("without fixedDelay nothing is delayed");
+            field.advise("without fixedDelay nothing is delayed");
         }
         return None;
     };
@@ -137,7 +137,7 @@ fn abort(field: &Field<'_>) -> Option<(Ratio, AbortStatus)> {
 
 /// A fault without a percentage concerns no request, which hardly anybody means.
 fn none(field: &Field<'_>) -> Option<Ratio> {
-    field.warn("percentage is missing, which means 0%: no request is concerned");
+    field.advise("percentage is missing, which means 0%: no request is concerned");
     Some(Ratio::ZERO)
 }
 
