@@ -306,6 +306,46 @@ mod tests {
         }
     }
 
+    /// The names of the messages that hang together with `message`.
+    fn names(message: &'static Message, depth: usize, found: &mut BTreeSet<&'static str>) {
+        found.insert(message.name);
+        for note in NOTES.iter().copied().flatten() {
+            if let Note::Holds(of, _, other) = note
+                && std::ptr::eq(*of, message)
+                && depth < DEEPEST
+            {
+                names(other, depth + 1, found);
+            }
+        }
+    }
+
+    #[test]
+    fn no_message_is_forgotten() {
+        let mut found = BTreeSet::new();
+        let tops = Kind::ALL.into_iter().map(document::top);
+        for message in tops.chain(SPECS.iter().map(|(_, message)| *message)).chain([&metadata::METADATA]) {
+            names(message, 0, &mut found);
+        }
+        let mut folders = vec![std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/dialect")];
+        let mut forgotten = Vec::new();
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                    continue;
+                }
+                let text = std::fs::read_to_string(&path).unwrap();
+                for message in text.split(": Message =").skip(1) {
+                    let name = message.split("name: \"").nth(1).and_then(|rest| rest.split('"').next());
+                    let Some(name) = name.filter(|name| !found.contains(name)) else { continue };
+                    forgotten.push(format!("{}: {name}", path.display()));
+                }
+            }
+        }
+        assert!(forgotten.is_empty(), "no Note::Holds leads to {forgotten:#?}");
+    }
+
     /// The fields of a schema, as paths.
     fn fields(schema: &Node, path: &str, found: &mut BTreeSet<String>) {
         if let Some(Value::Map(properties)) = schema.entry("properties").map(|entry| &entry.value.value) {
