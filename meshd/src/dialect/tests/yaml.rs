@@ -60,7 +60,7 @@ fn what_cannot_be_read() {
 }
 
 fn yaml_limit() -> usize {
-    super::super::yaml::LARGEST_FILE
+    LARGEST_FILE
 }
 
 #[test]
