@@ -511,9 +511,12 @@ impl<'a> Object<'a> {
         field
     }
 
-    /// Says that a field is missing, unless it is there as null or misspelt, which was said already.
+    /// Says that a field is missing, unless it is there as null that is refused, or misspelt, which was said already.
     pub(crate) fn missing(&self, key: &'static str, message: impl Into<String>) {
-        if !self.has(key) && !self.is_misspelt(key) {
+        let null_is_absent = self.field.report.null_is_absent;
+        let written =
+            |entry: &Entry| &*entry.key == key && !(null_is_absent && entry.value.value == Value::Null);
+        if !self.entries.iter().any(written) && !self.is_misspelt(key) {
             self.field.fault(message);
         }
     }
