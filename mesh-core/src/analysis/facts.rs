@@ -66,11 +66,10 @@ impl<'a> Facts<'a> {
         for list in by_kind.values_mut() {
             list.sort_by(|a, b| a.meta.precedence().cmp(&b.meta.precedence()));
         }
-        let declared = by_kind.get(&Kind::MeshConfig).and_then(|list| match &list.first()?.spec {
+        let mesh = by_kind.get(&Kind::MeshConfig).and_then(|list| match &list.first()?.spec {
             Spec::MeshConfig(mesh) => Some(&**mesh),
             _ => None,
         });
-        let mesh = declared.or(input.mesh);
         let root_namespace = mesh
             .and_then(|mesh| mesh.root_namespace.clone())
             .unwrap_or_else(|| Text::from(input.root_namespace));

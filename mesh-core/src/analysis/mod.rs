@@ -14,7 +14,6 @@ use std::sync::Arc;
 use crate::resource::Resource;
 use crate::resource::diagnostic::Diagnostic;
 use crate::resource::kubernetes::PodTemplate;
-use crate::resource::mesh_config::MeshConfig;
 
 mod annotations;
 mod chain;
@@ -49,9 +48,7 @@ pub struct Input<'a> {
     pub resources: &'a [Arc<Resource>],
     /// Templates of pods.
     pub pods: &'a [PodTemplate],
-    /// Settings of the mesh; a MeshConfig among the resources wins.
-    pub mesh: Option<&'a MeshConfig>,
-    /// Namespace whose resources hold for the whole mesh, where the settings name none.
+    /// Namespace whose resources hold for the whole mesh, where no MeshConfig among the resources names one.
     pub root_namespace: &'a str,
     /// Looks into credentials; certificates need a clock and a parser, which are not at home here.
     pub credential: &'a JudgeCredential<'a>,

@@ -75,9 +75,6 @@ fn target(port: &Port) -> String {
 /// Several Services for the same pods: one protocol a port, one port a targetPort.
 fn services_agree(facts: &Facts<'_>, workload: &Workload<'_>, name: &str, findings: &mut Findings) {
     let services = facts.services_of(workload);
-    if services.len() < 2 && !services.iter().any(|resource| has_datagrams(resource)) {
-        return;
-    }
     let mut protocols: BTreeMap<u16, BTreeMap<&str, BTreeSet<&str>>> = BTreeMap::new();
     let mut targets: BTreeMap<String, BTreeMap<u16, &str>> = BTreeMap::new();
     for resource in &services {
@@ -108,10 +105,6 @@ fn services_agree(facts: &Facts<'_>, workload: &Workload<'_>, name: &str, findin
         );
         findings.about("IST0137", Severity::Warning, name, String::new(), message);
     }
-}
-
-fn has_datagrams(resource: &Resource) -> bool {
-    matches!(&resource.spec, Spec::Service(service) if !service.datagram_ports.is_empty())
 }
 
 fn joined(names: BTreeSet<&str>) -> String {

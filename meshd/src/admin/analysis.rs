@@ -21,7 +21,6 @@ pub fn across(resources: &[Arc<Resource>], pods: &[PodTemplate], root_namespace:
     mesh_core::analysis::analyze(&mesh_core::analysis::Input {
         resources,
         pods,
-        mesh: None,
         root_namespace,
         credential: &|certificate, _| credential::judge(certificate),
     })

@@ -293,9 +293,11 @@ impl References<'_> {
         let namespace = self.namespace().clone();
         let everywhere = everywhere && namespace == self.state.settings().root_namespace;
         let before = self.found.len();
-        for workload in self.state.workloads() {
-            let reached = everywhere || workload.key.namespace == namespace;
-            if reached && selector.is_none_or(|selector| selector.selects(&workload.entry.labels)) {
+        let state = self.state;
+        let reached: Vec<_> =
+            if everywhere { state.workloads().collect() } else { state.workloads_in(&namespace).collect() };
+        for workload in reached {
+            if selector.is_none_or(|selector| selector.selects(&workload.entry.labels)) {
                 let key = ResourceKey {
                     kind: Kind::WorkloadEntry,
                     namespace: workload.key.namespace.clone(),

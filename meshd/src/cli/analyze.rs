@@ -14,7 +14,6 @@ use super::{CliError, OutputArgs, fleet};
 use crate::admin::analysis;
 use crate::admin::client::Client;
 use crate::admin::view::DiagnosticView;
-use crate::controller::parse_key;
 use crate::dialect::{Document, Parsed};
 
 /// Flags of `analyze`.
@@ -123,7 +122,10 @@ fn place(findings: &mut [Diagnostic], parsed: &Parsed) {
 /// Whether a finding is of the namespace that is asked for; what is in none always is.
 fn in_scope(args: &AnalyzeArgs, resource: &str) -> bool {
     let Some(wanted) = args.namespace.as_deref().filter(|_| !args.all_namespaces) else { return true };
-    parse_key(resource).is_none_or(|key| key.namespace.is_empty() || *key.namespace == *wanted)
+    match resource.split('/').collect::<Vec<_>>().as_slice() {
+        [_, namespace, _] => *namespace == wanted,
+        _ => true,
+    }
 }
 
 /// `Error [IST0101] (VirtualService default/reviews x.yaml:12) spec.hosts[0]: message`, as `istioctl analyze`.

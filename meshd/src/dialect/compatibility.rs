@@ -7,11 +7,11 @@ use mesh_core::vocab::origin::Kind;
 
 use super::field::{Message, Note};
 use super::kind::{self, Fate};
-use super::{document, istio, kubernetes};
+use super::{document, istio, kubernetes, metadata};
 
 /// What stands in the fields: one entry a file that has messages.
 static NOTES: &[&[Note]] = &[
-    document::NOTES,
+    metadata::NOTES,
     kubernetes::endpoints::NOTES,
     kubernetes::service::NOTES,
     istio::destination_rule::NOTES,
@@ -79,6 +79,8 @@ pub enum Standing {
     CarriedOut,
     /// Validated, analysed and explained; `apply` refuses it, as nothing on the wire follows it yet.
     ExplainedOnly,
+    /// Of a kind that is validated and analysed; `apply` skips it with a warning.
+    AnalysedOnly,
     /// Has no meaning here and is passed over.
     Skipped,
     /// An error, for this reason.
@@ -100,7 +102,14 @@ pub struct Row {
 pub fn rows(kind: Kind) -> Vec<Row> {
     let mut rows = Vec::new();
     let top = document::top(kind);
+    let above = match kind::fate(kind) {
+        Fate::Carried => Standing::CarriedOut,
+        Fate::Later => Standing::ExplainedOnly,
+        Fate::Analysed => Standing::AnalysedOnly,
+        Fate::Refused(why) => Standing::Refused(why),
+    };
     for (key, standing) in fields(top) {
+        let standing = weaker(standing, above);
         if ["apiVersion", "kind", "metadata"].contains(&key) {
             continue;
         }
@@ -115,7 +124,7 @@ pub fn rows(kind: Kind) -> Vec<Row> {
 /// The fields of `metadata`, which are the same for every kind.
 pub fn metadata() -> Vec<Row> {
     let mut rows = Vec::new();
-    below(&document::METADATA, "metadata", Standing::CarriedOut, 0, &mut rows);
+    below(&metadata::METADATA, "metadata", Standing::CarriedOut, 0, &mut rows);
     rows
 }
 
@@ -130,9 +139,17 @@ fn fields(message: &'static Message) -> Vec<(&'static str, Standing)> {
     all
 }
 
+/// What becomes of a field with this standing in something with that one.
+fn weaker(own: Standing, above: Standing) -> Standing {
+    match (own, above) {
+        (Standing::Skipped | Standing::Refused(_), _) | (_, Standing::CarriedOut) => own,
+        _ => above,
+    }
+}
+
 fn below(message: &'static Message, path: &str, above: Standing, depth: usize, rows: &mut Vec<Row>) {
     for (key, standing) in fields(message) {
-        let standing = if above == Standing::CarriedOut { standing } else { above };
+        let standing = weaker(standing, above);
         field(message, key, &format!("{path}.{key}"), standing, depth, rows);
     }
 }
@@ -169,7 +186,7 @@ fn field(
         row.except.clear();
     }
     rows.push(row);
-    let passed = matches!(standing, Standing::CarriedOut | Standing::ExplainedOnly);
+    let passed = !matches!(standing, Standing::Skipped | Standing::Refused(_));
     if let (Some((message, many)), true, true) = (held, passed, depth < DEEPEST) {
         below(message, &format!("{path}{many}"), standing, depth + 1, rows);
     }
@@ -200,6 +217,8 @@ Every field of every kind, and what becomes of it:
 - **explained only**: read, validated, analysed and explained like the others, but nothing on the wire follows it
   yet; `apply`, `--config` and announcements of workloads refuse it (MSH0010), `validate`, `analyze`, `explain` and
   `diff` take it. *Explained only: VALUES* is said of a field that is carried out but for these values.
+- **analysed only**: `validate` and `analyze` read it, for what other resources refer to; `apply` skips it with a
+  warning.
 - **skipped**: has no meaning without Kubernetes or is set by its server; passed over.
 - **refused**: an error, for the reason given.
 
@@ -213,12 +232,14 @@ fn kinds(page: &mut String) {
         let fate = match known.fate {
             Fate::Carried => "carried out".to_owned(),
             Fate::Later => "explained only".to_owned(),
+            Fate::Analysed => "analysed only".to_owned(),
             Fate::Refused(why) => format!("refused: {why}"),
         };
         writeln!(page, "| {} | {} | {} |", known.name, code(&known.versions), cell(&fate)).ok();
     }
     page.push_str(
-        "| other kinds of Kubernetes | | skipped with one warning a kind; `--strict` refuses them |\n",
+        "| other kinds of Kubernetes | | skipped with one warning a kind, `--strict` refuses them; templates of pods tell \
+         `analyze` labels and ports |\n",
     );
 }
 
@@ -233,6 +254,7 @@ fn table(page: &mut String, title: &str, rows: &[Row]) {
         let mut standing = match row.standing {
             Standing::CarriedOut => "carried out".to_owned(),
             Standing::ExplainedOnly => "explained only".to_owned(),
+            Standing::AnalysedOnly => "analysed only".to_owned(),
             Standing::Skipped => "skipped".to_owned(),
             Standing::Refused(why) => format!("refused: {why}"),
         };
@@ -269,6 +291,7 @@ mod tests {
 
     #[test]
     fn what_is_explained_only_has_nothing_carried_out_below_it() {
+        assert!(rows(Kind::Secret).iter().all(|row| row.standing != Standing::CarriedOut));
         for kind in Kind::ALL {
             let rows = rows(kind);
             for row in rows.iter().filter(|row| row.standing == Standing::ExplainedOnly) {
@@ -281,6 +304,46 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// The names of the messages that hang together with `message`.
+    fn names(message: &'static Message, depth: usize, found: &mut BTreeSet<&'static str>) {
+        found.insert(message.name);
+        for note in NOTES.iter().copied().flatten() {
+            if let Note::Holds(of, _, other) = note
+                && std::ptr::eq(*of, message)
+                && depth < DEEPEST
+            {
+                names(other, depth + 1, found);
+            }
+        }
+    }
+
+    #[test]
+    fn no_message_is_forgotten() {
+        let mut found = BTreeSet::new();
+        let tops = Kind::ALL.into_iter().map(document::top);
+        for message in tops.chain(SPECS.iter().map(|(_, message)| *message)).chain([&metadata::METADATA]) {
+            names(message, 0, &mut found);
+        }
+        let mut folders = vec![std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/dialect")];
+        let mut forgotten = Vec::new();
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                    continue;
+                }
+                let text = std::fs::read_to_string(&path).unwrap();
+                for message in text.split(": Message =").skip(1) {
+                    let name = message.split("name: \"").nth(1).and_then(|rest| rest.split('"').next());
+                    let Some(name) = name.filter(|name| !found.contains(name)) else { continue };
+                    forgotten.push(format!("{}: {name}", path.display()));
+                }
+            }
+        }
+        assert!(forgotten.is_empty(), "no Note::Holds leads to {forgotten:#?}");
     }
 
     /// The fields of a schema, as paths.
@@ -331,7 +394,9 @@ mod tests {
                 missing.push(format!("the kind {name}"));
                 continue;
             };
-            let Fate::Carried = known.fate else { continue };
+            if matches!(known.fate, Fate::Refused(_)) {
+                continue;
+            }
             let kind = Kind::ALL.into_iter().find(|kind| kind.name() == name).unwrap();
             let rows: BTreeMap<String, Standing> =
                 rows(kind).into_iter().map(|row| (row.path, row.standing)).collect();
@@ -339,7 +404,9 @@ mod tests {
                 // What is not carried out as a whole need not be told in parts.
                 let is_part = |(path, standing): (&String, &Standing)| {
                     *standing != Standing::CarriedOut
-                        && field.strip_prefix(path.as_str()).is_some_and(|rest| rest.starts_with(['.', '[', '{']))
+                        && field
+                            .strip_prefix(path.as_str())
+                            .is_some_and(|rest| rest.starts_with(['.', '[', '{']))
                 };
                 if !rows.contains_key(&field) && !rows.iter().any(is_part) {
                     missing.push(format!("{name} {field}"));

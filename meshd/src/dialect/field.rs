@@ -15,6 +15,8 @@ use super::node::{Entry, Mark, Node, Value, quoted};
 pub(crate) const SCHEMA: &str = "IST0106";
 /// It fits, but something about it should be looked at (the code of `istioctl analyze`).
 pub(crate) const SCHEMA_WARNING: &str = "IST0133";
+/// It fits, but says something without an effect or that is hardly meant so, where Istio says nothing.
+pub(crate) const ADVICE: &str = "MSH0014";
 /// A field, value or kind that is known and valid and that this mesh does not carry out.
 pub(crate) const NOT_CARRIED_OUT: &str = "MSH0010";
 
@@ -287,7 +289,12 @@ impl<'a> Field<'a> {
         self.report.add(SCHEMA, Severity::Error, self.node.mark, self.path(), message);
     }
 
-    /// Accepts the value, but says something about it.
+    /// Accepts the value, but says of it what Istio does not say.
+    pub(crate) fn advise(&self, message: impl Into<String>) {
+        self.warn_as(ADVICE, message);
+    }
+
+    /// Accepts the value, but says something about it, as Istio does.
     pub(crate) fn warn(&self, message: impl Into<String>) {
         self.report.add(SCHEMA_WARNING, Severity::Warning, self.node.mark, self.path(), message);
     }
@@ -504,9 +511,12 @@ impl<'a> Object<'a> {
         field
     }
 
-    /// Says that a field is missing, unless it is there as null or misspelt, which was said already.
+    /// Says that a field is missing, unless it is there as null that is refused, or misspelt, which was said already.
     pub(crate) fn missing(&self, key: &'static str, message: impl Into<String>) {
-        if !self.has(key) && !self.is_misspelt(key) {
+        let null_is_absent = self.field.report.null_is_absent;
+        let written =
+            |entry: &Entry| &*entry.key == key && !(null_is_absent && entry.value.value == Value::Null);
+        if !self.entries.iter().any(written) && !self.is_misspelt(key) {
             self.field.fault(message);
         }
     }

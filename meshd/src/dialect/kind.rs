@@ -166,6 +166,8 @@ pub(crate) enum Fate {
     Carried,
     /// It is read, but has no effect on the wire yet.
     Later,
+    /// It is read for analysis, and skipped where resources are carried out.
+    Analysed,
     /// Refused for good; what to use instead.
     Refused(&'static str),
 }
@@ -179,8 +181,12 @@ pub(crate) struct Known {
 }
 
 /// What becomes of a kind that is read.
-fn fate(kind: Kind) -> Fate {
-    if LATER.contains(&kind) || ANALYSED.contains(&kind) { Fate::Later } else { Fate::Carried }
+pub(crate) fn fate(kind: Kind) -> Fate {
+    match kind {
+        kind if LATER.contains(&kind) => Fate::Later,
+        kind if ANALYSED.contains(&kind) => Fate::Analysed,
+        _ => Fate::Carried,
+    }
 }
 
 /// Whether a kind is read for analysis only.

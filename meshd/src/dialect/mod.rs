@@ -19,6 +19,7 @@ mod field;
 mod istio;
 pub(crate) mod kind;
 mod kubernetes;
+mod metadata;
 mod node;
 mod re2;
 mod scalar;

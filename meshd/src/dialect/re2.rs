@@ -22,7 +22,7 @@ pub(crate) fn pattern(field: &Field<'_>) -> Option<Pattern> {
     let pattern = translate(source).and_then(|translated| {
         // Longer only by the classes that were written out; a source that then is too long is taken as it is.
         let text = if translated.len() > LONGEST_PATTERN { source } else { &translated };
-        Pattern::new(text).map_err(|error| error.to_string())
+        compile(text)
     });
     match pattern {
         Ok(pattern) => Some(pattern),
@@ -31,6 +31,13 @@ pub(crate) fn pattern(field: &Field<'_>) -> Option<Pattern> {
             None
         }
     }
+}
+
+/// Compiles a translation. One that is too large with all of Unicode in each of its classes, such as `.{1000}`, is
+/// taken byte by byte, which is the same for ASCII.
+fn compile(text: &str) -> Result<Pattern, String> {
+    let by_byte = || Pattern::new(&format!("(?-u:{text})")).ok();
+    Pattern::new(text).or_else(|error| by_byte().ok_or_else(|| error.to_string()))
 }
 
 /// The same expression for the `regex` crate, or what is wrong with it.
@@ -491,9 +498,11 @@ mod tests {
             ("a|", "", true),
             ("^*a$", "a", true),
             ("(a{10}){100}", "a", false),
+            ("/.{0,1000}", "/a", true),
+            ("[^/]{1,1000}", "a/", false),
         ] {
             let translated = translate(source).unwrap();
-            let pattern = Pattern::new(&translated).unwrap();
+            let pattern = compile(&translated).unwrap();
             assert_eq!(pattern.matches(text.as_bytes()), expected, "{source} as {translated} on {text}");
         }
     }
@@ -539,8 +548,7 @@ mod tests {
             r"\p{Script=Greek}",
             "[a",
         ] {
-            let result =
-                translate(bad).and_then(|text| Pattern::new(&text).map_err(|error| error.to_string()));
+            let result = translate(bad).and_then(|text| compile(&text));
             assert!(result.is_err(), "{bad}");
         }
     }

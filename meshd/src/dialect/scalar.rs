@@ -1,6 +1,5 @@
 //! Texts with a meaning: durations, names, hosts, labels, addresses.
 
-use std::collections::HashSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -167,18 +166,6 @@ pub(crate) fn labels(field: &Field<'_>) -> Labels {
     labels
 }
 
-/// The labels of a selector; `*` has a sentence of its own, as people expect it to work.
-pub(crate) fn selector(field: &Field<'_>) -> Labels {
-    for (key, value) in field.map() {
-        let stars = key.contains('*') || matches!(value.value(), Value::Text(text) if text.contains('*'));
-        if stars {
-            value.fault("a selector takes no wildcard '*'");
-            return Labels::default();
-        }
-    }
-    labels(field)
-}
-
 /// An IP address.
 pub(crate) fn ip(field: &Field<'_>) -> Option<IpAddr> {
     let text = field.some_text()?;
@@ -241,27 +228,4 @@ pub(crate) fn host(field: &Field<'_>) -> Option<Text> {
         return None;
     }
     Some(text.to_ascii_lowercase().into())
-}
-
-/// A field that only has one value that is carried out: absent or `["*"]`.
-pub(crate) fn export_to(field: &Field<'_>) {
-    let mut seen: HashSet<&str> = HashSet::new();
-    let items = field.items();
-    let mut limited = false;
-    for item in &items {
-        let Some(text) = item.some_text() else { continue };
-        let known = matches!(text, "." | "*" | "~") || check_label(text).is_ok();
-        if !known {
-            item.fault(format!("found {}, wanted '*', '.' or the name of a namespace", quoted(text)));
-        } else if !seen.insert(text) {
-            item.fault(format!("{} is there twice", quoted(text)));
-        } else if items.len() > 1 && matches!(text, "*" | "~") {
-            item.fault(format!("{} cannot be combined with others", quoted(text)));
-        } else if text != "*" {
-            limited = true;
-        }
-    }
-    if limited {
-        field.later("exportTo other than [\"*\"]");
-    }
 }

@@ -11,9 +11,11 @@ use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
 use super::rows::META;
 use super::{Past, StoredDocument};
 
-/// Version and key to version, created, owner and JSON of what was there before, if anything was.
-const REPLACED: TableDefinition<'_, (u64, &str), Option<(u64, i64, &str, &str)>> =
-    TableDefinition::new("replaced");
+/// Version, created, owner and JSON of what was there before, if anything was.
+type Before<'a> = Option<(u64, i64, &'a str, &'a str)>;
+
+/// By version and key.
+const REPLACED: TableDefinition<'_, (u64, &str), Before<'static>> = TableDefinition::new("replaced");
 
 /// Oldest version that can be gone back to.
 const FROM: &str = "past_from";
@@ -26,9 +28,6 @@ const BYTES: &str = "past_bytes";
 
 /// Most bytes that are kept, whatever the number of versions; few in tests, which would take long otherwise.
 const MOST_BYTES: u64 = if cfg!(test) { 100_000 } else { 256 << 20 };
-
-/// A document of which the version is not known here.
-type Before<'a> = Option<(u64, i64, &'a str, &'a str)>;
 
 fn size(key: &str, before: Before<'_>) -> u64 {
     let content = before.map_or(0, |(_, _, owner, json)| owner.len() + json.len());
@@ -62,7 +61,7 @@ pub(super) fn is_begun(tx: &ReadTransaction) -> Result<bool, redb::Error> {
 /// The step back from a version, as it is written.
 pub(super) struct Step<'tx> {
     version: u64,
-    table: redb::Table<'tx, (u64, &'static str), Option<(u64, i64, &'static str, &'static str)>>,
+    table: redb::Table<'tx, (u64, &'static str), Before<'static>>,
     bytes: u64,
 }
 

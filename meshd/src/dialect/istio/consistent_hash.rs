@@ -154,7 +154,7 @@ fn is_prime(size: u64) -> bool {
                 && (3u64..)
                     .step_by(2)
                     .take_while(|factor| factor * factor <= size)
-                    .all(|factor| size % factor != 0)
+                    .all(|factor| !size.is_multiple_of(factor))
         }
     }
 }

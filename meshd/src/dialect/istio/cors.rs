@@ -37,7 +37,7 @@ pub(super) fn cors(field: &Field<'_>) -> Option<CorsPolicy> {
     let entry = field.object(&CORS)?;
     let mut allow_origins: Vec<TextMatch> = entry.items("allowOrigins").iter().filter_map(origin).collect();
     if let Some(old) = entry.get("allowOrigin") {
-        old.warn("allowOrigin is deprecated, use allowOrigins");
+        old.advise("allowOrigin is deprecated, use allowOrigins");
         let items = old.items();
         let exact = items.iter().filter_map(|item| item.text().map(|text| TextMatch::Exact(text.into())));
         let exact: Vec<TextMatch> = exact.map(any_origin).collect();

@@ -60,6 +60,8 @@ const GRPC_STATUS: [&str; 17] = [
     "UNAUTHENTICATED",
 ];
 
+/// Something that Istio is going to drop (the code of `istioctl analyze`).
+const DEPRECATED: &str = "IST0002";
 /// Smallest percentage of a fault that is not 0: one part per million.
 const SMALLEST_PERCENT: f64 = 0.0001;
 
@@ -79,8 +81,11 @@ fn delay(field: &Field<'_>) -> Option<(Ratio, Duration)> {
     let share = match (entry.get("percentage"), entry.get("percent")) {
         (Some(percentage), _) => share_of_fault(&percentage),
         (None, Some(percent)) => {
-            percent.warn("percent is deprecated, use percentage");
-            percent.integer(0..=100).and_then(|percent| Ratio::from_percent(percent as f64))
+            let value = percent.integer(0..=100);
+            if value != Some(0) {
+                percent.warn_as(DEPRECATED, "percent is deprecated, use percentage");
+            }
+            value.and_then(|percent| Ratio::from_percent(percent as f64))
         }
         (None, None) if entry.has("percent") => {
             entry.field().fault("percent is null, which is not allowed; leave the field out");
@@ -94,7 +99,7 @@ fn delay(field: &Field<'_>) -> Option<(Ratio, Duration)> {
     }
     let Some(fixed) = entry.get("fixedDelay") else {
         if !entry.is_misspelt("fixedDelay") {
-            field.warn("without fixedDelay nothing is delayed");
+            field.advise("without fixedDelay nothing is delayed");
         }
         return None;
     };
@@ -137,7 +142,7 @@ fn abort(field: &Field<'_>) -> Option<(Ratio, AbortStatus)> {
 
 /// A fault without a percentage concerns no request, which hardly anybody means.
 fn none(field: &Field<'_>) -> Option<Ratio> {
-    field.warn("percentage is missing, which means 0%: no request is concerned");
+    field.advise("percentage is missing, which means 0%: no request is concerned");
     Some(Ratio::ZERO)
 }
 

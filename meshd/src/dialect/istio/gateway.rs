@@ -39,10 +39,10 @@ pub(crate) static NOTES: &[Note] = &[
 ];
 
 /// Reads the spec of a Gateway. `meta` is its metadata, `name` its name.
-pub(crate) fn gateway(field: &Field<'_>, meta: Option<Field<'_>>, name: &str) -> Option<Gateway> {
+pub(crate) fn gateway(field: &Field<'_>, meta: Option<&Field<'_>>, name: &str) -> Option<Gateway> {
     let spec = field.object(&SPEC)?;
     if !scalar::is_label(name)
-        && let Some(field) = meta.as_ref().and_then(|meta| meta.below("name"))
+        && let Some(field) = meta.and_then(|meta| meta.below("name"))
     {
         field.fault(format!("{} has a dot, which the name of a Gateway cannot have", quoted(name)));
     }

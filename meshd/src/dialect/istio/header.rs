@@ -110,7 +110,7 @@ fn name(field: &Field<'_>, text: &str) -> Option<HeaderName> {
     }
     let name = header_name(field, text)?;
     if FRAMING.contains(&name.as_str()) {
-        field.warn(format!("{name} frames the message: the proxy writes it itself and this has no effect"));
+        field.advise(format!("{name} frames the message: the proxy writes it itself and this has no effect"));
         return None;
     }
     Some(name)

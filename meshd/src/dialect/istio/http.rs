@@ -48,7 +48,7 @@ pub(crate) static NOTES: &[Note] = &[
     Note::Holds(&MATCH, "withoutHeaders{}", &TEXT),
     Note::Holds(&MATCH, "queryParams{}", &TEXT),
     Note::Later(&MATCH, "gateways", "other than mesh"),
-    Note::Later(&MATCH, "headers", "@request.auth.claims, pseudo-headers"),
+    Note::Later(&MATCH, "headers", "@request.auth.claims, :path, :status"),
     Note::Later(&MATCH, "withoutHeaders", "@request.auth.claims, pseudo-headers"),
 ];
 
@@ -61,7 +61,7 @@ pub(super) fn condition(field: &Field<'_>, binding: &Binding<'_>) -> Option<Http
     let headers = Headers::read(&entry, "headers", binding);
     let without = Headers::read(&entry, "withoutHeaders", binding);
     entry.text("statPrefix");
-    let request = RequestMatch {
+    let mut request = RequestMatch {
         claims: headers.claims,
         without_claims: without.claims,
         name: entry.text("name").map(Text::from),
@@ -75,7 +75,28 @@ pub(super) fn condition(field: &Field<'_>, binding: &Binding<'_>) -> Option<Http
         caller_labels: caller.labels,
         caller_namespace: caller.namespace,
     };
+    for (name, test, field) in headers.pseudo {
+        pseudo_header(&mut request, name, test, &field);
+    }
+    for (name, _, field) in without.pseudo {
+        field.later(format_args!("a negated condition on the pseudo-header {name}"));
+    }
     Some(HttpMatch { request, port: port(&entry), gateways: caller.gateways })
+}
+
+/// A condition on a pseudo-header is one on what the match has a field for, if that is free.
+fn pseudo_header(request: &mut RequestMatch, name: &str, test: TextMatch, field: &Field<'_>) {
+    let place = match name {
+        ":method" => &mut request.method,
+        ":scheme" => &mut request.scheme,
+        ":authority" => &mut request.authority,
+        _ => return field.later(format_args!("a condition on the pseudo-header {name}")),
+    };
+    match (&place, test) {
+        (_, TextMatch::Present) => {}
+        (None, test) => *place = Some(test),
+        (Some(_), _) => field.later(format_args!("a second condition on {name}")),
+    }
 }
 
 /// `port` of a match; 0 is none.
@@ -108,12 +129,12 @@ impl Caller {
             && !scalar::is_label(text)
         {
             let message = format!("{} is no name of a namespace", quoted(text));
-            if form == Namespace::Checked { field.fault(message) } else { field.warn(message) }
+            if form == Namespace::Checked { field.fault(message) } else { field.advise(message) }
         }
         let gateways =
             entry.get("gateways").map(|field| gateways(&field, binding.namespace)).unwrap_or_default();
         if !gateways.is_empty() && (!labels.is_empty() || namespace.is_some()) {
-            entry.field().warn("with gateways, sourceLabels and sourceNamespace have no effect");
+            entry.field().advise("with gateways, sourceLabels and sourceNamespace have no effect");
             return Caller { labels: Labels::default(), namespace: None, gateways };
         }
         Caller { labels, namespace, gateways }
@@ -164,15 +185,16 @@ const PSEUDO_HEADERS: [&str; 5] = [":authority", ":method", ":path", ":scheme", 
 /// What a condition on a claim begins with, in any case.
 const CLAIM: &str = "@request.auth.claims";
 
-/// Conditions on header fields, and those on claims that are written among them.
+/// Conditions on header fields, and what else is written among them.
 #[derive(Default)]
-struct Headers {
+struct Headers<'a> {
     plain: Vec<(HeaderName, TextMatch)>,
     claims: Vec<(Vec<Text>, TextMatch)>,
+    pseudo: Vec<(&'a str, TextMatch, Field<'a>)>,
 }
 
-impl Headers {
-    fn read(entry: &Object<'_>, key: &'static str, binding: &Binding<'_>) -> Headers {
+impl<'a> Headers<'a> {
+    fn read(entry: &Object<'a>, key: &'static str, binding: &Binding<'_>) -> Headers<'a> {
         let mut headers = Headers::default();
         for (name, field) in entry.get(key).map(|field| field.map()).unwrap_or_default() {
             let Some(test) = text_match(&field, Star::Present) else { continue };
@@ -186,10 +208,9 @@ impl Headers {
                 field.later("a condition on JWT claims");
                 headers.claims.push((path, test));
             } else if NO_HEADERS.contains(&name) {
-                field.warn(format!("has no effect; use the field {name} of the match"));
+                field.advise(format!("has no effect; use the field {name} of the match"));
             } else if PSEUDO_HEADERS.contains(&name) {
-                field.warn(format!("use the field of the match instead of {name}"));
-                field.later(format!("a condition on the pseudo-header {name}"));
+                headers.pseudo.push((name, test, field));
             } else if let Some(name) = header_name(&field, name) {
                 headers.plain.push((name, test));
             }

@@ -174,7 +174,7 @@ fn delegate(field: &Field<'_>, binding: &Binding<'_>) -> Option<(Text, Text)> {
     let entry = field.object(&DELEGATE)?;
     let name = entry.text("name");
     if name.is_none() && !entry.has("name") && !entry.is_misspelt("name") {
-        field.warn("a delegate without name is no VirtualService: the rule is never used");
+        field.advise("a delegate without name is no VirtualService: the rule is never used");
     }
     let namespace = entry.text("namespace").unwrap_or(binding.namespace);
     Some((namespace.into(), name.unwrap_or_default().into()))

@@ -167,7 +167,8 @@ fn warn_of_no_detection(
     priority: &[Text],
     detects_outliers: bool,
 ) {
-    if !detects_outliers && !(failover.is_empty() && priority.is_empty()) {
+    let is_said = !failover.is_empty() || !priority.is_empty();
+    if is_said && !detects_outliers {
         field.warn("failover has no effect without outlierDetection, which notices that endpoints fail");
     }
 }

@@ -180,7 +180,7 @@ fn redirect_code(field: &Field<'_>) -> Option<u16> {
         Some(0) => Some(301),
         Some(code) => {
             if !REDIRECT_CODES.contains(&code) {
-                field.warn(format!(
+                field.advise(format!(
                     "{code} cannot be used, and the rule with it; use 301, 302, 303, 307 or 308"
                 ));
             }
@@ -213,7 +213,7 @@ pub(super) fn status(field: &Field<'_>) -> Option<u16> {
             None
         }
         Some(600) => {
-            field.warn("600 is no status of HTTP; those end with 599");
+            field.advise("600 is no status of HTTP; those end with 599");
             Some(600)
         }
         status => status,

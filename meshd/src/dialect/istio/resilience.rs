@@ -51,7 +51,7 @@ pub(crate) fn retries(field: &Field<'_>) -> Option<RetryPolicy> {
             field
                 .fault(format!("{off}; retryOn, perTryTimeout and retryRemoteLocalities cannot be set then"));
         } else if set("backoff") || set("retryIgnorePreviousHosts") {
-            field.warn(format!("{off}; the other fields have no effect"));
+            field.advise(format!("{off}; the other fields have no effect"));
         }
     }
     let per_try_timeout = entry.get("perTryTimeout").and_then(|field| scalar::duration(&field));

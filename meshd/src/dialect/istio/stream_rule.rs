@@ -55,7 +55,7 @@ fn tcp_match(field: &Field<'_>, binding: &Binding<'_>) -> Option<TcpMatch> {
     if let Some(subnet) = field.below("sourceSubnet")
         && subnet.text().is_some()
     {
-        subnet.warn("sourceSubnet has no effect, in Istio neither; use sourceLabels or sourceNamespace");
+        subnet.advise("sourceSubnet has no effect, in Istio neither; use sourceLabels or sourceNamespace");
     }
     let caller = Caller::read(&entry, binding, Namespace::Free);
     Some(TcpMatch {

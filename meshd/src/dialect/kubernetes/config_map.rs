@@ -6,7 +6,7 @@ use mesh_core::resource::kubernetes::ConfigMap;
 use mesh_core::resource::mesh_config::MeshConfig;
 use mesh_core::vocab::name::Text;
 
-use crate::dialect::field::{Field, Message};
+use crate::dialect::field::{Field, Message, Object};
 use crate::dialect::istio;
 use crate::dialect::node::{Mark, Node, Value};
 use crate::dialect::yaml::{self, Reader};
@@ -29,8 +29,7 @@ pub(crate) fn holds_mesh_config(root: &Node) -> bool {
 }
 
 /// Reads the texts of a ConfigMap.
-pub(crate) fn config_map(root: &Field<'_>) -> Option<ConfigMap> {
-    let object = root.object(&CONFIG_MAP)?;
+pub(crate) fn config_map(object: &Object<'_>) -> ConfigMap {
     let mut data = BTreeMap::new();
     let entries = object.get("data").map(|field| field.map()).unwrap_or_default();
     for (key, value) in entries {
@@ -38,7 +37,7 @@ pub(crate) fn config_map(root: &Field<'_>) -> Option<ConfigMap> {
             data.insert(Text::from(key), Text::from(text));
         }
     }
-    Some(ConfigMap { data })
+    ConfigMap { data }
 }
 
 /// Reads the settings of the mesh out of Istio's ConfigMap.

@@ -65,10 +65,9 @@ pub(crate) static NOTES: &[Note] = &[
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// Reads Endpoints, which are named like their Service.
-pub(crate) fn endpoints(root: &Field<'_>, name: &Text) -> Option<StaticEndpoints> {
-    let object = root.object(&ENDPOINTS)?;
+pub(crate) fn endpoints(object: &Object<'_>, name: &Text) -> StaticEndpoints {
     let subsets = object.items("subsets").iter().filter_map(subset).collect();
-    Some(StaticEndpoints { service: name.clone(), subsets })
+    StaticEndpoints { service: name.clone(), subsets }
 }
 
 fn subset(field: &Field<'_>) -> Option<StaticSubset> {
@@ -88,11 +87,10 @@ fn subset(field: &Field<'_>) -> Option<StaticSubset> {
 }
 
 /// Reads an EndpointSlice, which a label joins to its Service.
-pub(crate) fn slice(root: &Field<'_>, labels: &Labels) -> Option<StaticEndpoints> {
-    let object = root.object(&SLICE)?;
+pub(crate) fn slice(object: &Object<'_>, labels: &Labels) -> StaticEndpoints {
     let service = labels.value(SERVICE_NAME).unwrap_or("");
     if service.is_empty() {
-        root.warn(format!("belongs to no Service: the label {SERVICE_NAME} is missing"));
+        object.field().warn(format!("belongs to no Service: the label {SERVICE_NAME} is missing"));
     }
     let of_names = object.require("addressType").and_then(|field| {
         let kind = field.choice(&["IPv4", "IPv6", "FQDN"])?;
@@ -117,8 +115,8 @@ pub(crate) fn slice(root: &Field<'_>, labels: &Labels) -> Option<StaticEndpoints
         let address = |ip| StaticAddress { ip, ready, zone: zone.clone(), node: node.clone() };
         addresses.extend(ips.into_iter().map(address));
     }
-    let subset = StaticSubset { addresses, ports: ports(&object) };
-    Some(StaticEndpoints { service: service.into(), subsets: vec![subset] })
+    let subset = StaticSubset { addresses, ports: ports(object) };
+    StaticEndpoints { service: service.into(), subsets: vec![subset] }
 }
 
 /// Reads `ports`; the mesh carries no datagrams.

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use mesh_core::resource::kubernetes::Secret;
 use mesh_core::vocab::name::Text;
 
-use crate::dialect::field::{Field, Message};
+use crate::dialect::field::{Field, Message, Object};
 use crate::dialect::node::Value;
 
 pub(crate) static SECRET: Message = Message {
@@ -18,8 +18,7 @@ pub(crate) static SECRET: Message = Message {
 };
 
 /// Reads a Secret.
-pub(crate) fn secret(root: &Field<'_>) -> Option<Secret> {
-    let object = root.object(&SECRET)?;
+pub(crate) fn secret(object: &Object<'_>) -> Secret {
     let kind = object.text("type").unwrap_or("Opaque");
     let mut data: BTreeMap<Text, Vec<u8>> = BTreeMap::new();
     let entries = |key| object.get(key).map(|field: Field<'_>| field.map()).unwrap_or_default();
@@ -50,7 +49,7 @@ pub(crate) fn secret(root: &Field<'_>) -> Option<Secret> {
     let missing: Vec<&str> =
         ["tls.crt", "tls.key"].into_iter().filter(|key| !data.contains_key(*key)).collect();
     if kind == "kubernetes.io/tls" && !missing.is_empty() && !faulty {
-        root.fault(format!("a Secret of type kubernetes.io/tls needs {} in data", missing.join(" and ")));
+        object.field().fault(format!("a Secret of type kubernetes.io/tls needs {} in data", missing.join(" and ")));
     }
-    Some(Secret { kind: kind.into(), data })
+    Secret { kind: kind.into(), data }
 }

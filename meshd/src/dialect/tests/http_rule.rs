@@ -135,7 +135,14 @@ fn conditions() {
     warned(&with_route("match: [{headers: {uri: {exact: x}}}]"), "has no effect");
     pending("match: [{statPrefix: x}]", "match[0].statPrefix", "statPrefix");
     pending("match: [{gateways: [g]}]", "match[0].gateways[0]", "a gateway other than mesh");
-    pending("match: [{headers: {':authority': {exact: a}}}]", "match[0].headers[\":authority\"]", "pseudo");
+    pending("match: [{headers: {':path': {exact: a}}}]", "match[0].headers[\":path\"]", "pseudo");
+    pending(
+        "match: [{withoutHeaders: {':method': {exact: a}}}]",
+        "match[0].withoutHeaders[\":method\"]",
+        "pseudo",
+    );
+    let request = &routed("match: [{headers: {':authority': {exact: a}, ':method': {}}}]").matches[0].request;
+    assert_eq!((&request.authority, &request.method), (&Some(TextMatch::Exact("a".into())), &None));
 }
 
 #[test]

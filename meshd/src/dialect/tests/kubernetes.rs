@@ -116,6 +116,7 @@ fn metadata() {
     let document = |metadata: &str| format!("{{apiVersion: v1, kind: ServiceAccount, metadata: {metadata}}}");
     for (metadata, field, words) in [
         ("{}", "metadata", "the field name is missing"),
+        ("{name: null}", "metadata", "the field name is missing"),
         ("{name: A}", "metadata.name", "lower-case letters"),
         ("{name: 1}", "metadata.name", "put it in quotes"),
         ("{name: a, namespace: a.b}", "metadata.namespace", "lower-case letters"),

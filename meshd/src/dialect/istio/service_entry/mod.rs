@@ -1,5 +1,7 @@
 //! ServiceEntry.
 
+mod resolution;
+
 use std::collections::HashSet;
 use std::net::IpAddr;
 
@@ -59,19 +61,11 @@ const MOST_ENDPOINTS: usize = 4096;
 /// The label by which a ServiceEntry wants no address of the mesh.
 const AUTO_ADDRESS: &str = "networking.istio.io/enable-autoallocate-ip";
 
-const RESOLUTIONS: [Resolution; 5] = [
-    Resolution::None,
-    Resolution::Static,
-    Resolution::Dns,
-    Resolution::DnsRoundRobin,
-    Resolution::DynamicDns,
-];
-
 /// Reads the spec of a ServiceEntry.
 pub(crate) fn entry(field: &Field<'_>, meta: &Metadata) -> Option<ServiceEntry> {
     let spec = field.object(&SPEC)?;
     let export = spec.get("exportTo").map(|field| export_to(&field, &meta.key.namespace, true));
-    let resolution = resolution(&spec);
+    let resolution = resolution::read(&spec);
     let hosts = hosts(&spec);
     let location = match spec.get("location") {
         Some(field) => match field.choice(&["MESH_EXTERNAL", "MESH_INTERNAL"])? {
@@ -91,7 +85,7 @@ pub(crate) fn entry(field: &Field<'_>, meta: &Metadata) -> Option<ServiceEntry> 
         meta.labels.value(AUTO_ADDRESS).is_some_and(|value| value.eq_ignore_ascii_case("false"));
     // What fits a resolution is not known without one.
     let resolution = resolution?;
-    fit_resolution(&spec, resolution, &hosts, &ports);
+    resolution::check(&spec, resolution, &hosts, &ports);
     let auto_address = resolution != Resolution::None && !without_auto_address;
     if spec.get("addresses").is_none_or(|field| field.is_blank()) && !auto_address {
         warn_of_no_address(&ports);
@@ -114,22 +108,6 @@ pub(crate) fn entry(field: &Field<'_>, meta: &Metadata) -> Option<ServiceEntry> 
         export_to: export.unwrap_or_default(),
         without_auto_address,
     })
-}
-
-fn resolution(spec: &Object<'_>) -> Option<Resolution> {
-    let Some(field) = spec.get("resolution") else {
-        if spec.has("resolution") || spec.is_misspelt("resolution") {
-            return None;
-        }
-        spec.field().later("resolution NONE (the default)");
-        return Some(Resolution::None);
-    };
-    let word = field.choice(&RESOLUTIONS.map(Resolution::name))?;
-    let resolution = RESOLUTIONS.into_iter().find(|resolution| resolution.name() == word)?;
-    if resolution != Resolution::Static {
-        field.later(format!("resolution {word}"));
-    }
-    Some(resolution)
 }
 
 /// The hosts with their places.
@@ -269,81 +247,6 @@ fn endpoints(
         endpoints.push(endpoint);
     }
     endpoints
-}
-
-/// What a resolution asks of hosts, addresses and ports.
-fn fit_resolution(
-    spec: &Object<'_>,
-    resolution: Resolution,
-    hosts: &[(Field<'_>, Text)],
-    ports: &[(Field<'_>, Port)],
-) {
-    let word = resolution.name();
-    let addresses = spec.get("addresses").filter(|field| !field.is_blank());
-    match resolution {
-        Resolution::None => {
-            if let Some(field) = spec.get("workloadSelector") {
-                field.warn("no effect with resolution NONE, which goes by what callers ask for");
-            }
-        }
-        Resolution::Static => {}
-        Resolution::Dns | Resolution::DnsRoundRobin => {
-            let unresolved = spec.get("endpoints").is_none_or(|field| field.is_blank());
-            for (field, host) in hosts.iter().filter(|(_, host)| unresolved && !scalar::is_dns_name(host)) {
-                field.fault(format!(
-                    "{host} cannot be resolved: with {word} and without endpoints a host must be a DNS name"
-                ));
-            }
-            let is_stream =
-                |port: &Port| matches!(port.protocol, Protocol::Tcp | Protocol::Tls | Protocol::Https);
-            if hosts.len() > 1
-                && ports.iter().any(|(_, port)| is_stream(port))
-                && let Some(field) = &addresses
-            {
-                field.warn("the addresses are shared by several hosts, whose streams they cannot tell apart");
-            }
-        }
-        Resolution::DynamicDns => {
-            if let Some(field) = &addresses {
-                field.fault(
-                    "resolution DYNAMIC_DNS takes no addresses: it goes by the name that is asked for",
-                );
-            }
-            for (field, host) in hosts.iter().filter(|(_, host)| !host.starts_with('*')) {
-                field.fault(format!(
-                    "{host} is one host; DYNAMIC_DNS is for hosts with a wildcard, wanted DNS"
-                ));
-            }
-            for (field, port) in ports {
-                let named =
-                    port.protocol.is_http() || matches!(port.protocol, Protocol::Tls | Protocol::Auto);
-                if !named {
-                    field.fault(
-                        "with DYNAMIC_DNS a port must speak HTTP, HTTP2, GRPC or TLS, which name the host",
-                    );
-                }
-            }
-        }
-    }
-    if matches!(resolution, Resolution::Dns | Resolution::DnsRoundRobin)
-        && let Some(field) = &addresses
-    {
-        for item in field.items() {
-            if item.text().is_some_and(|text| text.contains('/')) {
-                item.fault(format!("a network is for resolution NONE and STATIC only, found {word}"));
-            }
-        }
-    }
-    // Requests and TLS name their host, plain bytes do not.
-    let tells_hosts = |port: &Port| port.protocol.is_http() || port::is_tls(port.protocol);
-    if resolution != Resolution::None && hosts.len() > 1 {
-        for (field, port) in ports.iter().filter(|(_, port)| !tells_hosts(port)) {
-            field.fault(format!(
-                "several hosts cannot share the port {}: only HTTP and TLS tell them apart, plain TCP does not",
-                port.number
-            ));
-        }
-    }
 }
 
 fn warn_of_no_address(ports: &[(Field<'_>, Port)]) {
