@@ -10,17 +10,17 @@ use std::sync::Arc;
 use super::facts::{OutboundRequest, OutboundStream};
 use super::inbound::{Inbound, Judgement, judge_for};
 use super::refusal::{Reason, Refusal};
-use super::request::{Selected, select_rule};
-use super::stream::holds;
+use super::request::{Selected, select_rule as select_http_rule};
+use super::stream::select_rule;
 use super::witness::Witness;
-use crate::matching::authority::{Authority, host_matches};
+use crate::matching::authority::Authority;
 use crate::matching::request::Request;
 use crate::snapshot::gateway::GatewayTls;
 use crate::tables::Tables;
 use crate::tables::gateway::{GatewayTable, HostFound, Listener, Server};
 use crate::tables::names::lower;
 use crate::tables::routes::{RouteTable, StreamKind};
-use crate::vocab::name::{DestinationKey, Text};
+use crate::vocab::name::DestinationKey;
 use crate::vocab::protocol::Protocol;
 
 /// What a client outside of the mesh sends.
@@ -223,27 +223,8 @@ fn stream<'t>(
         sni: facts.sni,
         caller: Some(gateway.caller()),
     };
-    let mut best: Option<(usize, usize)> = None;
-    for (rule, declared) in routes.stream_rules(kind).iter().enumerate() {
-        let fitting = match declared.matches.as_slice() {
-            [] => Some(0),
-            matches => matches.iter().filter(|m| holds(m, &stream)).map(|m| rank(&m.sni_hosts, facts)).max(),
-        };
-        if let Some(fitting) = fitting
-            && best.is_none_or(|(most, _)| fitting > most)
-        {
-            best = Some((fitting, rule));
-        }
-    }
-    let (_, rule) = best.ok_or(Closed::NoRule)?;
-    witness.note(|| format!("rule {rule} for streams matches"));
+    let rule = select_rule(routes, kind, &stream, witness).ok_or(Closed::NoRule)?;
     Ok(Entered::Stream { routes, kind, rule })
-}
-
-fn rank(names: &[Text], facts: &Entering<'_>) -> usize {
-    let Some(sni) = facts.sni else { return 0 };
-    let held = names.iter().filter(|name| host_matches(name, sni));
-    held.map(|name| if name.starts_with('*') { name.len() } else { usize::MAX }).max().unwrap_or(0)
 }
 
 /// The cluster that a server name of Istio's form names: `outbound_.PORT_.SUBSET_.HOST`.
@@ -290,7 +271,7 @@ pub(crate) fn select<'a>(
     witness: &mut impl Witness,
 ) -> Result<Selected, Refusal> {
     let facts = OutboundRequest { caller: Some(gateway.caller()), ..*facts };
-    match select_rule(routes, &facts, witness) {
+    match select_http_rule(routes, &facts, witness) {
         Some((rule, matched)) => Ok(Selected { service: None, routes: routes.clone(), rule, matched }),
         None => Err(Refusal::new(Reason::NoRoute)),
     }

@@ -10,6 +10,7 @@ use crate::routing::split;
 use crate::snapshot::view::Outbound;
 use crate::tables::Tables;
 use crate::tables::routes::{RouteTable, StreamKind};
+use crate::vocab::name::Text;
 use crate::vocab::random::Random;
 
 /// Decides where a byte stream goes.
@@ -74,7 +75,8 @@ pub(crate) fn select<'t>(
     }
 }
 
-/// The first rule of a list that matches.
+/// The rule of a list that a stream gets: the first that matches; of TLS the first of those whose match has the most
+/// specific server name, as filter chains are chosen.
 pub(crate) fn select_rule(
     routes: &RouteTable,
     kind: StreamKind,
@@ -86,18 +88,18 @@ pub(crate) fn select_rule(
         StreamKind::Tcp => "byte streams",
         StreamKind::Tls => "TLS",
     };
+    let mut best: Option<(usize, usize)> = None;
     for (index, rule) in rules.iter().enumerate() {
-        if rule.matches.is_empty() {
-            witness.note(|| format!("rule {index} for {what} matches everything"));
-            return Some(index);
+        let Some(rank) = rank(rule, index, what, facts, witness) else { continue };
+        if best.is_none_or(|(most, _)| rank > most) {
+            best = Some((rank, index));
         }
-        for (number, condition) in rule.matches.iter().enumerate() {
-            let Some(lack) = lacks(condition, facts) else {
-                witness.note(|| format!("rule {index} for {what} matches by its match {number}"));
-                return Some(index);
-            };
-            witness.note(|| format!("rule {index} match {number} does not hold: {lack}"));
+        if kind == StreamKind::Tcp {
+            break;
         }
+    }
+    if let Some((_, index)) = best {
+        return Some(index);
     }
     let caller = facts.caller.as_ref();
     let foreign =
@@ -119,9 +121,38 @@ pub(crate) fn unknown(tables: &Tables, facts: &OutboundStream<'_>) -> Refusal {
     })
 }
 
-/// Whether a condition holds.
-pub(crate) fn holds(condition: &StreamMatch, facts: &OutboundStream<'_>) -> bool {
-    lacks(condition, facts).is_none()
+/// How specific the server name is by which a rule matches; `None` if it does not match.
+fn rank(
+    rule: &TcpRule,
+    index: usize,
+    what: &str,
+    facts: &OutboundStream<'_>,
+    witness: &mut impl Witness,
+) -> Option<usize> {
+    if rule.matches.is_empty() {
+        witness.note(|| format!("rule {index} for {what} matches everything"));
+        return Some(0);
+    }
+    let mut most = None;
+    for (number, condition) in rule.matches.iter().enumerate() {
+        match lacks(condition, facts) {
+            None => {
+                witness.note(|| format!("rule {index} for {what} matches by its match {number}"));
+                most = most.max(Some(specificity_of(&condition.sni_hosts, facts)));
+            }
+            Some(lack) => {
+                witness.note(|| format!("rule {index} match {number} does not hold: {lack}"));
+            }
+        }
+    }
+    most
+}
+
+/// A name in full is more than any wildcard, a long wildcard more than a short one.
+fn specificity_of(names: &[Text], facts: &OutboundStream<'_>) -> usize {
+    let Some(sni) = facts.sni else { return 0 };
+    let held = names.iter().filter(|name| host_matches(name, sni));
+    held.map(|name| if name.starts_with('*') { name.len() } else { usize::MAX }).max().unwrap_or(0)
 }
 
 /// What a condition lacks; `None` if it holds.

@@ -41,14 +41,16 @@ fn names(hosts: &[&str]) -> StreamMatch {
 #[test]
 fn tls_goes_by_server_name_and_what_no_rule_names_is_passed_on() {
     let tls = vec![
-        stream_rule(0, vec![names(&["a.example", "b.example"])], "v1"),
-        stream_rule(1, vec![names(&["*.example"])], "v2"),
+        stream_rule(0, vec![names(&["*.example"])], "v2"),
+        stream_rule(1, vec![names(&["a.example", "b.example"])], "v1"),
+        stream_rule(2, vec![names(&["a.example"])], "v2"),
     ];
     let section = || Section::Routes(Routes { tls: tls.clone(), ..list(9443, vec![]) });
     let tables = mesh(vec![section()]);
     let check = |tables: &Tables, sni: Option<&str>, expected: &str| {
         assert_eq!(ask(tables, 9443, sni, "10.0.0.9", "default"), expected, "{sni:?}");
     };
+    check(&tables, Some("a.example"), "v1");
     check(&tables, Some("b.example"), "v1");
     check(&tables, Some("c.example"), "v2");
     check(&tables, Some("c.other"), "UnknownHost NR");
