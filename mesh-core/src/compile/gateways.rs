@@ -370,3 +370,116 @@ fn is_catch_all(condition: &RequestMatch) -> bool {
     };
     path && RequestMatch { uri: None, name: None, ..condition.clone() } == RequestMatch::default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resource::virtual_service::HttpMatch;
+    use crate::state::sample::{declare, http_route, labels, mesh, virtual_service};
+
+    /// `PORT PROTOCOL HOST...` of each server.
+    fn gateway_of(id: &str, selector: &str, servers: &[&str]) -> Arc<Resource> {
+        let server = |text: &&str| {
+            let mut words = text.split(' ');
+            let port = words.next().unwrap().parse().unwrap();
+            let protocol = words.next().unwrap();
+            let protocol = Protocol::from_name(protocol).unwrap();
+            let host = |text: &str| match text.split_once('/') {
+                None => ServerHost { namespace: HostNamespace::All, host: text.into() },
+                Some((".", host)) => ServerHost { namespace: HostNamespace::Own, host: host.into() },
+                Some((name, host)) => {
+                    ServerHost { namespace: HostNamespace::Named(name.into()), host: host.into() }
+                }
+            };
+            let (name, port_name, bind, tls) =
+                (None, "p".into(), None, protocol.is_tls().then(ServerTls::default));
+            Server { name, port, port_name, protocol, bind, hosts: words.map(host).collect(), tls }
+        };
+        let servers = servers.iter().map(server).collect();
+        declare(id, Spec::Gateway(Declared { selector: labels(selector), servers }))
+    }
+
+    fn bound(id: &str, hosts: &[&str], paths: &[Option<&str>]) -> Arc<Resource> {
+        let routes = paths.iter().map(|path| http_route(*path, None, &["a"])).collect();
+        let mut resource = virtual_service(id, hosts, routes);
+        if let Spec::VirtualService(rules) = &mut Arc::make_mut(&mut resource).spec {
+            rules.gateways = vec![GatewayRef::Named { namespace: "default".into(), name: "g".into() }];
+        }
+        resource
+    }
+
+    fn compiled(resources: Vec<Arc<Resource>>) -> Gateway {
+        let state = mesh(resources);
+        let key = ResourceKey { kind: Kind::Gateway, namespace: "default".into(), name: "g".into() };
+        match gateway(&state, &key) {
+            Some(Section::Gateway(section)) => section,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// `host: path path` of each virtual host of the first listener, with `*` for what takes everything.
+    fn hosts_of(gateway: &Gateway) -> Vec<String> {
+        let host = |host: &VirtualHost| {
+            let paths = host.routes.http.iter().map(|rule| match rule.matches.first() {
+                None => "*".to_owned(),
+                Some(first) => first.uri.as_ref().map_or("*".to_owned(), |uri| uri.to_string()),
+            });
+            format!("{}: {}", host.routes.at.host, paths.collect::<Vec<_>>().join(" "))
+        };
+        gateway.listeners[0].virtual_hosts.iter().map(host).collect()
+    }
+
+    #[test]
+    fn hosts_of_both_sides_are_narrowed_and_namespaces_kept_apart() {
+        let server = "80 http *.com ./own.org prod/theirs.org *.deep.net";
+        let rules = bound("default/v", &["a.com", "own.org", "theirs.org", "*.net", "com"], &[None]);
+        let found = hosts_of(&compiled(vec![gateway_of("default/g", "app=g", &[server]), rules]));
+        assert_eq!(found, ["own.org: *", "a.com: *", "*.deep.net: *"]);
+    }
+
+    #[test]
+    fn virtual_services_are_merged_by_age_with_what_takes_everything_last() {
+        let resources = vec![
+            gateway_of("default/g", "app=g", &["80 http *"]),
+            bound("default/old@1", &["a.com"], &[Some("/1"), Some("/"), Some("/never")]),
+            bound("default/young@2", &["a.com"], &[Some("/2"), None]),
+            bound("default/other@3", &["*.com"], &[Some("/3")]),
+        ];
+        let found = hosts_of(&compiled(resources));
+        assert_eq!(found, ["a.com: /1* /2* /* *", "*.com: /3*"]);
+    }
+
+    #[test]
+    fn a_rule_is_split_at_its_match_of_everything() {
+        let mut resource = bound("default/v", &["a.com"], &[Some("/1")]);
+        if let Spec::VirtualService(rules) = &mut Arc::make_mut(&mut resource).spec {
+            let all = HttpMatch { request: RequestMatch::default(), port: None, gateways: Vec::new() };
+            rules.http[0].matches.push(all);
+        }
+        let second = bound("default/w", &["a.com"], &[Some("/2")]);
+        let gateway = compiled(vec![gateway_of("default/g", "app=g", &["80 http *"]), resource, second]);
+        assert_eq!(hosts_of(&gateway), ["a.com: /1* /2* *"]);
+        let last = gateway.listeners[0].virtual_hosts[0].routes.http.last().unwrap();
+        assert_eq!(
+            (last.numbers.as_slice(), &last.origin.resource),
+            (&[1][..], &"virtualservice/default/v".into())
+        );
+    }
+
+    #[test]
+    fn a_port_speaks_one_protocol() {
+        let resources = vec![
+            gateway_of("default/g@1", "app=g", &["80 http a.com", "443 https a.com", "9 tcp *"]),
+            gateway_of("other/young@2", "app=g", &["80 http b.com", "80 tcp *", "443 tls c.com", "9 tcp *"]),
+            gateway_of("other/wide@3", "", &["443 http d.com"]),
+            gateway_of("other/elsewhere@0", "app=x", &["80 tcp *"]),
+        ];
+        let found = compiled(resources);
+        let shown: Vec<_> = found
+            .listeners
+            .iter()
+            .map(|l| format!("{}: {} kept, {} dropped", l.port, l.servers.len(), l.dropped.len()))
+            .collect();
+        assert_eq!(shown, ["9: 1 kept, 1 dropped", "80: 2 kept, 1 dropped", "443: 2 kept, 1 dropped"]);
+    }
+}

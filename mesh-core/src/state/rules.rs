@@ -165,3 +165,105 @@ impl Merged {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resource::Spec;
+    use crate::resource::reach::{Export, ExportTo};
+    use crate::state::sample::{destination_rule, labels, mesh};
+    use crate::vocab::name::Text;
+
+    const HOST: &str = "reviews.prod.svc.cluster.local";
+
+    /// A rule with subsets, and a policy if its id ends in `!`. Exports by `.`, `*`, `~` or name, a selector by `k=v`.
+    fn rule(id: &str, host: &str, subsets: &[&str], exports: &str, selector: &str) -> Arc<Resource> {
+        let policy = id.ends_with('!').then(TrafficPolicy::default);
+        let mut resource = destination_rule(id.trim_end_matches('!'), host, subsets, policy);
+        let export = |text: &str| match text {
+            "." => Export::Own,
+            "*" => Export::All,
+            name => Export::Namespace(name.into()),
+        };
+        if let Spec::DestinationRule(rule) = &mut Arc::make_mut(&mut resource).spec {
+            rule.export_to = ExportTo { entries: exports.split_terminator(',').map(export).collect() };
+            rule.workload_selector = (!selector.is_empty()).then(|| labels(selector));
+        }
+        resource
+    }
+
+    /// What a caller of `namespace` with these labels finds: `policy's rule: subset=rule ...`.
+    fn found(rules: Vec<Arc<Resource>>, namespace: &str, caller: &str) -> String {
+        let state = mesh(rules);
+        let view = match namespace {
+            "" => state.default_view(),
+            name => state.view_of(&Text::from(name), &labels(caller)),
+        };
+        let merged = state.rules_for(&view, "prod", HOST);
+        let policy = merged.policy.as_ref().map_or("-", |(resource, _)| &resource.meta.key.name);
+        let subsets =
+            merged.subsets.iter().map(|(resource, s)| format!(" {}={}", s.name, resource.meta.key.name));
+        format!("{policy}:{}", subsets.collect::<String>())
+    }
+
+    #[test]
+    fn the_first_namespace_with_a_matching_host_decides() {
+        let client = || rule("shop/client", HOST, &["c"], "", "");
+        let private = || rule("shop/private", HOST, &["p"], "other", "");
+        let service = || rule("prod/service", "reviews", &["s"], "", "");
+        let root = || rule("istio-system/root", HOST, &["r"], "", "");
+        let root_private = || rule("istio-system/hidden", HOST, &["h"], ".", "");
+        for (rules, namespace, expected) in [
+            (vec![client(), service(), root()], "shop", "-: c=client"),
+            (vec![private(), service()], "shop", "-: p=private"),
+            (vec![client(), service(), root()], "till", "-: s=service"),
+            (vec![client(), root()], "till", "-: r=root"),
+            (vec![client(), service(), root()], "", "-: s=service"),
+            // The root namespace's own callers find its private rules first, its public ones last.
+            (vec![service(), root(), root_private()], "istio-system", "-: h=hidden"),
+            (vec![service(), root()], "istio-system", "-: s=service"),
+            (vec![root_private()], "till", "-:"),
+        ] {
+            assert_eq!(found(rules, namespace, ""), expected, "{namespace}");
+        }
+    }
+
+    #[test]
+    fn the_host_is_chosen_before_anybody_asks_who_may_see_it() {
+        let wide = || rule("prod/wide", "*.prod.svc.cluster.local", &["w"], "", "");
+        let narrow = |exports| rule("prod/narrow", "reviews", &["n"], exports, "");
+        let root = || rule("istio-system/root", "*", &["r"], "", "");
+        assert_eq!(found(vec![wide(), narrow("shop")], "shop", ""), "-: n=narrow");
+        assert_eq!(found(vec![wide(), narrow("shop")], "till", ""), "-:");
+        assert_eq!(found(vec![wide(), narrow("shop"), root()], "till", ""), "-: r=root");
+        // One for its own namespace alone is no candidate elsewhere.
+        assert_eq!(found(vec![wide(), narrow(".")], "till", ""), "-: w=wide");
+        assert_eq!(found(vec![wide(), narrow("prod")], "till", ""), "-: w=wide");
+    }
+
+    #[test]
+    fn rules_for_one_host_are_merged_unless_exported_to_others() {
+        let first = |exports| rule("prod/a@1", "reviews", &["v1"], exports, "");
+        let second = |exports| rule("prod/b@2!", "reviews", &["v1", "v2"], exports, "");
+        assert_eq!(found(vec![first(""), second("*")], "shop", ""), "b: v1=a v2=b");
+        assert_eq!(found(vec![first("shop"), second("till")], "shop", ""), "-: v1=a");
+        assert_eq!(found(vec![first("shop"), second("till")], "till", ""), "b: v1=b v2=b");
+        // A younger rule for more callers lends to the older one, and not the other way round.
+        assert_eq!(found(vec![first("shop"), second("shop,till")], "shop", ""), "b: v1=a v2=b");
+        assert_eq!(found(vec![first("shop"), second("shop,till")], "till", ""), "b: v1=b v2=b");
+        assert_eq!(found(vec![first("shop,till"), second("shop")], "shop", ""), "-: v1=a");
+    }
+
+    #[test]
+    fn rules_that_select_callers_come_first_there() {
+        let general = || rule("shop/general@1!", HOST, &["g"], "", "");
+        let batch = || rule("shop/batch@2", HOST, &["b"], "", "tier=batch");
+        let web = || rule("shop/web@3!", HOST, &["w"], "", "tier=web");
+        let all = || vec![general(), batch(), web()];
+        assert_eq!(found(all(), "shop", "tier=batch"), "general: b=batch g=general");
+        assert_eq!(found(all(), "shop", "tier=web"), "web: w=web g=general");
+        assert_eq!(found(all(), "shop", ""), "general: g=general");
+        let foreign = rule("prod/batch", "reviews", &["b"], "", "tier=batch");
+        assert_eq!(found(vec![foreign], "shop", "tier=batch"), "-:");
+    }
+}

@@ -227,3 +227,64 @@ pub(super) fn virtual_service(resource: &Resource) -> Option<&VirtualService> {
 pub fn allows_any(policy: &OutboundPolicy) -> bool {
     policy.mode == OutboundMode::AllowAny
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::sample::{declare, labels, mesh};
+
+    fn sidecar(id: &str, selector: Option<&str>) -> Arc<Resource> {
+        let selector = selector.map(labels);
+        declare(id, Spec::Sidecar(Sidecar { selector, ..Sidecar::default() }))
+    }
+
+    #[test]
+    fn one_sidecar_holds() {
+        let resources = || {
+            vec![
+                sidecar("shop/old@1", None),
+                sidecar("shop/young@2", None),
+                sidecar("shop/batch@3", Some("tier=batch")),
+                sidecar("shop/late@4", Some("tier=batch")),
+                sidecar("istio-system/root@9", None),
+                sidecar("istio-system/selecting@0", Some("tier=batch")),
+            ]
+        };
+        let state = mesh(resources());
+        for (namespace, caller, expected) in [
+            ("shop", "tier=batch", "shop/batch"),
+            ("shop", "tier=web", "shop/old"),
+            ("till", "tier=batch", "istio-system/root"),
+            ("istio-system", "tier=batch", "istio-system/selecting"),
+        ] {
+            let view = state.view_of(&namespace.into(), &labels(caller));
+            let found = view.sidecar.as_ref().map(|key| format!("{}/{}", key.namespace, key.name));
+            assert_eq!(found.as_deref(), Some(expected), "{namespace} {caller}");
+        }
+        assert_eq!(state.gateway_view(&"shop".into()).sidecar, None);
+        assert_eq!(mesh(vec![]).view_of(&"shop".into(), &labels("")).key, "shop".into());
+    }
+
+    #[test]
+    fn what_becomes_of_unknown_hosts() {
+        let declared = |id: &str, mode: OutboundMode| {
+            let outbound = Some(OutboundPolicy { mode, egress_proxy: None });
+            declare(id, Spec::Sidecar(Sidecar { outbound, ..Sidecar::default() }))
+        };
+        let config = crate::resource::mesh_config::MeshConfig {
+            outbound: Some(OutboundMode::RegistryOnly),
+            ..Default::default()
+        };
+        let strict = declare("istio-system/mesh", Spec::MeshConfig(Box::new(config)));
+        let mode = |resources: Vec<Arc<Resource>>, namespace: &str| {
+            mesh(resources).view_of(&namespace.into(), &Labels::default()).outbound.mode
+        };
+        assert_eq!(mode(vec![], "a"), OutboundMode::AllowAny);
+        assert_eq!(mode(vec![strict.clone()], "a"), OutboundMode::RegistryOnly);
+        let open = || declared("a/s", OutboundMode::AllowAny);
+        assert_eq!(mode(vec![strict.clone(), open()], "a"), OutboundMode::AllowAny);
+        assert_eq!(mode(vec![strict.clone(), sidecar("a/s", None)], "a"), OutboundMode::RegistryOnly);
+        let root = declared("istio-system/s", OutboundMode::RegistryOnly);
+        assert_eq!(mesh(vec![root]).default_view().outbound.mode, OutboundMode::RegistryOnly);
+    }
+}
