@@ -10,7 +10,7 @@ use mesh_core::decide::inbound::{Admission, Inbound, admit};
 use mesh_core::decide::witness::Silent;
 
 use super::attempt::{Message, plain};
-use super::canonical;
+use super::canonical::{self, Head};
 use super::connection::MeshPeer;
 use super::headers::{CLIENT_CERT, FORWARDED_PROTO, MESH_FROM, MESH_PROTO, MESH_TO, strip_mesh};
 use super::record::{Cluster, Record};
@@ -54,38 +54,11 @@ async fn serve(peer: &MeshPeer, request: Request<Incoming>, upgrade: Option<OnUp
         return reply::plain(record, StatusCode::MISDIRECTED_REQUEST, "NR", "workload_not_found", "");
     };
     strip_mesh(&mut head.headers, &head.found);
-    let seen = head.seen();
-    let facts = Inbound {
-        to,
-        peer: Some(&peer.id),
-        source: Some(peer.facts.peer.ip()),
-        sni: None,
-        request: Some(&seen),
-        now: clock::seconds(),
+    let (targets, mut record) = match enter(peer, &root, to, &mut head, record) {
+        Ok(entered) => entered,
+        Err(refused) => return *refused,
     };
-    let admission = match admit(&root.tables, &facts, &mut Silent) {
-        Ok(admission) => admission,
-        Err(refusal) => {
-            name_parties(&root, to, &mut record);
-            return reply::refuse(record, &refusal);
-        }
-    };
-    name_parties(&root, to, &mut record);
-    if admission.judgement.ask.is_some() {
-        // Nobody is asked here yet, and unasked nothing that a CUSTOM policy is about may pass.
-        return reply::plain(record, StatusCode::FORBIDDEN, "UAEX", "ext_authz_error", "");
-    }
-    if !is_shown(peer, &admission) {
-        return reply::plain(record, StatusCode::MISDIRECTED_REQUEST, "NR", "identity_not_of_workload", "");
-    }
-    if !head.headers.contains_key(&FORWARDED_PROTO) {
-        head.headers.insert(&FORWARDED_PROTO, HeaderValue::from_static("http"));
-    }
-    if let Some(rewritten) = &admission.judgement.token.headers {
-        head.headers = rewritten.clone();
-    }
     head.headers.append(&CLIENT_CERT, peer.client_cert.clone());
-    let targets = targets(&root, &admission, to);
     record.upstream = targets.first().copied();
     let message = Message {
         method: head.method,
@@ -100,6 +73,49 @@ async fn serve(peer: &MeshPeer, request: Request<Incoming>, upgrade: Option<OnUp
         Ok(answer) => reply::pass_on(answer.response, answer.held, record, &[], None),
         Err(failure) => reply::failed(record, failure),
     }
+}
+
+/// Judges a request: where it is delivered, or the answer in its place. What is known only here is gone before
+/// anything is waited for.
+fn enter(
+    peer: &MeshPeer,
+    root: &Root,
+    to: SocketAddr,
+    head: &mut Head,
+    mut record: Box<Record>,
+) -> Result<(Vec<SocketAddr>, Box<Record>), Box<Reply>> {
+    let seen = head.seen();
+    let facts = Inbound {
+        to,
+        peer: Some(&peer.id),
+        source: Some(peer.facts.peer.ip()),
+        sni: None,
+        request: Some(&seen),
+        now: clock::seconds(),
+    };
+    let admission = match admit(&root.tables, &facts, &mut Silent) {
+        Ok(admission) => admission,
+        Err(refusal) => {
+            name_parties(root, to, &mut record);
+            return Err(Box::new(reply::refuse(record, &refusal)));
+        }
+    };
+    name_parties(root, to, &mut record);
+    if admission.judgement.ask.is_some() {
+        // Nobody is asked here yet, and unasked nothing that a CUSTOM policy is about may pass.
+        return Err(Box::new(reply::plain(record, StatusCode::FORBIDDEN, "UAEX", "ext_authz_error", "")));
+    }
+    if !is_shown(peer, &admission) {
+        let status = StatusCode::MISDIRECTED_REQUEST;
+        return Err(Box::new(reply::plain(record, status, "NR", "identity_not_of_workload", "")));
+    }
+    if let Some(rewritten) = &admission.judgement.token.headers {
+        head.headers = rewritten.clone();
+    }
+    if !head.headers.contains_key(&FORWARDED_PROTO) {
+        head.headers.insert(&FORWARDED_PROTO, HeaderValue::from_static("http"));
+    }
+    Ok((targets(root, &admission, to), record))
 }
 
 fn address(value: &HeaderValue) -> Option<SocketAddr> {
