@@ -148,8 +148,8 @@ pub(super) fn note_destination(
                 (errors, gateway) => format!("{errors} consecutive errors or {gateway} gateway errors"),
             };
             format!(
-                "after {errors} an endpoint is left alone for {:?} or longer, at most {} % of all at once{}",
-                outliers.base_ejection_time,
+                "after {errors} an endpoint is left alone for {} or longer, at most {} % of all at once{}",
+                brief(outliers.base_ejection_time),
                 outliers.max_ejection_percent,
                 never_ejected(destination, outliers.max_ejection_percent),
             )
@@ -160,8 +160,8 @@ pub(super) fn note_destination(
         witness.note(|| format!("limits of this caller's proxy: {}", limits.join(", ")));
     }
     if let Some(warmup) = policy.warmup {
-        let (duration, minimum) = (warmup.duration, warmup.minimum);
-        witness.note(|| format!("a new endpoint gets its share over {duration:?}, from {minimum} on"));
+        let (duration, minimum) = (brief(warmup.duration), warmup.minimum);
+        witness.note(|| format!("a new endpoint gets its share over {duration}, from {minimum} on"));
     }
     if let Some(tunnel) = &policy.tunnel {
         witness.note(|| {
@@ -197,7 +197,9 @@ fn choice(destination: &Destination) -> String {
             format!("at random, as byte streams have no {key}")
         }
         Algorithm::ConsistentHash { key, .. } => {
-            format!("{} of {key}, at random without it", policy.load_balancer.name())
+            let always = matches!(key, HashKey::SourceIp | HashKey::Cookie { ttl: Some(_), .. });
+            let otherwise = if always { "" } else { ", at random without it" };
+            format!("{} of {key}{otherwise}", policy.load_balancer.name())
         }
         Algorithm::Simple(_) | Algorithm::Passthrough => policy.load_balancer.name().to_owned(),
     };
@@ -227,6 +229,12 @@ fn note_localities(
     };
     let (known, caller) = place(tables, question);
     let standings = destination.standings(&caller);
+    let Some((first, rest)) = destination.endpoints.split_first() else { return };
+    if rest.iter().all(|endpoint| endpoint.locality == first.locality)
+        && standings.iter().all(|s| s.priority == 0)
+    {
+        return;
+    }
     witness.note(|| {
         let from = match known {
             Some(locality) if !locality.is_unknown() => format!("from {locality}"),
@@ -293,6 +301,15 @@ fn note_tls(policy: &Policy, gateway: bool, witness: &mut Remembering) {
     }
 }
 
+/// A duration in the largest unit that shows it exactly.
+fn brief(duration: Duration) -> String {
+    match (duration.as_secs(), duration.subsec_nanos()) {
+        (seconds, 0) if seconds > 0 && seconds % 3600 == 0 => format!("{}h", seconds / 3600),
+        (seconds, 0) if seconds > 0 && seconds % 60 == 0 => format!("{}m", seconds / 60),
+        _ => format!("{duration:?}"),
+    }
+}
+
 /// With few endpoints the share that may be ejected at once is less than one.
 fn never_ejected(destination: &Destination, percent: u32) -> String {
     let hosts = destination.endpoints.len() as u64;
@@ -326,7 +343,7 @@ fn limits(policy: &Policy) -> Vec<String> {
         limits.push(format!("{requests} requests a connection"));
     }
     if policy.connect_timeout != Duration::from_secs(10) {
-        limits.push(format!("{:?} to connect", policy.connect_timeout));
+        limits.push(format!("{} to connect", brief(policy.connect_timeout)));
     }
     limits
 }

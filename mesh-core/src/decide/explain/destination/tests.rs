@@ -205,6 +205,16 @@ fn each_block_has_its_sentence() {
         policy.load_balancer = Algorithm::ConsistentHash { key, table: HashTable::Ring(1024) };
     };
     check(hash, "RING_HASH of header x-user, at random without it");
+    let cookie = |policy: &mut Policy| {
+        let key = HashKey::Cookie {
+            name: "user".into(),
+            path: None,
+            ttl: Some(Duration::ZERO),
+            attributes: Vec::new(),
+        };
+        policy.load_balancer = Algorithm::ConsistentHash { key, table: HashTable::Maglev(65_537) };
+    };
+    check(cookie, "MAGLEV of cookie user, which is set where it is missing");
     check(|policy| policy.load_balancer = Algorithm::Simple(LoadBalancer::RoundRobin), "ROUND_ROBIN");
     check(|policy| policy.load_balancer = Algorithm::Passthrough, "the address that it was sent to");
     check(
@@ -226,7 +236,7 @@ fn each_block_has_its_sentence() {
         "5 consecutive errors or 2 gateway errors an endpoint is left alone for 30s or longer, at most 34 % of all at once",
     );
     check(|policy| policy.pool.max_connections = 7, "limits of this caller's proxy: 7 connections");
-    check(|policy| policy.connect_timeout = Duration::from_secs(1), "1s to connect");
+    check(|policy| policy.connect_timeout = Duration::from_secs(120), "2m to connect");
     check(
         |policy| policy.tls = origination(false, false),
         "begins SIMPLE TLS, asks for the host of the request",
