@@ -528,7 +528,8 @@ impl<'a> Object<'a> {
             [message.fields, message.later, message.skipped].iter().any(|names| names.contains(name))
         };
         let unknown = self.entries.iter().map(|entry| &*entry.key).filter(|name| !known(name));
-        unknown.take(MOST_GUESSES).any(|name| nearest(name, self.message.fields) == Some(key))
+        let fields: Vec<&str> = self.message.fields.iter().chain(self.message.later).copied().collect();
+        unknown.take(MOST_GUESSES).any(|name| nearest(name, &fields) == Some(key))
     }
 
     /// Whether a field is written, whatever it says.

@@ -238,6 +238,8 @@ impl<'s> Translation<'s> {
                 Some(end @ (':' | ')')) if !flags.ends_with('-') => {
                     if end == ':' {
                         self.groups.push(Group::default());
+                    } else {
+                        self.group().nothing_to_repeat();
                     }
                     if end == ':' || !flags.is_empty() {
                         self.out.push_str(&format!("(?{}{end}", sorted_out(&flags)));
@@ -462,7 +464,20 @@ fn sorted_out(flags: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2_000) })]
+
+        #[test]
+        fn whatever_is_translated_compiles(source in "([a-c0-3\\\\\\[\\](){}?*+|^$.,:<>Pidwsxb!=ä-]){0,14}") {
+            if let Ok(text) = translate(&source) {
+                prop_assert!(compile(&text).is_ok(), "{} as {}", source, text);
+            }
+        }
+    }
 
     #[test]
     fn what_re2_takes_means_the_same() {
@@ -532,6 +547,7 @@ mod tests {
             "(?i",
             "(?-)a",
             "(?i-)a",
+            "a(?i)*",
             r"\1",
             r"(a)\1",
             r"\8",

@@ -482,6 +482,7 @@ fn actions_and_destinations() {
         ("{}", "", "needs route, redirect or directResponse"),
         ("{route: []}", "", "needs route, redirect or directResponse"),
         ("{rout: []}", ".rout", "did you mean route?"),
+        ("{delegat: {name: a}}", ".delegat", "did you mean delegate?"),
         ("{route: {}}", ".route", "found a map, wanted a list"),
         ("{route: [{}]}", ".route[0]", "the field destination is missing"),
         ("{route: [{destination: {}}]}", ".route[0].destination", "the field host is missing"),
