@@ -7,6 +7,7 @@ mod authorization_policy;
 mod destination_rule;
 mod fuzz;
 mod gateway;
+mod http_conduct;
 mod http_rule;
 mod kubernetes;
 mod mesh_config;
