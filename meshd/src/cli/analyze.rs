@@ -23,7 +23,7 @@ pub struct AnalyzeArgs {
     #[command(flatten)]
     pub files: FileArgs,
     /// Only findings of this namespace, which with -f is also that of resources that name none
-    #[arg(short, long, env = "MESHD_NAMESPACE", conflicts_with = "all_namespaces")]
+    #[arg(short, long, env = "MESHD_NAMESPACE")]
     pub namespace: Option<String>,
     /// Findings of all namespaces, which is the default
     #[arg(short = 'A', long, env = "MESHD_ALL_NAMESPACES", value_parser = clap::builder::FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
@@ -42,6 +42,13 @@ pub struct AnalyzeArgs {
     pub output: OutputArgs,
 }
 
+impl AnalyzeArgs {
+    /// The namespace whose findings are wanted, `None` for all.
+    fn wanted(&self) -> Option<&str> {
+        self.namespace.as_deref().filter(|_| !self.all_namespaces)
+    }
+}
+
 /// Finds what is wrong, and fails if any of it is an error.
 pub async fn analyze(
     client: impl FnOnce() -> Result<Client, CliError>,
@@ -54,7 +61,7 @@ pub async fn analyze(
                 "--mesh-config goes with -f; the live mesh has its own settings".to_owned(),
             ));
         }
-        let path = match &args.namespace {
+        let path = match args.wanted() {
             Some(namespace) => format!("/v1/analyze?namespace={}", fleet::encoded(namespace)),
             None => "/v1/analyze".to_owned(),
         };
@@ -121,7 +128,7 @@ fn place(findings: &mut [Diagnostic], parsed: &Parsed) {
 
 /// Whether a finding is of the namespace that is asked for; what is in none always is.
 fn in_scope(args: &AnalyzeArgs, resource: &str) -> bool {
-    let Some(wanted) = args.namespace.as_deref().filter(|_| !args.all_namespaces) else { return true };
+    let Some(wanted) = args.wanted() else { return true };
     match resource.split('/').collect::<Vec<_>>().as_slice() {
         [_, namespace, _] => *namespace == wanted,
         _ => true,
