@@ -23,6 +23,9 @@ pub(crate) fn pattern(field: &Field<'_>) -> Option<Pattern> {
         ));
         return None;
     }
+    if !field.may_compile(source) {
+        return None;
+    }
     let pattern = translate(source).and_then(|translated| {
         // Longer only by the classes that were written out; a source that then is too long is taken as it is.
         let text = if translated.len() > LONGEST_PATTERN { source } else { &translated };
