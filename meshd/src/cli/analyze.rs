@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use mesh_core::resource::diagnostic::Diagnostic;
+use mesh_core::resource::diagnostic::{Diagnostic, Severity};
 use mesh_core::resource::kubernetes::PodTemplate;
 use mesh_core::vocab::origin::Kind;
 
@@ -14,7 +14,7 @@ use super::{CliError, OutputArgs, fleet};
 use crate::admin::analysis;
 use crate::admin::client::Client;
 use crate::admin::view::DiagnosticView;
-use crate::dialect::{Document, Parsed};
+use crate::dialect::{Document, Parsed, SKIPPED};
 
 /// Flags of `analyze`.
 #[derive(Debug, Clone, clap::Args)]
@@ -95,7 +95,9 @@ fn of_files(args: &AnalyzeArgs) -> Result<Vec<DiagnosticView>, CliError> {
     let mut findings = analysis::across(&resources, &parsed.pods, &args.root_namespace);
     drop(resources);
     place(&mut findings, &parsed);
-    let all = parsed.diagnostics.iter().chain(&findings);
+    // What is skipped has been looked at for its pods; only who refuses it wants to hear of it.
+    let said = |found: &&Diagnostic| found.code != SKIPPED || found.severity == Severity::Error;
+    let all = parsed.diagnostics.iter().filter(said).chain(&findings);
     Ok(all.filter(|finding| in_scope(args, &finding.resource)).map(DiagnosticView::from).collect())
 }
 
