@@ -144,6 +144,11 @@ fn diff_shows_what_apply_would_change() {
         "1 of 1 resources differ",
     );
     check(&server.run(&["diff", "--exit-code", "-f", "-"], reordered), 0, "unchanged", "");
+    // What apply passes over is passed over.
+    let secret = "---\n{kind: Secret, apiVersion: v1, metadata: {name: s}, data: {}}\n";
+    let with_secret = format!("{MESH}{secret}");
+    assert_eq!(out(&server, &diff, &with_secret), same);
+    check(&server.run(&["delete", "--dry-run", "-f", "-"], &with_secret), 0, "lonely deleted (dry run)\nversion 1", "");
     check(&server.run(&diff, "kind: Servce"), 1, "", "stdin:1");
     // What apply would say of it is said.
     let nowhere = MESH.replace("host: reviews, subset: v1", "host: reviewz");

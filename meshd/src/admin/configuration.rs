@@ -14,6 +14,7 @@ use super::view::{
 };
 use crate::clock;
 use crate::controller::{Applied, Batch, Published, Rollback, outcome, parse_key};
+use crate::dialect::kind::is_analysed_only;
 use crate::dialect::{Document, Input, Options, Parsed, parse};
 
 fn read(files: &[FileView], options: Options, namespace: Option<&str>) -> Parsed {
@@ -23,7 +24,10 @@ fn read(files: &[FileView], options: Options, namespace: Option<&str>) -> Parsed
     if let Some(namespace) = namespace {
         options.default_namespace = namespace.into();
     }
-    parse(&inputs, &options)
+    let mut parsed = parse(&inputs, &options);
+    // What is read for analysis only is never in force.
+    parsed.documents.retain(|document| !is_analysed_only(document.resource.meta.key.kind));
+    parsed
 }
 
 fn views(parsed: &Parsed) -> Vec<DiagnosticView> {

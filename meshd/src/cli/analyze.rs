@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use mesh_core::resource::diagnostic::Diagnostic;
+use mesh_core::resource::diagnostic::{Diagnostic, Severity};
 use mesh_core::resource::kubernetes::PodTemplate;
 use mesh_core::vocab::origin::Kind;
 
@@ -14,7 +14,7 @@ use super::{CliError, OutputArgs, fleet};
 use crate::admin::analysis;
 use crate::admin::client::Client;
 use crate::admin::view::DiagnosticView;
-use crate::dialect::{Document, Parsed};
+use crate::dialect::{Document, Parsed, SKIPPED};
 
 /// Flags of `analyze`.
 #[derive(Debug, Clone, clap::Args)]
@@ -23,7 +23,7 @@ pub struct AnalyzeArgs {
     #[command(flatten)]
     pub files: FileArgs,
     /// Only findings of this namespace, which with -f is also that of resources that name none
-    #[arg(short, long, env = "MESHD_NAMESPACE", conflicts_with = "all_namespaces")]
+    #[arg(short, long, env = "MESHD_NAMESPACE")]
     pub namespace: Option<String>,
     /// Findings of all namespaces, which is the default
     #[arg(short = 'A', long, env = "MESHD_ALL_NAMESPACES", value_parser = clap::builder::FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
@@ -42,6 +42,13 @@ pub struct AnalyzeArgs {
     pub output: OutputArgs,
 }
 
+impl AnalyzeArgs {
+    /// The namespace whose findings are wanted, `None` for all.
+    fn wanted(&self) -> Option<&str> {
+        self.namespace.as_deref().filter(|_| !self.all_namespaces)
+    }
+}
+
 /// Finds what is wrong, and fails if any of it is an error.
 pub async fn analyze(
     client: impl FnOnce() -> Result<Client, CliError>,
@@ -54,7 +61,7 @@ pub async fn analyze(
                 "--mesh-config goes with -f; the live mesh has its own settings".to_owned(),
             ));
         }
-        let path = match &args.namespace {
+        let path = match args.wanted() {
             Some(namespace) => format!("/v1/analyze?namespace={}", fleet::encoded(namespace)),
             None => "/v1/analyze".to_owned(),
         };
@@ -88,7 +95,9 @@ fn of_files(args: &AnalyzeArgs) -> Result<Vec<DiagnosticView>, CliError> {
     let mut findings = analysis::across(&resources, &parsed.pods, &args.root_namespace);
     drop(resources);
     place(&mut findings, &parsed);
-    let all = parsed.diagnostics.iter().chain(&findings);
+    // What is skipped has been looked at for its pods; only who refuses it wants to hear of it.
+    let said = |found: &&Diagnostic| found.code != SKIPPED || found.severity == Severity::Error;
+    let all = parsed.diagnostics.iter().filter(said).chain(&findings);
     Ok(all.filter(|finding| in_scope(args, &finding.resource)).map(DiagnosticView::from).collect())
 }
 
@@ -121,7 +130,7 @@ fn place(findings: &mut [Diagnostic], parsed: &Parsed) {
 
 /// Whether a finding is of the namespace that is asked for; what is in none always is.
 fn in_scope(args: &AnalyzeArgs, resource: &str) -> bool {
-    let Some(wanted) = args.namespace.as_deref().filter(|_| !args.all_namespaces) else { return true };
+    let Some(wanted) = args.wanted() else { return true };
     match resource.split('/').collect::<Vec<_>>().as_slice() {
         [_, namespace, _] => *namespace == wanted,
         _ => true,

@@ -194,6 +194,11 @@ pub async fn explain(
         labels: args.label.clone(),
     };
     let answer = if args.files.filename.is_empty() {
+        if args.mesh_config.mesh_config.is_some() {
+            return Err(CliError::Usage(
+                "--mesh-config goes with -f; the live mesh has its own settings".to_owned(),
+            ));
+        }
         client()?.post("/v1/explain", &request).await?
     } else {
         from_files(args, &request)?

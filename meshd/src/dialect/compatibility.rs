@@ -346,6 +346,66 @@ mod tests {
         assert!(forgotten.is_empty(), "no Note::Holds leads to {forgotten:#?}");
     }
 
+    /// Files of this crate and of Istio, where they are at hand.
+    fn files() -> Vec<std::path::PathBuf> {
+        let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        let mut folders = vec![
+            here.join("src/dialect/tests"),
+            here.join("tests/analysis"),
+            here.join("../../shared/istio/samples"),
+        ];
+        let mut files = Vec::new();
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).into_iter().flatten() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.extension().is_some_and(|extension| extension == "yaml") {
+                    files.push(path);
+                }
+            }
+        }
+        files
+    }
+
+    #[test]
+    fn what_apply_would_refuse_is_said_in_the_table() {
+        // A row as a pattern of the paths that messages name.
+        let pattern = |row: Row| {
+            let path = regex::escape(&row.path)
+                .replace(r"\[\]", r"\[\d+\]")
+                .replace(r"\{\}", r#"(\.[^.\[]+|\["[^"]*"\])"#);
+            regex::Regex::new(&format!(r"^{path}($|[.\[])")).unwrap()
+        };
+        let weak = |row: &Row| row.standing == Standing::ExplainedOnly || !row.except.is_empty();
+        let mut wrong = BTreeSet::new();
+        let mut seen = 0;
+        for path in files() {
+            let bytes = std::fs::read(&path).unwrap();
+            let input = crate::dialect::Input { file: "x.yaml", bytes: &bytes };
+            let parsed = crate::dialect::parse(&[input], &crate::dialect::Options::default());
+            for found in parsed.pending {
+                let kind = found.resource.split('/').next().and_then(Kind::from_word).unwrap();
+                seen += 1;
+                // Said of the kind as a whole, in the table of kinds.
+                if found.message.starts_with("the kind ") {
+                    continue;
+                }
+                let mut rows = rows(kind).into_iter().chain(metadata()).filter(weak);
+                let said = match found.field.as_str() {
+                    // What is missing has no place of its own.
+                    "spec" => rows.any(|row| row.path.starts_with("spec.")),
+                    field => rows.map(pattern).any(|row| row.is_match(field)),
+                };
+                if !said {
+                    wrong.insert(format!("{} {}: {}", kind.name(), found.field, found.message));
+                }
+            }
+        }
+        assert!(seen > 50, "{seen}");
+        assert!(wrong.is_empty(), "{wrong:#?}");
+    }
+
     /// The fields of a schema, as paths.
     fn fields(schema: &Node, path: &str, found: &mut BTreeSet<String>) {
         if let Some(Value::Map(properties)) = schema.entry("properties").map(|entry| &entry.value.value) {

@@ -1,7 +1,7 @@
 //! Reading typed values out of nodes. Whatever does not fit becomes a diagnostic with file, line and field;
 //! reading goes on, so that all faults come back at once.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::rc::Rc;
@@ -50,6 +50,10 @@ const NULLABLE: [&str; 21] = [
     "useRequestIdForTraceSampling",
 ];
 
+/// Most that the regular expressions of one document may cost together, as [`Field::may_compile`] counts. Each takes
+/// some kilobytes and microseconds when it is compiled; those that repeat much take that often.
+const MOST_PATTERN_COST: usize = 1 << 20;
+
 /// Collects what is wrong with one document.
 pub(crate) struct Report {
     file: Text,
@@ -59,6 +63,8 @@ pub(crate) struct Report {
     found: RefCell<Vec<Diagnostic>>,
     /// What is valid and understood, but has no effect on the wire yet.
     pending: RefCell<Vec<Diagnostic>>,
+    /// What the regular expressions cost so far.
+    patterns: Cell<usize>,
 }
 
 impl Report {
@@ -69,6 +75,7 @@ impl Report {
             null_is_absent,
             found: RefCell::default(),
             pending: RefCell::default(),
+            patterns: Cell::default(),
         }
     }
 
@@ -282,6 +289,22 @@ impl<'a> Field<'a> {
             Value::Map(entries) => entries.is_empty(),
             Value::Null | Value::Bool(_) | Value::Number(_) => false,
         }
+    }
+
+    /// Whether the document may have one more regular expression, of this source; says once if it may not.
+    pub(crate) fn may_compile(&self, source: &str) -> bool {
+        let repeated = source.split('{').skip(1).filter_map(|after| {
+            let inside = after.split('}').next()?;
+            inside.rsplit(',').find_map(|count| count.parse::<usize>().ok())
+        });
+        let cost = 128 + source.len() + repeated.sum::<usize>().saturating_mul(16);
+        let before = self.report.patterns.get();
+        let after = before.saturating_add(cost);
+        self.report.patterns.set(after);
+        if before <= MOST_PATTERN_COST && after > MOST_PATTERN_COST {
+            self.fault("the regular expressions of the document are too many or too large; split it");
+        }
+        after <= MOST_PATTERN_COST
     }
 
     /// Refuses the value.
@@ -528,7 +551,8 @@ impl<'a> Object<'a> {
             [message.fields, message.later, message.skipped].iter().any(|names| names.contains(name))
         };
         let unknown = self.entries.iter().map(|entry| &*entry.key).filter(|name| !known(name));
-        unknown.take(MOST_GUESSES).any(|name| nearest(name, self.message.fields) == Some(key))
+        let fields: Vec<&str> = self.message.fields.iter().chain(self.message.later).copied().collect();
+        unknown.take(MOST_GUESSES).any(|name| nearest(name, &fields) == Some(key))
     }
 
     /// Whether a field is written, whatever it says.

@@ -146,9 +146,9 @@ pub(crate) fn standing(root: &Node, report: &Report) -> Option<Standing> {
         return None;
     }
     let of_istio = GROUPS.iter().find(|known| known.kinds().any(|name| name == kind));
-    let near = nearest(group, &GROUPS.map(|known| known.name));
-    if group.ends_with(".istio.io") || (near.is_some() && of_istio.is_some()) {
-        version_field.fault(not_one_of(group, &GROUPS.map(|known| known.name)));
+    let groups: Vec<&str> = GROUPS.iter().map(|known| known.name).filter(|name| *name != SLICES).collect();
+    if group.ends_with(".istio.io") || (nearest(group, &groups).is_some() && of_istio.is_some()) {
+        version_field.fault(not_one_of(group, &groups));
         return None;
     }
     let own = Kind::ALL.into_iter().find(|own| own.name() == kind);

@@ -232,3 +232,29 @@ fn size(json: &serde_json::Value) -> usize {
         _ => 1,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_text_is_sound_json() {
+        let text: String =
+            (0..0x300).filter_map(char::from_u32).chain(['\u{2028}', '\u{fffd}', '🙂']).collect();
+        let node = |value| Node { mark: Mark::default(), value };
+        let entry = Entry {
+            key: text.clone().into(),
+            mark: Mark::default(),
+            value: node(Value::Text(text.clone().into())),
+        };
+        let list =
+            Value::List(vec![node(Value::Null), node(Value::Bool(true)), node(Value::List(Vec::new()))]);
+        let empty = Entry { key: "".into(), mark: Mark::default(), value: node(list) };
+        let (mut json, mut marks) = (String::new(), Vec::new());
+        node(Value::Map(vec![entry, empty])).write_json(&mut json, &mut marks);
+        let read: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(read, serde_json::json!({text.as_str(): text, "": [null, true, []]}));
+        assert_eq!(read.to_string(), json, "as serde_json writes it");
+        assert_eq!(marks.len(), 6);
+    }
+}

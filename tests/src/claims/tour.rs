@@ -72,8 +72,8 @@ fn readme(context: &mut Context<'_>) -> anyhow::Result<()> {
         return Ok(());
     }
     let blocks = blocks()?;
-    let [serve, tokens, server, caller, curl, traffic, policy] = &blocks[..] else {
-        anyhow::bail!("the tour has {} blocks, this claim knows 7", blocks.len());
+    let [serve, tokens, server, caller, curl, traffic, policy, back] = &blocks[..] else {
+        anyhow::bail!("the tour has {} blocks, this claim knows 8", blocks.len());
     };
     let scratch = context.scratch()?;
     let lab = Lab::lay_out(context.inside, &scratch)?;
@@ -117,6 +117,8 @@ fn readme(context: &mut Context<'_>) -> anyhow::Result<()> {
     let judged = control.type_in("policy", policy)?;
     let post = hosts[0].type_in("post", &curl.replace("curl ", "curl -s -X POST "))?;
     let after = hosts[0].type_in("after", curl)?;
+    let returned = control.type_in("back", back)?;
+    let unjudged = hosts[0].type_in("unjudged", &curl.replace("curl ", "curl -s -X POST "))?;
     let dns = hosts[0].type_in("dns", "meshproxy dns-config")?;
     let report = &mut context.report;
     report.claim(
@@ -139,6 +141,18 @@ fn readme(context: &mut Context<'_>) -> anyhow::Result<()> {
         "a POST is refused, a GET is not",
         post.1.contains("RBAC") && after.1.contains("reviews v"),
         format!("{}; {}", post.1, after.1.lines().next().unwrap_or_default()),
+    );
+    report.claim(
+        "diff tells what would change, and a rollback takes the policy away",
+        returned.0
+            && returned.1.lines().any(|line| line.starts_with('+') && line.ends_with("weight: 50"))
+            && returned.1.contains("authorizationpolicy/default/reviews-readers deleted")
+            && !unjudged.1.contains("RBAC"),
+        format!(
+            "{}; {}",
+            if returned.0 { returned.1.lines().last().unwrap_or_default() } else { &returned.1 },
+            unjudged.1.lines().next().unwrap_or_default()
+        ),
     );
     report.claim(
         "dns-config prints how names are resolved",

@@ -170,7 +170,11 @@ pub(super) fn namespace(field: &Field<'_>, text: &str) -> Option<TextMatch> {
         return Some(TextMatch::policy(text));
     }
     let parts: Vec<String> = text.split('*').map(regex::escape).collect();
-    match Pattern::new(&parts.join(".*")) {
+    let source = parts.join(".*");
+    if !field.may_compile(&source) {
+        return None;
+    }
+    match Pattern::new(&source) {
         Ok(pattern) => Some(TextMatch::Regex(pattern)),
         Err(error) => {
             field.fault(error.to_string());

@@ -160,7 +160,11 @@ fn inline(field: &Field<'_>, text: &str) -> Option<TextMatch> {
         (None, Some(prefix)) => format!("{}[^,]*", regex::escape(prefix)),
         (None, None) => regex::escape(text),
     };
-    match Pattern::new(&format!("(?:.*,)?\\s*{element}\\s*(?:,.*)?")) {
+    let source = format!("(?:.*,)?\\s*{element}\\s*(?:,.*)?");
+    if !field.may_compile(&source) {
+        return None;
+    }
+    match Pattern::new(&source) {
         Ok(pattern) => Some(TextMatch::Regex(pattern)),
         Err(error) => {
             field.fault(error.to_string());

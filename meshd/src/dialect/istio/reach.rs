@@ -12,12 +12,15 @@ const UNUSED_RULE: &str = "IST0130";
 const UNUSED_MATCH: &str = "IST0131";
 /// Most matches that are compared with each other; so many prefixes in one VirtualService nobody reads.
 const MOST_COMPARED: usize = 500;
+/// Most findings about prefixes in one VirtualService.
+const MOST_TOLD: usize = 200;
 
 /// Tells of HTTP rules behind one without matches, of matches that are there before, and of prefixes that an
 /// earlier and shorter one covers.
 pub(super) fn warn_of_http(rules: &[Field<'_>]) {
     warn_of_streams(rules);
     let mut earlier: Vec<Prefix<'_>> = Vec::new();
+    let mut told = 0;
     let mut seen: HashMap<String, usize> = HashMap::new();
     for (index, rule) in rules.iter().enumerate() {
         let entries = matches(rule);
@@ -30,6 +33,10 @@ pub(super) fn warn_of_http(rules: &[Field<'_>]) {
             }
             let Some(prefix) = Prefix::of(&entry, rule_name(rule, index)) else { continue };
             for before in earlier.iter().filter(|before| before.covers(&prefix)) {
+                if told >= MOST_TOLD {
+                    return;
+                }
+                told += 1;
                 let message = format!(
                     "not used: prefix {} of rule {} before it takes every such request",
                     quoted(before.prefix),

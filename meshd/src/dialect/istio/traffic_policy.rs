@@ -61,6 +61,8 @@ pub(crate) static NOTES: &[Note] = &[
 const MOST_PORT_POLICIES: usize = 4096;
 /// The blocks that a policy and a port's policy share.
 const BLOCKS: [&str; 4] = ["connectionPool", "loadBalancer", "outlierDetection", "tls"];
+/// The blocks that only the policy has.
+const WHOLE: [&str; 3] = ["proxyProtocol", "retryBudget", "tunnel"];
 /// Retries at once, in percent of the requests, where a budget names none.
 const BUDGET_PERCENT: f64 = 20.0;
 /// Retries that a budget always allows, where it names none.
@@ -69,7 +71,10 @@ const BUDGET_MINIMUM: u32 = 3;
 /// Reads `trafficPolicy` of a resource in the namespace `own`.
 pub(super) fn traffic_policy(field: &Field<'_>, own: &str) -> Option<TrafficPolicy> {
     let policy = field.object(&POLICY)?;
-    if policy.is_empty() {
+    // An empty list is not told from none.
+    let no_ports = policy.get("portLevelSettings").is_some_and(|field| field.is_blank());
+    let says_more = |key: &&str| policy.has(key) || policy.is_misspelt(key);
+    if policy.is_empty() || (no_ports && !BLOCKS.iter().chain(&WHOLE).any(says_more)) {
         field.fault("trafficPolicy must have at least one field");
     }
     if policy.has("tunnel") && policy.has("proxyProtocol") {

@@ -49,7 +49,9 @@ pub(crate) fn secret(object: &Object<'_>) -> Secret {
     let missing: Vec<&str> =
         ["tls.crt", "tls.key"].into_iter().filter(|key| !data.contains_key(*key)).collect();
     if kind == "kubernetes.io/tls" && !missing.is_empty() && !faulty {
-        object.field().fault(format!("a Secret of type kubernetes.io/tls needs {} in data", missing.join(" and ")));
+        object
+            .field()
+            .fault(format!("a Secret of type kubernetes.io/tls needs {} in data", missing.join(" and ")));
     }
     Secret { kind: kind.into(), data }
 }

@@ -210,7 +210,7 @@ fn ports(field: &Field<'_>, needed: bool) -> (Vec<Port>, Vec<u16>) {
         if !numbers.insert((number, transport)) {
             item.fault(format!("port {number}/{transport} is there twice"));
         }
-        let protocol = Protocol::select(app_protocol, name, number);
+        let protocol = spoken(app_protocol, name, number);
         // The mesh carries no datagrams; Istio leaves such ports out as well.
         if transport == "TCP" && protocol != Protocol::Udp {
             ports.push(Port { name: Text::from(name), number, protocol, target });
@@ -219,6 +219,15 @@ fn ports(field: &Field<'_>, needed: bool) -> (Vec<Port>, Vec<u16>) {
         }
     }
     (ports, datagram_ports)
+}
+
+/// What a port speaks. An `appProtocol` stands in for the name, even one that says nothing.
+fn spoken(app_protocol: Option<&str>, name: &str, number: u16) -> Protocol {
+    match app_protocol {
+        Some(known) if known.starts_with("kubernetes.io/") => Protocol::select(Some(known), "", number),
+        Some(other) => Protocol::select(None, other, number),
+        None => Protocol::select(None, name, number),
+    }
 }
 
 fn target(field: &Field<'_>) -> Option<TargetPort> {

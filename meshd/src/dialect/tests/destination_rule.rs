@@ -407,6 +407,7 @@ fn ports_tunnels_and_budgets() {
     warned(KIND, &with("{portLevelSettings: [{port: {}, tls: {}}]}"), "no effect");
     for (text, field, words) in [
         ("{}", "", "at least one field"),
+        ("{portLevelSettings: []}", "", "at least one field"),
         ("{portLevelSettings: [{tls: {}}]}", ".portLevelSettings[0]", "port is missing"),
         ("{portLevelSettings: [{port: {number: 80}}]}", ".portLevelSettings[0]", "beside port"),
         (

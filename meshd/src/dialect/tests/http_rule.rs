@@ -1,13 +1,8 @@
-//! The rules of `http`, field by field.
-
-use std::time::Duration;
+//! The rules of `http`: matches, actions, changes of requests.
 
 use http::HeaderName;
 use mesh_core::matching::text::TextMatch;
-use mesh_core::resilience::fault::AbortStatus;
-use mesh_core::resilience::retry::{RetryCondition, RetryPolicy};
 use mesh_core::resource::virtual_service::{HttpAction, HttpRoute};
-use mesh_core::routing::cors::UnmatchedPreflights;
 use mesh_core::routing::rewrite::{PathRewrite, RedirectPort};
 
 use super::*;
@@ -21,7 +16,7 @@ fn validated(text: &str) -> Parsed {
 }
 
 #[track_caller]
-fn rule_of(text: &str) -> HttpRoute {
+pub(super) fn rule_of(text: &str) -> HttpRoute {
     let mut parsed = validated(text);
     assert!(!parsed.is_refused(), "{text}\n{}", show(&parsed));
     let Spec::VirtualService(mut service) = parsed.documents.remove(0).resource.spec else { panic!() };
@@ -30,23 +25,23 @@ fn rule_of(text: &str) -> HttpRoute {
 
 /// An HTTP rule that is valid.
 #[track_caller]
-fn rule(rule: &str) -> HttpRoute {
+pub(super) fn rule(rule: &str) -> HttpRoute {
     rule_of(&rule_text(rule))
 }
 
-fn with_route(fields: &str) -> String {
+pub(super) fn with_route(fields: &str) -> String {
     format!("{{route: [{{destination: {{host: a}}}}], {fields}}}")
 }
 
 /// A rule with a route and these further fields.
 #[track_caller]
-fn routed(fields: &str) -> HttpRoute {
+pub(super) fn routed(fields: &str) -> HttpRoute {
     rule(&with_route(fields))
 }
 
 /// Checks that a rule is refused, with one fault: at this field of the rule, with these words.
 #[track_caller]
-fn invalid(rule: &str, field: &str, words: &str) {
+pub(super) fn invalid(rule: &str, field: &str, words: &str) {
     let parsed = validated(&rule_text(rule));
     let found: Vec<_> = parsed.diagnostics.iter().filter(|d| d.severity == Severity::Error).collect();
     assert_eq!(found.len(), 1, "{rule}\n{}", show(&parsed));
@@ -56,7 +51,7 @@ fn invalid(rule: &str, field: &str, words: &str) {
 
 /// Checks that the fields are understood and not carried out: at this field of the rule, with these words.
 #[track_caller]
-fn pending(fields: &str, field: &str, words: &str) {
+pub(super) fn pending(fields: &str, field: &str, words: &str) {
     let parsed = validated(&rule_text(&with_route(fields)));
     assert!(!parsed.is_refused(), "{fields}\n{}", show(&parsed));
     let at = format!("spec.http[0].{field}");
@@ -69,7 +64,7 @@ fn pending(fields: &str, field: &str, words: &str) {
 
 /// Checks that the fields are accepted with a warning of these words.
 #[track_caller]
-fn warned(rule: &str, words: &str) {
+pub(super) fn warned(rule: &str, words: &str) {
     let parsed = validated(&rule_text(rule));
     let found = parsed.diagnostics.iter().any(|d| d.message.contains(words));
     assert!(!parsed.is_refused() && found, "{rule}\nwanted: {words}\n{}", show(&parsed));
@@ -209,114 +204,6 @@ fn header_operations() {
 }
 
 #[test]
-fn retries() {
-    assert_eq!(routed("name: x").retry, None);
-    assert_eq!(routed("retries: {}").retry, Some(RetryPolicy::disabled()));
-    assert_eq!(routed("retries: {attempts: 0, backoff: 1s}").retry.unwrap().attempts, 0);
-    let retry = routed(
-        "retries: {attempts: 3, perTryTimeout: 1m30s, retryOn: '5xx,503,connect-failure', backoff: 10ms}",
-    )
-    .retry
-    .unwrap();
-    assert_eq!((retry.attempts, retry.per_try_timeout), (3, Some(Duration::from_secs(90))));
-    let on = [RetryCondition::FiveXx, RetryCondition::ConnectFailure, RetryCondition::RetriableStatusCodes];
-    assert_eq!((&retry.on[..], &retry.codes[..]), (&on[..], &[503][..]));
-    assert_eq!((retry.backoff, retry.avoid_tried), (Duration::from_millis(10), true));
-    let retry = routed(
-        "retries: {attempts: 1, retryOn: '', retryIgnorePreviousHosts: false, retryRemoteLocalities: null}",
-    )
-    .retry
-    .unwrap();
-    assert_eq!((&retry.on[..], retry.avoid_tried), (&RetryPolicy::DEFAULT_CONDITIONS[..], false));
-    pending("retries: {attempts: 1, retryOn: retriable-headers}", "retries.retryOn", "retriable-headers");
-    pending("retries: {attempts: 1, retryRemoteLocalities: true}", "retries.retryRemoteLocalities", "true");
-    for (fields, field, words) in [
-        ("{attempts: -1}", ".attempts", "-1 is out of range"),
-        ("{attempts: 0, retryOn: 5xx}", "", "turns retries off"),
-        ("{perTryTimeout: 1s}", "", "turns retries off"),
-        ("{retryRemoteLocalities: false}", "", "turns retries off"),
-        ("{attempts: 1, perTryTimeout: 0s}", ".perTryTimeout", "at least 1ms"),
-        ("{attempts: 1, perTryTimeout: 2.000000001s}", ".perTryTimeout", "whole milliseconds"),
-        ("{attempts: 1, backoff: 999ns}", ".backoff", "whole milliseconds"),
-        ("{attempts: 1, retryOn: gateway-eror}", ".retryOn", "did you mean gateway-error?"),
-        ("{attempts: 1, retryOn: '600,reset'}", ".retryOn", "HTTP status codes"),
-        ("{attempts: 1, retryOn: '5xx, reset'}", ".retryOn", "no space"),
-        ("{attempts: 1, retryOn: '5xx,'}", ".retryOn", "HTTP status codes"),
-        ("{attemps: 1, retryOn: 5xx}", ".attemps", "did you mean attempts?"),
-    ] {
-        invalid(&with_route(&format!("retries: {fields}")), &format!(".retries{field}"), words);
-    }
-}
-
-#[test]
-fn timeouts() {
-    for (text, expected) in
-        [("1.5s", 1500), ("250ms", 250), ("1h2m3s4ms", 3_723_004), ("1000000us", 1000), ("1ms", 1)]
-    {
-        let timeout = routed(&format!("timeout: {text}")).timeout;
-        assert_eq!(timeout, Some(Duration::from_millis(expected)), "{text}");
-    }
-    for (text, words) in [
-        ("0s", "at least 1ms"),
-        ("5", "found the number 5, wanted a duration such as"),
-        ("5 s", "wanted a duration such as"),
-        ("-5s", "wanted a duration such as"),
-        ("1d", "wanted a duration such as"),
-        ("1.0005s", "whole milliseconds"),
-        ("100us", "whole milliseconds"),
-    ] {
-        invalid(&with_route(&format!("timeout: {text}")), ".timeout", words);
-    }
-}
-
-#[test]
-fn faults() {
-    let fault = routed(
-        "fault: {delay: {fixedDelay: 7s, percentage: {value: 0.1}}, abort: {httpStatus: 555, percentage: {value: 100}}}",
-    )
-    .fault
-    .unwrap();
-    assert_eq!(fault.delay.map(|(share, wait)| (share.ppm(), wait)), Some((1000, Duration::from_secs(7))));
-    assert_eq!(
-        fault.abort.map(|(share, status)| (share.ppm(), status)),
-        Some((1_000_000, AbortStatus::Http(555)))
-    );
-    let fault = routed("fault: {abort: {grpcStatus: UNAVAILABLE, percentage: {}}}").fault.unwrap();
-    assert_eq!(fault.abort.map(|(share, status)| (share.ppm(), status)), Some((0, AbortStatus::Grpc(14))));
-    let fault = routed("fault: {delay: {fixedDelay: 3s, percent: 20}}").fault.unwrap();
-    assert_eq!(fault.delay.map(|(share, _)| share.ppm()), Some(200_000));
-    warned(&with_route("fault: {abort: {httpStatus: 200}}"), "0%: no request is concerned");
-    warned(&with_route("fault: {abort: {percentage: {value: 1}}}"), "nothing is aborted");
-    warned(&with_route("fault: {delay: {percentage: {value: 1}}}"), "nothing is delayed");
-    for (fields, field, words) in [
-        ("{}", "", "needs delay or abort"),
-        ("{abort: {httpStatus: 601, percentage: {value: 1}}}", ".abort.httpStatus", "200 to 599"),
-        ("{abort: {httpStatus: 100, percentage: {value: 1}}}", ".abort.httpStatus", "200 to 599"),
-        ("{abort: {httpStatus: 500, grpcStatus: OK, percentage: {}}}", ".abort", "only one of"),
-        ("{abort: {http2Error: x, percentage: {}}}", ".abort.http2Error", "not supported"),
-        (
-            "{abort: {grpcStatus: UNAVAILBLE, percentage: {}}}",
-            ".abort.grpcStatus",
-            "did you mean UNAVAILABLE?",
-        ),
-        ("{abort: {grpcStatus: '14', percentage: {}}}", ".abort.grpcStatus", "allowed: OK"),
-        ("{delay: {fixedDelay: 1s, percentage: {value: 101}}}", ".delay.percentage.value", "out of range"),
-        ("{delay: {fixedDelay: 1s, percentage: {value: -10}}}", ".delay.percentage.value", "out of range"),
-        (
-            "{delay: {fixedDelay: 1s, percentage: {value: 0.00001}}}",
-            ".delay.percentage.value",
-            "out of range",
-        ),
-        ("{delay: {fixedDelay: 1s, percentage: 10}}", ".delay.percentage", "wanted a map"),
-        ("{delay: {fixedDelay: 0s, percentage: {}}}", ".delay.fixedDelay", "at least 1ms"),
-        ("{delay: {fixedDelay: 3.000000042s, percentage: {}}}", ".delay.fixedDelay", "whole milliseconds"),
-        ("{delay: {exponentialDelay: 1s, percentage: {}}}", ".delay.exponentialDelay", "not supported"),
-    ] {
-        invalid(&with_route(&format!("fault: {fields}")), &format!(".fault{field}"), words);
-    }
-}
-
-#[test]
 fn rewrites() {
     let path = |fields: &str| match routed(fields).action {
         HttpAction::Route { rewrite, .. } => rewrite.path.unwrap(),
@@ -408,80 +295,12 @@ fn direct_responses() {
 }
 
 #[test]
-fn mirrors() {
-    let shares = |fields: &str| {
-        let mirrors = routed(fields).mirrors;
-        mirrors
-            .iter()
-            .map(|mirror| (mirror.destination.host.to_string(), mirror.share.ppm()))
-            .collect::<Vec<_>>()
-    };
-    let b = |ppm| vec![("b".to_owned(), ppm)];
-    assert_eq!(shares("mirror: {host: B}"), b(1_000_000));
-    assert_eq!(shares("mirror: {host: b}, mirrorPercentage: {value: 0.5}, mirrorPercent: 7"), b(5_000));
-    assert_eq!(shares("mirror: {host: b}, mirror_percent: 7"), b(70_000));
-    assert_eq!(shares("mirror: {host: b}, mirrorPercent: null"), b(1_000_000));
-    assert_eq!(shares("mirror: {host: b}, mirrorPercentage: {}"), b(0));
-    assert_eq!(
-        shares("mirrors: [{destination: {host: b}, percentage: {value: 1}}, {destination: {host: c}}]"),
-        [("b".to_owned(), 10_000), ("c".to_owned(), 1_000_000)]
-    );
-    warned(&with_route("mirrorPercent: 5"), "deprecated, use mirrorPercentage");
-    pending("mirror: {host: b}", "mirror", "the field mirror");
-    for (fields, field, words) in [
-        ("mirror: {}", ".mirror", "the field host is missing"),
-        ("mirror: {host: b}, mirrors: [{destination: {host: c}}]", "", "only one of mirror and mirrors"),
-        ("mirrorPercent: 101", ".mirrorPercent", "out of range"),
-        ("mirrorPercentage: {value: 101}", ".mirrorPercentage.value", "out of range"),
-        ("mirrorPercentage: {value: -1}", ".mirrorPercentage.value", "out of range"),
-        ("mirrors: [{}]", ".mirrors[0]", "the field destination is missing"),
-        (
-            "mirrors: [{destination: {host: b}, percentage: {value: -1}}]",
-            ".mirrors[0].percentage.value",
-            "out of",
-        ),
-        ("mirrors: [{destination: {host: '*'}}]", ".mirrors[0].destination.host", "cannot be the host"),
-    ] {
-        invalid(&with_route(fields), field, words);
-    }
-}
-
-#[test]
-fn cross_origin() {
-    let cors = routed(
-        "corsPolicy: {allowOrigins: [{exact: 'https://a.com'}, {regex: '.*'}], allowMethods: [GET, '*'], allowHeaders: [X-A, '*'], \
-         exposeHeaders: [x], maxAge: 24h, allowCredentials: true, unmatchedPreflights: IGNORE}",
-    )
-    .cors
-    .unwrap();
-    assert_eq!(cors.allow_origins, [TextMatch::Exact("https://a.com".into()), TextMatch::Present]);
-    assert_eq!((cors.max_age, cors.allow_credentials), (Some(86_400), true));
-    assert_eq!(cors.unmatched_preflights, UnmatchedPreflights::Ignore);
-    let old = routed("corsPolicy: {allowOrigin: [a, '*'], allowCredentials: null}").cors.unwrap();
-    assert_eq!(old.allow_origins, [TextMatch::Exact("a".into()), TextMatch::Present]);
-    warned(&with_route("corsPolicy: {allowOrigin: [a]}"), "deprecated");
-    pending("corsPolicy: {}", "corsPolicy", "corsPolicy");
-    for (fields, field, words) in [
-        ("{allowOrigins: [{}]}", ".allowOrigins[0]", "not empty"),
-        ("{allowOrigins: [{exact: ''}]}", ".allowOrigins[0]", "not empty"),
-        ("{allowOrigins: [{regex: '*'}]}", ".allowOrigins[0].regex", "not a regular expression"),
-        ("{allowMethods: [PUTT]}", ".allowMethods[0]", "did you mean PUT?"),
-        ("{exposeHeaders: ['']}", ".exposeHeaders[0]", "must not be empty"),
-        ("{allowHeaders: ['a b']}", ".allowHeaders[0]", "is no header name"),
-        ("{maxAge: 1500ms}", ".maxAge", "whole seconds"),
-        ("{maxAge: 0s}", ".maxAge", "at least 1ms"),
-        ("{unmatchedPreflights: 1}", ".unmatchedPreflights", "one of UNSPECIFIED"),
-    ] {
-        invalid(&with_route(&format!("corsPolicy: {fields}")), &format!(".corsPolicy{field}"), words);
-    }
-}
-
-#[test]
 fn actions_and_destinations() {
     for (rule, field, words) in [
         ("{}", "", "needs route, redirect or directResponse"),
         ("{route: []}", "", "needs route, redirect or directResponse"),
         ("{rout: []}", ".rout", "did you mean route?"),
+        ("{delegat: {name: a}}", ".delegat", "did you mean delegate?"),
         ("{route: {}}", ".route", "found a map, wanted a list"),
         ("{route: [{}]}", ".route[0]", "the field destination is missing"),
         ("{route: [{destination: {}}]}", ".route[0].destination", "the field host is missing"),

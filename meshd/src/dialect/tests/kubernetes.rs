@@ -13,7 +13,8 @@ fn a_service() {
         "{clusterIP: 10.0.0.1, clusterIPs: [10.0.0.1, '::1'], type: NodePort, selector: {app: x}, sessionAffinity: None, \
          ipFamilies: [IPv4], externalTrafficPolicy: null, ports: [{port: 80, name: http, nodePort: 30000, targetPort: 8080}, \
          {port: 81, name: tcp-x, targetPort: named}, {port: 53, name: dns, protocol: UDP}, \
-         {port: 82, name: x, appProtocol: kubernetes.io/h2c}]}",
+         {port: 82, name: x, appProtocol: kubernetes.io/h2c}, {port: 83, name: http-y, appProtocol: mine}, \
+         {port: 84, name: tcp-z, appProtocol: grpc-a}]}",
     );
     let Spec::Service(service) = &specs(&text)[0] else { panic!() };
     let port = |name: &str, number, protocol, target| Port { name: name.into(), number, protocol, target };
@@ -23,6 +24,8 @@ fn a_service() {
             port("http", 80, Protocol::Http, TargetPort::Number(8080)),
             port("tcp-x", 81, Protocol::Tcp, TargetPort::Name("named".into())),
             port("x", 82, Protocol::Http2, TargetPort::Same),
+            port("http-y", 83, Protocol::Auto, TargetPort::Same),
+            port("tcp-z", 84, Protocol::Grpc, TargetPort::Same),
         ]
     );
     assert_eq!(service.addresses, ["10.0.0.1".parse::<IpAddr>().unwrap(), "::1".parse().unwrap()]);

@@ -7,6 +7,7 @@ mod authorization_policy;
 mod destination_rule;
 mod fuzz;
 mod gateway;
+mod http_conduct;
 mod http_rule;
 mod kubernetes;
 mod mesh_config;
@@ -66,7 +67,8 @@ fn offline_specs(text: &str) -> Vec<Spec> {
 fn accepted(text: &str, warning: &str) {
     let parsed = offline(text);
     assert!(!parsed.is_refused(), "{}\n{text}", show(&parsed));
-    let warned = parsed.diagnostics.iter().any(|found| !warning.is_empty() && found.message.contains(warning));
+    let warned =
+        parsed.diagnostics.iter().any(|found| !warning.is_empty() && found.message.contains(warning));
     assert_eq!(warned, !parsed.diagnostics.is_empty(), "{}\n{text}\nwanted: {warning}", show(&parsed));
 }
 

@@ -217,3 +217,22 @@ fn findings_are_bounded() {
     let parsed = read(&"a: b\n---\n".repeat(5_000));
     assert!((1_000..1_010).contains(&parsed.diagnostics.len()), "{}", parsed.diagnostics.len());
 }
+
+#[test]
+fn regular_expressions_are_bounded_by_document() {
+    let text = |count| {
+        let matches = "{uri: {regex: 'a{1000}'}}, ".repeat(count);
+        resource(
+            "VirtualService",
+            &format!("{{hosts: [a], http: [{{match: [{matches}], route: [{{destination: {{host: a}}}}]}}]}}"),
+        )
+    };
+    let faults = |count| {
+        let parsed = offline(&text(count));
+        parsed.diagnostics.into_iter().filter(|found| found.severity == Severity::Error).collect::<Vec<_>>()
+    };
+    assert!(faults(20).is_empty());
+    let found = faults(100);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].message.contains("too many or too large"), "{}", found[0]);
+}
