@@ -160,11 +160,49 @@ fn authentication(found: &AuthenticationFound) -> Value {
     fields.value()
 }
 
+/// A duration in one number and unit, as it may stand in a resource: `2s`, `1.5s`, `500ms`, `1h`.
 fn duration(duration: std::time::Duration) -> Value {
-    Value::from(humantime::format_duration(duration).to_string())
+    let (seconds, millis) = (duration.as_secs(), duration.subsec_millis());
+    Value::from(match (seconds, millis) {
+        (0, 0) if !duration.is_zero() => format!("{}ns", duration.subsec_nanos()),
+        (0, millis) => format!("{millis}ms"),
+        (seconds, 0) if seconds % 3600 == 0 => format!("{}h", seconds / 3600),
+        (seconds, 0) if seconds % 60 == 0 => format!("{}m", seconds / 60),
+        (seconds, 0) => format!("{seconds}s"),
+        (seconds, millis) => {
+            let fraction = format!("{millis:03}");
+            format!("{seconds}.{}s", fraction.trim_end_matches('0'))
+        }
+    })
 }
 
 /// A percentage without a needless fraction.
 fn number(percent: f64) -> Value {
     if percent.fract() == 0.0 { json!(percent as u64) } else { json!(percent) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_one_unit() {
+        for (millis, expected) in [
+            (500, "500ms"),
+            (1500, "1.5s"),
+            (2000, "2s"),
+            (2050, "2.05s"),
+            (90_000, "90s"),
+            (120_000, "2m"),
+            (3_600_000, "1h"),
+        ] {
+            assert_eq!(duration(std::time::Duration::from_millis(millis)), expected);
+        }
+    }
+
+    #[test]
+    fn percentages_have_no_needless_fraction() {
+        assert_eq!(number(10.0), 10);
+        assert_eq!(number(0.5), 0.5);
+    }
 }
