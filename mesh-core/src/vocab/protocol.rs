@@ -109,7 +109,7 @@ pub enum UpstreamProtocol {
     Http2,
     /// The version in which the client came.
     AsClient,
-    /// Bytes, passed on unread.
+    /// Bytes, passed on unread. A request that a rule leads there goes in HTTP/1.1.
     Opaque,
 }
 
