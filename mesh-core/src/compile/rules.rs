@@ -2,6 +2,7 @@
 //! here. Matches for other ports and gateways are gone behind the snapshot, short names resolved, defaults filled in.
 
 use crate::matching::request::RequestMatch;
+use crate::resilience::fault::FaultPolicy;
 use crate::resource::reach::GatewayRef;
 use crate::resource::virtual_service::{
     HttpAction, HttpMatch, HttpRoute, Mirror as DeclaredMirror, RouteDestination, TcpRoute, TlsRoute,
@@ -67,7 +68,7 @@ impl Site<'_> {
             action,
             timeout: route.timeout.filter(|timeout| !timeout.is_zero()),
             retry: route.retry.clone().unwrap_or_else(|| self.default_retry()),
-            fault: route.fault.unwrap_or_default(),
+            fault: fault(route.fault),
             mirrors,
             cors: route.cors.clone(),
             request_headers: HeaderOperations::from(&route.request_headers),
@@ -179,6 +180,15 @@ impl Site<'_> {
         let port = destination.port.or_else(only).unwrap_or(self.port);
         // Another name of a service leads to the service, by a port of the name.
         (self.state.concrete_host(&host).unwrap_or(host), port)
+    }
+}
+
+/// A fault without a share of requests is none.
+fn fault(declared: Option<FaultPolicy>) -> FaultPolicy {
+    let FaultPolicy { delay, abort } = declared.unwrap_or_default();
+    FaultPolicy {
+        delay: delay.filter(|(share, _)| *share > Ratio::ZERO),
+        abort: abort.filter(|(share, _)| *share > Ratio::ZERO),
     }
 }
 

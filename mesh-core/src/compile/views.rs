@@ -57,6 +57,9 @@ pub(super) fn apart(state: &MeshState, view: &View, host: &Text, common: &[&Sect
         own.extend(routes::of_service(state, view, service).into_iter().map(Section::Routes));
         own = scoped_where_different(own, common, view);
     }
+    if !state.is_shaped_apart(view, host) {
+        return own;
+    }
     let shaped = scope_removed(shaped(state, view, service));
     let others = common.iter().filter(|section| matches!(section, Section::Destination(_)));
     // A view with a destination of its own for a host has all of them, so that one that is missing shows.

@@ -104,6 +104,7 @@ impl fmt::Display for At<'_> {
 
 /// The content of a section.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[allow(clippy::large_enum_variant, reason = "each is kept behind an Arc of its own")]
 pub enum Section {
     /// See [`SectionKey::Trust`].
     Trust(TrustBundle),

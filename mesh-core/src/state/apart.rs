@@ -41,6 +41,12 @@ impl MeshState {
                 || self.index.virtual_services.by_specificity(host).next().is_some())
     }
 
+    /// Whether a view may find other DestinationRules for a host than most do.
+    pub fn is_shaped_apart(&self, view: &View, host: &str) -> bool {
+        let mut rules = self.index.all_rules.by_specificity(host).flatten();
+        rules.any(|rule| rule.meta.key.namespace == view.namespace || self.exported_to(rule).is_some())
+    }
+
     /// The views of known callers that may find something else for a host than most do.
     pub fn views_apart(&self, host: &str) -> Vec<&Arc<View>> {
         if self.index.views.is_empty() {

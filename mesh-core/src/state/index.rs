@@ -19,6 +19,9 @@ use crate::resource::Resource;
 use crate::vocab::name::{Text, WorkloadKey};
 use crate::vocab::origin::ResourceKey;
 
+/// Resources by a namespace and a name.
+pub(super) type ByName = BTreeMap<(Text, Text), Vec<Arc<Resource>>>;
+
 /// Everything that is looked up by something else than a resource key.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Index {
@@ -37,7 +40,7 @@ pub(super) struct Index {
     /// VirtualServices for the mesh's own callers, by host.
     pub(super) virtual_services: Arc<HostTable>,
     /// VirtualServices by the Gateways that they are bound to, each list by precedence.
-    pub(super) gateway_rules: Arc<BTreeMap<(Text, Text), Vec<Arc<Resource>>>>,
+    pub(super) gateway_rules: Arc<ByName>,
     /// VirtualServices by what they delegate to.
     pub(super) delegating: Arc<BTreeMap<ResourceKey, BTreeSet<ResourceKey>>>,
     /// VirtualServices by the hosts that they name as destinations without a port.

@@ -141,8 +141,11 @@ fn add_destinations(tables: &mut Tables, sorted: &Sorted<'_>, previous: Option<&
     }
 }
 
+/// Rules with their port and the view that they are for.
+type Placed = (u16, Option<Text>, Arc<RouteTable>);
+
 fn add_routes(tables: &mut Tables, sorted: &Sorted<'_>, resolver: &Resolver<'_>) {
-    let mut by_host: HashMap<&Text, Vec<(u16, Option<Text>, Arc<RouteTable>)>> = HashMap::new();
+    let mut by_host: HashMap<&Text, Vec<Placed>> = HashMap::new();
     for routes in &sorted.routes {
         let resolve = |named: Named<'_>| resolver.resolve(named, &tables.destination_index);
         let table = Arc::new(RouteTable::new(Arc::new((*routes).clone()), resolve));
