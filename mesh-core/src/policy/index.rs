@@ -14,15 +14,66 @@ use crate::vocab::name::Text;
 /// Rules by the most telling of their demands. A rule is found under each value of it, in order.
 #[derive(Debug, Default)]
 pub(super) struct RuleIndex {
-    principals: Buckets<Text>,
-    namespaces: Buckets<Text>,
-    paths: Buckets<Text>,
-    prefixes: Buckets<Text>,
-    /// The lengths of all prefixes, each once.
-    lengths: Vec<usize>,
+    principals: Words,
+    namespaces: Words,
+    paths: Words,
     ports: Buckets<u16>,
     /// Rules that none of this tells apart.
     rest: Vec<u32>,
+}
+
+/// Rules by a text, by what a text begins with, and by what it ends with.
+#[derive(Debug, Default)]
+struct Words {
+    exact: Buckets<Text>,
+    prefixes: Affixes,
+    suffixes: Affixes,
+}
+
+/// Rules by a part of a text, with the lengths of all parts, each once.
+#[derive(Debug, Default)]
+struct Affixes {
+    parts: Buckets<Text>,
+    lengths: Vec<usize>,
+}
+
+impl Affixes {
+    fn add(&mut self, part: &Text, number: u32) {
+        push(&mut self.parts, part.clone(), number);
+        if !self.lengths.contains(&part.len()) {
+            self.lengths.push(part.len());
+        }
+    }
+}
+
+impl Words {
+    fn add(&mut self, key: &Word, number: u32) {
+        match key {
+            Word::Exact(text) => push(&mut self.exact, text.clone(), number),
+            Word::Prefix(text) => self.prefixes.add(text, number),
+            Word::Suffix(text) => self.suffixes.add(text, number),
+        }
+    }
+
+    /// Hands out every list of rules that a text is found under.
+    fn find<'i>(&'i self, text: &str, mut look: impl FnMut(Option<&'i Vec<u32>>)) {
+        look(self.exact.get(text));
+        for length in &self.prefixes.lengths {
+            look(text.get(..*length).and_then(|head| self.prefixes.parts.get(head)));
+        }
+        for length in &self.suffixes.lengths {
+            let start = text.len().checked_sub(*length);
+            let tail = start.and_then(|start| text.get(start..));
+            look(tail.and_then(|tail| self.suffixes.parts.get(tail)));
+        }
+    }
+}
+
+fn push<K: Hash + Eq>(buckets: &mut Buckets<K>, key: K, number: u32) {
+    let bucket = buckets.entry(key).or_default();
+    if bucket.last() != Some(&number) {
+        bucket.push(number);
+    }
 }
 
 /// The hash is fixed: the keys are the operator's, not the client's.
@@ -31,11 +82,30 @@ type Buckets<K> = HashMap<K, Vec<u32>, FixedState>;
 /// One value that a rule demands, of which it demands any.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Key {
-    Principal(Text),
-    Namespace(Text),
-    Path(Text),
-    Prefix(Text),
+    Principal(Word),
+    Namespace(Word),
+    Path(Word),
     Port(u16),
+}
+
+/// A text that is wanted whole, at the beginning or at the end.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Word {
+    Exact(Text),
+    Prefix(Text),
+    Suffix(Text),
+}
+
+impl Word {
+    /// What a test demands, if it is one of these and says more than one character.
+    fn of(test: &TextMatch) -> Option<Word> {
+        match test {
+            TextMatch::Exact(text) => Some(Word::Exact(text.clone())),
+            TextMatch::Prefix(text) if text.len() > 1 => Some(Word::Prefix(text.clone())),
+            TextMatch::Suffix(text) if text.len() > 1 => Some(Word::Suffix(text.clone())),
+            _ => None,
+        }
+    }
 }
 
 impl RuleIndex {
@@ -58,22 +128,10 @@ impl RuleIndex {
     }
 
     fn add(&mut self, key: &Key, number: u32) {
-        fn push<K: Hash + Eq>(buckets: &mut Buckets<K>, key: K, number: u32) {
-            let bucket = buckets.entry(key).or_default();
-            if bucket.last() != Some(&number) {
-                bucket.push(number);
-            }
-        }
         match key {
-            Key::Principal(name) => push(&mut self.principals, name.clone(), number),
-            Key::Namespace(name) => push(&mut self.namespaces, name.clone(), number),
-            Key::Path(path) => push(&mut self.paths, path.clone(), number),
-            Key::Prefix(prefix) => {
-                push(&mut self.prefixes, prefix.clone(), number);
-                if !self.lengths.contains(&prefix.len()) {
-                    self.lengths.push(prefix.len());
-                }
-            }
+            Key::Principal(word) => self.principals.add(word, number),
+            Key::Namespace(word) => self.namespaces.add(word, number),
+            Key::Path(word) => self.paths.add(word, number),
             Key::Port(port) => push(&mut self.ports, *port, number),
         }
     }
@@ -89,18 +147,15 @@ impl RuleIndex {
             }
         };
         look(Some(&self.rest));
+        look(self.ports.get(&subject.port));
         if let Some(identity) = subject.identity {
-            look(self.principals.get(identity.principal()));
+            self.principals.find(identity.principal(), &mut look);
         }
         if let Some((namespace, _)) = subject.account() {
-            look(self.namespaces.get(namespace));
+            self.namespaces.find(namespace, &mut look);
         }
-        look(self.ports.get(&subject.port));
         if let Some(http) = subject.http {
-            look(self.paths.get(http.path));
-            for length in &self.lengths {
-                look(http.path.get(..*length).and_then(|head| self.prefixes.get(head)));
-            }
+            self.paths.find(http.path, &mut look);
         }
         best
     }
@@ -135,30 +190,24 @@ fn any<M>(values: &Values<M>, key: impl Fn(&M) -> Option<Key>) -> Option<Vec<Key
 }
 
 fn principals(source: &Source) -> Option<Vec<Key>> {
-    any(&source.principals, |test| match test {
-        TextMatch::Exact(name) => Some(Key::Principal(name.clone())),
-        _ => None,
-    })
+    any(&source.principals, |test| Word::of(test).map(Key::Principal))
 }
 
 fn namespaces(source: &Source) -> Option<Vec<Key>> {
-    let named = any(&source.namespaces, |test| match test {
-        TextMatch::Exact(name) => Some(Key::Namespace(name.clone())),
-        _ => None,
-    });
+    let named = any(&source.namespaces, |test| Word::of(test).map(Key::Namespace));
     named.or_else(|| {
         any(&source.service_accounts, |account| {
-            account.split_once('/').map(|(namespace, _)| Key::Namespace(namespace.into()))
+            account.split_once('/').map(|(namespace, _)| Key::Namespace(Word::Exact(namespace.into())))
         })
     })
 }
 
 fn path(test: &PathMatch) -> Option<Key> {
-    let prefix = |text: &str| (text.len() > 1).then(|| Key::Prefix(text.into()));
     match test {
-        PathMatch::Text(TextMatch::Exact(path)) => Some(Key::Path(path.clone())),
-        PathMatch::Text(TextMatch::Prefix(text)) => prefix(text),
-        PathMatch::Text(_) => None,
-        PathMatch::Template(template) => prefix(template.prefix()),
+        PathMatch::Text(text) => Word::of(text).map(Key::Path),
+        PathMatch::Template(template) => {
+            let prefix = template.prefix();
+            (prefix.len() > 1).then(|| Key::Path(Word::Prefix(prefix.into())))
+        }
     }
 }

@@ -87,6 +87,7 @@ fn condition(key: &str, list: &[&str], negative: bool) -> Condition {
         values
     };
     match key.split_once(':') {
+        Some(("pseudo", name)) => Condition::Pseudo(format!(":{name}").into(), texts()),
         Some(("header", name)) => Condition::Header(name.parse().unwrap(), texts()),
         Some(("claim", path)) => Condition::Claim(path.split('.').map(Text::from).collect(), texts()),
         _ => match key {
@@ -170,7 +171,7 @@ impl Facts {
             http: Some(HttpSubject {
                 method: "GET",
                 path: "/a/b",
-                query: None,
+                query: Some("q=1"),
                 scheme: "http",
                 authority: "Reviews:9080",
                 headers: &self.headers,
@@ -254,6 +255,11 @@ fn what_a_rule_demands() {
         ("when header:y=*", false),
         ("when header:empty=*", false),
         ("when header:host=Reviews:9080", true),
+        ("when pseudo:method=GET", true),
+        ("when pseudo:path=/a/b", false),
+        ("when pseudo:path=/a/b?*", true),
+        ("when pseudo:authority!=reviews", true),
+        ("when pseudo:scheme=https", false),
         ("when source.ip=10.0.0.7/32", true),
         ("when remote.ip=10.0.0.7/32", false),
         ("when source.namespace=default", true),
@@ -457,6 +463,10 @@ fn any_rule() -> impl Strategy<Value = String> {
         "from principals=cluster.local/ns/default/sa/productpage",
         "from principals=cluster.local/ns/other/sa/x",
         "from principals=*",
+        "from principals=cluster.local/ns/*",
+        "from principals=*/sa/productpage",
+        "from principals=*x,*page",
+        "from principals=cluster.local/*,a/* namespaces=def*",
         "from namespaces=default",
         "from namespaces=other,default or principals=a/b",
         "from serviceAccounts=default/productpage",

@@ -152,10 +152,10 @@ impl Judged {
     /// Notes what is said of the token. The first word of a workload that refuses stands against all others.
     fn token(&mut self, passes: bool, said: String) {
         let refused = self.by_policy.is_some();
-        if let Some(authentication) = self.authentication.as_mut().filter(|_| !refused) {
-            if !passes || authentication.jwt == "none" {
-                authentication.jwt = said;
-            }
+        if let Some(authentication) = self.authentication.as_mut().filter(|_| !refused)
+            && (!passes || authentication.jwt == "none")
+        {
+            authentication.jwt = said;
         }
     }
 }

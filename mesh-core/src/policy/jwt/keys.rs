@@ -29,7 +29,7 @@ pub(super) struct Key {
 #[derive(Debug)]
 enum Verifier {
     Public(signature::ParsedPublicKey),
-    Shared(hmac::Key),
+    Shared(Box<hmac::Key>),
 }
 
 impl KeySet {
@@ -123,7 +123,9 @@ impl Key {
                     (Algorithm::Hs512, hmac::HMAC_SHA512),
                 ];
                 let known = known.into_iter().filter(|(known, _)| wanted(known));
-                known.map(|(known, mac)| (known, Verifier::Shared(hmac::Key::new(mac, &secret)))).collect()
+                known
+                    .map(|(known, mac)| (known, Verifier::Shared(Box::new(hmac::Key::new(mac, &secret)))))
+                    .collect()
             }
             _ => return None,
         };

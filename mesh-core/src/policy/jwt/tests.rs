@@ -31,7 +31,7 @@ enum Secret {
     Rsa(signature::RsaKeyPair, &'static dyn signature::RsaEncoding),
     Ec(signature::EcdsaKeyPair),
     Ed(signature::Ed25519KeyPair),
-    Mac(hmac::Key),
+    Mac(Box<hmac::Key>),
 }
 
 impl Signer {
@@ -83,7 +83,7 @@ impl Signer {
             _ => hmac::HMAC_SHA512,
         };
         let public = json!({"kty": "oct", "k": BASE64.encode(secret)});
-        Signer { algorithm, key: Secret::Mac(hmac::Key::new(kind, secret)), public }
+        Signer { algorithm, key: Secret::Mac(Box::new(hmac::Key::new(kind, secret))), public }
     }
 
     fn sign(&self, text: &[u8]) -> Vec<u8> {
