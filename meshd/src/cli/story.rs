@@ -14,7 +14,9 @@ pub(super) fn story(question: &str, answer: &Value) -> String {
     let parts: Vec<_> =
         parts.into_iter().filter_map(|(name, value)| Some(format!("{name} {}", value.as_str()?))).collect();
     lines.push(("becomes", parts.join(", ")));
-    lines.extend(rows(&answer["destinations"]).iter().map(|found| ("goes to", destination(found))));
+    let destinations = rows(&answer["destinations"]);
+    let total: u64 = destinations.iter().filter_map(|found| found["weight"].as_u64()).sum();
+    lines.extend(destinations.iter().map(|found| ("goes to", destination(found, total))));
     lines.extend(rows(&answer["mirrors"]).iter().map(|found| ("copied to", mirror(found))));
     lines.push(("fault", fault(&answer["fault"])));
     lines.push(("limits", limits(answer)));
@@ -66,9 +68,9 @@ fn route(answer: &Value) -> String {
     line
 }
 
-fn destination(found: &Value) -> String {
+fn destination(found: &Value, total: u64) -> String {
     let subset = found["subset"].as_str().map(|subset| format!(" {subset}")).unwrap_or_default();
-    let mut line = format!("{} {}{subset} port {}", share(found), text(found, "host"), found["port"]);
+    let mut line = format!("{}{}{subset} port {}", share(found, total), text(found, "host"), found["port"]);
     let Some(balancer) = found["load_balancer"].as_str() else {
         line.push_str(", which does not exist");
         return line;
@@ -91,12 +93,15 @@ fn destination(found: &Value) -> String {
     line
 }
 
-/// A weight, which is a percentage where the weights of the rule are.
-fn share(found: &Value) -> String {
+/// The share of one of several.
+fn share(found: &Value, total: u64) -> String {
     match found["weight"].as_u64() {
-        Some(100) => "all of it:".to_owned(),
-        Some(weight) => format!("weight {weight}:"),
-        None => String::new(),
+        Some(weight) if weight < total => {
+            let tenths = weight * 1000 / total;
+            let fraction = if tenths % 10 == 0 { String::new() } else { format!(".{}", tenths % 10) };
+            format!("{}{fraction} %: ", tenths / 10)
+        }
+        Some(_) | None => String::new(),
     }
 }
 
@@ -197,8 +202,8 @@ mod tests {
 GET http://reviews:9080/b from default/page
   rule      virtualservice/default/reviews rule 1 match 0 (canary)
   becomes   path /v2/b
-  goes to   weight 90: reviews.default.svc.cluster.local v1 port 9080, LEAST_REQUEST, over mutual TLS: 10.0.0.2:9080
-            weight 10: reviews.default.svc.cluster.local v9 port 9080, which does not exist
+  goes to   90 %: reviews.default.svc.cluster.local v1 port 9080, LEAST_REQUEST, over mutual TLS: 10.0.0.2:9080
+            10 %: reviews.default.svc.cluster.local v9 port 9080, which does not exist
   limits    2s in all
 => it is sent on
 because
@@ -218,7 +223,7 @@ because
             (json!({"action": "route", "status": 503, "flags": "NC"}), "it fails 503 NC"),
             (json!({"action": "not_found", "status": 404, "flags": "NR"}), "nothing is there 404 NR"),
             (json!({"action": "passthrough", "flags": "-"}), "it is passed on as it is"),
-            (json!({"action": "route", "flags": "DI"}), "it is delayed and sent on"),
+            (json!({"action": "route", "flags": "DI"}), "it is delayed and sent on DI"),
         ] {
             assert_eq!(verdict(&answer), expected);
         }

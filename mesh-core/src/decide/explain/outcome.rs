@@ -6,6 +6,7 @@ use crate::decide::refusal::{Reason, Refusal};
 use crate::decide::witness::{Remembering, Witness};
 use crate::matching::request::Request;
 use crate::resilience::fault::{AbortStatus, FaultPolicy};
+use crate::routing::rule::Backend;
 use crate::vocab::ratio::Ratio;
 
 /// What a request or stream gets that no rule is for.
@@ -25,6 +26,24 @@ pub(super) fn refuse(answer: &mut Explanation, refusal: &Refusal, witness: &mut 
     }
     answer.status = Some(refusal.status());
     answer.flags = refusal.flag();
+}
+
+/// Tells how the choice among several backends falls.
+pub(super) fn note_split(backends: &[Backend], what: &str, witness: &mut Remembering) {
+    if backends.len() < 2 {
+        return;
+    }
+    let total: u64 = backends.iter().map(|backend| u64::from(backend.weight)).sum();
+    let share = |backend: &Backend| {
+        let tenths = u64::from(backend.weight) * 1000 / total.max(1);
+        let fraction = if tenths % 10 == 0 { String::new() } else { format!(".{}", tenths % 10) };
+        let subset = backend.subset.as_deref().map(|subset| format!(" {subset}")).unwrap_or_default();
+        format!("{}{fraction} % {}{subset} port {}", tenths / 10, backend.host, backend.port)
+    };
+    witness.note(|| {
+        let shares: Vec<_> = backends.iter().map(share).collect();
+        format!("for each {what} one is chosen at random: {}", shares.join(", "))
+    });
 }
 
 /// Tells what faults are injected, and how likely.

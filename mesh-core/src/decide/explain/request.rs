@@ -4,7 +4,7 @@ use http::HeaderMap;
 
 use super::destination::{found, missing, note_destination};
 use super::judgement::Judged;
-use super::outcome::{conclude, fault, is_grpc, note_fault, refuse};
+use super::outcome::{conclude, fault, is_grpc, note_fault, note_split, refuse};
 use super::{Explanation, MirrorFound, Question, RouteFound, addressed, declared_protocol};
 use crate::decide::facts::OutboundRequest;
 use crate::decide::plan::{Forward, route_name};
@@ -111,6 +111,7 @@ fn send_on(
     answer.fault = rule.fault;
     note_fault(&rule.fault, witness);
     note_headers("the request", &rule.request_headers, witness);
+    note_split(backends, "request", witness);
     let mut judged = Judged::default();
     for (index, backend) in backends.iter().enumerate() {
         let Ok(planned) = forward(selected, index, facts) else {

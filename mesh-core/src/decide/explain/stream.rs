@@ -2,7 +2,7 @@
 
 use super::destination::{found, missing, note_destination};
 use super::judgement::Judged;
-use super::outcome::{conclude, refuse};
+use super::outcome::{conclude, note_split, refuse};
 use super::{Explanation, Question, RouteFound, addressed, declared_protocol};
 use crate::decide::facts::OutboundStream;
 use crate::decide::stream::{select, unknown};
@@ -67,6 +67,7 @@ pub(super) fn tell(
     });
     let mut judged = Judged::default();
     let of = selected.backends.len();
+    note_split(&selected.backends, "connection", witness);
     for (index, backend) in selected.backends.iter().enumerate() {
         match routes.stream_destination(kind, rule, index, question.caller.view) {
             Some(destination) => {
