@@ -88,7 +88,7 @@ pub enum Spec {
     /// VirtualService.
     VirtualService(VirtualService),
     /// DestinationRule.
-    DestinationRule(DestinationRule),
+    DestinationRule(Box<DestinationRule>),
     /// PeerAuthentication.
     PeerAuthentication(PeerAuthentication),
     /// AuthorizationPolicy.

@@ -182,7 +182,7 @@ pub(crate) fn destination_rule(
     };
     let subsets = subsets.iter().map(subset).collect();
     let rule = DestinationRule { host: host.into(), policy, subsets, ..DestinationRule::default() };
-    declare(id, Spec::DestinationRule(rule))
+    declare(id, Spec::DestinationRule(Box::new(rule)))
 }
 
 pub(crate) fn peer_authentication(

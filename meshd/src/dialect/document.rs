@@ -235,7 +235,8 @@ fn spec(root: &Node, kind: Kind, meta: &Metadata, report: &Report) -> Option<Spe
             istio::virtual_service::virtual_service(&spec()?, &meta.key.namespace).map(Spec::VirtualService)
         }
         Kind::DestinationRule => {
-            istio::destination_rule::rule(&spec()?, &meta.key.namespace).map(Spec::DestinationRule)
+            istio::destination_rule::rule(&spec()?, &meta.key.namespace)
+                .map(|rule| Spec::DestinationRule(Box::new(rule)))
         }
         Kind::PeerAuthentication => {
             istio::peer_authentication::peer_authentication(&spec()?).map(Spec::PeerAuthentication)

@@ -279,7 +279,7 @@ fn every_port_has_every_subset_and_each_names_the_rule_that_shaped_it() {
     };
     let rule = |id: &str, subsets: Vec<Subset>, own: Option<TrafficPolicy>| {
         let rule = DestinationRule { host: "a".into(), policy: own, subsets, ..DestinationRule::default() };
-        declare(id, Spec::DestinationRule(rule))
+        declare(id, Spec::DestinationRule(Box::new(rule)))
     };
     let found = destinations(vec![
         service("default/a", &["http:80", "tcp:81"], "app=a"),

@@ -19,7 +19,7 @@ fn with(policy: &str) -> String {
 #[track_caller]
 fn rule(spec: &str) -> DestinationRule {
     let Spec::DestinationRule(rule) = accepted(KIND, spec) else { panic!() };
-    rule
+    *rule
 }
 
 #[track_caller]
