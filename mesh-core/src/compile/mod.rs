@@ -18,6 +18,7 @@ mod delegates;
 mod destinations;
 mod endpoints;
 mod gateways;
+mod listeners;
 mod origination;
 #[cfg(test)]
 mod properties;

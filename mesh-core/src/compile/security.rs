@@ -3,19 +3,17 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::aliases;
+use super::{aliases, listeners};
 use crate::policy::authorization::AuthorizationPolicy;
 use crate::policy::external::{Authorizer, Provider};
 use crate::policy::jwt::{JwtRule, Keys, TokenPolicy};
 use crate::policy::mtls::{MtlsMode, MtlsPolicy};
-use crate::resilience::pool::ConnectionPool;
 use crate::resource::security::PeerAuthentication;
 use crate::resource::{Resource, Spec};
 use crate::snapshot::section::{Section, SectionKey};
 use crate::snapshot::security::TrustBundle;
-use crate::snapshot::workload::{Recognition, Workload, WorkloadPort};
+use crate::snapshot::workload::{Recognition, Workload};
 use crate::state::MeshState;
-use crate::state::index::KnownWorkload;
 use crate::vocab::identity::TrustDomain;
 use crate::vocab::label::Labels;
 use crate::vocab::name::{Text, WorkloadKey};
@@ -100,7 +98,7 @@ pub(super) fn workload(state: &MeshState, key: &WorkloadKey) -> Option<(Text, Se
         node: node.clone(),
         locality: known.entry.locality.clone(),
         network: known.entry.network.clone(),
-        ports: ports(state, known),
+        ports: listeners::ports(state, known),
         mtls: mtls(state, &key.namespace, labels),
         policies: governing(state, Kind::AuthorizationPolicy, &key.namespace, labels),
         tokens: governing(state, Kind::RequestAuthentication, &key.namespace, labels),
@@ -108,28 +106,6 @@ pub(super) fn workload(state: &MeshState, key: &WorkloadKey) -> Option<(Text, Se
         recognition: Recognition { user: known.entry.user },
     });
     Some((node, section))
-}
-
-/// The ports through which services of the mesh reach a workload. Where several reach one, a Service counts
-/// before a ServiceEntry, then the older one.
-fn ports(state: &MeshState, workload: &KnownWorkload) -> Vec<WorkloadPort> {
-    let mut services = state.services_of(workload);
-    services.retain(|service| !service.external);
-    services.sort_by(|a, b| a.rank().cmp(&b.rank()).then_with(|| a.host.cmp(&b.host)));
-    let mut ports = BTreeMap::new();
-    for service in &services {
-        for (number, target) in service.reaches(workload).unwrap_or_default() {
-            let Some(port) = service.port(number) else { continue };
-            ports.entry(target).or_insert_with(|| WorkloadPort {
-                number: target,
-                protocol: port.protocol,
-                service: service.host.clone(),
-                endpoint: None,
-                pool: ConnectionPool::default(),
-            });
-        }
-    }
-    ports.into_values().collect()
 }
 
 /// What the ports of a workload accept: the policy that selects it, else its namespace's, else the mesh's. Of
