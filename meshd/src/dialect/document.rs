@@ -234,10 +234,8 @@ fn spec(root: &Node, kind: Kind, meta: &Metadata, report: &Report) -> Option<Spe
         Kind::VirtualService => {
             istio::virtual_service::virtual_service(&spec()?, &meta.key.namespace).map(Spec::VirtualService)
         }
-        Kind::DestinationRule => {
-            istio::destination_rule::rule(&spec()?, &meta.key.namespace)
-                .map(|rule| Spec::DestinationRule(Box::new(rule)))
-        }
+        Kind::DestinationRule => istio::destination_rule::rule(&spec()?, &meta.key.namespace)
+            .map(|rule| Spec::DestinationRule(Box::new(rule))),
         Kind::PeerAuthentication => {
             istio::peer_authentication::peer_authentication(&spec()?).map(Spec::PeerAuthentication)
         }
