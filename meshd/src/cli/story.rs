@@ -98,7 +98,8 @@ fn share(found: &Value, total: u64) -> String {
     match found["weight"].as_u64() {
         Some(weight) if weight < total => {
             let tenths = weight * 1000 / total;
-            let fraction = if tenths % 10 == 0 { String::new() } else { format!(".{}", tenths % 10) };
+            let fraction =
+                if tenths.is_multiple_of(10) { String::new() } else { format!(".{}", tenths % 10) };
             format!("{}{fraction} %: ", tenths / 10)
         }
         Some(_) | None => String::new(),

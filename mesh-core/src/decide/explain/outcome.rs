@@ -36,7 +36,7 @@ pub(super) fn note_split(backends: &[Backend], what: &str, witness: &mut Remembe
     let total: u64 = backends.iter().map(|backend| u64::from(backend.weight)).sum();
     let share = |backend: &Backend| {
         let tenths = u64::from(backend.weight) * 1000 / total.max(1);
-        let fraction = if tenths % 10 == 0 { String::new() } else { format!(".{}", tenths % 10) };
+        let fraction = if tenths.is_multiple_of(10) { String::new() } else { format!(".{}", tenths % 10) };
         let subset = backend.subset.as_deref().map(|subset| format!(" {subset}")).unwrap_or_default();
         format!("{}{fraction} % {}{subset} port {}", tenths / 10, backend.host, backend.port)
     };
@@ -64,7 +64,7 @@ pub(super) fn note_fault(fault: &FaultPolicy, witness: &mut Remembering) {
 }
 
 /// What is sure to happen after a rule has sent it on: faults come first, then the destinations.
-pub(super) fn conclude(answer: &mut Explanation, judged: Judged, request: Option<&Request<'_>>) {
+pub(super) fn conclude(answer: &mut Explanation, judged: &Judged, request: Option<&Request<'_>>) {
     answer.authentication = judged.authentication.clone();
     answer.authorization = judged.authorization().cloned();
     let exists = answer.destinations.iter().any(|destination| destination.load_balancer.is_some());

@@ -140,7 +140,7 @@ fn send_on(
         }
     }
     tell_mirrors(facts, selected, answer, witness);
-    conclude(answer, judged, Some(&facts.request));
+    conclude(answer, &judged, Some(&facts.request));
 }
 
 fn timeout(rule: &HttpRule, request: &Request<'_>) -> Option<std::time::Duration> {

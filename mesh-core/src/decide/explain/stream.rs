@@ -82,5 +82,5 @@ pub(super) fn tell(
             }
         }
     }
-    conclude(answer, judged, None);
+    conclude(answer, &judged, None);
 }

@@ -166,8 +166,8 @@ fn duration(duration: std::time::Duration) -> Value {
     Value::from(match (seconds, millis) {
         (0, 0) if !duration.is_zero() => format!("{}ns", duration.subsec_nanos()),
         (0, millis) => format!("{millis}ms"),
-        (seconds, 0) if seconds % 3600 == 0 => format!("{}h", seconds / 3600),
-        (seconds, 0) if seconds % 60 == 0 => format!("{}m", seconds / 60),
+        (seconds, 0) if seconds.is_multiple_of(3600) => format!("{}h", seconds / 3600),
+        (seconds, 0) if seconds.is_multiple_of(60) => format!("{}m", seconds / 60),
         (seconds, 0) => format!("{seconds}s"),
         (seconds, millis) => {
             let fraction = format!("{millis:03}");
