@@ -88,7 +88,12 @@ impl Judged {
             // What comes in TLS that is not the mesh's own is bytes to the proxy there.
             let request = request.filter(|_| endpoint.transport != Transport::Tls);
             // The called proxy brings the path into its form again, for a rule may have rewritten it.
-            let path = request.and_then(|request| tables.normalization().apply(request.path).ok());
+            let path = request.map(|request| tables.normalization().apply(request.path)).transpose();
+            let Ok(path) = path else {
+                self.by_policy.get_or_insert((400, "-"));
+                witness.note(|| "the rewritten path is malformed, so the answer is 400".to_owned());
+                continue;
+            };
             let request = request.zip(path.as_deref()).map(|(request, path)| Request { path, ..*request });
             let facts = Inbound {
                 to,
@@ -186,8 +191,7 @@ pub(super) fn found(policies: &[Arc<AuthorizationPolicy>], denial: &Denial) -> A
 /// Whether a port passes on TLS that is not the mesh's own, as bytes.
 fn takes_foreign_tls(workload: &HostedWorkload, port: u16) -> bool {
     let protocol = workload.port(port).map_or(Protocol::Auto, |port| port.protocol);
-    let reads_http = matches!(protocol, Protocol::Http | Protocol::Http2 | Protocol::Grpc);
-    workload.section.mtls.mode(port) != MtlsMode::Strict && !reads_http
+    workload.section.mtls.mode(port) != MtlsMode::Strict && !protocol.is_http()
 }
 
 /// The address of the caller's workload, if one has its identity: on the host meant, if one is, and with its labels.
