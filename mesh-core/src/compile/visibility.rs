@@ -23,19 +23,7 @@ impl Compiled {
             if let Section::Workload(workload) = &*entry.section {
                 seen.extend(&workload.view);
                 own.push(&workload.labels);
-                let policies = workload
-                    .policies
-                    .iter()
-                    .map(|(namespace, name)| SectionKey::Authorization(namespace.clone(), name.clone()));
-                let tokens = workload
-                    .tokens
-                    .iter()
-                    .map(|(namespace, name)| SectionKey::Tokens(namespace.clone(), name.clone()));
-                for key in policies.chain(tokens) {
-                    if let Some(entry) = self.policies.get(&key) {
-                        sections.insert(key, entry.clone());
-                    }
-                }
+                sections.extend(self.policies_named(&workload.policies, &workload.tokens));
             }
             sections.insert(SectionKey::Workload(key.clone()), entry.clone());
         }
@@ -44,6 +32,7 @@ impl Compiled {
                 && own.iter().any(|labels| gateway.selector.selects(labels))
             {
                 seen.insert(&gateway.view);
+                sections.extend(self.policies_named(&gateway.policies, &gateway.tokens));
                 sections.insert(key.clone(), entry.clone());
             }
         }
@@ -58,6 +47,14 @@ impl Compiled {
             }
         }
         Snapshot { version, sections }
+    }
+
+    /// The policies of these names, and those on tokens.
+    fn policies_named(&self, policies: &[(Text, Text)], tokens: &[(Text, Text)]) -> Sections {
+        let policies = policies.iter().cloned().map(|(space, name)| SectionKey::Authorization(space, name));
+        let tokens = tokens.iter().cloned().map(|(space, name)| SectionKey::Tokens(space, name));
+        let keys = policies.chain(tokens);
+        keys.filter_map(|key| self.policies.get(&key).map(|entry| (key.clone(), entry.clone()))).collect()
     }
 
     /// Every section of the mesh, for questions about it.
