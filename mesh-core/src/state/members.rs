@@ -6,13 +6,14 @@ use std::sync::Arc;
 use super::MeshState;
 use super::service::{KnownService, service, service_entry};
 use super::workload::{KnownWorkload, inline_key};
+use crate::resource::kubernetes::StaticAddress;
 use crate::resource::service::{Port, ServiceEntry, TargetPort};
 use crate::resource::workload::{Address, WorkloadEntry};
 use crate::resource::{Resource, Spec};
 use crate::vocab::label::Labels;
 use crate::vocab::locality::Locality;
 use crate::vocab::name::{Text, WorkloadKey};
-use crate::vocab::origin::Kind;
+use crate::vocab::origin::{Kind, ResourceKey};
 
 /// A workload as an endpoint of a service.
 #[derive(Debug, Clone)]
@@ -130,35 +131,39 @@ impl MeshState {
             return Vec::new();
         }
         let name = &source.meta.key.name;
-        let mut members = Vec::new();
-        for kind in [Kind::Endpoints, Kind::EndpointSlice] {
-            for resource in self.resources_in(kind, &known.namespace) {
-                let Spec::Endpoints(endpoints) = &resource.spec else { continue };
-                if endpoints.service != *name {
-                    continue;
-                }
-                let addresses = endpoints.subsets.iter().flat_map(|subset| {
-                    subset.addresses.iter().map(move |address| (address, subset.ports.as_slice()))
-                });
-                for (index, (address, ports)) in addresses.enumerate() {
-                    let mut entry = written(Address::Ip(address.ip));
-                    entry.locality = Locality { zone: address.zone.clone(), ..Locality::default() };
-                    if let Some(node) = &address.node {
-                        entry.labels.set("kubernetes.io/hostname", node.clone());
-                    }
-                    let mut workload =
-                        KnownWorkload::detached(self, resource, inline_key(resource, index), entry);
-                    workload.set_ready(address.ready);
-                    let ports = known.static_ports(ports);
-                    members.push(Member { workload: Arc::new(workload), ports });
-                }
-            }
-            // An EndpointSlice that mirrors the Endpoints of the same Service would count every address twice.
-            if !members.is_empty() {
-                break;
-            }
+        let (namespace, kind) = (known.namespace.clone(), Kind::Endpoints);
+        // Endpoints have the name of their Service; slices name it.
+        let declared = self.resource(&ResourceKey { kind, namespace, name: name.clone() });
+        let members: Vec<Member> =
+            declared.into_iter().flat_map(|resource| self.addresses_in(known, name, resource)).collect();
+        // A slice that mirrors the Endpoints of the same Service would count every address twice.
+        if !members.is_empty() {
+            return members;
         }
-        members
+        let slices = self.resources_in(Kind::EndpointSlice, &known.namespace);
+        slices.flat_map(|resource| self.addresses_in(known, name, resource)).collect()
+    }
+
+    /// The addresses that one resource gives the Service of that name.
+    fn addresses_in(&self, known: &KnownService, name: &str, resource: &Resource) -> Vec<Member> {
+        let Spec::Endpoints(endpoints) = &resource.spec else { return Vec::new() };
+        if *endpoints.service != *name {
+            return Vec::new();
+        }
+        let addresses = endpoints.subsets.iter().flat_map(|subset| {
+            subset.addresses.iter().map(move |address| (address, subset.ports.as_slice()))
+        });
+        let member = |(index, (address, ports)): (usize, (&StaticAddress, &[(Text, u16)]))| {
+            let mut entry = written(Address::Ip(address.ip));
+            entry.locality = Locality { zone: address.zone.clone(), ..Locality::default() };
+            if let Some(node) = &address.node {
+                entry.labels.set("kubernetes.io/hostname", node.clone());
+            }
+            let mut workload = KnownWorkload::detached(self, resource, inline_key(resource, index), entry);
+            workload.set_ready(address.ready);
+            Member { workload: Arc::new(workload), ports: known.static_ports(ports) }
+        };
+        addresses.enumerate().map(member).collect()
     }
 
     /// The services that have this workload as an endpoint, by host.
@@ -230,7 +235,7 @@ fn target(port: &Port, entry: &WorkloadEntry, of_service_entry: bool) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resource::kubernetes::{StaticAddress, StaticEndpoints, StaticSubset};
+    use crate::resource::kubernetes::{StaticEndpoints, StaticSubset};
     use crate::resource::service::TargetPort::{Name, Number, Same};
     use crate::resource::service::{Resolution, Service};
     use crate::state::sample::{declare, entry, mesh, port, service, service_entry, workload};
