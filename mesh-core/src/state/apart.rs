@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::MeshState;
 use super::view::View;
+use super::{MeshState, hosts};
 use crate::vocab::name::Text;
 
 impl MeshState {
@@ -18,6 +18,12 @@ impl MeshState {
         for resource in self.index.all_rules.by_specificity(host).flatten() {
             namespaces.insert(resource.meta.key.namespace.clone());
             namespaces.extend(self.exported_to(resource).into_iter().flatten());
+        }
+        if hosts::is_wildcard(host) {
+            // Whether its rules stand for a host of their own depends on the services that a caller sees.
+            let held = self.services().filter(|service| hosts::covers(host, &service.host));
+            let held = held.flat_map(|service| self.candidates(&service.host));
+            namespaces.extend(held.filter_map(|service| self.exported_to(service.source())).flatten());
         }
         let candidates = self.candidates(host);
         let open = |service| self.exported_to(service).is_none();

@@ -13,6 +13,7 @@ use super::sample::{
 use super::{Change, Registration};
 use crate::policy::authorization::PolicyAction;
 use crate::policy::mtls::MtlsMode;
+use crate::resilience::pool::ConnectionPool;
 use crate::resource::destination_rule::{TrafficBlocks, TrafficPolicy};
 use crate::resource::gateway::{Gateway, HostNamespace, Server, ServerHost, ServerTls, ServerTlsMode};
 use crate::resource::kubernetes::{StaticAddress, StaticEndpoints, StaticSubset};
@@ -150,7 +151,11 @@ fn gateway_ref(namespace: &str, name: &str) -> GatewayRef {
 
 fn a_destination_rule() -> impl Strategy<Value = Arc<Resource>> {
     let policy = proptest::option::of(any::<bool>().prop_map(|_| {
-        let blocks = TrafficBlocks { load_balancer: Some(Default::default()), ..TrafficBlocks::default() };
+        let blocks = TrafficBlocks {
+            load_balancer: Some(Default::default()),
+            connection_pool: Some(ConnectionPool { max_connections: Some(9), ..ConnectionPool::default() }),
+            ..TrafficBlocks::default()
+        };
         TrafficPolicy { blocks, ..TrafficPolicy::default() }
     }));
     let selector = proptest::option::weighted(0.2, select(LABELS));
@@ -209,7 +214,8 @@ fn a_sidecar() -> impl Strategy<Value = Arc<Resource>> {
     (id(&["s", "t"]), proptest::option::of(select(LABELS)), egress, mode, any::<bool>()).prop_map(
         |(id, selector, egress, mode, pooled)| {
             let outbound = mode.map(|mode| OutboundPolicy { mode, egress_proxy: None });
-            let inbound_connection_pool = pooled.then(Default::default);
+            let limited = ConnectionPool { max_connections: Some(7), ..ConnectionPool::default() };
+            let inbound_connection_pool = pooled.then_some(limited);
             let selector = selector.map(labels);
             let sidecar =
                 Sidecar { selector, egress, outbound, inbound_connection_pool, ..Sidecar::default() };
