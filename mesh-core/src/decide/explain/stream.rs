@@ -1,5 +1,7 @@
 //! The story of a byte stream, TLS that is passed on among them.
 
+use std::net::IpAddr;
+
 use super::destination::{found, missing, note_destination};
 use super::judgement::Judged;
 use super::outcome::{conclude, note_split, refuse};
@@ -7,6 +9,7 @@ use super::{Explanation, Question, RouteFound, addressed, declared_protocol};
 use crate::decide::facts::OutboundStream;
 use crate::decide::stream::{select, unknown};
 use crate::decide::witness::{Remembering, Witness};
+use crate::snapshot::service::Service;
 use crate::tables::Tables;
 use crate::tables::routes::{RouteTable, StreamKind};
 use crate::vocab::protocol::Protocol;
@@ -29,7 +32,7 @@ pub(super) fn explain(
     let facts = OutboundStream {
         service: service.unwrap_or(usize::MAX),
         port: question.port,
-        destination: question.host.parse().ok(),
+        destination: question.host.parse().ok().or_else(|| address(&tables.services[service?].service)),
         sni: Some(&sni),
         caller: Some(question.caller),
     };
@@ -46,6 +49,11 @@ pub(super) fn explain(
         }
     }
     answer.status = None;
+}
+
+/// The address that a client finds for a service's name.
+fn address(service: &Service) -> Option<IpAddr> {
+    service.addresses.first().copied().or(service.auto_address)
 }
 
 /// Tells what the selected rule does with a stream.
