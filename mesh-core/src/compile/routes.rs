@@ -42,8 +42,12 @@ pub(super) fn of_service(state: &MeshState, view: &View, service: &KnownService)
 
 /// The routes of a host or wildcard that the callers of a view find no service for.
 pub(super) fn without_service(state: &MeshState, view: &View, host: &Text) -> Option<Routes> {
+    // A wildcard stands for hosts of its own only while it captures no service on the port.
     let found = |service: &Arc<KnownService>| {
-        hosts::covers(host, &service.host) && state.service_for(view, &service.host).is_some()
+        let there = |found: &Arc<KnownService>| found.port(PORT_WITHOUT_SERVICE).is_some();
+        hosts::covers(host, &service.host)
+            && state.service_for(view, &service.host).is_some_and(there)
+            && state.captures(view, host, &service.host, PORT_WITHOUT_SERVICE)
     };
     if hosts::is_wildcard(host) && state.services().any(found) {
         return None;

@@ -20,10 +20,13 @@ impl MeshState {
             namespaces.extend(self.exported_to(resource).into_iter().flatten());
         }
         if hosts::is_wildcard(host) {
-            // Whether its rules stand for a host of their own depends on the services that a caller sees.
-            let held = self.services().filter(|service| hosts::covers(host, &service.host));
-            let held = held.flat_map(|service| self.candidates(&service.host));
-            namespaces.extend(held.filter_map(|service| self.exported_to(service.source())).flatten());
+            // Whether its rules stand for a host of their own depends on the services and rules that a caller sees.
+            for held in self.services().filter(|service| hosts::covers(host, &service.host)) {
+                let services = self.candidates(&held.host).iter().map(|service| service.source());
+                let rules = self.index.virtual_services.by_specificity(&held.host).flatten();
+                namespaces
+                    .extend(services.chain(rules).filter_map(|found| self.exported_to(found)).flatten());
+            }
         }
         let candidates = self.candidates(host);
         let open = |service| self.exported_to(service).is_none();

@@ -25,6 +25,19 @@ impl MeshState {
         Vec::new()
     }
 
+    /// Whether a wildcard is the most specific pattern with a VirtualService that a view sees for a host.
+    pub fn captures(&self, view: &View, wildcard: &str, host: &str, port: u16) -> bool {
+        let bound = self.bound(view, host, port);
+        let names = |resource: &Resource| {
+            let namespace = &resource.meta.key.namespace;
+            virtual_service(resource).is_some_and(|rules| {
+                rules.hosts.iter().any(|host| *hosts::resolve(host, namespace) == *wildcard)
+            })
+        };
+        // The list of one pattern: each of them names it.
+        !bound.is_empty() && bound.iter().all(|resource| names(resource))
+    }
+
     /// Those that a view sees for exactly this host or wildcard.
     pub fn bound_exactly<'s>(&'s self, view: &View, host: &str, port: u16) -> Vec<&'s Arc<Resource>> {
         let list = self.index.virtual_services.of(host).iter();

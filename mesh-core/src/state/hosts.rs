@@ -26,6 +26,7 @@ pub fn is_wildcard(host: &str) -> bool {
     host.starts_with('*')
 }
 
+pub use crate::matching::scope::overlap;
 pub use crate::vocab::name::covers;
 
 /// Resources by resolved host, each list by precedence.

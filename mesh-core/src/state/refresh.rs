@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::binding::{delegates, is_delegate, is_for_mesh, named_gateways, portless_destinations};
 use super::change::{Edit, Step, Turn, rule_hosts};
 use super::gateway::gateway;
-use super::hosts::HostTable;
+use super::hosts::{self, HostTable};
 use super::index::{KnownGateway, KnownWorkload};
 use super::mesh::Mesh;
 use super::view::{View, destination_rule, virtual_service};
@@ -136,6 +136,11 @@ impl Step {
         if is_for_mesh(rules) && !is_delegate(rules) {
             for host in rule_hosts(resource) {
                 self.touch_pattern(&host);
+                // A wildcard has rules of its own only while it captures no service.
+                let wildcards = self.next.index.virtual_services.wildcards();
+                let holding: Vec<Text> =
+                    wildcards.filter(|pattern| hosts::overlap(pattern, &host)).cloned().collect();
+                self.touched.hosts.extend(holding);
             }
         }
         for (namespace, name) in named_gateways(rules) {
