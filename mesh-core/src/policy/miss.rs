@@ -1,5 +1,7 @@
 //! Which ALLOW rule came nearest to matching, and what it lacked: for people.
 
+use std::cmp::Reverse;
+
 use super::authorization::{
     AuthorizationPolicy, AuthorizationRule, Condition, Operation, PolicyAction, Source,
 };
@@ -17,7 +19,8 @@ pub struct Miss {
     pub reason: String,
 }
 
-/// The enforced ALLOW rule that lacked least; among equals one that lets the caller in, then the first.
+/// The enforced ALLOW rule that came nearest: most of what it demands is met, then least is lacking; among equals one
+/// that lets the caller in, then the first.
 pub fn nearest_miss<'p>(
     policies: impl Iterator<Item = &'p AuthorizationPolicy>,
     subject: &Subject<'_>,
@@ -30,8 +33,9 @@ pub fn nearest_miss<'p>(
             .enumerate()
             .map(move |(rule, written)| (policy, rule, Distance::of(written, subject)))
     });
-    let (policy, rule, distance) =
-        misses.min_by_key(|(_, _, distance)| (distance.lacking.len(), !distance.caller_passes))?;
+    let (policy, rule, distance) = misses.min_by_key(|(_, _, distance)| {
+        (Reverse(distance.met), distance.lacking.len(), !distance.caller_passes)
+    })?;
     let reasons: Vec<String> = distance
         .lacking
         .iter()
@@ -41,7 +45,10 @@ pub fn nearest_miss<'p>(
     Some(Miss { policy, rule, reason: reasons.join("; ") })
 }
 
+#[derive(Default)]
 struct Distance<'r> {
+    /// How many demands are met.
+    met: usize,
     lacking: Vec<Lack<'r>>,
     caller_passes: bool,
 }
@@ -62,24 +69,32 @@ impl Lack<'_> {
 
 impl<'r> Distance<'r> {
     fn of(rule: &'r AuthorizationRule, subject: &Subject<'_>) -> Distance<'r> {
-        let from = least(rule.from.iter().map(|source: &Source| source.demands().to_vec()), subject);
-        let caller_passes = from.is_empty();
-        let mut lacking = from;
-        lacking.extend(least(rule.to.iter().map(|o: &Operation| o.demands().to_vec()), subject));
+        let from = nearest(rule.from.iter().map(|source: &Source| source.demands().to_vec()), subject);
+        let to = nearest(rule.to.iter().map(|operation: &Operation| operation.demands().to_vec()), subject);
         let when = rule.when.iter().map(Condition::demand).collect();
-        lacking.extend(least(std::iter::once(when), subject));
+        let when = nearest(std::iter::once(when), subject);
+        let caller_passes = from.lacking.is_empty();
+        let met = from.met + to.met + when.met;
+        let mut lacking = from.lacking;
+        lacking.extend(to.lacking.into_iter().chain(when.lacking));
         if subject.http.is_none() && rule.demands().any(|demand| demand.reads_http()) {
             lacking.retain(|lack| matches!(lack, Lack::Demand(demand) if !demand.reads_http()));
             lacking.insert(0, Lack::NotHttp);
         }
-        Distance { lacking, caller_passes }
+        Distance { met, lacking, caller_passes }
     }
 }
 
-/// What the alternative that lacks least lacks; nothing where there is no alternative.
-fn least<'r>(alternatives: impl Iterator<Item = Vec<Demand<'r>>>, subject: &Subject<'_>) -> Vec<Lack<'r>> {
-    let lacking = alternatives.map(|demands| {
-        demands.into_iter().filter(|demand| !demand.holds(subject)).map(Lack::Demand).collect::<Vec<_>>()
+/// The alternative that lacks nothing, else the one that came nearest.
+fn nearest<'r>(alternatives: impl Iterator<Item = Vec<Demand<'r>>>, subject: &Subject<'_>) -> Distance<'r> {
+    let distances = alternatives.map(|demands| {
+        let said = demands.into_iter().filter(|demand| !demand.is_empty());
+        let (met, lacking): (Vec<_>, Vec<_>) = said.partition(|demand| demand.holds(subject));
+        let lacking = lacking.into_iter().map(Lack::Demand).collect();
+        Distance { met: met.len(), lacking, caller_passes: true }
     });
-    lacking.min_by_key(Vec::len).unwrap_or_default()
+    let key = |distance: &Distance<'_>| {
+        (!distance.lacking.is_empty(), Reverse(distance.met), distance.lacking.len())
+    };
+    distances.min_by_key(key).unwrap_or_default()
 }

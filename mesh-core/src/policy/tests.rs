@@ -430,6 +430,10 @@ fn the_nearest_miss_says_what_is_lacking() {
         &["from namespaces=other to methods=POST,PUT"],
         Some((0, "caller's namespace is default, allowed: other; method is GET, allowed: POST, PUT")),
     );
+    check(
+        &["to paths=/x", "to paths=/a/b when claim:a=b header:x=9"],
+        Some((1, "claim a is an object, allowed: b; header x is 1 and 2, allowed: 9")),
+    );
     check(&["to paths!=/a*"], Some((0, "path is /a/b, excluded: /a*")));
     check(&["to hosts=bank:9080"], Some((0, "host is Reviews:9080, allowed: bank:9080")));
     check(&["when header:x=3"], Some((0, "header x is 1 and 2, allowed: 3")));
