@@ -65,7 +65,7 @@ pub fn answer(
             source: None,
             now,
         };
-        let found = gateway::explain(&tables(whole)?, &question);
+        let found = gateway::explain(&tables(&whole)?, &question);
         return found
             .map(|found| shape(&found))
             .ok_or_else(|| format!("there is no gateway {namespace}/{name}"));
@@ -86,12 +86,12 @@ pub fn answer(
         source: None,
         now,
     };
-    Ok(shape(&explain(&tables(seen)?, &question)))
+    Ok(shape(&explain(&tables(&seen)?, &question)))
 }
 
 /// What the data plane would decide with.
-fn tables(snapshot: Snapshot) -> Result<Tables, String> {
-    build(&snapshot, None).map_err(|rejections| {
+fn tables(snapshot: &Snapshot) -> Result<Tables, String> {
+    build(snapshot, None).map_err(|rejections| {
         let reasons: Vec<_> =
             rejections.iter().map(|rejection| format!("{}: {}", rejection.key, rejection.reason)).collect();
         format!("the data plane would refuse this configuration: {}", reasons.join("; "))
