@@ -148,7 +148,8 @@ fn host_routes<'t>(
     let host = Authority::parse(sent).map_or(sent, |authority| authority.host);
     let caller = facts.caller.as_ref();
     let view = caller.and_then(|caller| caller.view);
-    let found = seen(tables, tables.service_named(host, caller.map(|c| c.namespace)), facts, witness);
+    let named = tables.service_named(host, caller.map(|c| c.namespace));
+    let found = seen(tables, named, facts, witness);
     // A service whose host is a wildcard stands behind a VirtualService whose host says more.
     let by_wildcard = |index: &usize| tables.services[*index].service.host.starts_with('*');
     if found.as_ref().is_none_or(by_wildcard)
@@ -163,7 +164,7 @@ fn host_routes<'t>(
         });
         return Ok((None, routes));
     }
-    let owner = || seen(tables, facts.owner, facts, witness);
+    let owner = || seen(tables, facts.owner.filter(|owner| Some(*owner) != named), facts, witness);
     let Some(index) = found.or_else(owner) else {
         return unknown(tables, host, facts, witness);
     };
@@ -209,7 +210,7 @@ fn unknown<'t>(
     facts: &OutboundRequest<'_>,
     witness: &mut impl Witness,
 ) -> Result<(Option<Arc<Service>>, &'t Arc<RouteTable>), Refusal> {
-    witness.note(|| format!("no service is called {host}"));
+    witness.note(|| format!("{host} means no service to this caller"));
     let Some(view) = tables.view(facts.caller.as_ref()) else {
         return Err(Refusal::new(Reason::UnknownHost));
     };

@@ -21,7 +21,13 @@ pub(super) fn refuse(answer: &mut Explanation, refusal: &Refusal, witness: &mut 
             answer.action = "passthrough";
             return;
         }
-        Reason::Blocked | Reason::BlackHole => answer.action = "blocked",
+        Reason::BlackHole => {
+            witness.note(|| {
+                "what the mesh does not know is closed, in BlackHoleCluster (REGISTRY_ONLY)".to_owned()
+            });
+            answer.action = "blocked";
+        }
+        Reason::Blocked => answer.action = "blocked",
         _ => answer.action = "not_found",
     }
     answer.status = Some(refusal.status());
