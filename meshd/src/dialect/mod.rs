@@ -1,6 +1,6 @@
 //! Documents to resources: strict, with file, line and field of every fault, all faults at once.
 //!
-//! The layers, each ignorant of the next: `yaml` makes nodes with places, `field` reads typed values out of
+//! The layers, each ignorant of the next: `yaml` and `json` make nodes with places, `field` reads typed values out of
 //! nodes and collects what does not fit, `istio` and `kubernetes` know the shapes. What comes out is valid by
 //! itself; whether it fits other resources is not judged here.
 
@@ -17,6 +17,7 @@ mod document;
 mod export;
 mod field;
 mod istio;
+mod json;
 pub(crate) mod kind;
 mod kubernetes;
 mod metadata;
@@ -241,8 +242,14 @@ impl<'o> Batch<'o> {
             Ok(text) => text,
             Err(fault) => return self.unreadable(&file, fault),
         };
+        let json = json::document(text);
+        if let (None, Err(fault)) = (&json, yaml::check_punctuation(text)) {
+            return self.unreadable(&file, fault);
+        }
+        let is_json = json.is_some();
         let mut reader = yaml::Reader::new(text);
-        while let Some(read) = reader.next() {
+        let yaml = std::iter::from_fn(|| if is_json { None } else { reader.next() });
+        for read in json.into_iter().chain(yaml) {
             if self.is_full() {
                 return;
             }
