@@ -5,6 +5,7 @@
 //! itself; whether it fits other resources is not judged here.
 
 use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
 
 use mesh_core::resource::Resource;
 use mesh_core::resource::diagnostic::{Diagnostic, Severity};
@@ -32,6 +33,7 @@ pub use yaml::LARGEST_FILE;
 mod tests;
 
 use document::{Interpreted, Meaning, interpret};
+use field::Compiled;
 use node::{Entry, Mark, Node, Value};
 
 /// A file could not be read as YAML, or is beyond the limits.
@@ -109,7 +111,7 @@ impl Document {
 
     /// A document out of the store, to be carried out again. `created_ms` is when it was first committed.
     pub fn from_json(json: &str, created_ms: u64) -> Result<Document, Vec<Diagnostic>> {
-        let read = interpret(&stored(json)?, &"".into(), "default", true);
+        let read = interpret(&stored(json)?, &"".into(), "default", true, &Rc::default());
         let resource = understood(read, created_ms, true)?;
         Ok(Document { resource, json: json.into(), marks: Box::default() })
     }
@@ -148,7 +150,7 @@ pub fn parse(inputs: &[Input<'_>], options: &Options) -> Parsed {
 
 /// Reads a document out of the store again. `created_ms` is when it was first committed.
 pub fn from_json(json: &str, created_ms: u64) -> Result<Resource, Vec<Diagnostic>> {
-    understood(interpret(&stored(json)?, &"".into(), "default", false), created_ms, false)
+    understood(interpret(&stored(json)?, &"".into(), "default", false, &Rc::default()), created_ms, false)
 }
 
 fn stored(json: &str) -> Result<Node, Vec<Diagnostic>> {
@@ -212,6 +214,7 @@ pub struct Batch<'o> {
     parsed: Parsed,
     errors: usize,
     warnings: usize,
+    compiled: Rc<Compiled>,
     /// Where each resource was seen first.
     seen: HashMap<ResourceKey, (Text, u32)>,
     /// Kinds that were skipped: the first one and how many.
@@ -226,6 +229,7 @@ impl<'o> Batch<'o> {
             parsed: Parsed::default(),
             errors: 0,
             warnings: 0,
+            compiled: Rc::default(),
             seen: HashMap::new(),
             skipped: BTreeMap::new(),
         }
@@ -341,7 +345,7 @@ impl<'o> Batch<'o> {
 
     fn resource(&mut self, file: &Text, node: Node) {
         let options = self.options;
-        let read = interpret(&node, file, &options.default_namespace, options.carried_out);
+        let read = interpret(&node, file, &options.default_namespace, options.carried_out, &self.compiled);
         if self.parsed.pods.len() < MOST_RESOURCES {
             self.parsed.pods.extend(read.pods);
         }

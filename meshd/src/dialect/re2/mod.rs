@@ -23,6 +23,9 @@ pub(crate) fn pattern(field: &Field<'_>) -> Option<Pattern> {
         ));
         return None;
     }
+    if let Some(pattern) = field.compiled(source) {
+        return Some(pattern);
+    }
     if !field.may_compile(source) {
         return None;
     }
@@ -32,7 +35,10 @@ pub(crate) fn pattern(field: &Field<'_>) -> Option<Pattern> {
         compile(text)
     });
     match pattern {
-        Ok(pattern) => Some(pattern),
+        Ok(pattern) => {
+            field.remember(source, &pattern);
+            Some(pattern)
+        }
         Err(error) => {
             field.fault(format!("not a regular expression of RE2: {error}"));
             None
