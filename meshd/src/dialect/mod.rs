@@ -150,7 +150,20 @@ pub fn parse(inputs: &[Input<'_>], options: &Options) -> Parsed {
 
 /// Reads a document out of the store again. `created_ms` is when it was first committed.
 pub fn from_json(json: &str, created_ms: u64) -> Result<Resource, Vec<Diagnostic>> {
-    understood(interpret(&stored(json)?, &"".into(), "default", false, &Rc::default()), created_ms, false)
+    Stored::default().resource(json, created_ms)
+}
+
+/// Reads the documents of a store; what is in several of them is made once.
+#[derive(Default)]
+pub struct Stored {
+    compiled: Rc<Compiled>,
+}
+
+impl Stored {
+    /// The resource of a document. `created_ms` is when it was first committed.
+    pub fn resource(&self, json: &str, created_ms: u64) -> Result<Resource, Vec<Diagnostic>> {
+        understood(interpret(&stored(json)?, &"".into(), "default", false, &self.compiled), created_ms, false)
+    }
 }
 
 fn stored(json: &str) -> Result<Node, Vec<Diagnostic>> {
