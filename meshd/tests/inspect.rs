@@ -148,7 +148,12 @@ fn diff_shows_what_apply_would_change() {
     let secret = "---\n{kind: Secret, apiVersion: v1, metadata: {name: s}, data: {}}\n";
     let with_secret = format!("{MESH}{secret}");
     assert_eq!(out(&server, &diff, &with_secret), same);
-    check(&server.run(&["delete", "--dry-run", "-f", "-"], &with_secret), 0, "lonely deleted (dry run)\nversion 1", "");
+    check(
+        &server.run(&["delete", "--dry-run", "-f", "-"], &with_secret),
+        0,
+        "lonely deleted (dry run)\nversion 1",
+        "",
+    );
     check(&server.run(&diff, "kind: Servce"), 1, "", "stdin:1");
     // What apply would say of it is said.
     let nowhere = MESH.replace("host: reviews, subset: v1", "host: reviewz");

@@ -156,7 +156,27 @@ fn string(text: &str) -> String {
         text.to_ascii_lowercase().as_str(),
         "true" | "false" | "yes" | "no" | "on" | "off" | "null" | "y" | "n"
     );
-    if plain_start && plain && !word { text.to_owned() } else { Value::from(text).to_string() }
+    if plain_start && plain && !word { text.to_owned() } else { quoted(text) }
+}
+
+/// JSON's quoting, with what YAML does not count as printable escaped as well.
+fn quoted(text: &str) -> String {
+    let json = Value::from(text).to_string();
+    let odd = |c: char| {
+        matches!(c, '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}')
+    };
+    if !json.contains(odd) {
+        return json;
+    }
+    let mut out = String::with_capacity(json.len() + 8);
+    for c in json.chars() {
+        if odd(c) {
+            out.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            out.push(c);
+        }
+    }
+    out
 }
 
 #[cfg(test)]
@@ -191,6 +211,11 @@ spec:
   note: "a: b\nc"
 "#;
         assert_eq!(yaml(&value), expected);
+    }
+
+    #[test]
+    fn what_is_not_printable_is_escaped() {
+        assert_eq!(yaml(&json!("a\u{7f}\u{85}\u{feff}é🙂")), "\"a\\u007f\\u0085\\ufeffé🙂\"\n");
     }
 
     #[test]

@@ -57,8 +57,9 @@ impl Writer {
     ) -> Result<Writer, StartError> {
         let mut change = StateChange { roots: Some(roots), ..StateChange::default() };
         let mut documents = BTreeMap::new();
+        let reader = dialect::Stored::default();
         for document in store.documents()? {
-            match resource(&document) {
+            match resource(&reader, &document) {
                 Ok(resource) => change.upserts.push(Arc::new(resource)),
                 // An older meshd accepted it; refusing to start would take the mesh down with it.
                 Err(finding) => {
@@ -421,9 +422,13 @@ impl Writer {
     }
 }
 
-fn resource(document: &StoredDocument) -> Result<mesh_core::resource::Resource, String> {
+fn resource(
+    reader: &dialect::Stored,
+    document: &StoredDocument,
+) -> Result<mesh_core::resource::Resource, String> {
     let created = u64::try_from(document.created).unwrap_or(0);
-    dialect::from_json(&document.json, created)
+    reader
+        .resource(&document.json, created)
         .map_err(|findings| findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
 }
 

@@ -1,5 +1,5 @@
 //! The table of `docs/compatibility.md`: every field of every kind and what becomes of it, told from the same
-//! [`Message`]s that documents are read with, so that it cannot say anything else than what happens.
+//! messages that documents are read with, so that it cannot say anything else than what happens.
 
 use std::fmt::Write;
 

@@ -1,5 +1,7 @@
 //! A document from its kind to its canonical form.
 
+use std::rc::Rc;
+
 use mesh_core::resource::diagnostic::{Diagnostic, Severity};
 use mesh_core::resource::kubernetes::PodTemplate;
 use mesh_core::resource::mesh_config::MeshConfig;
@@ -7,7 +9,7 @@ use mesh_core::resource::{Metadata, Resource, Spec};
 use mesh_core::vocab::name::Text;
 use mesh_core::vocab::origin::{Kind, ResourceKey};
 
-use super::field::{Field, Message, Report};
+use super::field::{Compiled, Field, Message, Report};
 use super::kind::{Standing, is_analysed_only, standing};
 use super::metadata::{EXPORT_TO, MESH_CONFIG, SERVER_SET, metadata, tried_out};
 use super::node::{Entry, Mark, Node, Value};
@@ -86,13 +88,19 @@ pub(crate) fn top(kind: Kind) -> &'static Message {
 }
 
 /// Reads one document. `carried_out` is whether it is to be carried out, and not only analysed.
-pub(crate) fn interpret(root: &Node, file: &Text, default_namespace: &str, carried_out: bool) -> Interpreted {
+pub(crate) fn interpret(
+    root: &Node,
+    file: &Text,
+    default_namespace: &str,
+    carried_out: bool,
+    compiled: &Rc<Compiled>,
+) -> Interpreted {
     let refused = |report: Report| {
         let (diagnostics, pending) = report.into_findings();
         Interpreted { meaning: Meaning::Refused, diagnostics, pending, pods: None }
     };
     let Value::Map(_) = &root.value else {
-        let report = Report::new(file, "", false);
+        let report = Report::new(file, "", false, compiled);
         let message = format!(
             "found {}, wanted a resource: a map with apiVersion, kind, metadata and spec",
             root.value
@@ -101,7 +109,7 @@ pub(crate) fn interpret(root: &Node, file: &Text, default_namespace: &str, carri
         return refused(report);
     };
     let resource = label_of(root, default_namespace);
-    let report = Report::new(file, &resource, false);
+    let report = Report::new(file, &resource, false, compiled);
     let kind = match standing(root, &report) {
         Some(Standing::Carried(kind)) if carried_out && is_analysed_only(kind) => {
             let version = root.text_at("apiVersion").unwrap_or("");
@@ -119,9 +127,9 @@ pub(crate) fn interpret(root: &Node, file: &Text, default_namespace: &str, carri
         report.add(UNREADABLE, Severity::Error, root.mark, String::new(), message);
         return refused(report);
     }
-    let report = Report::new(file, &resource, null_is_absent(kind));
+    let report = Report::new(file, &resource, null_is_absent(kind), compiled);
     // Kubernetes owns metadata in every kind, and there null means absent.
-    let lenient = Report::new(file, &resource, true);
+    let lenient = Report::new(file, &resource, true, compiled);
     let meta = metadata(root, kind, default_namespace, file, &lenient);
     let spec = meta.as_ref().and_then(|meta| spec(root, kind, meta, &report));
     let (mut diagnostics, mut pending) = lenient.into_findings();

@@ -2,10 +2,12 @@
 //! reading goes on, so that all faults come back at once.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::rc::Rc;
 
+use mesh_core::matching::text::Pattern;
 use mesh_core::resource::diagnostic::{Diagnostic, Severity};
 use mesh_core::vocab::name::Text;
 
@@ -65,10 +67,18 @@ pub(crate) struct Report {
     pending: RefCell<Vec<Diagnostic>>,
     /// What the regular expressions cost so far.
     patterns: Cell<usize>,
+    /// Regular expressions of this document and of earlier ones, which need not be compiled again.
+    compiled: Rc<Compiled>,
 }
 
+/// Compiled regular expressions by their source.
+pub(crate) type Compiled = RefCell<HashMap<Box<str>, Pattern>>;
+
+/// Most regular expressions that are remembered.
+const MOST_COMPILED: usize = 10_000;
+
 impl Report {
-    pub(crate) fn new(file: &Text, resource: &str, null_is_absent: bool) -> Report {
+    pub(crate) fn new(file: &Text, resource: &str, null_is_absent: bool, compiled: &Rc<Compiled>) -> Report {
         Report {
             file: file.clone(),
             resource: resource.into(),
@@ -76,6 +86,7 @@ impl Report {
             found: RefCell::default(),
             pending: RefCell::default(),
             patterns: Cell::default(),
+            compiled: Rc::clone(compiled),
         }
     }
 
@@ -320,6 +331,19 @@ impl<'a> Field<'a> {
     /// Accepts the value, but says something about it, as Istio does.
     pub(crate) fn warn(&self, message: impl Into<String>) {
         self.report.add(SCHEMA_WARNING, Severity::Warning, self.node.mark, self.path(), message);
+    }
+
+    /// What this source was compiled to before.
+    pub(crate) fn compiled(&self, source: &str) -> Option<Pattern> {
+        self.report.compiled.borrow().get(source).cloned()
+    }
+
+    /// Remembers what a source was compiled to.
+    pub(crate) fn remember(&self, source: &str, pattern: &Pattern) {
+        let mut compiled = self.report.compiled.borrow_mut();
+        if compiled.len() < MOST_COMPILED {
+            compiled.insert(source.into(), pattern.clone());
+        }
     }
 
     /// Says something with a code of its own.

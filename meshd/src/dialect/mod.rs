@@ -1,10 +1,11 @@
 //! Documents to resources: strict, with file, line and field of every fault, all faults at once.
 //!
-//! The layers, each ignorant of the next: `yaml` makes nodes with places, `field` reads typed values out of
+//! The layers, each ignorant of the next: `yaml` and `json` make nodes with places, `field` reads typed values out of
 //! nodes and collects what does not fit, `istio` and `kubernetes` know the shapes. What comes out is valid by
 //! itself; whether it fits other resources is not judged here.
 
 use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
 
 use mesh_core::resource::Resource;
 use mesh_core::resource::diagnostic::{Diagnostic, Severity};
@@ -17,6 +18,7 @@ mod document;
 mod export;
 mod field;
 mod istio;
+mod json;
 pub(crate) mod kind;
 mod kubernetes;
 mod metadata;
@@ -31,6 +33,7 @@ pub use yaml::LARGEST_FILE;
 mod tests;
 
 use document::{Interpreted, Meaning, interpret};
+use field::Compiled;
 use node::{Entry, Mark, Node, Value};
 
 /// A file could not be read as YAML, or is beyond the limits.
@@ -108,7 +111,7 @@ impl Document {
 
     /// A document out of the store, to be carried out again. `created_ms` is when it was first committed.
     pub fn from_json(json: &str, created_ms: u64) -> Result<Document, Vec<Diagnostic>> {
-        let read = interpret(&stored(json)?, &"".into(), "default", true);
+        let read = interpret(&stored(json)?, &"".into(), "default", true, &Rc::default());
         let resource = understood(read, created_ms, true)?;
         Ok(Document { resource, json: json.into(), marks: Box::default() })
     }
@@ -147,7 +150,20 @@ pub fn parse(inputs: &[Input<'_>], options: &Options) -> Parsed {
 
 /// Reads a document out of the store again. `created_ms` is when it was first committed.
 pub fn from_json(json: &str, created_ms: u64) -> Result<Resource, Vec<Diagnostic>> {
-    understood(interpret(&stored(json)?, &"".into(), "default", false), created_ms, false)
+    Stored::default().resource(json, created_ms)
+}
+
+/// Reads the documents of a store; what is in several of them is made once.
+#[derive(Default)]
+pub struct Stored {
+    compiled: Rc<Compiled>,
+}
+
+impl Stored {
+    /// The resource of a document. `created_ms` is when it was first committed.
+    pub fn resource(&self, json: &str, created_ms: u64) -> Result<Resource, Vec<Diagnostic>> {
+        understood(interpret(&stored(json)?, &"".into(), "default", false, &self.compiled), created_ms, false)
+    }
 }
 
 fn stored(json: &str) -> Result<Node, Vec<Diagnostic>> {
@@ -211,6 +227,7 @@ pub struct Batch<'o> {
     parsed: Parsed,
     errors: usize,
     warnings: usize,
+    compiled: Rc<Compiled>,
     /// Where each resource was seen first.
     seen: HashMap<ResourceKey, (Text, u32)>,
     /// Kinds that were skipped: the first one and how many.
@@ -225,6 +242,7 @@ impl<'o> Batch<'o> {
             parsed: Parsed::default(),
             errors: 0,
             warnings: 0,
+            compiled: Rc::default(),
             seen: HashMap::new(),
             skipped: BTreeMap::new(),
         }
@@ -241,8 +259,14 @@ impl<'o> Batch<'o> {
             Ok(text) => text,
             Err(fault) => return self.unreadable(&file, fault),
         };
+        let json = json::document(text);
+        if let (None, Err(fault)) = (&json, yaml::check_punctuation(text)) {
+            return self.unreadable(&file, fault);
+        }
+        let is_json = json.is_some();
         let mut reader = yaml::Reader::new(text);
-        while let Some(read) = reader.next() {
+        let yaml = std::iter::from_fn(|| if is_json { None } else { reader.next() });
+        for read in json.into_iter().chain(yaml) {
             if self.is_full() {
                 return;
             }
@@ -334,7 +358,7 @@ impl<'o> Batch<'o> {
 
     fn resource(&mut self, file: &Text, node: Node) {
         let options = self.options;
-        let read = interpret(&node, file, &options.default_namespace, options.carried_out);
+        let read = interpret(&node, file, &options.default_namespace, options.carried_out, &self.compiled);
         if self.parsed.pods.len() < MOST_RESOURCES {
             self.parsed.pods.extend(read.pods);
         }

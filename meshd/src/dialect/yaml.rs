@@ -14,7 +14,7 @@ pub const LARGEST_FILE: usize = 64 << 20;
 /// document) until it knows whether that is a key; this bounds their number before it begins.
 const MOST_PUNCTUATION: usize = 2_500_000;
 /// Deepest nesting.
-const DEEPEST: usize = 64;
+pub(crate) const DEEPEST: usize = 64;
 /// Most values in a document. Documents are read one at a time, so this bounds memory, too.
 const MOST_VALUES: usize = 2_000_000;
 /// Most values that the aliases of a document may stand for.
@@ -51,14 +51,13 @@ pub(crate) fn text(bytes: &[u8]) -> Result<&str, Fault> {
         return Err(Fault { mark: Mark::default(), message });
     }
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    let text = std::str::from_utf8(bytes).map_err(|error| not_utf8(bytes, error))?;
-    check_punctuation(bytes)?;
-    Ok(text)
+    std::str::from_utf8(bytes).map_err(|error| not_utf8(bytes, error))
 }
 
-fn check_punctuation(bytes: &[u8]) -> Result<(), Fault> {
+/// Checks that the parser can be let loose on a text.
+pub(crate) fn check_punctuation(text: &str) -> Result<(), Fault> {
     let (mut count, mut first) = (0, 1);
-    for (index, line) in bytes.split(|&b| b == b'\n').enumerate() {
+    for (index, line) in text.as_bytes().split(|&b| b == b'\n').enumerate() {
         // No text goes on behind the mark between documents.
         if line.starts_with(b"---") {
             (count, first) = (0, index + 1);
@@ -218,9 +217,7 @@ impl<'t> Reader<'t> {
     }
 
     fn entries(&mut self, depth: usize) -> Result<Vec<Entry>, Fault> {
-        let mut entries: Vec<Entry> = Vec::new();
-        // Only large maps pay for an index.
-        let mut index: HashMap<Box<str>, usize> = HashMap::new();
+        let mut keys = Keys::default();
         let mut merged: Vec<Entry> = Vec::new();
         loop {
             let (event, mark) = match self.event()? {
@@ -236,33 +233,51 @@ impl<'t> Reader<'t> {
             }
             let key = key_text(key)?;
             let value = self.node(depth + 1)?;
-            let earlier = if entries.len() < 16 {
-                entries.iter().find(|entry| entry.key == key).map(|entry| entry.mark)
-            } else {
-                if index.is_empty() {
-                    index.extend(entries.iter().enumerate().map(|(at, entry)| (entry.key.clone(), at)));
-                }
-                index.get(&key).map(|&at| entries[at].mark)
-            };
-            match earlier {
-                Some(first) => {
-                    let message =
-                        format!("the key {} is there twice, first in line {}", quoted(&key), first.line);
-                    self.faults.push(Fault { mark, message });
-                }
-                None => {
-                    if !index.is_empty() {
-                        index.insert(key.clone(), entries.len());
-                    }
-                    entries.push(Entry { key, mark, value });
-                }
-            }
+            self.faults.extend(keys.add(Entry { key, mark, value }));
         }
+        let mut entries = keys.into_entries();
         if !merged.is_empty() {
             let mut own: HashSet<Box<str>> = entries.iter().map(|entry| entry.key.clone()).collect();
             entries.extend(merged.into_iter().filter(|entry| own.insert(entry.key.clone())));
         }
         Ok(entries)
+    }
+}
+
+/// The entries of a map as they are read.
+#[derive(Default)]
+pub(crate) struct Keys {
+    entries: Vec<Entry>,
+    /// Only large maps pay for an index.
+    index: HashMap<Box<str>, usize>,
+}
+
+impl Keys {
+    /// Adds an entry, unless its key is there already.
+    pub(crate) fn add(&mut self, entry: Entry) -> Option<Fault> {
+        let Keys { entries, index } = self;
+        let earlier = if entries.len() < 16 {
+            entries.iter().find(|other| other.key == entry.key).map(|other| other.mark)
+        } else {
+            if index.is_empty() {
+                index.extend(entries.iter().enumerate().map(|(at, other)| (other.key.clone(), at)));
+            }
+            index.get(&entry.key).map(|&at| entries[at].mark)
+        };
+        if let Some(first) = earlier {
+            let message =
+                format!("the key {} is there twice, first in line {}", quoted(&entry.key), first.line);
+            return Some(Fault { mark: entry.mark, message });
+        }
+        if !index.is_empty() {
+            index.insert(entry.key.clone(), entries.len());
+        }
+        entries.push(entry);
+        None
+    }
+
+    pub(crate) fn into_entries(self) -> Vec<Entry> {
+        self.entries
     }
 }
 
@@ -335,7 +350,7 @@ fn plain(text: String) -> Result<Value, String> {
     })
 }
 
-fn number(text: &str) -> Option<Number> {
+pub(crate) fn number(text: &str) -> Option<Number> {
     let first = text.bytes().next()?;
     if !(first.is_ascii_digit() || matches!(first, b'+' | b'-' | b'.')) {
         return None;

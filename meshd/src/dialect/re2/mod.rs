@@ -23,8 +23,12 @@ pub(crate) fn pattern(field: &Field<'_>) -> Option<Pattern> {
         ));
         return None;
     }
+    // Counted first: whether a document is accepted does not depend on those before it.
     if !field.may_compile(source) {
         return None;
+    }
+    if let Some(pattern) = field.compiled(source) {
+        return Some(pattern);
     }
     let pattern = translate(source).and_then(|translated| {
         // Longer only by the classes that were written out; a source that then is too long is taken as it is.
@@ -32,7 +36,10 @@ pub(crate) fn pattern(field: &Field<'_>) -> Option<Pattern> {
         compile(text)
     });
     match pattern {
-        Ok(pattern) => Some(pattern),
+        Ok(pattern) => {
+            field.remember(source, &pattern);
+            Some(pattern)
+        }
         Err(error) => {
             field.fault(format!("not a regular expression of RE2: {error}"));
             None
