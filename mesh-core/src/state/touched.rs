@@ -201,7 +201,10 @@ impl Step {
         };
         let services: Vec<Arc<KnownService>> = match patterns.as_slice() {
             [one] if !hosts::is_wildcard(one) => self.next.candidates(one).to_vec(),
-            _ => self.next.services().filter(held).cloned().collect(),
+            _ => {
+                let held = self.next.services().filter(held);
+                held.flat_map(|service| self.next.candidates(&service.host)).cloned().collect()
+            }
         };
         for service in services {
             let reached = self.next.workloads_in(&service.namespace);
