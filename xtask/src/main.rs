@@ -19,7 +19,7 @@ cargo xtask TASK
   demo [--for 30s] [--json]    build, start a whole mesh on this machine, and play the seven acts
   test                         everything that CI runs: format, lints, tests, tidy, licences, e2e
   e2e [FILTER] [--json]        prove each claim in the lab, or those whose names contain FILTER
-  bench [pair|apply|idle]      measure beside peers; `bench pair` wants nginx, haproxy and wrk
+  bench [NAME]                 measure pair (beside nginx and haproxy, with wrk), apply, idle, config
   tidy                         import rules, links, file sizes, licences, generated code
   codegen                      write mesh-proto/src/generated and docs/compatibility.md
   dist                         release archives in target/dist

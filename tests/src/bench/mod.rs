@@ -4,6 +4,7 @@
 //! than it changes throughput. Client and backend run on one CPU, the proxies on the other; every round starts fresh
 //! processes, and the set-ups take turns. Compare within one run only.
 
+mod config;
 mod cpu;
 mod mesh;
 mod pair;
@@ -20,7 +21,7 @@ use crate::report::Report;
 /// Runs one bench, or all; says whether the bars are kept.
 pub fn run(inside: &Inside, name: &str, rounds: usize, seconds: u64, json: bool) -> anyhow::Result<bool> {
     let mut report = Report::new(json);
-    let known = ["pair", "apply", "idle"];
+    let known = ["pair", "apply", "idle", "config"];
     if !name.is_empty() && !known.contains(&name) {
         anyhow::bail!("no bench {name:?}; there are {}", known.join(", "));
     }
@@ -51,6 +52,9 @@ pub fn run(inside: &Inside, name: &str, rounds: usize, seconds: u64, json: bool)
                 figure,
             );
         }
+    }
+    if wanted("config") {
+        config::run(inside, &mut report)?;
     }
     if wanted("pair") {
         pair::run(inside, &mut report, rounds, seconds)?;
