@@ -5,7 +5,8 @@ use crate::matching::request::RequestMatch;
 use crate::resilience::fault::FaultPolicy;
 use crate::resource::reach::GatewayRef;
 use crate::resource::virtual_service::{
-    HttpAction, HttpMatch, HttpRoute, Mirror as DeclaredMirror, RouteDestination, TcpRoute, TlsRoute,
+    HttpAction, HttpMatch, HttpRoute, Mirror as DeclaredMirror, RouteDestination, TcpMatch, TcpRoute,
+    TlsMatch, TlsRoute,
 };
 use crate::routing::header::HeaderOperations;
 use crate::routing::mirror::Mirror;
@@ -39,10 +40,7 @@ impl Site<'_> {
         index: usize,
         route: &HttpRoute,
     ) -> Option<HttpRule> {
-        let here = route.matches.iter().enumerate().filter(|(_, entry)| self.concerns(entry));
-        let (numbers, matches): (Vec<u32>, Vec<RequestMatch>) = here
-            .filter_map(|(number, entry)| Some((u32::try_from(number).ok()?, request_match(entry))))
-            .unzip();
+        let (numbers, matches) = numbered(&route.matches, |entry| self.concerns(entry), request_match);
         if matches.is_empty() && !route.matches.is_empty() {
             return None;
         }
@@ -59,12 +57,11 @@ impl Site<'_> {
             RuleAction::Route { .. } => self.mirrors(&route.mirrors, &resource.namespace),
             RuleAction::Redirect(_) | RuleAction::DirectResponse(_) => Vec::new(),
         };
-        let dropped = matches.len() < route.matches.len();
         Some(HttpRule {
             origin: Origin::rule(resource, index),
             name: route.name.clone(),
             matches,
-            numbers: if dropped { numbers } else { Vec::new() },
+            numbers,
             action,
             timeout: route.timeout.filter(|timeout| !timeout.is_zero()),
             retry: route.retry.clone().unwrap_or_else(|| self.default_retry()),
@@ -78,39 +75,37 @@ impl Site<'_> {
 
     /// One rule for byte streams; `None` if nothing of it is for this site.
     pub(super) fn tcp_rule(&self, resource: &ResourceKey, index: usize, route: &TcpRoute) -> Option<TcpRule> {
-        let here = route.matches.iter().filter(|entry| self.is_here(entry.port, &entry.gateways));
-        let matches: Vec<_> = here
-            .map(|entry| StreamMatch {
-                sni_hosts: Vec::new(),
-                destination_subnets: entry.destination_subnets.clone(),
-                caller_labels: entry.caller_labels.clone(),
-                caller_namespace: entry.caller_namespace.clone(),
-            })
-            .collect();
+        let here = |entry: &TcpMatch| self.is_here(entry.port, &entry.gateways);
+        let (numbers, matches) = numbered(&route.matches, here, |entry| StreamMatch {
+            sni_hosts: Vec::new(),
+            destination_subnets: entry.destination_subnets.clone(),
+            caller_labels: entry.caller_labels.clone(),
+            caller_namespace: entry.caller_namespace.clone(),
+        });
         if matches.is_empty() && !route.matches.is_empty() {
             return None;
         }
         Some(TcpRule {
             origin: Origin::rule(resource, index),
             matches,
+            numbers,
             backends: self.backends(&route.destinations, &resource.namespace),
         })
     }
 
     /// One rule for TLS that is passed on; `None` if nothing of it is for this site.
     pub(super) fn tls_rule(&self, resource: &ResourceKey, index: usize, route: &TlsRoute) -> Option<TcpRule> {
-        let here = route.matches.iter().filter(|entry| self.is_here(entry.port, &entry.gateways));
-        let matches: Vec<_> = here
-            .map(|entry| StreamMatch {
-                sni_hosts: entry.sni_hosts.clone(),
-                destination_subnets: entry.destination_subnets.clone(),
-                caller_labels: entry.caller_labels.clone(),
-                caller_namespace: entry.caller_namespace.clone(),
-            })
-            .collect();
+        let here = |entry: &TlsMatch| self.is_here(entry.port, &entry.gateways);
+        let (numbers, matches) = numbered(&route.matches, here, |entry| StreamMatch {
+            sni_hosts: entry.sni_hosts.clone(),
+            destination_subnets: entry.destination_subnets.clone(),
+            caller_labels: entry.caller_labels.clone(),
+            caller_namespace: entry.caller_namespace.clone(),
+        });
         (!matches.is_empty()).then(|| TcpRule {
             origin: Origin::rule(resource, index),
             matches,
+            numbers,
             backends: self.backends(&route.destinations, &resource.namespace),
         })
     }
@@ -181,6 +176,13 @@ impl Site<'_> {
         // Another name of a service leads to the service, by a port of the name.
         (self.state.concrete_host(&host).unwrap_or(host), port)
     }
+}
+
+/// The matches that are for a site with the numbers that they have in the resource; no numbers where none is left out.
+fn numbered<M, T>(matches: &[M], is_here: impl Fn(&M) -> bool, make: impl Fn(&M) -> T) -> (Vec<u32>, Vec<T>) {
+    let here = (0..).zip(matches).filter(|(_, entry)| is_here(entry));
+    let (numbers, made): (Vec<u32>, Vec<T>) = here.map(|(number, entry)| (number, make(entry))).unzip();
+    if made.len() == matches.len() { (Vec::new(), made) } else { (numbers, made) }
 }
 
 /// A fault without a share of requests is none.

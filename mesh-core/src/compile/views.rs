@@ -37,16 +37,17 @@ fn outbound(policy: &OutboundPolicy, view: &View) -> Outbound {
 /// What most callers find for a host: all its sections.
 pub(super) fn common(state: &MeshState, view: &View, host: &Text) -> Vec<Section> {
     match state.service(host) {
-        // Another name of a service is one of that service's names.
-        Some(service) if service.alias.is_some() => Vec::new(),
-        Some(service) => of_service(state, view, service),
-        None => routes::without_service(state, view, host).map(Section::Routes).into_iter().collect(),
+        // Another name of a service is one of that service's names; rules that name it are for this name alone.
+        Some(service) if service.alias.is_none() => of_service(state, view, service),
+        _ => routes::without_service(state, view, host).map(Section::Routes).into_iter().collect(),
     }
 }
 
 /// What the callers of a view find for a host where it differs from `common`.
 pub(super) fn apart(state: &MeshState, view: &View, host: &Text, common: &[&Section]) -> Vec<Section> {
-    let Some(primary) = state.service(host) else { return rules_apart(state, view, host, common) };
+    let Some(primary) = state.service(host).filter(|service| service.alias.is_none()) else {
+        return rules_apart(state, view, host, common);
+    };
     let service = state.reached_by(view, host).filter(|service| service.alias.is_none());
     let Some(service) = service else { return Vec::new() };
     if service != primary {
@@ -56,6 +57,9 @@ pub(super) fn apart(state: &MeshState, view: &View, host: &Text, common: &[&Sect
     if state.service_for(view, host).is_some() {
         own.extend(routes::of_service(state, view, service).into_iter().map(Section::Routes));
         own = scoped_where_different(own, common, view);
+    } else if let Some(rules) = routes::without_service(state, view, host) {
+        // Its Sidecar imports a VirtualService for this host, but not the service.
+        own.extend(scoped(vec![Section::Routes(rules)], view));
     }
     if !state.is_shaped_apart(view, host) {
         return own;

@@ -15,6 +15,7 @@ use super::stream::select_rule;
 use super::witness::Witness;
 use crate::matching::authority::Authority;
 use crate::matching::request::Request;
+use crate::policy::subject::gateway_client;
 use crate::snapshot::gateway::GatewayTls;
 use crate::tables::Tables;
 use crate::tables::gateway::{GatewayTable, HostFound, Listener, Server};
@@ -58,6 +59,8 @@ pub enum Entered<'t> {
         kind: StreamKind,
         /// Index of the rule.
         rule: usize,
+        /// Index of the match that holds.
+        matched: Option<usize>,
     },
     /// A stream for a cluster that the server name names.
     Cluster {
@@ -223,8 +226,8 @@ fn stream<'t>(
         sni: facts.sni,
         caller: Some(gateway.caller()),
     };
-    let rule = select_rule(routes, kind, &stream, witness).ok_or(Closed::NoRule)?;
-    Ok(Entered::Stream { routes, kind, rule })
+    let (rule, matched) = select_rule(routes, kind, &stream, witness).ok_or(Closed::NoRule)?;
+    Ok(Entered::Stream { routes, kind, rule, matched })
 }
 
 /// The cluster that a server name of Istio's form names: `outbound_.PORT_.SUBSET_.HOST`.
@@ -259,8 +262,11 @@ pub fn admit(
         request: facts.request.as_ref(),
         now: facts.now,
     };
-    // A gateway believes no X-Forwarded-For of its clients.
-    judge_for(&gateway.governance, &inbound, facts.source, witness)
+    // A gateway believes no X-Forwarded-For but that of the proxies that it is told of.
+    let trusted = gateway.section.trusted_proxies;
+    let client =
+        facts.request.map_or(facts.source, |request| gateway_client(request.headers, facts.source, trusted));
+    judge_for(&gateway.governance, &inbound, client, witness)
 }
 
 /// The rule of a virtual host that a request gets. `request` is as it goes on: with the claims of its token.

@@ -119,9 +119,9 @@ pub(crate) fn select_rule<W: Witness>(
     let rules = &routes.section.http;
     let found = if W::LISTENS {
         let mut rules = rules.iter().enumerate();
-        rules.find_map(|(index, rule)| Some((index, first_match(rule, index, facts, witness)?)))
+        rules.find_map(|(index, rule)| Some((index, first_match(rule, routes, facts, witness)?)))
     } else {
-        routes.first_http(facts.request.path, |index| first_match(&rules[index], index, facts, witness))
+        routes.first_http(facts.request.path, |index| first_match(&rules[index], routes, facts, witness))
     };
     if found.is_some() {
         return found;
@@ -150,14 +150,8 @@ fn host_routes<'t>(
     let view = caller.and_then(|caller| caller.view);
     let named = tables.service_named(host, caller.map(|c| c.namespace));
     let found = seen(tables, named, facts, witness);
-    // A service whose host is a wildcard stands behind a VirtualService whose host says more.
-    let by_wildcard = |index: &usize| tables.services[*index].service.host.starts_with('*');
-    if found.as_ref().is_none_or(by_wildcard)
-        && let Some(routes) =
-            unowned(&tables.unowned, &lower(host), facts.port, view, |rules| tables.sees_rules(caller, rules))
-        && found.is_none_or(|index| {
-            specificity(&routes.section.at.host) > specificity(&tables.services[index].service.host)
-        })
+    if let Some(routes) = hidden_rules(tables, host, named.filter(|_| found.is_none()), facts)
+        .or_else(|| unowned_rules(tables, host, found, facts))
     {
         witness.note(|| {
             format!("{host} is the host of {}", routes.section.origin.as_deref().unwrap_or("no resource"))
@@ -184,6 +178,42 @@ fn host_routes<'t>(
             Err(Refusal { reason: Reason::NoRoute, service: Some(service), route: None })
         }
     }
+}
+
+/// The rules of a VirtualService whose host no service has. A service whose host is a wildcard stands behind one whose
+/// host says more, and a name that is not a service's own host behind one that has this very host.
+fn unowned_rules<'t>(
+    tables: &'t Tables,
+    host: &str,
+    found: Option<usize>,
+    facts: &OutboundRequest<'_>,
+) -> Option<&'t Arc<RouteTable>> {
+    let name = lower(host);
+    let service = found.map(|index| &tables.services[index].service.host);
+    let by_wildcard = service.is_none_or(|service| service.starts_with('*'));
+    if !by_wildcard && !tables.unowned_hosts.contains(&*name) {
+        return None;
+    }
+    let caller = facts.caller.as_ref();
+    let view = caller.and_then(|caller| caller.view);
+    let routes = unowned(&tables.unowned, &name, facts.port, view, |rules| tables.sees_rules(caller, rules))?;
+    let theirs = &routes.section.at.host;
+    let says_more = |service: &Text| by_wildcard && specificity(theirs) > specificity(service);
+    (**theirs == *name || service.is_none_or(says_more)).then_some(routes)
+}
+
+/// The rules of a view for the host of a service that it does not show.
+fn hidden_rules<'t>(
+    tables: &'t Tables,
+    host: &str,
+    service: Option<usize>,
+    facts: &OutboundRequest<'_>,
+) -> Option<&'t Arc<RouteTable>> {
+    let view = facts.caller.as_ref()?.view?;
+    let table = &tables.services[service?];
+    let own = table.scoped.iter().find(|(port, scope, _)| *port == facts.port && **scope == *view);
+    let is_host = *table.service.host == *lower(host);
+    own.filter(|_| is_host).map(|(.., routes)| routes)
 }
 
 /// The service, if the caller's view shows it.
@@ -230,24 +260,27 @@ fn unknown<'t>(
 /// `Some(None)` for a rule without matches, `Some(Some(index))` for the match that holds, `None` if none does.
 fn first_match(
     rule: &HttpRule,
-    index: usize,
+    routes: &RouteTable,
     facts: &OutboundRequest<'_>,
     witness: &mut impl Witness,
 ) -> Option<Option<usize>> {
+    let title = || routes.section.title(&rule.origin);
     if rule.matches.is_empty() {
-        witness.note(|| format!("rule {index} matches every request"));
+        witness.note(|| format!("{} matches every request", title()));
         return Some(None);
     }
     for (number, condition) in rule.matches.iter().enumerate() {
         match condition.mismatch(&facts.request, facts.caller.as_ref()) {
             None => {
-                witness.note(|| format!("rule {index} matches by its match {number}"));
+                witness.note(|| format!("{} matches by its match {}", title(), rule.match_number(number)));
                 return Some(Some(number));
             }
             Some(mismatch) => {
                 witness.note(|| {
                     format!(
-                        "rule {index} match {number} does not hold: {}",
+                        "{} match {} does not hold: {}",
+                        title(),
+                        rule.match_number(number),
                         condition.explain(mismatch, &facts.request)
                     )
                 });

@@ -21,7 +21,7 @@ pub fn outbound(
     witness: &mut impl Witness,
 ) -> Result<StreamPlan, Refusal> {
     let selected = select(tables, facts, witness)?;
-    let SelectedStream { service, routes, kind, rule } = selected;
+    let SelectedStream { service, routes, kind, rule, .. } = selected;
     let backends = &routes.stream_rule(kind, rule).backends;
     let chosen = split::choose(backends.iter().map(|backend| backend.weight), random).unwrap_or(0);
     let view = facts.caller.and_then(|caller| caller.view);
@@ -44,6 +44,7 @@ pub(crate) struct SelectedStream<'t> {
     pub(crate) routes: &'t std::sync::Arc<RouteTable>,
     pub(crate) kind: StreamKind,
     pub(crate) rule: usize,
+    pub(crate) matched: Option<usize>,
 }
 
 /// Service, then first rule.
@@ -69,44 +70,44 @@ pub(crate) fn select<'t>(
     let opaque = service.ports.iter().any(|port| port.number == facts.port && port.protocol.is_tls());
     let kind = if opaque { StreamKind::Tls } else { StreamKind::Tcp };
     match select_rule(routes, kind, facts, witness) {
-        Some(rule) => Ok(SelectedStream { service, routes, kind, rule }),
+        Some((rule, matched)) => Ok(SelectedStream { service, routes, kind, rule, matched }),
         // No filter chain of the listener matches, so what is outside the registry's knowledge decides.
         None => Err(Refusal { service: Some(service.clone()), ..unknown(tables, facts) }),
     }
 }
 
 /// The rule of a list that a stream gets: the first that matches; of TLS the first of those whose match has the most
-/// specific server name, as filter chains are chosen.
+/// specific server name, as filter chains are chosen. With the match that holds.
 pub(crate) fn select_rule(
     routes: &RouteTable,
     kind: StreamKind,
     facts: &OutboundStream<'_>,
     witness: &mut impl Witness,
-) -> Option<usize> {
+) -> Option<(usize, Option<usize>)> {
     let rules = routes.stream_rules(kind);
     let what = match kind {
         StreamKind::Tcp => "byte streams",
         StreamKind::Tls => "TLS",
     };
-    let mut best: Option<(usize, usize)> = None;
+    let mut best: Option<(usize, usize, Option<usize>)> = None;
     for (index, rule) in rules.iter().enumerate() {
-        let Some(rank) = rank(rule, index, what, facts, witness) else { continue };
-        if best.is_none_or(|(most, _)| rank > most) {
-            best = Some((rank, index));
+        let Some((rank, matched)) = rank(rule, routes, what, facts, witness) else { continue };
+        if best.is_none_or(|(most, ..)| rank > most) {
+            best = Some((rank, index, matched));
         }
         if kind == StreamKind::Tcp {
             break;
         }
     }
-    if let Some((_, index)) = best {
-        return Some(index);
+    if let Some((_, index, matched)) = best {
+        return Some((index, matched));
     }
     let caller = facts.caller.as_ref();
     let foreign =
         |rule: &TcpRule| !rule.matches.is_empty() && rule.matches.iter().all(|m| !m.concerns(caller));
     if routes.section.fallback.is_some() && rules.iter().all(foreign) {
         witness.note(|| "every rule is for other callers, so the default route holds".to_owned());
-        return Some(rules.len());
+        return Some((rules.len(), None));
     }
     witness.note(|| format!("no rule for {what} matches"));
     None
@@ -121,27 +122,36 @@ pub(crate) fn unknown(tables: &Tables, facts: &OutboundStream<'_>) -> Refusal {
     })
 }
 
-/// How specific the server name is by which a rule matches; `None` if it does not match.
+/// How specific the server name is by which a rule matches, with the match; `None` if it does not match.
 fn rank(
     rule: &TcpRule,
-    index: usize,
+    routes: &RouteTable,
     what: &str,
     facts: &OutboundStream<'_>,
     witness: &mut impl Witness,
-) -> Option<usize> {
+) -> Option<(usize, Option<usize>)> {
+    let title = || routes.section.title(&rule.origin);
     if rule.matches.is_empty() {
-        witness.note(|| format!("rule {index} for {what} matches everything"));
-        return Some(0);
+        witness.note(|| format!("{} matches everything", title()));
+        return Some((0, None));
     }
-    let mut most = None;
+    let mut most: Option<(usize, Option<usize>)> = None;
     for (number, condition) in rule.matches.iter().enumerate() {
         match lacks(condition, facts) {
             None => {
-                witness.note(|| format!("rule {index} for {what} matches by its match {number}"));
-                most = most.max(Some(specificity_of(&condition.sni_hosts, facts)));
+                witness.note(|| {
+                    let number = rule.match_number(number);
+                    format!("{} for {what} matches by its match {number}", title())
+                });
+                let rank = specificity_of(&condition.sni_hosts, facts);
+                if most.is_none_or(|(most, _)| rank > most) {
+                    most = Some((rank, Some(number)));
+                }
             }
             Some(lack) => {
-                witness.note(|| format!("rule {index} match {number} does not hold: {lack}"));
+                witness.note(|| {
+                    format!("{} match {} does not hold: {lack}", title(), rule.match_number(number))
+                });
             }
         }
     }

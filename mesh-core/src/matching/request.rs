@@ -115,15 +115,15 @@ impl RequestMatch {
         if fails(&self.authority, request.authority) {
             return Some(Mismatch::Authority);
         }
-        let header_fails =
-            |(name, test): &(HeaderName, TextMatch)| !header_passes(request.headers, name, test);
+        let header_fails = |(name, test): &(HeaderName, TextMatch)| !header_passes(request, name, test);
         if let Some(index) = self.headers.iter().position(header_fails) {
             return Some(Mismatch::Header(index));
         }
         let present = |(name, test): &(HeaderName, TextMatch)| {
-            let absent_passes =
-                *test != TextMatch::Present && !request.headers.contains_key(name) && test.matches(b"");
-            absent_passes || header_passes(request.headers, name, test)
+            let absent_passes = *test != TextMatch::Present
+                && header_values(request, name).next().is_none()
+                && test.matches(b"");
+            absent_passes || header_passes(request, name, test)
         };
         if let Some(index) = self.without_headers.iter().position(present) {
             return Some(Mismatch::WithoutHeader(index));
@@ -153,9 +153,8 @@ impl RequestMatch {
         let wanted = |test: &Option<TextMatch>| test.as_ref().map(ToString::to_string).unwrap_or_default();
         let header = |index: usize, list: &[(HeaderName, TextMatch)]| match list.get(index) {
             Some((name, test)) => {
-                let found = request.headers.get_all(name).iter().next();
-                let found =
-                    found.map_or("absent".to_owned(), |v| String::from_utf8_lossy(v.as_bytes()).into_owned());
+                let found = header_values(request, name).next();
+                let found = found.map_or("absent".to_owned(), |v| String::from_utf8_lossy(v).into_owned());
                 (name.to_string(), test.to_string(), found)
             }
             None => Default::default(),
@@ -243,8 +242,16 @@ pub(crate) fn caller_passes(labels: &Labels, namespace: Option<&str>, caller: Op
     namespace.is_none_or(|wanted| wanted == caller.namespace) && labels.selects(caller.labels)
 }
 
-fn header_passes(headers: &HeaderMap, name: &HeaderName, test: &TextMatch) -> bool {
-    headers.get_all(name).iter().any(|value| test.matches(value.as_bytes()))
+fn header_passes(request: &Request<'_>, name: &HeaderName, test: &TextMatch) -> bool {
+    header_values(request, name).any(|value| test.matches(value))
+}
+
+/// The values of a header field. `Host` is the authority, wherever it came from.
+fn header_values<'r>(request: &Request<'r>, name: &HeaderName) -> impl Iterator<Item = &'r [u8]> {
+    let is_host = *name == http::header::HOST;
+    let authority = is_host.then_some(request.authority.as_bytes());
+    let fields = request.headers.get_all(name).into_iter();
+    authority.into_iter().chain(fields.filter(move |_| !is_host).map(|value| value.as_bytes()))
 }
 
 /// The raw value of the first query parameter of that name; empty for `?a`.

@@ -191,7 +191,7 @@ impl fmt::Display for TextMatch {
             TextMatch::Exact(text) | TextMatch::ExactIgnoringCase(text) => write!(f, "{text}"),
             TextMatch::Prefix(text) | TextMatch::PrefixIgnoringCase(text) => write!(f, "{text}*"),
             TextMatch::Suffix(text) | TextMatch::SuffixIgnoringCase(text) => write!(f, "*{text}"),
-            TextMatch::Regex(pattern) => write!(f, "{pattern:?}"),
+            TextMatch::Regex(pattern) => write!(f, "regex {}", pattern.source),
         }
     }
 }

@@ -158,6 +158,8 @@ pub struct TcpRule {
     pub origin: Origin,
     /// Any of these; none at all matches everything.
     pub matches: Vec<StreamMatch>,
+    /// The index that each match has in the resource; empty where that is its index here.
+    pub numbers: Vec<u32>,
     /// The choice, per connection.
     pub backends: Vec<Backend>,
 }
@@ -170,9 +172,19 @@ impl StreamMatch {
 }
 
 impl TcpRule {
+    /// The index in the resource of a match.
+    pub fn match_number(&self, index: usize) -> usize {
+        self.numbers.get(index).map_or(index, |number| *number as usize)
+    }
+
     /// The default route: every stream to the service itself.
     pub fn default_route(service: &Origin, host: Text, port: u16) -> TcpRule {
-        TcpRule { origin: service.clone(), matches: Vec::new(), backends: vec![Backend::whole(host, port)] }
+        TcpRule {
+            origin: service.clone(),
+            matches: Vec::new(),
+            numbers: Vec::new(),
+            backends: vec![Backend::whole(host, port)],
+        }
     }
 }
 

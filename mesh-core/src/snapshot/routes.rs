@@ -2,6 +2,7 @@
 
 use crate::routing::rule::{HttpRule, TcpRule};
 use crate::vocab::name::{ServicePort, Text};
+use crate::vocab::origin::Origin;
 
 /// The rules that hold for one host on one port; the first match wins.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -34,6 +35,15 @@ pub struct Fallback {
 }
 
 impl Routes {
+    /// What a person calls a rule: `rule 2`, of another resource where it is not this list's, or the default route.
+    pub fn title(&self, rule: &Origin) -> String {
+        match rule.rule {
+            None => "the default route".to_owned(),
+            Some(index) if self.origin.as_ref() == Some(&rule.resource) => format!("rule {index}"),
+            Some(index) => format!("rule {index} of {}", rule.resource),
+        }
+    }
+
     /// Whether any rule asks who calls.
     pub fn depends_on_caller(&self) -> bool {
         let http = self.http.iter().flat_map(|rule| &rule.matches);

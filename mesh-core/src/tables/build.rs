@@ -186,6 +186,8 @@ fn add_routes(tables: &mut Tables, sorted: &Sorted<'_>, resolver: &Resolver<'_>)
         let host = |(port, scope, routes)| HostRoutes { host: host.clone(), port, scope, routes };
         tables.unowned.extend(ports.into_iter().map(host));
     }
+    let named = tables.unowned.iter().map(|entry| &entry.host).filter(|host| !host.starts_with('*'));
+    tables.unowned_hosts = named.cloned().collect();
     tables.unowned.sort_by(|a, b| {
         specificity(&b.host)
             .cmp(&specificity(&a.host))

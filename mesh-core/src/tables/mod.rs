@@ -1,6 +1,6 @@
 //! A snapshot arranged for look-up: what decisions read.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -50,6 +50,8 @@ pub struct Tables {
     /// Services that the callers of a view find in the place of others of the same host, by view and host.
     pub(crate) variants: Index<Text, Index<Text, usize>>,
     pub(crate) unowned: Vec<HostRoutes>,
+    /// Their hosts, without the wildcards.
+    pub(crate) unowned_hosts: HashSet<Text, FixedState>,
     pub(crate) views: Index<Text, ViewTable>,
     pub(crate) gateways: BTreeMap<(Text, Text), GatewayTable>,
     pub(crate) by_address: Index<SocketAddr, WorkloadKey>,

@@ -50,7 +50,12 @@ fn egress_routes(view: &View, backend: &Backend) -> Routes {
         scope: Some(view.key.clone()),
         origin: view.origin.clone(),
         http: vec![http],
-        tcp: vec![TcpRule { origin, matches: Vec::new(), backends: vec![backend.clone()] }],
+        tcp: vec![TcpRule {
+            origin,
+            matches: Vec::new(),
+            numbers: Vec::new(),
+            backends: vec![backend.clone()],
+        }],
         tls: Vec::new(),
         fallback: None,
     }

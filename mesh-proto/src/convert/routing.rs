@@ -346,6 +346,7 @@ impl Wire for TcpRule {
             origin: Some(self.origin.to_wire()),
             matches: to_wires(&self.matches),
             backends: to_wires(&self.backends),
+            numbers: self.numbers.clone(),
         }
     }
 
@@ -353,6 +354,7 @@ impl Wire for TcpRule {
         Ok(TcpRule {
             origin: required(message.origin, "origin")?,
             matches: list(message.matches, "matches")?,
+            numbers: message.numbers,
             backends: list(message.backends, "backends")?,
         })
     }

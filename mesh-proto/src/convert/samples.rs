@@ -267,6 +267,7 @@ impl Draw {
             tokens: self.list(Draw::pair),
             identity: self.option(Draw::identity),
             view: self.text(),
+            trusted_proxies: self.number(),
             listeners: self.list(|d| GatewayListener {
                 port: d.short(),
                 servers: d.list(|d| GatewayServer {
@@ -708,6 +709,7 @@ impl Draw {
                 caller_labels: d.labels(),
                 caller_namespace: d.option(Draw::text),
             }),
+            numbers: self.list(Draw::number),
             backends: self.list(Draw::backend),
         }
     }

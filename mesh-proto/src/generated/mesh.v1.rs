@@ -1930,6 +1930,9 @@ pub struct TcpRule {
     pub matches: ::prost::alloc::vec::Vec<StreamMatch>,
     #[prost(message, repeated, tag = "3")]
     pub backends: ::prost::alloc::vec::Vec<Backend>,
+    /// The index that each match has in the resource; none where that is its index here.
+    #[prost(uint32, repeated, tag = "4")]
+    pub numbers: ::prost::alloc::vec::Vec<u32>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct StreamMatch {
@@ -2166,6 +2169,9 @@ pub struct Gateway {
     pub policies: ::prost::alloc::vec::Vec<NamespacedName>,
     #[prost(message, repeated, tag = "11")]
     pub tokens: ::prost::alloc::vec::Vec<NamespacedName>,
+    /// How many proxies before it are believed in what they add to X-Forwarded-For.
+    #[prost(uint32, tag = "12")]
+    pub trusted_proxies: u32,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GatewayListener {

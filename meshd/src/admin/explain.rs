@@ -61,7 +61,7 @@ pub fn answer(
             request: asked,
             host: target.host,
             port: target.port,
-            stream: target.scheme == "tcp",
+            stream: target.stream,
             source: None,
             now,
         };
@@ -82,7 +82,7 @@ pub fn answer(
         request: asked,
         host: target.host,
         port: target.port,
-        stream: target.scheme == "tcp",
+        stream: target.stream,
         source: None,
         now,
     };
@@ -161,6 +161,8 @@ fn asker<'a>(state: &MeshState, from: &'a str, given: &[String]) -> Result<Asker
 
 struct Target<'a> {
     scheme: &'a str,
+    /// Whether bytes are meant, in TLS or not.
+    stream: bool,
     authority: &'a str,
     host: &'a str,
     port: u16,
@@ -171,14 +173,14 @@ struct Target<'a> {
 /// A URL, its path untouched: normalising it is part of the decision.
 fn target(url: &str) -> Result<Target<'_>, String> {
     let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
-    let scheme = match scheme {
-        "http" | "grpc" => "http",
-        "https" => "https",
-        "tcp" => "tcp",
-        other => return Err(format!("--to {url:?}: unknown scheme {other:?} (http, https, tcp)")),
+    let (scheme, stream) = match scheme {
+        "http" | "grpc" => ("http", false),
+        "https" => ("https", false),
+        "tls" => ("https", true),
+        "tcp" => ("tcp", true),
+        other => return Err(format!("--to {url:?}: unknown scheme {other:?} (http, https, grpc, tcp, tls)")),
     };
-    let rest = rest.split('#').next().unwrap_or("");
-    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, tail) = rest.split_at(end);
     let parsed = Authority::parse(authority).map_err(|error| format!("--to {url:?}: {error}"))?;
     let port = match (parsed.port, scheme) {
@@ -187,12 +189,15 @@ fn target(url: &str) -> Result<Target<'_>, String> {
         (None, "https") => 443,
         (None, _) => return Err(format!("--to {url:?}: names no port")),
     };
-    let (path, query) = match tail.split_once('?') {
+    // A fragment that follows the path is part of the question: dropping it is part of the decision.
+    let fragment = tail.find('#').unwrap_or(tail.len());
+    let (path, query) = match tail[..fragment].split_once('?') {
         Some((path, query)) => (path, Some(query)),
         None => (tail, None),
     };
     let host = parsed.host;
-    Ok(Target { scheme, authority, host, port, path: if path.is_empty() { "/" } else { path }, query })
+    let path = if path.is_empty() { "/" } else { path };
+    Ok(Target { scheme, stream, authority, host, port, path, query })
 }
 
 fn headers(given: &[String]) -> Result<HeaderMap, String> {
@@ -218,6 +223,8 @@ mod tests {
             (found.authority, found.port, found.path, found.query),
             ("reviews:9080", 9080, "/a/../b", Some("x=1"))
         );
+        let found = target("http://reviews/a#b?c").unwrap();
+        assert_eq!((found.path, found.query), ("/a#b?c", None));
         assert_eq!(target("https://reviews").unwrap().port, 443);
         assert_eq!(target("reviews:9080").unwrap().path, "/");
         for bad in ["ftp://x", "http://", "tcp://db", "http://a b/"] {

@@ -166,6 +166,7 @@ mod tests {
                 rule: None,
             },
             matches: Vec::new(),
+            numbers: Vec::new(),
             backends: Vec::new(),
         };
         let bad = Section::Routes(Routes {

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::judgement::found;
+use super::judgement::{found, valid};
 use super::outcome::refuse;
 use super::{AuthenticationFound, AuthorizationFound, Explanation, Question, destination, request, stream};
 use crate::decide::facts::OutboundRequest;
@@ -14,6 +14,7 @@ use crate::matching::request::Request;
 use crate::routing::rule::Backend;
 use crate::tables::Tables;
 use crate::tables::gateway::{GatewayTable, HostFound};
+use crate::tables::routes::StreamKind;
 
 /// What is asked. The tables must be those of the whole mesh.
 #[derive(Debug, Clone, Copy)]
@@ -71,11 +72,12 @@ fn tell(
     let received = asked.request.path;
     let Ok(normalized) = tables.normalization().apply(received) else {
         witness.note(|| format!("the path {received} is malformed, so the answer is 400"));
+        answer.path = Some((received.to_owned(), None));
         (answer.action, answer.status) = ("blocked", Some(400));
         return;
     };
     if !asked.stream {
-        answer.path = Some((received.to_owned(), normalized.to_string()));
+        answer.path = Some((received.to_owned(), Some(normalized.to_string())));
     }
     let sni = asked.host.to_ascii_lowercase();
     let request = Request { path: &normalized, ..asked.request };
@@ -123,8 +125,11 @@ fn tell(
             answer.location = Some(location);
         }
         Entered::Host(host) => routed(tables, gateway, host, &question, &judgement, answer, witness),
-        Entered::Stream { routes, kind, rule } => {
-            stream::tell(tables, &question, routes, (kind, rule), answer, witness);
+        Entered::Stream { routes, kind, rule, matched } => {
+            if kind == StreamKind::Tls {
+                answer.protocol = "tls".to_owned();
+            }
+            stream::tell(tables, &question, routes, (kind, rule, matched), answer, witness);
             answer.status = None;
         }
         Entered::Cluster { destination: index } => {
@@ -138,15 +143,34 @@ fn tell(
             destination::note_destination(tables, &question, destination, &backend, 1, witness);
         }
     }
-    let by = judgement.by.map(|by| (gateway.governance.program.policies()[by.policy].resource(), by.rule));
-    if let (None, Some((policy, rule))) = (&answer.authorization, by) {
+    own_say(gateway, &judgement, answer);
+}
+
+/// What the gateway's own policies say stands where nothing behind it says more.
+fn own_say(gateway: &GatewayTable, judgement: &Judgement, answer: &mut Explanation) {
+    let behind = answer.authorization.as_ref();
+    let silent = behind.is_none_or(|said| said.allowed && said.decided_by.is_none());
+    if let Some(by) = judgement.by.or(judgement.ask).filter(|_| silent) {
         answer.authorization = Some(AuthorizationFound {
             allowed: true,
-            decided_by: Some(policy),
-            rule: Some(rule),
+            decided_by: Some(gateway.governance.program.policy(by).resource()),
+            rule: Some(by.rule),
             nearest_miss: None,
         });
     }
+    if judgement.token.claims.is_some() {
+        let said = valid(judgement.token.principal());
+        match &mut answer.authentication {
+            Some(behind) if behind.jwt == "none" => behind.jwt = said,
+            Some(_) => {}
+            none => *none = Some(outside(said)),
+        }
+    }
+}
+
+/// What is known of a client that comes from outside the mesh.
+fn outside(jwt: String) -> AuthenticationFound {
+    AuthenticationFound { mtls: "none", decided_by: None, jwt }
 }
 
 /// A request under the rules of its virtual host.
@@ -178,13 +202,12 @@ fn kept_out(gateway: &GatewayTable, refusal: &Refusal, answer: &mut Explanation,
     match &refusal.reason {
         Reason::Denied(denial) => {
             answer.authorization = Some(found(gateway.governance.program.policies(), denial));
+            let token = denial.principal.clone();
+            answer.authentication =
+                Some(outside(token.map_or("none".to_owned(), |principal| valid(Some(principal)))));
         }
         Reason::Token { error, .. } => {
-            answer.authentication = Some(AuthenticationFound {
-                mtls: "none",
-                decided_by: None,
-                jwt: format!("invalid: {error}"),
-            });
+            answer.authentication = Some(outside(format!("invalid: {error}")));
         }
         _ => {}
     }

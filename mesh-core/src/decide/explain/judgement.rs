@@ -125,7 +125,8 @@ impl Judged {
         if judgement.token.claims.is_some() {
             self.token(true, valid(judgement.token.principal()));
         }
-        let found = judgement.by;
+        // Where no ALLOW rule is behind it, the provider that is asked has the last word.
+        let found = judgement.by.or(judgement.ask);
         self.allowed.get_or_insert_with(|| AuthorizationFound {
             allowed: true,
             decided_by: found.map(|by| admission.workload.policies()[by.policy].resource()),
@@ -165,7 +166,7 @@ impl Judged {
     }
 }
 
-fn valid(principal: Option<String>) -> String {
+pub(super) fn valid(principal: Option<String>) -> String {
     principal.map_or("valid".to_owned(), |principal| format!("valid {principal}"))
 }
 

@@ -59,8 +59,8 @@ pub struct Explanation {
     pub port: u16,
     /// `http`, `http2`, `grpc`, `tcp`, ...
     pub protocol: String,
-    /// Path as received and as every decision saw it.
-    pub path: Option<(String, String)>,
+    /// Path as received, and as every decision saw it; `None` in its place if it is malformed.
+    pub path: Option<(String, Option<String>)>,
     /// The rule that matched.
     pub route: Option<RouteFound>,
     /// `route`, `redirect`, `direct_response`, `passthrough`, `not_found` or `blocked`.
@@ -162,7 +162,7 @@ pub struct EndpointFound {
 pub struct AuthorizationFound {
     /// Whether it may pass.
     pub allowed: bool,
-    /// The policy that decided; `None` if no policy applies or no ALLOW rule matched.
+    /// The policy that decided, a CUSTOM one where its provider does; `None` if no policy applies.
     pub decided_by: Option<String>,
     /// The rule of it.
     pub rule: Option<usize>,

@@ -1,5 +1,7 @@
 //! The story of a request.
 
+use std::net::IpAddr;
+
 use http::HeaderMap;
 
 use super::destination::{found, missing, note_destination};
@@ -30,16 +32,19 @@ pub(super) fn explain(
     let received = question.request.path;
     let Ok(normalized) = tables.normalization().apply(received) else {
         witness.note(|| format!("the path {received} is malformed, so the answer is 400"));
+        answer.path = Some((received.to_owned(), None));
         (answer.action, answer.status) = ("blocked", Some(400));
         return;
     };
-    answer.path = Some((received.to_owned(), normalized.to_string()));
+    answer.path = Some((received.to_owned(), Some(normalized.to_string())));
     answer.protocol = match declared_protocol(tables, question) {
         Some(Protocol::Auto) | None => "http".to_owned(),
         Some(protocol) => protocol.name().to_owned(),
     };
     let request = Request { path: &normalized, ..question.request };
-    let owner = addressed(tables, question);
+    // A connection to a written address has that address to go on to, so its service answers for its own names only.
+    let is_address = question.host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
+    let owner = addressed(tables, question).filter(|_| !is_address);
     let facts = OutboundRequest { request, port: question.port, owner, caller: Some(question.caller) };
     match select(tables, &facts, witness) {
         Ok(selected) => tell(tables, question, &facts, &selected, answer, witness),

@@ -43,7 +43,8 @@ pub(super) fn explain(
         match select(tables, &facts, witness) {
             Ok(selected) => {
                 answer.service = Some(selected.service.host.to_string());
-                tell(tables, question, selected.routes, (selected.kind, selected.rule), answer, witness);
+                let rule = (selected.kind, selected.rule, selected.matched);
+                tell(tables, question, selected.routes, rule, answer, witness);
             }
             Err(refusal) => refuse(answer, &refusal, witness),
         }
@@ -61,7 +62,7 @@ pub(super) fn tell(
     tables: &Tables,
     question: &Question<'_>,
     routes: &RouteTable,
-    (kind, rule): (StreamKind, usize),
+    (kind, rule, matched): (StreamKind, usize, Option<usize>),
     answer: &mut Explanation,
     witness: &mut Remembering,
 ) {
@@ -70,7 +71,7 @@ pub(super) fn tell(
     answer.route = Some(RouteFound {
         resource: selected.origin.resource.to_string(),
         rule: selected.origin.rule.map_or(0, |index| index as usize),
-        matched: None,
+        matched: matched.map(|index| selected.match_number(index)),
         name: None,
     });
     let mut judged = Judged::default();

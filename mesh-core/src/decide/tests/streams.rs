@@ -10,7 +10,7 @@ use crate::tables::routes::StreamKind;
 
 fn stream_rule(index: u32, matches: Vec<StreamMatch>, subset: &str) -> TcpRule {
     let origin = Origin { resource: "virtualservice/default/reviews".into(), rule: Some(index) };
-    TcpRule { origin, matches, backends: vec![backend(subset, 100)] }
+    TcpRule { origin, matches, numbers: Vec::new(), backends: vec![backend(subset, 100)] }
 }
 
 fn default_rule(port: u16) -> TcpRule {
