@@ -1,6 +1,8 @@
 //! The resources arranged for look-up.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::Input;
@@ -13,6 +15,12 @@ use crate::state::hosts;
 use crate::vocab::label::Labels;
 use crate::vocab::name::Text;
 use crate::vocab::origin::{Kind, ResourceKey};
+
+/// Istio's own ingress gateway, which files for Istio take for granted: its label, where it runs, and the ports of
+/// its Service.
+const INGRESS: (&str, &str) = ("istio", "ingressgateway");
+const INGRESS_NAMESPACE: &str = "istio-system";
+pub(super) const INGRESS_PORTS: [u16; 4] = [80, 443, 15443, 31400];
 
 /// A host that a Service or ServiceEntry declares.
 pub(super) struct KnownHost<'a> {
@@ -49,6 +57,10 @@ pub(super) struct Facts<'a> {
     wildcards: Vec<usize>,
     pub(super) workloads: Vec<Workload<'a>>,
     workloads_in: HashMap<Text, Vec<usize>>,
+    services_in: HashMap<&'a str, Vec<&'a Arc<Resource>>>,
+    /// Istio's own ingress gateway, where it is taken for granted.
+    ingress: Option<Workload<'a>>,
+    by_selector: RefCell<HashMap<Labels, Rc<[usize]>>>,
     pub(super) pods: &'a [PodTemplate],
     pub(super) namespaces: BTreeSet<&'a str>,
     pub(super) mesh: Option<&'a MeshConfig>,
@@ -81,6 +93,9 @@ impl<'a> Facts<'a> {
             wildcards: Vec::new(),
             workloads: Vec::new(),
             workloads_in: HashMap::new(),
+            services_in: HashMap::new(),
+            ingress: input.default_ingress.then(ingress),
+            by_selector: RefCell::default(),
             pods: input.pods,
             namespaces: namespaces(input),
             mesh,
@@ -104,6 +119,9 @@ impl<'a> Facts<'a> {
     fn collect_hosts(&mut self, resources: &'a [Arc<Resource>]) {
         for resource in resources {
             let key = &resource.meta.key;
+            if key.kind == Kind::Service {
+                self.services_in.entry(&key.namespace).or_default().push(resource);
+            }
             match &resource.spec {
                 Spec::Service(service) => self.add_host(KnownHost {
                     host: hosts::service_host(&key.name, &key.namespace),
@@ -191,6 +209,40 @@ impl<'a> Facts<'a> {
     pub(super) fn workloads_in(&self, namespace: &str) -> impl Iterator<Item = &Workload<'a>> {
         let indices = self.workloads_in.get(namespace).map_or(&[][..], Vec::as_slice);
         indices.iter().map(|index| &self.workloads[*index])
+    }
+
+    /// The workloads of a Gateway: Istio's own ingress gateway where its label is asked for and nothing else has it.
+    pub(super) fn gateway_workloads(&self, selector: &Labels) -> Vec<&Workload<'a>> {
+        let known = self.by_selector.borrow().get(selector).cloned();
+        let indices = known.unwrap_or_else(|| {
+            let all = self.workloads.iter().enumerate();
+            let selected = all.filter(|(_, workload)| selector.selects(&workload.labels)).map(|(at, _)| at);
+            let indices: Rc<[usize]> = selected.collect();
+            self.by_selector.borrow_mut().insert(selector.clone(), indices.clone());
+            indices
+        });
+        if indices.is_empty() {
+            return self.default_ingress(selector).into_iter().collect();
+        }
+        indices.iter().map(|index| &self.workloads[*index]).collect()
+    }
+
+    /// Istio's own ingress gateway, if it is taken for granted and the selector selects it.
+    pub(super) fn default_ingress(&self, selector: &Labels) -> Option<&Workload<'a>> {
+        self.ingress.as_ref().filter(|ingress| selector.selects(&ingress.labels))
+    }
+
+    /// Whether the Service of Istio's own ingress gateway leads to a workload.
+    pub(super) fn is_behind_ingress(&self, workload: &Workload<'_>) -> bool {
+        self.ingress.as_ref().is_some_and(|ingress| {
+            ingress.namespace == workload.namespace && ingress.labels.selects(&workload.labels)
+        })
+    }
+
+    /// Whether something runs that both selectors select.
+    pub(super) fn has_both(&self, one: &Labels, other: &Labels) -> bool {
+        let both = |workload: &&Workload<'a>| other.selects(&workload.labels);
+        self.gateway_workloads(one).iter().any(both)
     }
 
     /// The workloads that a selector of a namespace's resource selects: of all namespaces in the root namespace,
@@ -300,9 +352,10 @@ impl<'a> Facts<'a> {
 
     /// The services of a namespace that select a workload.
     pub(super) fn services_of(&self, workload: &Workload<'_>) -> Vec<&'a Arc<Resource>> {
-        let services = self.of(Kind::Service).iter().copied();
+        let services = self.services_in.get(&*workload.namespace).map_or(&[][..], Vec::as_slice);
         services
-            .filter(|resource| resource.meta.key.namespace == workload.namespace)
+            .iter()
+            .copied()
             .filter(|resource| match &resource.spec {
                 Spec::Service(service) => {
                     let selector = service.selector.as_ref().filter(|selector| !selector.is_empty());
@@ -311,6 +364,20 @@ impl<'a> Facts<'a> {
                 _ => false,
             })
             .collect()
+    }
+}
+
+fn ingress<'a>() -> Workload<'a> {
+    let mut labels = Labels::default();
+    labels.set(INGRESS.0, INGRESS.1);
+    Workload {
+        namespace: INGRESS_NAMESPACE.into(),
+        name: "istio-ingressgateway".into(),
+        labels,
+        pod: None,
+        inline_of: None,
+        account: None,
+        has_identity: true,
     }
 }
 

@@ -7,10 +7,14 @@ use crate::vocab::label::Labels;
 /// Most findings of one analysis that are worth showing.
 const MOST: usize = 10_000;
 
+/// Most names that one analysis looks up the nearest for; the rest would be more of the same.
+const MOST_HINTS: usize = 200;
+
 /// Findings so far.
 #[derive(Default)]
 pub(super) struct Findings {
     found: Vec<Diagnostic>,
+    hints: usize,
 }
 
 impl Findings {
@@ -42,6 +46,21 @@ impl Findings {
         }
     }
 
+    /// ` (did you mean "X"?)` for the candidate that is written most like `wanted`, if any is much like it.
+    pub(super) fn hint<'n>(&mut self, wanted: &str, candidates: impl Iterator<Item = &'n str>) -> String {
+        self.hints += 1;
+        if self.hints > MOST_HINTS {
+            return String::new();
+        }
+        let limit = (wanted.len() / 3).max(1);
+        let near = candidates
+            .filter(|name| name.len().abs_diff(wanted.len()) <= limit && *name != wanted)
+            .take(1_000)
+            .map(|name| (strsim::damerau_levenshtein(wanted, name), name))
+            .filter(|(distance, _)| *distance <= limit);
+        near.min().map_or_else(String::new, |(_, name)| format!(" (did you mean {name:?}?)"))
+    }
+
     pub(super) fn into_sorted(mut self) -> Vec<Diagnostic> {
         self.found.sort_by(|a, b| {
             (&a.resource, a.code, &a.field, &a.message).cmp(&(&b.resource, b.code, &b.field, &b.message))
@@ -55,15 +74,4 @@ impl Findings {
 pub(super) fn pairs(labels: &Labels) -> String {
     let pairs: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     pairs.join(",")
-}
-
-/// What to suggest for the candidate that is written most like `wanted`, if any is much like it.
-pub(super) fn did_you_mean<'n>(wanted: &str, candidates: impl Iterator<Item = &'n str>) -> String {
-    let limit = (wanted.len() / 3).max(1);
-    let near = candidates
-        .filter(|name| name.len().abs_diff(wanted.len()) <= limit)
-        .take(1_000)
-        .map(|name| (strsim::damerau_levenshtein(wanted, name), name))
-        .filter(|(distance, _)| *distance <= limit);
-    near.min().map_or_else(String::new, |(_, name)| format!("; did you mean {name:?}?"))
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::facts::{Facts, Workload};
-use super::findings::{Findings, did_you_mean};
+use super::findings::Findings;
 use super::mesh_hosts::overlap;
 use crate::resource::diagnostic::Severity;
 use crate::resource::gateway::{Gateway, HostNamespace};
@@ -37,9 +37,9 @@ pub(super) fn check(facts: &Facts<'_>, findings: &mut Findings) {
             });
             if gateway.is_none() {
                 let names = facts.of(Kind::Gateway).iter().map(|gateway| &*gateway.meta.key.name);
-                let hint = did_you_mean(name, names);
+                let hint = findings.hint(name, names);
                 let message = format!(
-                    "no Gateway {namespace}/{name} exists{hint} Declare it, or correct the name ([NAMESPACE/]NAME)"
+                    "no Gateway {namespace}/{name} exists{hint}; declare it, or correct the name ([NAMESPACE/]NAME)"
                 );
                 findings.add("IST0101", Severity::Error, resource, field.clone(), message);
             }
@@ -90,8 +90,8 @@ fn tokens_are_validated(
     gateway: &Gateway,
     findings: &mut Findings,
 ) {
-    let selected = facts.workloads.iter().filter(|workload| gateway.selector.selects(&workload.labels));
-    for workload in selected.filter(|workload| !is_authenticated(facts, workload)) {
+    let selected = facts.gateway_workloads(&gateway.selector);
+    for workload in selected.into_iter().filter(|workload| !is_authenticated(facts, workload)) {
         let message = format!(
             "rules ask for the claim {claim}, but no RequestAuthentication holds for {}/{} of this gateway, so no token is validated there: declare one that selects it",
             workload.namespace, workload.name

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::facts::Facts;
-use super::findings::{Findings, did_you_mean, pairs};
+use super::findings::{Findings, pairs};
 use crate::matching::text::TextMatch;
 use crate::policy::authorization::{AuthorizationRule, PolicyAction, Values};
 use crate::resource::diagnostic::Severity;
@@ -87,7 +87,7 @@ fn namespaces_exist(
                         continue;
                     }
                     let hint = match test {
-                        TextMatch::Exact(text) => did_you_mean(text, facts.namespaces.iter().copied()),
+                        TextMatch::Exact(text) => findings.hint(text, facts.namespaces.iter().copied()),
                         _ => String::new(),
                     };
                     let message = format!("no namespace is called {test}{hint}");

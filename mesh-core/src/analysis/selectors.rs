@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::facts::{Facts, grouped};
 use super::findings::{Findings, pairs};
+use super::ineffective;
 use crate::resource::diagnostic::Severity;
 use crate::resource::{Resource, Spec};
 use crate::vocab::label::Labels;
@@ -54,7 +55,12 @@ fn selector(resource: &Resource) -> Result<Option<&Labels>, ()> {
 }
 
 fn without_selector(facts: &Facts<'_>, rule: &Rule, findings: &mut Findings) {
-    let all = facts.of(rule.kind).iter().filter(|resource| selector(resource) == Ok(None));
+    // Where a Sidecar has no effect at all, that is what is said.
+    let ambient =
+        if rule.kind == Kind::Sidecar { ineffective::ambient_namespaces(facts) } else { BTreeSet::new() };
+    let all = facts.of(rule.kind).iter().filter(|resource| {
+        selector(resource) == Ok(None) && !ambient.contains(&*resource.meta.key.namespace)
+    });
     let by_namespace = grouped(all.map(|resource| (&resource.meta.key.namespace, *resource)));
     for (namespace, list) in by_namespace.iter().filter(|(_, list)| list.len() > 1) {
         for resource in list {
@@ -86,6 +92,9 @@ fn same_workload(facts: &Facts<'_>, rule: &Rule, findings: &mut Findings) {
             findings.add("IST0101", Severity::Error, resource, rule.field, message);
         }
         for workload in selected {
+            if rule.kind == Kind::Sidecar && ineffective::is_ambient(workload) {
+                continue;
+            }
             by_workload
                 .entry((workload.namespace.clone(), workload.name.clone()))
                 .or_default()
