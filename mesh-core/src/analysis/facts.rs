@@ -57,7 +57,11 @@ pub(super) struct Facts<'a> {
     wildcards: Vec<usize>,
     pub(super) workloads: Vec<Workload<'a>>,
     workloads_in: HashMap<Text, Vec<usize>>,
-    services_in: HashMap<&'a str, Vec<&'a Arc<Resource>>>,
+    /// By namespace, key and value of a label.
+    labelled: HashMap<(Text, Text, Text), Vec<usize>>,
+    /// By the ServiceEntry that they are written into.
+    inline: HashMap<&'a ResourceKey, Vec<usize>>,
+    by_namespace: HashMap<Kind, HashMap<&'a str, Vec<&'a Arc<Resource>>>>,
     /// Istio's own ingress gateway, where it is taken for granted.
     ingress: Option<Workload<'a>>,
     by_selector: RefCell<HashMap<Labels, Rc<[usize]>>>,
@@ -93,7 +97,9 @@ impl<'a> Facts<'a> {
             wildcards: Vec::new(),
             workloads: Vec::new(),
             workloads_in: HashMap::new(),
-            services_in: HashMap::new(),
+            labelled: HashMap::new(),
+            inline: HashMap::new(),
+            by_namespace: HashMap::new(),
             ingress: input.default_ingress.then(ingress),
             by_selector: RefCell::default(),
             pods: input.pods,
@@ -101,14 +107,34 @@ impl<'a> Facts<'a> {
             mesh,
             root_namespace,
         };
+        for (kind, list) in &facts.by_kind {
+            let by_namespace = facts.by_namespace.entry(*kind).or_default();
+            for resource in list {
+                by_namespace.entry(&*resource.meta.key.namespace).or_default().push(*resource);
+            }
+        }
         facts.collect_hosts(input.resources);
         facts.collect_workloads(input);
+        for (index, workload) in facts.workloads.iter().enumerate() {
+            if let Some(entry) = workload.inline_of {
+                facts.inline.entry(entry).or_default().push(index);
+            }
+            for (key, value) in workload.labels.iter() {
+                let pair = (workload.namespace.clone(), key.clone(), value.clone());
+                facts.labelled.entry(pair).or_default().push(index);
+            }
+        }
         facts
     }
 
     /// The resources of a kind, oldest first.
     pub(super) fn of(&self, kind: Kind) -> &[&'a Arc<Resource>] {
         self.by_kind.get(&kind).map_or(&[], Vec::as_slice)
+    }
+
+    /// The resources of a kind in a namespace, oldest first.
+    pub(super) fn of_in(&self, kind: Kind, namespace: &str) -> &[&'a Arc<Resource>] {
+        self.by_namespace.get(&kind).and_then(|all| all.get(namespace)).map_or(&[], Vec::as_slice)
     }
 
     pub(super) fn find(&self, kind: Kind, namespace: &Text, name: &Text) -> Option<&'a Arc<Resource>> {
@@ -119,9 +145,6 @@ impl<'a> Facts<'a> {
     fn collect_hosts(&mut self, resources: &'a [Arc<Resource>]) {
         for resource in resources {
             let key = &resource.meta.key;
-            if key.kind == Kind::Service {
-                self.services_in.entry(&key.namespace).or_default().push(resource);
-            }
             match &resource.spec {
                 Spec::Service(service) => self.add_host(KnownHost {
                     host: hosts::service_host(&key.name, &key.namespace),
@@ -239,12 +262,6 @@ impl<'a> Facts<'a> {
         })
     }
 
-    /// Whether something runs that both selectors select.
-    pub(super) fn has_both(&self, one: &Labels, other: &Labels) -> bool {
-        let both = |workload: &&Workload<'a>| other.selects(&workload.labels);
-        self.gateway_workloads(one).iter().any(both)
-    }
-
     /// The workloads that a selector of a namespace's resource selects: of all namespaces in the root namespace,
     /// if `mesh_wide`.
     pub(super) fn selected<'s>(
@@ -253,12 +270,33 @@ impl<'a> Facts<'a> {
         selector: &'s Labels,
         mesh_wide: bool,
     ) -> Vec<&'s Workload<'a>> {
-        let selects = |workload: &&Workload<'a>| selector.selects(&workload.labels);
+        self.selection(namespace, selector, mesh_wide).collect()
+    }
+
+    /// Whether such a selector selects anything.
+    pub(super) fn selects_any(&self, namespace: &str, selector: &Labels, mesh_wide: bool) -> bool {
+        self.selection(namespace, selector, mesh_wide).next().is_some()
+    }
+
+    /// The same one by one.
+    pub(super) fn selection<'s>(
+        &'s self,
+        namespace: &str,
+        selector: &'s Labels,
+        mesh_wide: bool,
+    ) -> Box<dyn Iterator<Item = &'s Workload<'a>> + 's> {
         if mesh_wide && namespace == &*self.root_namespace {
-            self.workloads.iter().filter(selects).collect()
-        } else {
-            self.workloads_in(namespace).filter(selects).collect()
+            return Box::new(self.workloads.iter().filter(|workload| selector.selects(&workload.labels)));
         }
+        // Of the selector's labels, the one that fewest have.
+        let having = |(key, value): (&Text, &Text)| {
+            let pair = (Text::from(namespace), key.clone(), value.clone());
+            self.labelled.get(&pair).map_or(&[][..], Vec::as_slice)
+        };
+        let of_namespace = || self.workloads_in.get(namespace).map_or(&[][..], Vec::as_slice);
+        let fewest = selector.iter().map(having).min_by_key(|list| list.len()).unwrap_or_else(of_namespace);
+        let candidates = fewest.iter().map(|index| &self.workloads[*index]);
+        Box::new(candidates.filter(|workload| selector.selects(&workload.labels)))
     }
 
     /// The declaration that a destination means, looked at from a resource with this exportTo.
@@ -327,13 +365,14 @@ impl<'a> Facts<'a> {
 
     /// The workloads of a declared host.
     pub(super) fn members(&self, known: &KnownHost<'a>) -> Vec<&Workload<'a>> {
-        let of_namespace = self.workloads_in(known.namespace);
         match known.selector.filter(|selector| !selector.is_empty()) {
-            Some(selector) => of_namespace
-                .filter(|workload| workload.inline_of.is_none() && selector.selects(&workload.labels))
+            Some(selector) => self
+                .selection(known.namespace, selector, false)
+                .filter(|workload| workload.inline_of.is_none())
                 .collect(),
             None => {
-                of_namespace.filter(|workload| workload.inline_of == Some(&known.source.meta.key)).collect()
+                let indices = self.inline.get(&known.source.meta.key).map_or(&[][..], Vec::as_slice);
+                indices.iter().map(|index| &self.workloads[*index]).collect()
             }
         }
     }
@@ -352,7 +391,7 @@ impl<'a> Facts<'a> {
 
     /// The services of a namespace that select a workload.
     pub(super) fn services_of(&self, workload: &Workload<'_>) -> Vec<&'a Arc<Resource>> {
-        let services = self.services_in.get(&*workload.namespace).map_or(&[][..], Vec::as_slice);
+        let services = self.of_in(Kind::Service, &workload.namespace);
         services
             .iter()
             .copied()

@@ -70,6 +70,19 @@ impl Findings {
     }
 }
 
+/// Most names that one message lists.
+const MOST_NAMES: usize = 5;
+
+/// `A, B and 3 more`.
+pub(super) fn listed(names: impl Iterator<Item = String>) -> String {
+    let mut names = names.fuse();
+    let first: Vec<String> = names.by_ref().take(MOST_NAMES).collect();
+    match names.count() {
+        0 => first.join(", "),
+        more => format!("{} and {more} more", first.join(", ")),
+    }
+}
+
 /// `app=a,version=v1`.
 pub(super) fn pairs(labels: &Labels) -> String {
     let pairs: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();

@@ -1,11 +1,12 @@
 //! Gateways: workloads that are not there (IST0101), ports that no Service opens (IST0162), servers that get in each
 //! other's way (IST0145), certificates that are used twice (IST0138).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::facts::{Facts, INGRESS_PORTS, Workload};
-use super::findings::{Findings, pairs};
+use super::findings::{Findings, listed, pairs};
 use crate::resource::diagnostic::Severity;
 use crate::resource::gateway::{Gateway, HostNamespace, Server, ServerHost, ServerTls};
 use crate::resource::service::{Port, TargetPort};
@@ -13,14 +14,15 @@ use crate::resource::{Resource, Spec};
 use crate::vocab::label::Labels;
 use crate::vocab::origin::Kind;
 
-/// Most selectors of one group of servers that are compared with each other, and most names that one message has.
+/// Most selectors of one group of servers that are compared with each other, and most others that one finding names.
 const MOST_SELECTORS: usize = 200;
-const MOST_NAMES: usize = 5;
+const MOST_OTHERS: usize = 5;
 
 pub(super) fn check(facts: &Facts<'_>, findings: &mut Findings) {
     let gateways: Vec<(&Arc<Resource>, &Gateway)> = all(facts).collect();
+    let mut openings = Openings::default();
     for (resource, gateway) in &gateways {
-        workloads(facts, resource, gateway, findings);
+        workloads(facts, resource, gateway, &mut openings, findings);
     }
     conflicts(facts, &gateways, findings);
     certificates(&gateways, findings);
@@ -33,7 +35,23 @@ pub(super) fn all<'a>(facts: &Facts<'a>) -> impl Iterator<Item = (&'a Arc<Resour
     })
 }
 
-fn workloads(facts: &Facts<'_>, resource: &Arc<Resource>, gateway: &Gateway, findings: &mut Findings) {
+/// The ports that the Services of a selector's workloads lead to; `None` where no Service is needed.
+type Opening = Option<Rc<BTreeSet<u16>>>;
+
+/// Openings so far, by selector, and the ports of each workload's Services by its place in memory.
+#[derive(Default)]
+struct Openings<'g> {
+    by_selector: BTreeMap<&'g Labels, Opening>,
+    by_workload: HashMap<usize, Rc<[u16]>>,
+}
+
+fn workloads<'g>(
+    facts: &Facts<'_>,
+    resource: &Arc<Resource>,
+    gateway: &'g Gateway,
+    openings: &mut Openings<'g>,
+    findings: &mut Findings,
+) {
     let selected = facts.gateway_workloads(&gateway.selector);
     if selected.is_empty() {
         let message = format!(
@@ -43,7 +61,34 @@ fn workloads(facts: &Facts<'_>, resource: &Arc<Resource>, gateway: &Gateway, fin
         findings.add("IST0101", Severity::Error, resource, "spec.selector", message);
         return;
     }
-    let by_default = facts.default_ingress(&gateway.selector).is_some()
+    let selector = &gateway.selector;
+    let known = openings.by_selector.get(selector).cloned();
+    let opening = known.unwrap_or_else(|| {
+        let opening = opening(facts, selector, &selected, &mut openings.by_workload);
+        openings.by_selector.insert(selector, opening.clone());
+        opening
+    });
+    let Some(ports) = opening else { return };
+    for (index, server) in gateway.servers.iter().enumerate() {
+        if !ports.contains(&server.port) {
+            let message = format!(
+                "no Service of the workloads with the labels {} leads to port {}: it cannot be reached through their Service",
+                pairs(selector),
+                server.port
+            );
+            let field = format!("spec.servers[{index}].port");
+            findings.add("IST0162", Severity::Warning, resource, field, message);
+        }
+    }
+}
+
+fn opening(
+    facts: &Facts<'_>,
+    selector: &Labels,
+    selected: &[&Workload<'_>],
+    by_workload: &mut HashMap<usize, Rc<[u16]>>,
+) -> Opening {
+    let by_default = facts.default_ingress(selector).is_some()
         || selected.iter().any(|workload| facts.is_behind_ingress(workload));
     let mut ports: BTreeSet<u16> = BTreeSet::new();
     if by_default {
@@ -51,29 +96,22 @@ fn workloads(facts: &Facts<'_>, resource: &Arc<Resource>, gateway: &Gateway, fin
     }
     // A host needs no Service to be reached, a pod does.
     let mut counted = by_default;
-    for workload in &selected {
-        let services = facts.services_of(workload);
-        counted |= workload.pod.is_some() || !services.is_empty();
-        for service in services {
-            if let Spec::Service(service) = &service.spec {
-                ports.extend(service.ports.iter().flat_map(|port| opened(port, workload)));
-            }
-        }
+    for workload in selected.iter().copied() {
+        let opened = by_workload.entry(std::ptr::from_ref(workload).addr()).or_insert_with(|| {
+            let services = facts.services_of(workload);
+            let of_service = |service: &Arc<Resource>| match &service.spec {
+                Spec::Service(service) => {
+                    service.ports.iter().flat_map(|port| opened(port, workload)).collect()
+                }
+                _ => Vec::new(),
+            };
+            let opened: BTreeSet<u16> = services.into_iter().flat_map(of_service).collect();
+            opened.into_iter().collect()
+        });
+        counted |= workload.pod.is_some() || !opened.is_empty();
+        ports.extend(opened.iter());
     }
-    if !counted {
-        return;
-    }
-    for (index, server) in gateway.servers.iter().enumerate() {
-        if !ports.contains(&server.port) {
-            let message = format!(
-                "no Service of the workloads with the labels {} leads to port {}: it cannot be reached through their Service",
-                pairs(&gateway.selector),
-                server.port
-            );
-            let field = format!("spec.servers[{index}].port");
-            findings.add("IST0162", Severity::Warning, resource, field, message);
-        }
-    }
+    counted.then(|| Rc::new(ports))
 }
 
 /// The ports of a server that a Service's port opens: its own, which the gateway translates, and the target.
@@ -108,10 +146,10 @@ fn conflicts(facts: &Facts<'_>, gateways: &[(&Arc<Resource>, &Gateway)], finding
     let mut found: BTreeMap<(usize, usize), BTreeSet<usize>> = BTreeMap::new();
     for (place, by_selector) in &places {
         for (selector, members) in by_selector.iter().take(MOST_SELECTORS) {
-            let mut others: BTreeSet<usize> = members.iter().copied().take(MOST_NAMES + 1).collect();
+            let mut others: BTreeSet<usize> = members.iter().copied().take(MOST_OTHERS + 1).collect();
             for (other, theirs) in by_selector.iter().take(MOST_SELECTORS) {
                 if other != selector && same_workloads(facts, selector, other) {
-                    others.extend(theirs.iter().take(MOST_NAMES));
+                    others.extend(theirs.iter().take(MOST_OTHERS));
                 }
             }
             if others.len() < 2 {
@@ -144,19 +182,19 @@ fn conflicts(facts: &Facts<'_>, gateways: &[(&Arc<Resource>, &Gateway)], finding
 
 /// `A, B and 3 more have WHAT`.
 fn have(others: &BTreeSet<usize>, gateways: &[(&Arc<Resource>, &Gateway)], what: &str) -> String {
-    let names: Vec<String> =
-        others.iter().take(MOST_NAMES).map(|index| gateways[*index].0.meta.key.to_string()).collect();
+    let names = listed(others.iter().map(|index| gateways[*index].0.meta.key.to_string()));
     let verb = if others.len() == 1 { "has" } else { "have" };
-    let more = if others.len() > MOST_NAMES { " and more" } else { "" };
-    format!("{}{more} {verb} {what}", names.join(", "))
+    format!("{names} {verb} {what}")
 }
 
 /// Different selectors mean the same workloads where one narrows the other and something is selected by both.
 fn same_workloads(facts: &Facts<'_>, one: &Labels, other: &Labels) -> bool {
+    // What the narrower one selects, the other selects as well.
+    let narrower = if one.selects(other) { other } else { one };
     !one.is_empty()
         && !other.is_empty()
         && (one.selects(other) || other.selects(one))
-        && facts.has_both(one, other)
+        && !facts.gateway_workloads(narrower).is_empty()
 }
 
 fn scope<'h>(resource: &'h Resource, host: &'h ServerHost) -> Option<&'h str> {
@@ -181,7 +219,7 @@ fn certificates(gateways: &[(&Arc<Resource>, &Gateway)], findings: &mut Findings
             let meant = by_selector.iter().take(MOST_SELECTORS);
             let meant = meant.filter(|(other, _)| selector.selects(other));
             let others: BTreeSet<usize> =
-                meant.flat_map(|(_, theirs)| theirs.iter().copied().take(MOST_NAMES + 1)).collect();
+                meant.flat_map(|(_, theirs)| theirs.iter().copied().take(MOST_OTHERS + 1)).collect();
             for index in members.iter().filter(|_| others.len() > 1) {
                 let names = found.entry(*index).or_default();
                 names.extend(others.iter().filter(|other| *other != index));

@@ -1,10 +1,10 @@
 //! What has no effect where it is: selectors of pods that Istio runs for Kubernetes' Gateways (IST0166), Sidecars for
 //! workloads without a proxy beside them (IST0167).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::facts::{Facts, Workload};
+use super::facts::{Facts, Workload, grouped};
 use super::findings::Findings;
 use crate::resource::diagnostic::Severity;
 use crate::resource::{Resource, Spec};
@@ -20,15 +20,17 @@ const MODE: (&str, &str) = ("istio.io/dataplane-mode", "ambient");
 const REDIRECTION: (&str, &str) = ("ambient.istio.io/redirection", "enabled");
 
 pub(super) fn check(facts: &Facts<'_>, findings: &mut Findings) {
+    let gateways = of_gateways(facts);
     let kinds = [Kind::AuthorizationPolicy, Kind::RequestAuthentication, Kind::Telemetry];
     for resource in kinds.into_iter().flat_map(|kind| facts.of(kind)) {
-        selector(facts, resource, findings);
+        selector(&gateways, resource, findings);
     }
     let ambient = ambient_namespaces(facts);
+    let redirected: Vec<&Workload<'_>> = facts.workloads.iter().filter(|w| is_ambient(w)).collect();
     for resource in facts.of(Kind::Sidecar) {
         let reason = if ambient.contains(&*resource.meta.key.namespace) {
             "namespace"
-        } else if selects_ambient(facts, resource) {
+        } else if selects_ambient(&redirected, resource) {
             "selected workload"
         } else {
             continue;
@@ -40,7 +42,18 @@ pub(super) fn check(facts: &Facts<'_>, findings: &mut Findings) {
     }
 }
 
-fn selector(facts: &Facts<'_>, resource: &Arc<Resource>, findings: &mut Findings) {
+type OfGateways<'f, 'a> = BTreeMap<&'f str, Vec<(&'f str, &'f Workload<'a>)>>;
+
+/// The workloads of Kubernetes' Gateways with the Gateway's name, by namespace.
+fn of_gateways<'f, 'a>(facts: &'f Facts<'a>) -> OfGateways<'f, 'a> {
+    let named = facts.workloads.iter().filter_map(|workload| {
+        let name = workload.labels.value(GATEWAY_NAME)?;
+        Some((&*workload.namespace, (name, workload)))
+    });
+    grouped(named)
+}
+
+fn selector(gateways: &OfGateways<'_, '_>, resource: &Arc<Resource>, findings: &mut Findings) {
     let (selector, targets) = match &resource.spec {
         Spec::AuthorizationPolicy(policy) => (&policy.selector, &policy.targets),
         Spec::RequestAuthentication(policy) => (&policy.selector, &policy.targets),
@@ -48,12 +61,8 @@ fn selector(facts: &Facts<'_>, resource: &Arc<Resource>, findings: &mut Findings
         _ => return,
     };
     let Some(labels) = selector.as_ref().filter(|_| targets.is_empty()) else { return };
-    let mut all = facts.workloads_in(&resource.meta.key.namespace);
-    let gateway = all.find_map(|workload| {
-        let name = workload.labels.value(GATEWAY_NAME)?;
-        labels.selects(&workload.labels).then_some(name)
-    });
-    if let Some(gateway) = gateway {
+    let mut own = gateways.get(&*resource.meta.key.namespace).into_iter().flatten();
+    if let Some((gateway, _)) = own.find(|(_, workload)| labels.selects(&workload.labels)) {
         let message = format!(
             "the selector selects workloads of Kubernetes' Gateway {gateway}, where selectors have no effect; name the Gateway in targetRefs"
         );
@@ -78,9 +87,9 @@ pub(super) fn is_ambient(workload: &Workload<'_>) -> bool {
     annotation.is_some_and(|value| &**value == REDIRECTION.1)
 }
 
-fn selects_ambient(facts: &Facts<'_>, resource: &Resource) -> bool {
+fn selects_ambient(redirected: &[&Workload<'_>], resource: &Resource) -> bool {
     let Spec::Sidecar(sidecar) = &resource.spec else { return false };
     let Some(labels) = sidecar.selector.as_ref().filter(|labels| !labels.is_empty()) else { return false };
-    let mut all = facts.workloads_in(&resource.meta.key.namespace);
-    all.any(|workload| is_ambient(workload) && labels.selects(&workload.labels))
+    let own = |workload: &&&Workload<'_>| workload.namespace == resource.meta.key.namespace;
+    redirected.iter().filter(own).any(|workload| labels.selects(&workload.labels))
 }

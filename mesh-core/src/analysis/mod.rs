@@ -76,7 +76,8 @@ pub fn analyze(input: &Input<'_>) -> Vec<Diagnostic> {
     service_entries::check(&facts, &mut findings);
     annotations::check(&facts, &mut findings);
     shadows::check(&facts, &mut findings);
-    chain::check(&facts, &mut findings);
-    transport::check(&facts, &mut findings);
+    let calls = chain::calls(&facts);
+    chain::check(&facts, &calls, &mut findings);
+    transport::check(&facts, &calls, &mut findings);
     findings.into_sorted()
 }

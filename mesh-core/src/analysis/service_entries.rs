@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::facts::Facts;
-use super::findings::Findings;
+use super::findings::{Findings, listed};
 use crate::resource::diagnostic::Severity;
 use crate::resource::reach::Export;
 use crate::resource::{Resource, Spec};
@@ -88,7 +88,7 @@ fn protocols_agree(
         }
         let names: BTreeSet<String> =
             list.iter().map(|(_, resource)| resource.meta.key.to_string()).collect();
-        let names = names.into_iter().collect::<Vec<_>>().join(", ");
+        let names = listed(names.into_iter());
         let protocols = protocols.into_iter().collect::<Vec<_>>().join(", ");
         for (_, resource) in &list {
             if reported.insert(resource.meta.key.to_string()) {
