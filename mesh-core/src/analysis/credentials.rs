@@ -32,7 +32,6 @@ pub(super) fn check(facts: &Facts<'_>, judge: &JudgeCredential<'_>, findings: &m
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "the facts of one credential")]
 fn one(
     facts: &Facts<'_>,
     resource: &Arc<Resource>,

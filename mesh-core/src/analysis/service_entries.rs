@@ -16,9 +16,12 @@ use crate::vocab::protocol::Protocol;
 /// Exported to everybody.
 const ALL: &str = "*";
 
+/// What ServiceEntries say of a port, by scope, host and number.
+type Declared<'a> = BTreeMap<(Text, Text, u16), Vec<(Protocol, &'a Arc<Resource>)>>;
+
 pub(super) fn check(facts: &Facts<'_>, findings: &mut Findings) {
     let assigns_addresses = facts.mesh.is_some_and(|mesh| mesh.auto_addresses);
-    let mut declared: BTreeMap<(Text, Text, u16), Vec<(Protocol, &Arc<Resource>)>> = BTreeMap::new();
+    let mut declared: Declared<'_> = BTreeMap::new();
     for resource in facts.of(Kind::ServiceEntry).iter().copied() {
         let Spec::ServiceEntry(entry) = &resource.spec else { continue };
         if entry.addresses.is_empty() && entry.networks.is_empty() && !assigns_addresses {
@@ -72,10 +75,7 @@ fn scopes(entries: &[Export], own: &Text) -> BTreeSet<Text> {
     entries.iter().filter_map(scope).collect()
 }
 
-fn protocols_agree(
-    declared: &BTreeMap<(Text, Text, u16), Vec<(Protocol, &Arc<Resource>)>>,
-    findings: &mut Findings,
-) {
+fn protocols_agree(declared: &Declared<'_>, findings: &mut Findings) {
     let mut reported: BTreeSet<String> = BTreeSet::new();
     for ((scope, host, port), list) in declared {
         let mut list = list.clone();

@@ -107,7 +107,7 @@ fn services_agree(facts: &Facts<'_>, workload: &Workload<'_>, name: &str, findin
     for resource in &services {
         let Spec::Service(service) = &resource.spec else { continue };
         let service_name = &*resource.meta.key.name;
-        for (number, transport) in &service.transports {
+        for (number, transport) in &*service.transports {
             protocols.entry(*number).or_default().entry(transport).or_default().insert(service_name);
         }
         for port in &service.ports {

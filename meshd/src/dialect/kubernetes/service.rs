@@ -107,7 +107,7 @@ pub(crate) fn service(field: &Field<'_>, exported: Option<&Field<'_>>) -> Option
     Some(Service {
         ports: carried,
         datagram_ports: datagrams,
-        transports,
+        transports: transports.into(),
         selector,
         addresses,
         form,
