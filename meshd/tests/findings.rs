@@ -46,3 +46,33 @@ fn every_file_has_the_findings_that_it_names() {
     assert!(wrong.is_empty(), "\n{wrong}");
     assert!(files >= 6);
 }
+
+/// A mesh of 10,000 resources is a matter of seconds even without optimisation, with selectors that all meet.
+#[test]
+fn time_grows_with_the_mesh_and_not_faster() {
+    let mut text = String::new();
+    for index in 0..2_500 {
+        let namespace = index % 20;
+        text.push_str(&format!(
+            "---\napiVersion: v1\nkind: Service\nmetadata: {{name: s{index}, namespace: n{namespace}}}\n\
+             spec: {{selector: {{app: a{index}}}, ports: [{{name: http, port: 80}}]}}\n\
+             ---\napiVersion: networking.istio.io/v1\nkind: WorkloadEntry\n\
+             metadata: {{name: w{index}, namespace: n{namespace}, labels: {{app: a{index}, version: v1}}}}\n\
+             spec: {{address: 10.0.0.1, serviceAccount: x}}\n\
+             ---\napiVersion: networking.istio.io/v1\nkind: Gateway\n\
+             metadata: {{name: g{index}, namespace: n{namespace}}}\n\
+             spec: {{selector: {{version: v1}}, servers: [{{port: {{number: 80, name: http, protocol: HTTP}}, hosts: [\"*\"]}}]}}\n\
+             ---\napiVersion: networking.istio.io/v1\nkind: Sidecar\n\
+             metadata: {{name: c{index}, namespace: n{namespace}}}\n\
+             spec: {{workloadSelector: {{labels: {{version: v1}}}}, egress: [{{hosts: [\"./*\"]}}]}}\n"
+        ));
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("mesh.yaml");
+    std::fs::write(&path, text).expect("written");
+    let start = std::time::Instant::now();
+    let found = found(&path);
+    assert!(found.len() >= 5_000, "{}", found.len());
+    // A tenth of a second where it is optimised; a slow machine that builds at the same time takes its time.
+    assert!(start.elapsed().as_secs() < 60, "{:?}", start.elapsed());
+}

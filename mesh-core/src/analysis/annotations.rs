@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 
 use super::facts::Facts;
-use super::findings::{Findings, did_you_mean};
+use super::findings::Findings;
 use crate::resource::diagnostic::Severity;
+use crate::vocab::label::Labels;
 use crate::vocab::name::Text;
 use crate::vocab::origin::Kind;
 
@@ -15,6 +16,8 @@ const NAMESPACE: &str = "Namespace";
 /// Kinds that this analysis does not look at: an annotation of theirs is at the wrong place here.
 const OTHER: &str = "another kind";
 const ANY: &str = "Any";
+/// An annotation that became a label.
+const INJECT: &str = "sidecar.istio.io/inject";
 
 /// Name, where it belongs, whether it is out of use.
 #[rustfmt::skip]
@@ -102,16 +105,23 @@ pub(super) fn check(facts: &Facts<'_>, findings: &mut Findings) {
     for (kind, place) in [(Kind::Namespace, NAMESPACE), (Kind::Service, SERVICE)] {
         for resource in facts.of(kind) {
             let name = resource.meta.key.to_string();
-            judge(&name, place, &resource.meta.annotations, findings);
+            let meta = &resource.meta;
+            judge(&name, place, &meta.annotations, &meta.labels, findings);
         }
     }
     for pod in facts.pods {
         let name = format!("{}/{}/{}", pod.kind.to_lowercase(), pod.namespace, pod.name);
-        judge(&name, POD, &pod.annotations, findings);
+        judge(&name, &pod.kind, &pod.own_annotations, &pod.own_labels, findings);
     }
 }
 
-fn judge(name: &str, place: &str, annotations: &BTreeMap<Text, Text>, findings: &mut Findings) {
+fn judge(
+    name: &str,
+    place: &str,
+    annotations: &BTreeMap<Text, Text>,
+    labels: &Labels,
+    findings: &mut Findings,
+) {
     for (annotation, value) in annotations {
         let of_istio = &**annotation == "kubernetes.io/ingress.class"
             || annotation.split('/').next().is_some_and(|prefix| prefix.ends_with("istio.io"));
@@ -121,12 +131,14 @@ fn judge(name: &str, place: &str, annotations: &BTreeMap<Text, Text>, findings: 
         let field = format!("metadata.annotations[\"{annotation}\"]");
         let known = || KNOWN.iter();
         let Some((_, places, is_deprecated)) = known().find(|(known, ..)| *known == &**annotation) else {
-            let hint = did_you_mean(annotation, known().map(|(name, ..)| *name));
+            let hint = findings.hint(annotation, known().map(|(name, ..)| *name));
             let message = format!("the annotation {annotation} is none of Istio's{hint}");
             findings.about("IST0108", Severity::Warning, name, field, message);
             continue;
         };
-        if *is_deprecated {
+        // Who has the label as well knows that it takes the annotation's place.
+        let has_label = &**annotation == INJECT && labels.value(INJECT).is_some();
+        if *is_deprecated && !has_label {
             let message =
                 format!("the annotation {annotation} is out of use and may not work in future versions");
             findings.about("IST0135", Severity::Info, name, field.clone(), message);

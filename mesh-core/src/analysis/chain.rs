@@ -4,7 +4,7 @@
 //! account, a rule of a VirtualService for callers with labels, a Sidecar of selected workloads that imports a host by
 //! name. What no resource says is not guessed.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +25,9 @@ const MANY_TRIES: u32 = 9;
 /// Most callers and called ones of one service that are combined.
 const MOST_NEIGHBOURS: usize = 200;
 
+/// Most times that a caller and a called one are put together.
+const MOST_CALLS: usize = 500_000;
+
 /// What a VirtualService says of a host.
 struct Bounds<'a> {
     resource: &'a Arc<Resource>,
@@ -34,17 +37,19 @@ struct Bounds<'a> {
     timeout: Option<(Duration, usize)>,
 }
 
-pub(super) fn check(facts: &Facts<'_>, findings: &mut Findings) {
-    let calls = calls(facts);
+/// Which host calls which.
+pub(super) type Calls = BTreeSet<(Text, Text)>;
+
+pub(super) fn check(facts: &Facts<'_>, calls: &Calls, findings: &mut Findings) {
     if calls.is_empty() {
         return;
     }
     let bounds = bounds(facts);
     let mut called: HashMap<&Text, Vec<&Text>> = HashMap::new();
-    for (caller, callee) in &calls {
+    for (caller, callee) in calls {
         called.entry(caller).or_default().push(callee);
     }
-    for (caller, middle) in &calls {
+    for (caller, middle) in calls {
         let Some(outer) = bounds.get(middle) else { continue };
         for callee in called.get(middle).into_iter().flatten().take(MOST_NEIGHBOURS) {
             let Some(inner) = bounds.get(*callee).filter(|_| *callee != caller) else { continue };
@@ -110,13 +115,17 @@ fn bounds<'a>(facts: &Facts<'a>) -> HashMap<Text, Bounds<'a>> {
 }
 
 /// Which service calls which, as far as resources say it.
-pub(super) fn calls(facts: &Facts<'_>) -> BTreeSet<(Text, Text)> {
+pub(super) fn calls(facts: &Facts<'_>) -> Calls {
     let served = served(facts);
     let mut calls = BTreeSet::new();
+    let mut tried = 0;
     let mut add = |callers: Vec<&Workload<'_>>, callees: Vec<Text>| {
         for caller in callers.into_iter().take(MOST_NEIGHBOURS) {
-            let key = (caller.namespace.clone(), caller.name.clone());
-            for from in served.get(&key).into_iter().flatten() {
+            for from in served.get(&at(caller)).into_iter().flatten() {
+                if tried > MOST_CALLS {
+                    return;
+                }
+                tried += callees.len();
                 calls.extend(callees.iter().filter(|to| *to != from).map(|to| (from.clone(), to.clone())));
             }
         }
@@ -127,16 +136,23 @@ pub(super) fn calls(facts: &Facts<'_>) -> BTreeSet<(Text, Text)> {
     calls
 }
 
-type Served = BTreeMap<(Text, Text), Vec<Text>>;
+/// By the place of the workload in memory.
+type Served = HashMap<usize, Vec<Text>>;
 type Add<'f> = dyn FnMut(Vec<&Workload<'_>>, Vec<Text>) + 'f;
+
+fn at(workload: &Workload<'_>) -> usize {
+    std::ptr::from_ref(workload).addr()
+}
 
 /// The hosts that each workload serves.
 fn served(facts: &Facts<'_>) -> Served {
-    let mut served: Served = BTreeMap::new();
+    let mut served = Served::new();
     for known in &facts.hosts {
         for workload in facts.members(known) {
-            let hosts = served.entry((workload.namespace.clone(), workload.name.clone())).or_default();
-            hosts.push(known.host.clone());
+            let hosts = served.entry(at(workload)).or_default();
+            if hosts.len() < MOST_NEIGHBOURS {
+                hosts.push(known.host.clone());
+            }
         }
     }
     served
@@ -148,9 +164,13 @@ fn allowed_callers(facts: &Facts<'_>, served: &Served, add: &mut Add<'_>) {
         let Some(labels) = policy.selector.as_ref().filter(|_| policy.action == PolicyAction::Allow) else {
             continue;
         };
-        let selected = facts.selected(&resource.meta.key.namespace, labels, true);
-        let keys = selected.iter().map(|workload| (workload.namespace.clone(), workload.name.clone()));
-        let callees: BTreeSet<Text> = keys.filter_map(|key| served.get(&key)).flatten().cloned().collect();
+        let selected = facts.selection(&resource.meta.key.namespace, labels, true).take(MOST_NEIGHBOURS);
+        let mut callees: BTreeSet<Text> = BTreeSet::new();
+        for hosts in selected.filter_map(|workload| served.get(&at(workload))) {
+            if callees.len() < MOST_NEIGHBOURS {
+                callees.extend(hosts.iter().cloned());
+            }
+        }
         let accounts: BTreeSet<(Text, Text)> =
             policy.rules.iter().flat_map(|rule| &rule.from).flat_map(accounts).collect();
         for (namespace, account) in accounts {

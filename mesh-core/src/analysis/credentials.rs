@@ -5,16 +5,13 @@ use std::sync::Arc;
 use super::JudgeCredential;
 use super::facts::Facts;
 use super::findings::Findings;
-use super::gateways::{all, selects_default};
+use super::gateways::all;
 use crate::resource::diagnostic::Severity;
-use crate::resource::gateway::{Gateway, ServerTlsMode};
+use crate::resource::gateway::ServerTlsMode;
 use crate::resource::kubernetes::Secret;
 use crate::resource::{Resource, Spec};
 use crate::vocab::name::Text;
 use crate::vocab::origin::Kind;
-
-/// Where Istio's own ingress gateway runs.
-const INGRESS_NAMESPACE: &str = "istio-system";
 
 /// The names under which a secret has certificate and key.
 const PAIRS: [(&str, &str); 2] = [("tls.crt", "tls.key"), ("cert", "key")];
@@ -22,7 +19,8 @@ const PAIRS: [(&str, &str); 2] = [("tls.crt", "tls.key"), ("cert", "key")];
 pub(super) fn check(facts: &Facts<'_>, judge: &JudgeCredential<'_>, findings: &mut Findings) {
     for (resource, gateway) in all(facts) {
         // Without workloads the selector is what is wrong.
-        let Some(namespace) = namespace(facts, gateway) else { continue };
+        let selected = facts.gateway_workloads(&gateway.selector);
+        let Some(namespace) = selected.first().map(|workload| workload.namespace.clone()) else { continue };
         for (index, server) in gateway.servers.iter().enumerate() {
             let Some(tls) = &server.tls else { continue };
             for credential in &tls.credentials {
@@ -34,15 +32,6 @@ pub(super) fn check(facts: &Facts<'_>, judge: &JudgeCredential<'_>, findings: &m
     }
 }
 
-fn namespace(facts: &Facts<'_>, gateway: &Gateway) -> Option<Text> {
-    let mut selected = facts.workloads.iter().filter(|workload| gateway.selector.selects(&workload.labels));
-    match selected.next() {
-        Some(workload) => Some(workload.namespace.clone()),
-        None => selects_default(&gateway.selector).then(|| INGRESS_NAMESPACE.into()),
-    }
-}
-
-#[expect(clippy::too_many_arguments, reason = "the facts of one credential")]
 fn one(
     facts: &Facts<'_>,
     resource: &Arc<Resource>,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::destinations;
 use super::facts::Facts;
-use super::findings::{Findings, did_you_mean, pairs};
+use super::findings::{Findings, pairs};
 use crate::resource::destination_rule::{DestinationRule, TlsMode, TlsSettings};
 use crate::resource::diagnostic::Severity;
 use crate::resource::virtual_service::HttpAction;
@@ -47,19 +47,20 @@ fn host_exists(
     let held = facts.held(&host);
     let known = facts.destination(&rule.host, namespace, &rule.export_to);
     if known.is_none() && held.is_empty() {
-        let hint = did_you_mean(&rule.host, facts.host_names(namespace).into_iter());
+        let hint = findings.hint(&rule.host, facts.host_names(namespace).into_iter());
         let message = format!(
-            "no service has the host {:?}{hint} The rule has no effect until one is declared",
+            "no service has the host {:?}{hint}; the rule has no effect until one is declared",
             &*rule.host
         );
         findings.add("IST0174", Severity::Warning, resource, "spec.host", message);
         return;
     }
     let Some(known) = known else { return };
+    let listed = facts.lists_members(known);
+    let members = if rule.subsets.is_empty() { Vec::new() } else { facts.members(known) };
     for (index, subset) in rule.subsets.iter().enumerate() {
         let wanted = without_topology(&subset.labels);
-        let members = facts.members(known);
-        let selected = if facts.lists_members(known) {
+        let selected = if listed {
             members.iter().any(|workload| wanted.selects(&workload.labels))
         } else {
             // Where endpoints are not listed (a name that is resolved), any workload with the labels will do.
@@ -80,7 +81,9 @@ fn host_exists(
 
 fn without_topology(labels: &Labels) -> Labels {
     let mut kept = Labels::default();
-    for (key, value) in labels.iter().filter(|(key, _)| !TOPOLOGY.contains(&&***key)) {
+    // An empty value is no place.
+    let is_place = |key: &Text, value: &Text| TOPOLOGY.contains(&&**key) && !value.is_empty();
+    for (key, value) in labels.iter().filter(|(key, value)| !is_place(key, value)) {
         kept.set(key.clone(), value.clone());
     }
     kept

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::facts::{Facts, KnownHost};
-use super::findings::{Findings, did_you_mean};
+use super::findings::Findings;
 use crate::resource::diagnostic::Severity;
 use crate::resource::virtual_service::{HttpAction, RouteDestination, VirtualService};
 use crate::resource::{Resource, Spec};
@@ -66,26 +66,57 @@ fn destination_exists(
 ) {
     let namespace = &resource.meta.key.namespace;
     let Some(known) = facts.destination(&destination.host, namespace, &rules.export_to) else {
-        let hint = did_you_mean(&destination.host, facts.host_names(namespace).into_iter());
-        let message = format!(
-            "no service has the host {:?}{hint} Declare a Service or ServiceEntry, or correct the name",
-            &*destination.host
-        );
+        let message = unknown_host(facts, &destination.host, namespace, findings);
         findings.add("IST0101", Severity::Error, resource, format!("{field}.host"), message);
+        // Of a host that nobody has at all, a missing subset is not worth a word.
+        if subsets.contains_key(&hosts::resolve(&destination.host, namespace)) {
+            subset_exists(resource, field, destination, subsets, findings);
+        }
         return;
     };
     port_exists(resource, known, field, destination, findings);
+    subset_exists(resource, field, destination, subsets, findings);
+}
+
+fn subset_exists(
+    resource: &Arc<Resource>,
+    field: &str,
+    destination: &RouteDestination,
+    subsets: &HashMap<Text, HashSet<Text>>,
+    findings: &mut Findings,
+) {
     let Some(subset) = &destination.subset else { return };
-    let host = hosts::resolve(&destination.host, namespace);
+    let host = hosts::resolve(&destination.host, &resource.meta.key.namespace);
     let defined = subsets.get(&host);
     if defined.is_none_or(|names| !names.contains(subset)) {
-        let hint = did_you_mean(subset, defined.into_iter().flatten().map(|name| &**name));
+        let hint = findings.hint(subset, defined.into_iter().flatten().map(|name| &**name));
         let message = format!(
-            "no DestinationRule defines the subset {:?} of {host}{hint} Define it, or leave the subset out",
+            "no DestinationRule defines the subset {:?} of {host}{hint}; define it, or leave the subset out",
             &**subset
         );
         findings.add("IST0101", Severity::Error, resource, format!("{field}.subset"), message);
     }
+}
+
+/// That a host is nobody's, or nobody's that is seen from here.
+pub(super) fn unknown_host(
+    facts: &Facts<'_>,
+    written: &Text,
+    namespace: &Text,
+    findings: &mut Findings,
+) -> String {
+    let host = hosts::resolve(written, namespace);
+    if let Some(hidden) = facts.held(&host).first() {
+        return format!(
+            "{} declares the host {host}, but does not export it to here; add this namespace to its exportTo",
+            hidden.source.meta.key
+        );
+    }
+    let hint = findings.hint(written, facts.host_names(namespace).into_iter());
+    format!(
+        "no service has the host {:?}{hint}; declare a Service or ServiceEntry, or correct the name",
+        &**written
+    )
 }
 
 fn port_exists(

@@ -1,6 +1,8 @@
 //! The resources arranged for look-up.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::Input;
@@ -13,6 +15,12 @@ use crate::state::hosts;
 use crate::vocab::label::Labels;
 use crate::vocab::name::Text;
 use crate::vocab::origin::{Kind, ResourceKey};
+
+/// Istio's own ingress gateway, which files for Istio take for granted: its label, where it runs, and the ports of
+/// its Service.
+const INGRESS: (&str, &str) = ("istio", "ingressgateway");
+const INGRESS_NAMESPACE: &str = "istio-system";
+pub(super) const INGRESS_PORTS: [u16; 4] = [80, 443, 15443, 31400];
 
 /// A host that a Service or ServiceEntry declares.
 pub(super) struct KnownHost<'a> {
@@ -49,6 +57,14 @@ pub(super) struct Facts<'a> {
     wildcards: Vec<usize>,
     pub(super) workloads: Vec<Workload<'a>>,
     workloads_in: HashMap<Text, Vec<usize>>,
+    /// By namespace, key and value of a label.
+    labelled: HashMap<(Text, Text, Text), Vec<usize>>,
+    /// By the ServiceEntry that they are written into.
+    inline: HashMap<&'a ResourceKey, Vec<usize>>,
+    by_namespace: HashMap<Kind, HashMap<&'a str, Vec<&'a Arc<Resource>>>>,
+    /// Istio's own ingress gateway, where it is taken for granted.
+    ingress: Option<Workload<'a>>,
+    by_selector: RefCell<HashMap<Labels, Rc<[usize]>>>,
     pub(super) pods: &'a [PodTemplate],
     pub(super) namespaces: BTreeSet<&'a str>,
     pub(super) mesh: Option<&'a MeshConfig>,
@@ -81,19 +97,44 @@ impl<'a> Facts<'a> {
             wildcards: Vec::new(),
             workloads: Vec::new(),
             workloads_in: HashMap::new(),
+            labelled: HashMap::new(),
+            inline: HashMap::new(),
+            by_namespace: HashMap::new(),
+            ingress: input.default_ingress.then(ingress),
+            by_selector: RefCell::default(),
             pods: input.pods,
             namespaces: namespaces(input),
             mesh,
             root_namespace,
         };
+        for (kind, list) in &facts.by_kind {
+            let by_namespace = facts.by_namespace.entry(*kind).or_default();
+            for resource in list {
+                by_namespace.entry(&*resource.meta.key.namespace).or_default().push(*resource);
+            }
+        }
         facts.collect_hosts(input.resources);
         facts.collect_workloads(input);
+        for (index, workload) in facts.workloads.iter().enumerate() {
+            if let Some(entry) = workload.inline_of {
+                facts.inline.entry(entry).or_default().push(index);
+            }
+            for (key, value) in workload.labels.iter() {
+                let pair = (workload.namespace.clone(), key.clone(), value.clone());
+                facts.labelled.entry(pair).or_default().push(index);
+            }
+        }
         facts
     }
 
     /// The resources of a kind, oldest first.
     pub(super) fn of(&self, kind: Kind) -> &[&'a Arc<Resource>] {
         self.by_kind.get(&kind).map_or(&[], Vec::as_slice)
+    }
+
+    /// The resources of a kind in a namespace, oldest first.
+    pub(super) fn of_in(&self, kind: Kind, namespace: &str) -> &[&'a Arc<Resource>] {
+        self.by_namespace.get(&kind).and_then(|all| all.get(namespace)).map_or(&[], Vec::as_slice)
     }
 
     pub(super) fn find(&self, kind: Kind, namespace: &Text, name: &Text) -> Option<&'a Arc<Resource>> {
@@ -193,6 +234,34 @@ impl<'a> Facts<'a> {
         indices.iter().map(|index| &self.workloads[*index])
     }
 
+    /// The workloads of a Gateway: Istio's own ingress gateway where its label is asked for and nothing else has it.
+    pub(super) fn gateway_workloads(&self, selector: &Labels) -> Vec<&Workload<'a>> {
+        let known = self.by_selector.borrow().get(selector).cloned();
+        let indices = known.unwrap_or_else(|| {
+            let all = self.workloads.iter().enumerate();
+            let selected = all.filter(|(_, workload)| selector.selects(&workload.labels)).map(|(at, _)| at);
+            let indices: Rc<[usize]> = selected.collect();
+            self.by_selector.borrow_mut().insert(selector.clone(), indices.clone());
+            indices
+        });
+        if indices.is_empty() {
+            return self.default_ingress(selector).into_iter().collect();
+        }
+        indices.iter().map(|index| &self.workloads[*index]).collect()
+    }
+
+    /// Istio's own ingress gateway, if it is taken for granted and the selector selects it.
+    pub(super) fn default_ingress(&self, selector: &Labels) -> Option<&Workload<'a>> {
+        self.ingress.as_ref().filter(|ingress| selector.selects(&ingress.labels))
+    }
+
+    /// Whether the Service of Istio's own ingress gateway leads to a workload.
+    pub(super) fn is_behind_ingress(&self, workload: &Workload<'_>) -> bool {
+        self.ingress.as_ref().is_some_and(|ingress| {
+            ingress.namespace == workload.namespace && ingress.labels.selects(&workload.labels)
+        })
+    }
+
     /// The workloads that a selector of a namespace's resource selects: of all namespaces in the root namespace,
     /// if `mesh_wide`.
     pub(super) fn selected<'s>(
@@ -201,12 +270,33 @@ impl<'a> Facts<'a> {
         selector: &'s Labels,
         mesh_wide: bool,
     ) -> Vec<&'s Workload<'a>> {
-        let selects = |workload: &&Workload<'a>| selector.selects(&workload.labels);
+        self.selection(namespace, selector, mesh_wide).collect()
+    }
+
+    /// Whether such a selector selects anything.
+    pub(super) fn selects_any(&self, namespace: &str, selector: &Labels, mesh_wide: bool) -> bool {
+        self.selection(namespace, selector, mesh_wide).next().is_some()
+    }
+
+    /// The same one by one.
+    pub(super) fn selection<'s>(
+        &'s self,
+        namespace: &str,
+        selector: &'s Labels,
+        mesh_wide: bool,
+    ) -> Box<dyn Iterator<Item = &'s Workload<'a>> + 's> {
         if mesh_wide && namespace == &*self.root_namespace {
-            self.workloads.iter().filter(selects).collect()
-        } else {
-            self.workloads_in(namespace).filter(selects).collect()
+            return Box::new(self.workloads.iter().filter(|workload| selector.selects(&workload.labels)));
         }
+        // Of the selector's labels, the one that fewest have.
+        let having = |(key, value): (&Text, &Text)| {
+            let pair = (Text::from(namespace), key.clone(), value.clone());
+            self.labelled.get(&pair).map_or(&[][..], Vec::as_slice)
+        };
+        let of_namespace = || self.workloads_in.get(namespace).map_or(&[][..], Vec::as_slice);
+        let fewest = selector.iter().map(having).min_by_key(|list| list.len()).unwrap_or_else(of_namespace);
+        let candidates = fewest.iter().map(|index| &self.workloads[*index]);
+        Box::new(candidates.filter(|workload| selector.selects(&workload.labels)))
     }
 
     /// The declaration that a destination means, looked at from a resource with this exportTo.
@@ -275,13 +365,14 @@ impl<'a> Facts<'a> {
 
     /// The workloads of a declared host.
     pub(super) fn members(&self, known: &KnownHost<'a>) -> Vec<&Workload<'a>> {
-        let of_namespace = self.workloads_in(known.namespace);
         match known.selector.filter(|selector| !selector.is_empty()) {
-            Some(selector) => of_namespace
-                .filter(|workload| workload.inline_of.is_none() && selector.selects(&workload.labels))
+            Some(selector) => self
+                .selection(known.namespace, selector, false)
+                .filter(|workload| workload.inline_of.is_none())
                 .collect(),
             None => {
-                of_namespace.filter(|workload| workload.inline_of == Some(&known.source.meta.key)).collect()
+                let indices = self.inline.get(&known.source.meta.key).map_or(&[][..], Vec::as_slice);
+                indices.iter().map(|index| &self.workloads[*index]).collect()
             }
         }
     }
@@ -300,9 +391,10 @@ impl<'a> Facts<'a> {
 
     /// The services of a namespace that select a workload.
     pub(super) fn services_of(&self, workload: &Workload<'_>) -> Vec<&'a Arc<Resource>> {
-        let services = self.of(Kind::Service).iter().copied();
+        let services = self.of_in(Kind::Service, &workload.namespace);
         services
-            .filter(|resource| resource.meta.key.namespace == workload.namespace)
+            .iter()
+            .copied()
             .filter(|resource| match &resource.spec {
                 Spec::Service(service) => {
                     let selector = service.selector.as_ref().filter(|selector| !selector.is_empty());
@@ -311,6 +403,20 @@ impl<'a> Facts<'a> {
                 _ => false,
             })
             .collect()
+    }
+}
+
+fn ingress<'a>() -> Workload<'a> {
+    let mut labels = Labels::default();
+    labels.set(INGRESS.0, INGRESS.1);
+    Workload {
+        namespace: INGRESS_NAMESPACE.into(),
+        name: "istio-ingressgateway".into(),
+        labels,
+        pod: None,
+        inline_of: None,
+        account: None,
+        has_identity: true,
     }
 }
 

@@ -7,10 +7,14 @@ use crate::vocab::label::Labels;
 /// Most findings of one analysis that are worth showing.
 const MOST: usize = 10_000;
 
+/// Most names that one analysis looks up the nearest for; the rest would be more of the same.
+const MOST_HINTS: usize = 200;
+
 /// Findings so far.
 #[derive(Default)]
 pub(super) struct Findings {
     found: Vec<Diagnostic>,
+    hints: usize,
 }
 
 impl Findings {
@@ -42,6 +46,21 @@ impl Findings {
         }
     }
 
+    /// ` (did you mean "X"?)` for the candidate that is written most like `wanted`, if any is much like it.
+    pub(super) fn hint<'n>(&mut self, wanted: &str, candidates: impl Iterator<Item = &'n str>) -> String {
+        self.hints += 1;
+        if self.hints > MOST_HINTS {
+            return String::new();
+        }
+        let limit = (wanted.len() / 3).max(1);
+        let near = candidates
+            .filter(|name| name.len().abs_diff(wanted.len()) <= limit && *name != wanted)
+            .take(1_000)
+            .map(|name| (strsim::damerau_levenshtein(wanted, name), name))
+            .filter(|(distance, _)| *distance <= limit);
+        near.min().map_or_else(String::new, |(_, name)| format!(" (did you mean {name:?}?)"))
+    }
+
     pub(super) fn into_sorted(mut self) -> Vec<Diagnostic> {
         self.found.sort_by(|a, b| {
             (&a.resource, a.code, &a.field, &a.message).cmp(&(&b.resource, b.code, &b.field, &b.message))
@@ -51,19 +70,21 @@ impl Findings {
     }
 }
 
+/// Most names that one message lists.
+const MOST_NAMES: usize = 5;
+
+/// `A, B and 3 more`.
+pub(super) fn listed(names: impl Iterator<Item = String>) -> String {
+    let mut names = names.fuse();
+    let first: Vec<String> = names.by_ref().take(MOST_NAMES).collect();
+    match names.count() {
+        0 => first.join(", "),
+        more => format!("{} and {more} more", first.join(", ")),
+    }
+}
+
 /// `app=a,version=v1`.
 pub(super) fn pairs(labels: &Labels) -> String {
     let pairs: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     pairs.join(",")
-}
-
-/// What to suggest for the candidate that is written most like `wanted`, if any is much like it.
-pub(super) fn did_you_mean<'n>(wanted: &str, candidates: impl Iterator<Item = &'n str>) -> String {
-    let limit = (wanted.len() / 3).max(1);
-    let near = candidates
-        .filter(|name| name.len().abs_diff(wanted.len()) <= limit)
-        .take(1_000)
-        .map(|name| (strsim::damerau_levenshtein(wanted, name), name))
-        .filter(|(distance, _)| *distance <= limit);
-    near.min().map_or_else(String::new, |(_, name)| format!("; did you mean {name:?}?"))
 }

@@ -1,29 +1,30 @@
 //! Gateways: workloads that are not there (IST0101), ports that no Service opens (IST0162), servers that get in each
 //! other's way (IST0145), certificates that are used twice (IST0138).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::rc::Rc;
 use std::sync::Arc;
 
-use super::facts::{Facts, Workload};
-use super::findings::{Findings, pairs};
-use super::mesh_hosts::overlap;
+use super::facts::{Facts, INGRESS_PORTS, Workload};
+use super::findings::{Findings, listed, pairs};
 use crate::resource::diagnostic::Severity;
 use crate::resource::gateway::{Gateway, HostNamespace, Server, ServerHost, ServerTls};
-use crate::resource::service::TargetPort;
+use crate::resource::service::{Port, TargetPort};
 use crate::resource::{Resource, Spec};
 use crate::vocab::label::Labels;
 use crate::vocab::origin::Kind;
 
-/// Istio's own ingress gateway, which files for Istio take for granted: its label and the ports of its Service.
-const INGRESS: (&str, &str) = ("istio", "ingressgateway");
-const INGRESS_PORTS: [u16; 4] = [80, 443, 15443, 31400];
+/// Most selectors of one group of servers that are compared with each other, and most others that one finding names.
+const MOST_SELECTORS: usize = 200;
+const MOST_OTHERS: usize = 5;
 
 pub(super) fn check(facts: &Facts<'_>, findings: &mut Findings) {
     let gateways: Vec<(&Arc<Resource>, &Gateway)> = all(facts).collect();
+    let mut openings = Openings::default();
     for (resource, gateway) in &gateways {
-        workloads(facts, resource, gateway, findings);
+        workloads(facts, resource, gateway, &mut openings, findings);
     }
-    conflicts(&gateways, findings);
+    conflicts(facts, &gateways, findings);
     certificates(&gateways, findings);
 }
 
@@ -34,18 +35,25 @@ pub(super) fn all<'a>(facts: &Facts<'a>) -> impl Iterator<Item = (&'a Arc<Resour
     })
 }
 
-/// Whether a selector means Istio's own ingress gateway.
-pub(super) fn selects_default(selector: &Labels) -> bool {
-    let mut labels = Labels::default();
-    labels.set(INGRESS.0, INGRESS.1);
-    selector.selects(&labels)
+/// The ports that the Services of a selector's workloads lead to; `None` where no Service is needed.
+type Opening = Option<Rc<BTreeSet<u16>>>;
+
+/// Openings so far, by selector, and the ports of each workload's Services by its place in memory.
+#[derive(Default)]
+struct Openings<'g> {
+    by_selector: BTreeMap<&'g Labels, Opening>,
+    by_workload: HashMap<usize, Rc<[u16]>>,
 }
 
-fn workloads(facts: &Facts<'_>, resource: &Arc<Resource>, gateway: &Gateway, findings: &mut Findings) {
-    let selected: Vec<&Workload<'_>> =
-        facts.workloads.iter().filter(|workload| gateway.selector.selects(&workload.labels)).collect();
-    let by_default = selects_default(&gateway.selector);
-    if selected.is_empty() && !by_default {
+fn workloads<'g>(
+    facts: &Facts<'_>,
+    resource: &Arc<Resource>,
+    gateway: &'g Gateway,
+    openings: &mut Openings<'g>,
+    findings: &mut Findings,
+) {
+    let selected = facts.gateway_workloads(&gateway.selector);
+    if selected.is_empty() {
         let message = format!(
             "no workload has the labels {}: nothing listens for this Gateway; label the gateway's workload, or correct the selector",
             pairs(&gateway.selector)
@@ -53,91 +61,140 @@ fn workloads(facts: &Facts<'_>, resource: &Arc<Resource>, gateway: &Gateway, fin
         findings.add("IST0101", Severity::Error, resource, "spec.selector", message);
         return;
     }
+    let selector = &gateway.selector;
+    let known = openings.by_selector.get(selector).cloned();
+    let opening = known.unwrap_or_else(|| {
+        let opening = opening(facts, selector, &selected, &mut openings.by_workload);
+        openings.by_selector.insert(selector, opening.clone());
+        opening
+    });
+    let Some(ports) = opening else { return };
+    for (index, server) in gateway.servers.iter().enumerate() {
+        if !ports.contains(&server.port) {
+            let message = format!(
+                "no Service of the workloads with the labels {} leads to port {}: it cannot be reached through their Service",
+                pairs(selector),
+                server.port
+            );
+            let field = format!("spec.servers[{index}].port");
+            findings.add("IST0162", Severity::Warning, resource, field, message);
+        }
+    }
+}
+
+fn opening(
+    facts: &Facts<'_>,
+    selector: &Labels,
+    selected: &[&Workload<'_>],
+    by_workload: &mut HashMap<usize, Rc<[u16]>>,
+) -> Opening {
+    let by_default = facts.default_ingress(selector).is_some()
+        || selected.iter().any(|workload| facts.is_behind_ingress(workload));
     let mut ports: BTreeSet<u16> = BTreeSet::new();
     if by_default {
         ports.extend(INGRESS_PORTS);
     }
     // A host needs no Service to be reached, a pod does.
     let mut counted = by_default;
-    for workload in &selected {
-        let services = facts.services_of(workload);
-        counted |= workload.pod.is_some() || !services.is_empty();
-        for service in services {
-            if let Spec::Service(service) = &service.spec {
-                ports.extend(service.ports.iter().map(|port| match port.target {
-                    TargetPort::Number(number) => number,
-                    TargetPort::Same | TargetPort::Name(_) => port.number,
-                }));
+    for workload in selected.iter().copied() {
+        let opened = by_workload.entry(std::ptr::from_ref(workload).addr()).or_insert_with(|| {
+            let services = facts.services_of(workload);
+            let of_service = |service: &Arc<Resource>| match &service.spec {
+                Spec::Service(service) => {
+                    service.ports.iter().flat_map(|port| opened(port, workload)).collect()
+                }
+                _ => Vec::new(),
+            };
+            let opened: BTreeSet<u16> = services.into_iter().flat_map(of_service).collect();
+            opened.into_iter().collect()
+        });
+        counted |= workload.pod.is_some() || !opened.is_empty();
+        ports.extend(opened.iter());
+    }
+    counted.then(|| Rc::new(ports))
+}
+
+/// The ports of a server that a Service's port opens: its own, which the gateway translates, and the target.
+fn opened(port: &Port, workload: &Workload<'_>) -> Vec<u16> {
+    let mut opened = vec![port.number];
+    match &port.target {
+        TargetPort::Same => {}
+        TargetPort::Number(number) => opened.push(*number),
+        TargetPort::Name(name) => {
+            let named = workload.pod.into_iter().flat_map(|pod| &pod.ports);
+            opened.extend(named.filter(|(of, _)| of == name).map(|(_, number)| number));
+        }
+    }
+    opened
+}
+
+/// What two servers must not share: port, `bind`, whose VirtualServices, host.
+type Place<'g> = (u16, Option<&'g str>, Option<&'g str>, &'g str);
+
+/// Servers of different Gateways on the same workloads and place.
+fn conflicts(facts: &Facts<'_>, gateways: &[(&Arc<Resource>, &Gateway)], findings: &mut Findings) {
+    let mut places: BTreeMap<Place<'_>, BTreeMap<&Labels, BTreeSet<usize>>> = BTreeMap::new();
+    for (index, (resource, gateway)) in gateways.iter().enumerate() {
+        for server in &gateway.servers {
+            for host in &server.hosts {
+                let place = (server.port, server.bind.as_deref(), scope(resource, host), &*host.host);
+                places.entry(place).or_default().entry(&gateway.selector).or_default().insert(index);
             }
         }
     }
-    if !counted {
-        return;
-    }
-    for (index, server) in gateway.servers.iter().enumerate() {
-        if !ports.contains(&server.port) {
-            let message = format!(
-                "no Service of the workloads with the labels {} leads to port {}: it cannot be reached through their Service",
-                pairs(&gateway.selector),
-                server.port
-            );
-            findings.add(
-                "IST0162",
-                Severity::Warning,
-                resource,
-                format!("spec.servers[{index}].port"),
-                message,
-            );
-        }
-    }
-}
-
-/// Servers of different Gateways on the same workloads, port and host.
-fn conflicts(gateways: &[(&Arc<Resource>, &Gateway)], findings: &mut Findings) {
-    let mut by_port: BTreeMap<u16, Vec<(usize, &Server)>> = BTreeMap::new();
-    for (index, (_, gateway)) in gateways.iter().enumerate() {
-        for server in &gateway.servers {
-            by_port.entry(server.port).or_default().push((index, server));
-        }
-    }
-    for (port, servers) in &by_port {
-        for (index, server) in servers {
-            let (resource, gateway) = gateways[*index];
-            let others = servers.iter().filter(|(other, candidate)| {
-                let (other_resource, other) = gateways[*other];
-                other_resource.meta.key != resource.meta.key
-                    && same_workloads(&gateway.selector, &other.selector)
-                    && hosts_meet(resource, server, other_resource, candidate)
-            });
-            let names: BTreeSet<String> =
-                others.map(|(other, _)| gateways[*other].0.meta.key.to_string()).collect();
-            if names.is_empty() {
+    // By Gateway and server, so that it is said once however many hosts they share.
+    let mut found: BTreeMap<(usize, usize), BTreeSet<usize>> = BTreeMap::new();
+    for (place, by_selector) in &places {
+        for (selector, members) in by_selector.iter().take(MOST_SELECTORS) {
+            let mut others: BTreeSet<usize> = members.iter().copied().take(MOST_OTHERS + 1).collect();
+            for (other, theirs) in by_selector.iter().take(MOST_SELECTORS) {
+                if other != selector && same_workloads(facts, selector, other) {
+                    others.extend(theirs.iter().take(MOST_OTHERS));
+                }
+            }
+            if others.len() < 2 {
                 continue;
             }
-            let at = gateway.servers.iter().position(|own| std::ptr::eq(own, *server)).unwrap_or(0);
-            let names: Vec<String> = names.into_iter().collect();
-            let message = format!(
-                "{} has a server for the same workloads ({}), port {port} and hosts; give each host to one Gateway",
-                names.join(" and "),
-                pairs(&gateway.selector)
-            );
-            findings.add("IST0145", Severity::Error, resource, format!("spec.servers[{at}]"), message);
+            for index in members {
+                let (resource, gateway) = gateways[*index];
+                let is_here = |server: &Server| {
+                    let mut hosts = server.hosts.iter();
+                    (server.port, server.bind.as_deref()) == (place.0, place.1)
+                        && hosts.any(|host| (scope(resource, host), &*host.host) == (place.2, place.3))
+                };
+                let at = gateway.servers.iter().position(is_here).unwrap_or(0);
+                let names = found.entry((*index, at)).or_default();
+                names.extend(others.iter().filter(|other| *other != index));
+            }
         }
+    }
+    for ((index, at), others) in found {
+        let (resource, gateway) = gateways[index];
+        let message = format!(
+            "{} for the same workloads ({}) on port {}, with a host that this server has as well; give each host to one Gateway",
+            have(&others, gateways, "a server"),
+            pairs(&gateway.selector),
+            gateway.servers.get(at).map_or(0, |server| server.port),
+        );
+        findings.add("IST0145", Severity::Error, resource, format!("spec.servers[{at}]"), message);
     }
 }
 
-fn same_workloads(one: &Labels, other: &Labels) -> bool {
-    one == other || (!one.is_empty() && !other.is_empty() && (one.selects(other) || other.selects(one)))
+/// `A, B and 3 more have WHAT`.
+fn have(others: &BTreeSet<usize>, gateways: &[(&Arc<Resource>, &Gateway)], what: &str) -> String {
+    let names = listed(others.iter().map(|index| gateways[*index].0.meta.key.to_string()));
+    let verb = if others.len() == 1 { "has" } else { "have" };
+    format!("{names} {verb} {what}")
 }
 
-fn hosts_meet(resource: &Resource, server: &Server, other: &Resource, candidate: &Server) -> bool {
-    server.hosts.iter().any(|host| {
-        candidate.hosts.iter().any(|theirs| {
-            overlap(&host.host, &theirs.host)
-                && (host.namespace == HostNamespace::All && &*host.host == "*"
-                    || scope(resource, host) == scope(other, theirs))
-        })
-    })
+/// Different selectors mean the same workloads where one narrows the other and something is selected by both.
+fn same_workloads(facts: &Facts<'_>, one: &Labels, other: &Labels) -> bool {
+    // What the narrower one selects, the other selects as well.
+    let narrower = if one.selects(other) { other } else { one };
+    !one.is_empty()
+        && !other.is_empty()
+        && (one.selects(other) || other.selects(one))
+        && !facts.gateway_workloads(narrower).is_empty()
 }
 
 fn scope<'h>(resource: &'h Resource, host: &'h ServerHost) -> Option<&'h str> {
@@ -150,39 +207,39 @@ fn scope<'h>(resource: &'h Resource, host: &'h ServerHost) -> Option<&'h str> {
 
 /// A browser that has a connection to one Gateway with a certificate may use it for hosts of the other.
 fn certificates(gateways: &[(&Arc<Resource>, &Gateway)], findings: &mut Findings) {
-    for (resource, gateway) in gateways {
-        let tls = |gateway: &Gateway| -> Vec<ServerTls> {
-            gateway.servers.iter().filter_map(|server| server.tls.clone()).collect()
-        };
-        let own = tls(gateway);
-        if own.is_empty() {
-            continue;
+    let mut users: BTreeMap<(&str, &str), BTreeMap<&Labels, BTreeSet<usize>>> = BTreeMap::new();
+    for (index, (_, gateway)) in gateways.iter().enumerate() {
+        for certificate in gateway.servers.iter().filter_map(|server| certificate(server.tls.as_ref()?)) {
+            users.entry(certificate).or_default().entry(&gateway.selector).or_default().insert(index);
         }
-        for (other, candidate) in gateways {
-            let same = other.meta.key != resource.meta.key
-                && (gateway.selector.is_empty() || gateway.selector.selects(&candidate.selector))
-                && tls(candidate).iter().any(|theirs| own.iter().any(|own| same_certificate(own, theirs)));
-            if same {
-                let message = format!(
-                    "{} uses the same certificate: clients that reuse an HTTP/2 connection get 404 for hosts of the other; put the hosts into one Gateway, or give each its own certificate",
-                    other.meta.key
-                );
-                findings.add("IST0138", Severity::Warning, resource, "spec.servers", message);
+    }
+    let mut found: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
+    for by_selector in users.values() {
+        for (selector, members) in by_selector.iter().take(MOST_SELECTORS) {
+            let meant = by_selector.iter().take(MOST_SELECTORS);
+            let meant = meant.filter(|(other, _)| selector.selects(other));
+            let others: BTreeSet<usize> =
+                meant.flat_map(|(_, theirs)| theirs.iter().copied().take(MOST_OTHERS + 1)).collect();
+            for index in members.iter().filter(|_| others.len() > 1) {
+                let names = found.entry(*index).or_default();
+                names.extend(others.iter().filter(|other| *other != index));
             }
         }
     }
+    for (index, others) in found {
+        let message = format!(
+            "{}: clients that reuse an HTTP/2 connection get 404 for hosts of the other; put the hosts into one Gateway, or give each its own certificate",
+            have(&others, gateways, "the same certificate")
+        );
+        findings.add("IST0138", Severity::Warning, gateways[index].0, "spec.servers", message);
+    }
 }
 
-fn same_certificate(one: &ServerTls, other: &ServerTls) -> bool {
-    match (one.credentials.first(), other.credentials.first()) {
-        (Some(a), Some(b)) => a == b,
-        (None, None) => {
-            let files = |tls: &ServerTls| {
-                tls.files.first().map(|files| (files.certificate.clone(), files.key.clone()))
-            };
-            files(one)
-                .is_some_and(|pair| !pair.0.is_empty() && !pair.1.is_empty() && files(other) == Some(pair))
-        }
-        (Some(_), None) | (None, Some(_)) => false,
+/// What tells certificates apart: the name of the credential, or the files of certificate and key.
+fn certificate(tls: &ServerTls) -> Option<(&str, &str)> {
+    if let Some(credential) = tls.credentials.first() {
+        return Some((credential, ""));
     }
+    let files = tls.files.first()?;
+    (!files.certificate.is_empty() && !files.key.is_empty()).then_some((&*files.certificate, &*files.key))
 }

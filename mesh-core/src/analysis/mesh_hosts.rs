@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::facts::Facts;
-use super::findings::Findings;
+use super::findings::{Findings, listed};
 use crate::resource::diagnostic::Severity;
 use crate::resource::reach::{Export, GatewayRef};
 use crate::resource::virtual_service::VirtualService;
@@ -15,6 +15,9 @@ use crate::vocab::origin::Kind;
 
 /// Exported to everybody.
 const ALL: &str = "*";
+
+/// Most public wildcards over one host that are told.
+const MOST_PATTERNS: usize = 100;
 
 type Claims<'a> = BTreeMap<(Text, Text), Vec<&'a Arc<Resource>>>;
 
@@ -27,22 +30,24 @@ pub(super) fn check(facts: &Facts<'_>, findings: &mut Findings) {
         let mut list = list.clone();
         if &**scope != ALL {
             let public = |pattern: &Text| claims.get(&(Text::from(ALL), pattern.clone()));
-            let covering =
-                wildcards.iter().map(|(_, pattern)| pattern).filter(|pattern| overlap(host, pattern));
+            let covering = wildcards
+                .iter()
+                .map(|(_, pattern)| pattern)
+                .filter(|pattern| overlap(host, pattern))
+                .take(MOST_PATTERNS);
             let exact = (!hosts::is_wildcard(host)).then_some(host);
             list.extend(covering.chain(exact).filter_map(public).flatten().copied());
         }
         list.sort_by(|a, b| a.meta.precedence().cmp(&b.meta.precedence()));
         list.dedup_by(|a, b| a.meta.key == b.meta.key);
         let [winner, _, ..] = list.as_slice() else { continue };
-        let names: Vec<String> = list.iter().map(|resource| resource.meta.key.to_string()).collect();
+        let names = listed(list.iter().map(|resource| resource.meta.key.to_string()));
         for resource in &list {
             if !reported.insert(resource.meta.key.to_string()) {
                 continue;
             }
             let message = format!(
-                "the host {host} is claimed by {}; they are not merged and only the oldest counts, which is {}: make one of them, or bind or export them apart",
-                names.join(" and "),
+                "the host {host} is claimed by {names}; they are not merged and only the oldest counts, which is {}: make one of them, or bind or export them apart",
                 winner.meta.key
             );
             findings.add("IST0109", Severity::Error, resource, "spec.hosts", message);

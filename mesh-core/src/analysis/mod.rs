@@ -5,8 +5,8 @@
 //! the templates of WorkloadGroups, endpoints written into ServiceEntries, and the templates of pods that a file for
 //! Kubernetes brings along. Left out of Istio's list, because it speaks of Kubernetes' own machinery: injection
 //! (IST0102, IST0103, IST0123, IST0146 to IST0148, IST0158), webhooks and versions (IST0139 to IST0142, IST0156,
-//! IST0163, IST0164, IST0168 to IST0172, IST0175, IST0176), EnvoyFilter (IST0151 to IST0155, refused when read) and
-//! ambient mode (IST0167). Schema findings (IST0106, IST0133) and those of one VirtualService alone (IST0130,
+//! IST0163, IST0164, IST0168 to IST0172, IST0175, IST0176) and EnvoyFilter (IST0151 to IST0155, refused when read).
+//! Schema findings (IST0106, IST0133) and those of one VirtualService alone (IST0130,
 //! IST0131) are made where documents are read.
 
 use std::sync::Arc;
@@ -24,6 +24,7 @@ mod facts;
 mod findings;
 mod gateway_references;
 mod gateways;
+mod ineffective;
 mod mesh_hosts;
 mod policies;
 mod selectors;
@@ -50,6 +51,9 @@ pub struct Input<'a> {
     pub pods: &'a [PodTemplate],
     /// Namespace whose resources hold for the whole mesh, where no MeshConfig among the resources names one.
     pub root_namespace: &'a str,
+    /// Whether Istio's own ingress gateway (label `istio: ingressgateway`, in `istio-system`) is taken for granted, as
+    /// files that are written for Istio do.
+    pub default_ingress: bool,
     /// Looks into credentials; certificates need a clock and a parser, which are not at home here.
     pub credential: &'a JudgeCredential<'a>,
 }
@@ -65,13 +69,15 @@ pub fn analyze(input: &Input<'_>) -> Vec<Diagnostic> {
     credentials::check(&facts, input.credential, &mut findings);
     selectors::check(&facts, &mut findings);
     telemetry::check(&facts, &mut findings);
+    ineffective::check(&facts, &mut findings);
     policies::check(&facts, &mut findings);
     destination_rules::check(&facts, &mut findings);
     services::check(&facts, &mut findings);
     service_entries::check(&facts, &mut findings);
     annotations::check(&facts, &mut findings);
     shadows::check(&facts, &mut findings);
-    chain::check(&facts, &mut findings);
-    transport::check(&facts, &mut findings);
+    let calls = chain::calls(&facts);
+    chain::check(&facts, &calls, &mut findings);
+    transport::check(&facts, &calls, &mut findings);
     findings.into_sorted()
 }

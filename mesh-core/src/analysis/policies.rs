@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::facts::Facts;
-use super::findings::{Findings, did_you_mean, pairs};
+use super::findings::{Findings, pairs};
 use crate::matching::text::TextMatch;
 use crate::policy::authorization::{AuthorizationRule, PolicyAction, Values};
 use crate::resource::diagnostic::Severity;
@@ -28,7 +28,7 @@ pub(super) fn check(facts: &Facts<'_>, findings: &mut Findings) {
             _ => continue,
         };
         let Some(labels) = selector.as_ref().filter(|labels| !labels.is_empty()) else { continue };
-        if facts.selected(&resource.meta.key.namespace, labels, mesh_wide).is_empty() {
+        if !facts.selects_any(&resource.meta.key.namespace, labels, mesh_wide) {
             nobody(facts, resource, labels, mesh_wide, findings);
         }
     }
@@ -49,7 +49,7 @@ fn for_somebody(
         }
         return;
     };
-    if facts.selected(namespace, labels, true).is_empty() {
+    if !facts.selects_any(namespace, labels, true) {
         nobody(facts, resource, labels, true, findings);
     }
 }
@@ -87,7 +87,7 @@ fn namespaces_exist(
                         continue;
                     }
                     let hint = match test {
-                        TextMatch::Exact(text) => did_you_mean(text, facts.namespaces.iter().copied()),
+                        TextMatch::Exact(text) => findings.hint(text, facts.namespaces.iter().copied()),
                         _ => String::new(),
                     };
                     let message = format!("no namespace is called {test}{hint}");
@@ -116,10 +116,10 @@ fn can_be_met(
     if policy.action != PolicyAction::Allow || policy.dry_run {
         return;
     }
-    let shadow = facts.of(Kind::AuthorizationPolicy).iter().find(|other| match &other.spec {
-        Spec::AuthorizationPolicy(deny) => {
-            denies_everything(deny) && is_covered(facts, resource, policy, other, deny)
-        }
+    let own = facts.of_in(Kind::AuthorizationPolicy, &resource.meta.key.namespace);
+    let of_mesh = facts.of_in(Kind::AuthorizationPolicy, &facts.root_namespace);
+    let shadow = own.iter().chain(of_mesh).find(|other| match &other.spec {
+        Spec::AuthorizationPolicy(deny) => denies_everything(deny) && is_wider(policy, deny),
         _ => false,
     });
     if let Some(shadow) = shadow {
@@ -138,22 +138,12 @@ fn denies_everything(policy: &AuthorizationPolicy) -> bool {
         && policy.rules.iter().any(|rule| *rule == AuthorizationRule::default())
 }
 
-/// Whether every workload of `policy` is one of `other`'s.
-fn is_covered(
-    facts: &Facts<'_>,
-    resource: &Resource,
-    policy: &AuthorizationPolicy,
-    other_resource: &Resource,
-    other: &AuthorizationPolicy,
-) -> bool {
-    let other_namespace = &other_resource.meta.key.namespace;
-    let in_reach =
-        *other_namespace == facts.root_namespace || *other_namespace == resource.meta.key.namespace;
-    in_reach
-        && other
-            .selector
-            .as_ref()
-            .is_none_or(|wider| policy.selector.as_ref().is_some_and(|narrower| wider.selects(narrower)))
+/// Whether every workload of `policy` is one of `other`, which is in its namespace or the mesh's.
+fn is_wider(policy: &AuthorizationPolicy, other: &AuthorizationPolicy) -> bool {
+    other
+        .selector
+        .as_ref()
+        .is_none_or(|wider| policy.selector.as_ref().is_some_and(|narrower| wider.selects(narrower)))
 }
 
 /// Two demands of a rule that exclude each other.

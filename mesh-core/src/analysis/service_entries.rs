@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::facts::Facts;
-use super::findings::Findings;
+use super::findings::{Findings, listed};
 use crate::resource::diagnostic::Severity;
 use crate::resource::reach::Export;
 use crate::resource::{Resource, Spec};
@@ -16,9 +16,12 @@ use crate::vocab::protocol::Protocol;
 /// Exported to everybody.
 const ALL: &str = "*";
 
+/// What ServiceEntries say of a port, by scope, host and number.
+type Declared<'a> = BTreeMap<(Text, Text, u16), Vec<(Protocol, &'a Arc<Resource>)>>;
+
 pub(super) fn check(facts: &Facts<'_>, findings: &mut Findings) {
     let assigns_addresses = facts.mesh.is_some_and(|mesh| mesh.auto_addresses);
-    let mut declared: BTreeMap<(Text, Text, u16), Vec<(Protocol, &Arc<Resource>)>> = BTreeMap::new();
+    let mut declared: Declared<'_> = BTreeMap::new();
     for resource in facts.of(Kind::ServiceEntry).iter().copied() {
         let Spec::ServiceEntry(entry) = &resource.spec else { continue };
         if entry.addresses.is_empty() && entry.networks.is_empty() && !assigns_addresses {
@@ -72,10 +75,7 @@ fn scopes(entries: &[Export], own: &Text) -> BTreeSet<Text> {
     entries.iter().filter_map(scope).collect()
 }
 
-fn protocols_agree(
-    declared: &BTreeMap<(Text, Text, u16), Vec<(Protocol, &Arc<Resource>)>>,
-    findings: &mut Findings,
-) {
+fn protocols_agree(declared: &Declared<'_>, findings: &mut Findings) {
     let mut reported: BTreeSet<String> = BTreeSet::new();
     for ((scope, host, port), list) in declared {
         let mut list = list.clone();
@@ -88,7 +88,7 @@ fn protocols_agree(
         }
         let names: BTreeSet<String> =
             list.iter().map(|(_, resource)| resource.meta.key.to_string()).collect();
-        let names = names.into_iter().collect::<Vec<_>>().join(", ");
+        let names = listed(names.into_iter());
         let protocols = protocols.into_iter().collect::<Vec<_>>().join(", ");
         for (_, resource) in &list {
             if reported.insert(resource.meta.key.to_string()) {

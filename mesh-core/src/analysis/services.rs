@@ -7,14 +7,21 @@ use std::sync::Arc;
 use super::facts::{Facts, Workload};
 use super::findings::Findings;
 use crate::resource::diagnostic::Severity;
+use crate::resource::kubernetes::PodTemplate;
 use crate::resource::service::{Port, Service, ServiceForm, TargetPort};
 use crate::resource::{Resource, Spec};
+use crate::vocab::label::Labels;
 use crate::vocab::origin::Kind;
 use crate::vocab::protocol::Protocol;
 
-/// Namespaces of Kubernetes' and Istio's own, whose Services nobody can rename.
-const SYSTEM: [&str; 5] =
-    ["istio-system", "kube-system", "kube-public", "kube-node-lease", "local-path-storage"];
+/// Namespaces of Kubernetes' own, whose Services nobody can rename.
+const SYSTEM: [&str; 4] = ["kube-system", "kube-public", "kube-node-lease", "local-path-storage"];
+
+/// Label of what Istio itself makes for Gateways of Kubernetes.
+const MANAGED: &str = "gateway.istio.io/managed";
+
+/// Label or annotation of pods: whether they get a proxy.
+const INJECT: &str = "sidecar.istio.io/inject";
 
 /// The user of Istio's proxy, whose traffic is not captured.
 const PROXY_USER: u32 = 1337;
@@ -22,23 +29,43 @@ const PROXY_USER: u32 = 1337;
 pub(super) fn check(facts: &Facts<'_>, findings: &mut Findings) {
     for resource in facts.of(Kind::Service) {
         let Spec::Service(service) = &resource.spec else { continue };
-        if !SYSTEM.contains(&&*resource.meta.key.namespace) {
+        let labels = &resource.meta.labels;
+        let is_istios = is_control_plane(labels) || labels.value(MANAGED).is_some();
+        if !is_istios && !SYSTEM.contains(&&*resource.meta.key.namespace) {
             port_names(resource, service, findings);
         }
     }
     for workload in &facts.workloads {
         let Some(pod) = workload.pod else { continue };
         let name = format!("{}/{}/{}", pod.kind.to_lowercase(), pod.namespace, pod.name);
-        if pod.users.contains(&PROXY_USER) {
+        if pod.users.contains(&PROXY_USER) && !is_control_plane(&pod.own_labels) {
             let message = format!(
                 "runs as user {PROXY_USER}, which is the proxy's: its traffic passes the proxy by; choose another runAsUser"
             );
             findings.about("IST0144", Severity::Warning, &name, String::new(), message);
         }
-        if &*pod.kind == "Deployment" {
+        if &*pod.kind == "Deployment" && is_in_mesh(facts, pod) {
             services_agree(facts, workload, &name, findings);
         }
     }
+}
+
+/// Istio's own parts.
+fn is_control_plane(labels: &Labels) -> bool {
+    labels.value("istio").is_some() || labels.value("release") == Some("istio")
+}
+
+/// Whether nobody has asked that there be no proxy.
+fn is_in_mesh(facts: &Facts<'_>, pod: &PodTemplate) -> bool {
+    if pod.own_labels.value(MANAGED) == Some("istio.io-mesh-controller") {
+        return false;
+    }
+    let annotation = pod.annotations.get(INJECT).map(|value| &**value);
+    if let Some(wanted) = pod.labels.value(INJECT).or(annotation) {
+        return wanted == "true";
+    }
+    let namespace = facts.find(Kind::Namespace, &"".into(), &pod.namespace);
+    namespace.is_none_or(|namespace| namespace.meta.labels.value("istio-injection") != Some("disabled"))
 }
 
 fn port_names(resource: &Arc<Resource>, service: &Service, findings: &mut Findings) {
@@ -80,12 +107,11 @@ fn services_agree(facts: &Facts<'_>, workload: &Workload<'_>, name: &str, findin
     for resource in &services {
         let Spec::Service(service) = &resource.spec else { continue };
         let service_name = &*resource.meta.key.name;
-        for port in &service.ports {
-            protocols.entry(port.number).or_default().entry("TCP").or_default().insert(service_name);
-            targets.entry(target(port)).or_default().insert(port.number, service_name);
+        for (number, transport) in &*service.transports {
+            protocols.entry(*number).or_default().entry(transport).or_default().insert(service_name);
         }
-        for port in &service.datagram_ports {
-            protocols.entry(*port).or_default().entry("UDP").or_default().insert(service_name);
+        for port in &service.ports {
+            targets.entry(target(port)).or_default().insert(port.number, service_name);
         }
     }
     for (port, used) in protocols.iter().filter(|(_, used)| used.len() > 1) {

@@ -47,7 +47,7 @@ fn shadowed(rules: &VirtualService) -> Vec<(usize, usize)> {
             let mut by = by.filter(|(_, wide)| covers(wide, narrow));
             by.next().is_some_and(|(at, wide)| {
                 last = last.max(at);
-                equal &= wide == narrow;
+                equal &= same(wide, narrow);
                 true
             })
         });
@@ -56,6 +56,16 @@ fn shadowed(rules: &VirtualService) -> Vec<(usize, usize)> {
         }
     }
     found
+}
+
+/// Equal but for the name.
+fn same(one: &HttpMatch, other: &HttpMatch) -> bool {
+    let nameless = |entry: &HttpMatch| {
+        let mut entry = entry.clone();
+        entry.request.name = None;
+        entry
+    };
+    one == other || nameless(one) == nameless(other)
 }
 
 /// Whether every request that passes `narrow` passes `wide`.

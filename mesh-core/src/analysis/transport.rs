@@ -1,9 +1,10 @@
 //! Callers that STRICT mutual TLS cuts off (MSH0106): a DestinationRule that switches TLS off or to another kind
 //! towards a workload that demands it, and callers without an identity.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::chain;
+use super::chain::Calls;
 use super::facts::{Facts, Workload};
 use super::findings::Findings;
 use crate::policy::mtls::MtlsMode;
@@ -14,7 +15,7 @@ use crate::state::hosts;
 use crate::vocab::name::Text;
 use crate::vocab::origin::Kind;
 
-pub(super) fn check(facts: &Facts<'_>, findings: &mut Findings) {
+pub(super) fn check(facts: &Facts<'_>, calls: &Calls, findings: &mut Findings) {
     if facts.of(Kind::PeerAuthentication).is_empty() {
         return;
     }
@@ -36,7 +37,7 @@ pub(super) fn check(facts: &Facts<'_>, findings: &mut Findings) {
             cut_off(facts, resource, &rule.host, tls.mode, field, findings);
         }
     }
-    callers_without_identity(facts, findings);
+    callers_without_identity(facts, calls, findings);
 }
 
 fn cut_off(
@@ -62,14 +63,22 @@ fn cut_off(
     }
 }
 
-fn callers_without_identity(facts: &Facts<'_>, findings: &mut Findings) {
-    for (from, to) in chain::calls(facts) {
-        let plain = facts.held(&from).into_iter().find_map(|known| {
-            facts.members(known).into_iter().find(|workload| !workload.has_identity).map(|w| w.name.clone())
+fn callers_without_identity(facts: &Facts<'_>, calls: &Calls, findings: &mut Findings) {
+    // Asked once a host, however many call it.
+    let mut plain: HashMap<Text, Option<Text>> = HashMap::new();
+    let mut strict: HashMap<Text, Option<&Arc<Resource>>> = HashMap::new();
+    for (from, to) in calls {
+        let caller = plain.entry(from.clone()).or_insert_with(|| {
+            facts.held(from).into_iter().find_map(|known| {
+                let members = facts.members(known);
+                members.into_iter().find(|workload| !workload.has_identity).map(|w| w.name.clone())
+            })
         });
-        let Some(caller) = plain else { continue };
-        let strict = facts.held(&to).into_iter().find_map(|known| {
-            facts.members(known).into_iter().find_map(|workload| strict_by(facts, workload))
+        let Some(caller) = caller else { continue };
+        let strict = strict.entry(to.clone()).or_insert_with(|| {
+            facts.held(to).into_iter().find_map(|known| {
+                facts.members(known).into_iter().find_map(|workload| strict_by(facts, workload))
+            })
         });
         if let Some(policy) = strict {
             let message = format!(
@@ -82,17 +91,14 @@ fn callers_without_identity(facts: &Facts<'_>, findings: &mut Findings) {
 
 /// The PeerAuthentication that makes a workload STRICT: its own, else the namespace's, else the mesh's; the oldest.
 fn strict_by<'a>(facts: &Facts<'a>, workload: &Workload<'_>) -> Option<&'a Arc<Resource>> {
-    let levels: [&dyn Fn(&Resource, bool) -> bool; 3] = [
-        &|resource, selects| selects && resource.meta.key.namespace == workload.namespace,
-        &|resource, selects| !selects && resource.meta.key.namespace == workload.namespace,
-        &|resource, selects| !selects && resource.meta.key.namespace == facts.root_namespace,
-    ];
-    for level in levels {
-        let found = facts.of(Kind::PeerAuthentication).iter().copied().find_map(|resource| {
+    let namespace = &workload.namespace;
+    for (namespace, by_selector) in [(namespace, true), (namespace, false), (&facts.root_namespace, false)] {
+        let policies = facts.of_in(Kind::PeerAuthentication, namespace);
+        let found = policies.iter().copied().find_map(|resource| {
             let Spec::PeerAuthentication(policy) = &resource.spec else { return None };
             let selector = policy.selector.as_ref().filter(|selector| !selector.is_empty());
             let applies = selector.is_none_or(|selector| selector.selects(&workload.labels));
-            (applies && level(resource, selector.is_some())).then_some((resource, policy.mode))
+            (applies && selector.is_some() == by_selector).then_some((resource, policy.mode))
         });
         if let Some((resource, Some(mode))) = found {
             return (mode == MtlsMode::Strict).then_some(resource);

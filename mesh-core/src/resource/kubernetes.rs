@@ -73,11 +73,15 @@ pub struct PodTemplate {
     pub labels: Labels,
     /// Annotations of the pods.
     pub annotations: BTreeMap<Text, Text>,
+    /// Labels of the object itself: those of the pod where it is one.
+    pub own_labels: Labels,
+    /// Annotations of the object itself: those of the pod where it is one.
+    pub own_annotations: BTreeMap<Text, Text>,
     /// Service account.
     pub service_account: Option<Text>,
     /// `containerPort`s by name; the name may be empty.
     pub ports: Vec<(Text, u16)>,
-    /// Users that containers run as.
+    /// Users that containers run as, Istio's own proxy left out.
     pub users: Vec<u32>,
     /// Where it was read.
     pub place: super::Place,

@@ -116,8 +116,8 @@ pub struct MeshConfig {
     pub providers: Vec<ExtensionProvider>,
     /// `defaultProviders`.
     pub default_providers: DefaultProviders,
-    /// Whether `defaultConfig.proxyMetadata` asks for addresses of ServiceEntries without any
-    /// (`ISTIO_META_DNS_AUTO_ALLOCATE` with `ISTIO_META_DNS_CAPTURE`, `PILOT_ENABLE_IP_AUTOALLOCATE`).
+    /// Whether `defaultConfig.proxyMetadata` has names answered by the proxy (`ISTIO_META_DNS_CAPTURE`), so that
+    /// ServiceEntries without addresses get some.
     pub auto_addresses: bool,
     /// `enableTracing`.
     pub enable_tracing: Option<bool>,

@@ -62,6 +62,8 @@ pub struct Service {
     pub ports: Vec<Port>,
     /// Numbers of its UDP ports, which the mesh does not carry.
     pub datagram_ports: Vec<u16>,
+    /// Number and `protocol` of every port as written, whether or not the mesh carries it; analysis compares them.
+    pub transports: Box<[(u16, Text)]>,
     /// `None` selects nothing.
     pub selector: Option<Labels>,
     /// Declared clusterIPs.

@@ -16,12 +16,23 @@ use super::view::DiagnosticView;
 use crate::controller::{Published, parse_key};
 use crate::identity::credential;
 
-/// Every finding across these resources; file and line are left open.
+/// Every finding across the resources of files, which take Istio's own ingress gateway for granted; file and line are
+/// left open.
 pub fn across(resources: &[Arc<Resource>], pods: &[PodTemplate], root_namespace: &str) -> Vec<Diagnostic> {
+    judge(resources, pods, root_namespace, true)
+}
+
+fn judge(
+    resources: &[Arc<Resource>],
+    pods: &[PodTemplate],
+    root_namespace: &str,
+    default_ingress: bool,
+) -> Vec<Diagnostic> {
     mesh_core::analysis::analyze(&mesh_core::analysis::Input {
         resources,
         pods,
         root_namespace,
+        default_ingress,
         credential: &|certificate, _| credential::judge(certificate),
     })
 }
@@ -45,7 +56,7 @@ fn resources(published: &Published) -> Vec<Arc<Resource>> {
 pub(super) fn of_mesh(published: &Published, only: Option<&ResourceKey>) -> Vec<DiagnosticView> {
     let root = &published.state.settings().root_namespace;
     let only = only.map(ToString::to_string);
-    across(&resources(published), &[], root)
+    judge(&resources(published), &[], root, false)
         .iter()
         .filter(|finding| only.as_deref().is_none_or(|only| *finding.resource == *only))
         .map(|finding| {

@@ -102,7 +102,11 @@ pub(crate) fn metadata(
                 | Kind::Endpoints
                 | Kind::EndpointSlice => check_subdomain(text),
             };
-            checked.map_err(|error| field.fault(error.to_string())).ok().map(|()| Text::from(text))
+            // The name is kept: analysis goes on with what else the document says.
+            if let Err(error) = checked {
+                field.fault(error.to_string());
+            }
+            (text.len() <= 253 && !text.contains('/')).then(|| Text::from(text))
         })
     });
     let name = name.unwrap_or_else(|name| Some(name.into()));

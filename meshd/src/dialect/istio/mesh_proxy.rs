@@ -148,8 +148,8 @@ pub(super) fn proxy(field: &Field<'_>) -> Proxy {
         let mut named = metadata.iter().filter(|(key, _)| *key == name);
         named.any(|(_, value)| matches!(value.value(), Value::Text(text) if &**text == "true"))
     };
-    let allocates = is_true("ISTIO_META_DNS_AUTO_ALLOCATE") && is_true("ISTIO_META_DNS_CAPTURE");
-    let auto_addresses = allocates || is_true("PILOT_ENABLE_IP_AUTOALLOCATE");
+    // Where names are answered by the proxy, Istio gives addresses to what has none without being asked.
+    let auto_addresses = is_true("ISTIO_META_DNS_CAPTURE");
     for (key, value) in &metadata {
         value.text();
         if *key == "ISTIO_META_DNS_AUTO_ALLOCATE" {

@@ -10,6 +10,9 @@ use mesh_core::vocab::name::Text;
 
 use crate::dialect::node::{Node, Value};
 
+/// Containers of Istio's own, whose user is the proxy's by right.
+const PROXIES: [&str; 2] = ["istio-proxy", "istio-operator"];
+
 /// Where the template stands in a document of each kind.
 const KINDS: [(&str, &str, &[&str]); 8] = [
     ("v1", "Pod", &[]),
@@ -28,35 +31,48 @@ pub(crate) fn template(root: &Node, file: &Text, default_namespace: &str) -> Opt
     let (_, _, path) = KINDS.iter().find(|known| (known.0, known.1) == (version, kind))?;
     let metadata = below(root, &["metadata"])?;
     let template = below(root, path)?;
-    let spec = below(template, &["spec"])?;
+    let spec = below(template, &["spec"]);
     let of_pod = below(template, &["metadata"]);
-    let pairs = |key| of_pod.and_then(|metadata| below(metadata, &[key])).map(texts).unwrap_or_default();
-    let mut labels = Labels::default();
-    for (key, value) in pairs("labels") {
-        labels.set(key, value);
-    }
-    let annotations: BTreeMap<Text, Text> =
-        pairs("annotations").into_iter().map(|(key, value)| (key.into(), value.into())).collect();
-    let containers = items(below(spec, &["containers"]));
+    let containers = items(spec.and_then(|spec| below(spec, &["containers"])));
     let ports = containers.iter().flat_map(|container| items(below(container, &["ports"])));
     let ports = ports.filter_map(|port| {
         let number = whole(below(port, &["containerPort"])?)?;
         Some((Text::from(port.text_at("name").unwrap_or("")), u16::try_from(number).ok()?))
     });
     let user = |node: &Node| whole(below(node, &["securityContext", "runAsUser"])?);
-    let users = std::iter::once(spec).chain(containers).filter_map(user);
-    let account = spec.text_at("serviceAccountName").or(spec.text_at("serviceAccount"));
+    let of_app =
+        containers.iter().filter(|container| !PROXIES.contains(&container.text_at("name").unwrap_or("")));
+    let users = spec.into_iter().chain(of_app).filter_map(user);
+    let account = spec.and_then(|spec| spec.text_at("serviceAccountName").or(spec.text_at("serviceAccount")));
     Some(PodTemplate {
         kind: kind.into(),
         namespace: metadata.text_at("namespace").unwrap_or(default_namespace).into(),
         name: metadata.text_at("name").or(metadata.text_at("generateName"))?.into(),
-        labels,
-        annotations,
+        labels: labels(of_pod),
+        annotations: annotations(of_pod),
+        own_labels: labels(Some(metadata)),
+        own_annotations: annotations(Some(metadata)),
         service_account: account.filter(|text| !text.is_empty()).map(Text::from),
         ports: ports.collect(),
         users: users.collect(),
         place: Place { file: file.clone(), line: root.mark.line },
     })
+}
+
+fn labels(metadata: Option<&Node>) -> Labels {
+    let mut labels = Labels::default();
+    for (key, value) in pairs(metadata, "labels") {
+        labels.set(key, value);
+    }
+    labels
+}
+
+fn annotations(metadata: Option<&Node>) -> BTreeMap<Text, Text> {
+    pairs(metadata, "annotations").into_iter().map(|(key, value)| (key.into(), value.into())).collect()
+}
+
+fn pairs<'n>(metadata: Option<&'n Node>, key: &str) -> Vec<(&'n str, &'n str)> {
+    metadata.and_then(|metadata| below(metadata, &[key])).map(texts).unwrap_or_default()
 }
 
 fn below<'n>(node: &'n Node, path: &[&str]) -> Option<&'n Node> {

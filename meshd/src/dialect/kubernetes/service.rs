@@ -86,13 +86,13 @@ pub(crate) fn service(field: &Field<'_>, exported: Option<&Field<'_>>) -> Option
         _ if headless => ServiceForm::Headless,
         _ => ServiceForm::Cluster,
     };
-    let (ports, datagram_ports) = match spec.get("ports") {
+    let Ports { carried, datagrams, transports } = match spec.get("ports") {
         Some(field) => ports(&field, form == ServiceForm::Cluster),
         None => {
             if form == ServiceForm::Cluster {
                 spec.missing("ports", "the field ports is missing");
             }
-            (Vec::new(), Vec::new())
+            Ports::default()
         }
     };
     let distribution = spec.get("trafficDistribution").and_then(|field| {
@@ -105,8 +105,9 @@ pub(crate) fn service(field: &Field<'_>, exported: Option<&Field<'_>>) -> Option
     let selector =
         spec.get("selector").map(|field| scalar::labels(&field)).filter(|selector| !selector.is_empty());
     Some(Service {
-        ports,
-        datagram_ports,
+        ports: carried,
+        datagram_ports: datagrams,
+        transports: transports.into(),
         selector,
         addresses,
         form,
@@ -164,8 +165,15 @@ fn exports(field: &Field<'_>) -> ExportTo {
     ExportTo { entries: text.split(',').map(str::trim).filter(|text| !text.is_empty()).map(entry).collect() }
 }
 
-/// Reads the ports, and the numbers of those for datagrams.
-fn ports(field: &Field<'_>, needed: bool) -> (Vec<Port>, Vec<u16>) {
+/// The ports of a Service.
+#[derive(Default)]
+struct Ports {
+    carried: Vec<Port>,
+    datagrams: Vec<u16>,
+    transports: Vec<(u16, Text)>,
+}
+
+fn ports(field: &Field<'_>, needed: bool) -> Ports {
     let items = field.items();
     if needed && field.is_empty_list() {
         field.fault("a Service needs at least one port");
@@ -173,7 +181,7 @@ fn ports(field: &Field<'_>, needed: bool) -> (Vec<Port>, Vec<u16>) {
     let alone = items.len() == 1;
     let mut names: HashSet<&str> = HashSet::new();
     let mut numbers: HashSet<(u16, &str)> = HashSet::new();
-    let (mut ports, mut datagram_ports) = (Vec::new(), Vec::new());
+    let mut ports = Ports::default();
     for item in &items {
         let Some(object) = item.object(&PORT) else { continue };
         let name = match object.get("name") {
@@ -204,21 +212,26 @@ fn ports(field: &Field<'_>, needed: bool) -> (Vec<Port>, Vec<u16>) {
             }
             None => "TCP",
         };
+        let written = match object.get("protocol").as_ref().map(|field| field.value()) {
+            Some(Value::Text(text)) if !text.is_empty() => Text::from(&**text),
+            _ => Text::from("TCP"),
+        };
         let target = object.get("targetPort").map_or(Some(TargetPort::Same), |field| target(&field));
         let app_protocol = object.text("appProtocol");
         let (Some(number), Some(target)) = (number, target) else { continue };
         if !numbers.insert((number, transport)) {
             item.fault(format!("port {number}/{transport} is there twice"));
         }
+        ports.transports.push((number, written));
         let protocol = spoken(app_protocol, name, number);
         // The mesh carries no datagrams; Istio leaves such ports out as well.
         if transport == "TCP" && protocol != Protocol::Udp {
-            ports.push(Port { name: Text::from(name), number, protocol, target });
+            ports.carried.push(Port { name: Text::from(name), number, protocol, target });
         } else if transport == "UDP" {
-            datagram_ports.push(number);
+            ports.datagrams.push(number);
         }
     }
-    (ports, datagram_ports)
+    ports
 }
 
 /// What a port speaks. An `appProtocol` stands in for the name, even one that says nothing.
