@@ -64,9 +64,10 @@ impl Domains<'_> {
         std::iter::once(test.clone()).chain(others).collect()
     }
 
+    /// A trust domain with each name of it. The shorthand is for principals alone.
     fn of_domain(&self, test: &TextMatch) -> Vec<TextMatch> {
         match test {
-            TextMatch::Exact(domain) if self.meant.contains(domain) => {
+            TextMatch::Exact(domain) if self.own.contains(domain) => {
                 self.own.iter().cloned().map(TextMatch::Exact).collect()
             }
             _ => vec![test.clone()],
@@ -121,6 +122,8 @@ mod tests {
         check("*/ns/a/sa/b", &["*/ns/a/sa/b"]);
         check("*-td/ns/a/sa/b", &["*-td/ns/a/sa/b", "prod/ns/a/sa/b"]);
         check("*/sa/b", &["*/sa/b"]);
+        let domain = |name: &str| domains.of_domain(&TextMatch::policy(name)).len();
+        assert_eq!([domain("prod"), domain("old-td"), domain("cluster.local")], [2, 2, 1]);
     }
 
     #[test]

@@ -24,6 +24,7 @@ use crate::snapshot::section::Section;
 use crate::state::index::KnownGateway;
 use crate::state::view::View;
 use crate::state::{MeshState, hosts};
+use crate::vocab::identity::SpiffeId;
 use crate::vocab::name::{ServicePort, Text};
 use crate::vocab::origin::{Kind, ResourceKey};
 use crate::vocab::protocol::Protocol;
@@ -43,13 +44,27 @@ pub(super) fn gateway(state: &MeshState, key: &ResourceKey) -> Option<Section> {
         workload: known.workload.clone(),
         workload_namespace: known.namespace.clone(),
         labels: known.labels.clone(),
-        identity: workload.and_then(|workload| workload.identity.clone()),
+        identity: match workload {
+            Some(workload) => workload.identity.clone(),
+            None => usual_identity(state, &key.name, known),
+        },
         selector: declared.selector.clone(),
         view: view.key.clone(),
+        trusted_proxies: state.mesh().trusted_proxies,
         policies: governing(state, Kind::AuthorizationPolicy, &known.namespace, &known.labels),
         tokens: governing(state, Kind::RequestAuthentication, &known.namespace, &known.labels),
         listeners: listeners(state, known, &view),
     }))
+}
+
+/// As whom a gateway of unknown workload is taken to call: by the account that Istio installs such gateways with, else
+/// by the name of the Gateway.
+fn usual_identity(state: &MeshState, name: &str, known: &KnownGateway) -> Option<SpiffeId> {
+    let account = match known.labels.value("istio") {
+        Some(gateway) => format!("istio-{gateway}-service-account"),
+        None => name.to_owned(),
+    };
+    SpiffeId::workload(&state.settings().trust_domain, &known.namespace, &account).ok()
 }
 
 fn content(resource: &Resource) -> Option<&Declared> {

@@ -167,7 +167,11 @@ fn subject<'a>(facts: &Inbound<'a>, client: Option<IpAddr>, token: Option<&'a Au
     let http = facts.request.map(|request| HttpSubject {
         method: request.method,
         path: request.path,
-        query: request.query,
+        query: match token.and_then(|token| token.query.as_deref()) {
+            Some("") => None,
+            Some(rest) => Some(rest),
+            None => request.query,
+        },
         scheme: request.scheme,
         authority: request.authority,
         headers: rewritten.unwrap_or(request.headers),

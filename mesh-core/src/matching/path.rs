@@ -228,9 +228,12 @@ enum Part {
 
 impl PathTemplate {
     /// Parses; `None` if an operator shares a segment with other text, follows `{**}`, or a literal
-    /// segment has a character outside RFC 3986's `pchar`.
+    /// segment is empty or has a character outside RFC 3986's `pchar`.
     pub fn parse(source: &str) -> Option<PathTemplate> {
-        let rest = source.strip_prefix('/')?;
+        if source.trim_matches('/').split('/').any(str::is_empty) {
+            return None;
+        }
+        let rest = source.strip_prefix('/').unwrap_or(source);
         let mut parts = Vec::new();
         let mut literal = String::from("/");
         for (index, segment) in rest.split('/').enumerate() {
@@ -263,9 +266,9 @@ impl PathTemplate {
         }
     }
 
-    /// Whether the path has this shape.
+    /// Whether the path has this shape. No path has that of a template that does not begin with a slash.
     pub fn matches(&self, path: &str) -> bool {
-        matches_parts(&self.parts, path)
+        self.source.starts_with('/') && matches_parts(&self.parts, path)
     }
 }
 
@@ -379,7 +382,11 @@ mod tests {
         check("/f/{*}/b", "/f//b", false);
         check("/{*}", "/x", true);
         check("/{*}", "/x/y", false);
-        for bad in ["/a{*}", "/{**}/{*}", "/{**}/{**}", "/{x}", "a/{*}"] {
+        check("{**}", "/x", false);
+        check("a/{*}", "/a/x", false);
+        check("/a/{*}/", "/a/x/", true);
+        check("/a/{*}/", "/a/x", false);
+        for bad in ["/a{*}", "/{**}/{*}", "/{**}/{**}", "/{x}", "/a//{*}", "/{*}/*"] {
             assert!(PathTemplate::parse(bad).is_none(), "{bad}");
         }
     }

@@ -82,9 +82,32 @@ pub fn client_address(headers: &HeaderMap, peer: Option<IpAddr>) -> Option<IpAdd
     last.and_then(|entry| entry.trim().parse().ok()).or(peer)
 }
 
+/// Address of the client of a gateway that believes a number of proxies before it: the entry of X-Forwarded-For that the
+/// farthest of them wrote, else that of the direct peer. One that believes none goes by its peer alone.
+pub fn gateway_client(headers: &HeaderMap, peer: Option<IpAddr>, trusted: u32) -> Option<IpAddr> {
+    let before = usize::try_from(trusted).ok().and_then(|trusted| trusted.checked_sub(1));
+    let fields = headers.get_all("x-forwarded-for").iter().rev();
+    let mut entries = fields.filter_map(|value| value.to_str().ok()).flat_map(|list| list.rsplit(','));
+    before.and_then(|before| entries.nth(before)).and_then(|entry| entry.trim().parse().ok()).or(peer)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_gateway_believes_as_many_proxies_as_it_is_told() {
+        let peer = Some(IpAddr::from([10, 0, 0, 1]));
+        let mut headers = HeaderMap::new();
+        headers.append("x-forwarded-for", "1.1.1.1, 2.2.2.2".parse().unwrap());
+        headers.append("x-forwarded-for", "3.3.3.3".parse().unwrap());
+        for (trusted, expected) in
+            [(0, "10.0.0.1"), (1, "3.3.3.3"), (2, "2.2.2.2"), (3, "1.1.1.1"), (4, "10.0.0.1")]
+        {
+            let found = gateway_client(&headers, peer, trusted).map(|address| address.to_string());
+            assert_eq!(found.as_deref(), Some(expected), "{trusted}");
+        }
+    }
 
     #[test]
     fn the_nearest_proxy_s_word_counts() {

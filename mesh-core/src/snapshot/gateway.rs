@@ -19,12 +19,14 @@ pub struct Gateway {
     pub workload_namespace: Text,
     /// Labels of the workload; those of the selector where none is known.
     pub labels: Labels,
-    /// As whom it calls the mesh; `None` where that is not known.
+    /// As whom it calls the mesh, or, where no workload is known, is taken to; `None` for a workload without an account.
     pub identity: Option<SpiffeId>,
     /// Labels of the workloads that it is for.
     pub selector: Labels,
     /// What it sees of the mesh: the key of a view.
     pub view: Text,
+    /// How many proxies before it are believed in what they add to X-Forwarded-For.
+    pub trusted_proxies: u32,
     /// Namespace and name of every authorization policy that holds for what enters.
     pub policies: Vec<(Text, Text)>,
     /// Namespace and name of every RequestAuthentication that does.

@@ -108,6 +108,7 @@ impl Wire for Gateway {
             selector: self.selector.to_wire(),
             policies: to_wires(&self.policies),
             tokens: to_wires(&self.tokens),
+            trusted_proxies: self.trusted_proxies,
         }
     }
 
@@ -124,6 +125,7 @@ impl Wire for Gateway {
             selector: field(message.selector, "selector")?,
             policies: list(message.policies, "policies")?,
             tokens: list(message.tokens, "tokens")?,
+            trusted_proxies: message.trusted_proxies,
         })
     }
 }

@@ -50,9 +50,13 @@ pub fn explain(tables: &Tables, asked: &GatewayQuestion<'_>) -> Option<Explanati
             format!("the client comes in at gateway/{}/{} on {workload}", asked.namespace, asked.name)
         }
         None => {
+            let identity = gateway.section.identity.as_ref();
+            let whom = identity.map(|id| format!("; it is taken to call as {}", id.principal()));
             format!(
-                "the client comes in at gateway/{}/{}, which selects no workload that is known",
-                asked.namespace, asked.name
+                "the client comes in at gateway/{}/{}, which selects no workload that is known{}",
+                asked.namespace,
+                asked.name,
+                whom.unwrap_or_default()
             )
         }
     });

@@ -59,14 +59,16 @@ impl Place {
     }
 }
 
-/// What follows the prefix, which may stand anywhere in the value, from the first character that a token can have.
+/// The token after the prefix, which may stand anywhere in the value: the first run of characters that a token can have.
 fn after<'t>(text: &'t str, prefix: &str) -> Option<&'t str> {
     if prefix.is_empty() {
         return Some(text.trim_start_matches([' ', '\t']));
     }
     let rest = &text[text.find(prefix)? + prefix.len()..];
-    let start = rest.find(|c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
-    Some(start.map_or(text, |start| &rest[start..]))
+    let of_token = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let Some(start) = rest.find(of_token) else { return Some(text) };
+    let token = &rest[start..];
+    Some(&token[..token.find(|c| !of_token(c)).unwrap_or(token.len())])
 }
 
 fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {

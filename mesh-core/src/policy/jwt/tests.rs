@@ -311,13 +311,16 @@ fn what_is_wrong_with_a_token() {
     check(plain(), "abc", Err(TokenError::Form));
     check(plain(), "a..c", Err(TokenError::Form));
     check(plain(), "a.b.c.d", Err(TokenError::Form));
-    check(plain(), "a+.b.c", Err(TokenError::HeaderEncoding));
+    check(plain(), "a.b.c", Err(TokenError::HeaderEncoding));
     check(plain(), "YQ.b.c", Err(TokenError::HeaderJson));
     let good = token(json!({}));
     let sections: Vec<&str> = good.split('.').collect();
-    check(plain(), &format!("{}.+.x", sections[0]), Err(TokenError::PayloadEncoding));
+    check(plain(), &format!("{}.a.x", sections[0]), Err(TokenError::PayloadEncoding));
     check(plain(), &format!("{}.YQ.x", sections[0]), Err(TokenError::PayloadJson));
-    check(plain(), &format!("{}.{}.+", sections[0], sections[1]), Err(TokenError::SignatureEncoding));
+    check(plain(), &format!("{}.{}.a", sections[0], sections[1]), Err(TokenError::SignatureEncoding));
+    // A token ends where no character of one follows.
+    check(plain(), &format!("{good}, more"), Ok(()));
+    check(plain(), &format!("{}.{}.+", sections[0], sections[1]), Err(TokenError::Form));
 }
 
 #[test]

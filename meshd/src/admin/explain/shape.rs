@@ -46,11 +46,13 @@ pub(super) fn shape(found: &Explanation) -> Value {
     object.maybe("service", found.service.as_deref());
     object.put("port", found.port);
     object.put("protocol", found.protocol.as_str());
-    let path = found.path.as_ref();
-    object.maybe(
-        "path",
-        path.map(|(received, normalized)| json!({"received": received, "normalized": normalized})),
-    );
+    let path = found.path.as_ref().map(|(received, normalized)| {
+        let mut fields = Fields::default();
+        fields.put("received", received.as_str());
+        fields.maybe("normalized", normalized.as_deref());
+        fields.value()
+    });
+    object.maybe("path", path);
     object.maybe(
         "route",
         found.route.as_ref().map(|route| {
