@@ -39,7 +39,10 @@ impl MeshState {
     pub fn rules_for(&self, view: &View, service_namespace: &str, host: &str) -> Merged {
         let root = &*self.settings().root_namespace;
         let client = &*view.namespace;
-        let own = self.destination_rules_of(client, host, |rule| client != root || self.is_private(rule));
+        // What a namespace exports to others alone is nothing to its own callers.
+        let own = self.destination_rules_of(client, host, |rule| {
+            self.is_exported(rule, client) && (client != root || self.is_private(rule))
+        });
         if !own.is_empty() {
             // A namespace with a rule for the host decides, even if the rule is for other callers there.
             return self.pick(own, view, true).unwrap_or_default();
@@ -209,13 +212,16 @@ mod tests {
     #[test]
     fn the_first_namespace_with_a_matching_host_decides() {
         let client = || rule("shop/client", HOST, &["c"], "", "");
-        let private = || rule("shop/private", HOST, &["p"], "other", "");
+        let private = |exports| rule("shop/private", HOST, &["p"], exports, "");
         let service = || rule("prod/service", "reviews", &["s"], "", "");
         let root = || rule("istio-system/root", HOST, &["r"], "", "");
         let root_private = || rule("istio-system/hidden", HOST, &["h"], ".", "");
         for (rules, namespace, expected) in [
             (vec![client(), service(), root()], "shop", "-: c=client"),
-            (vec![private(), service()], "shop", "-: p=private"),
+            (vec![private("."), service()], "shop", "-: p=private"),
+            (vec![private("shop"), service()], "shop", "-: p=private"),
+            // One for others alone is nothing to its own namespace.
+            (vec![private("other"), service()], "shop", "-: s=service"),
             (vec![client(), service(), root()], "till", "-: s=service"),
             (vec![client(), root()], "till", "-: r=root"),
             (vec![client(), service(), root()], "", "-: s=service"),

@@ -176,7 +176,28 @@ fn verdict(answer: &Value) -> String {
     let location = answer["location"].as_str().map(|location| format!(" to {location}")).unwrap_or_default();
     let miss =
         answer["authorization"]["nearest_miss"].as_str().map(|miss| format!(": {miss}")).unwrap_or_default();
-    format!("{said}{status}{flags}{location}{miss}")
+    let meant = if miss.is_empty() { meaning(text(answer, "flags")) } else { "" };
+    format!("{said}{status}{flags}{location}{miss}{meant}{}", lost(answer))
+}
+
+/// What a response flag says, where the steps before the verdict do not show it at a glance.
+fn meaning(flags: &str) -> &'static str {
+    match flags {
+        "NC" => ": the destination does not exist",
+        "UH" => ": no endpoint is healthy",
+        "UC" => ": the connection is closed",
+        _ => "",
+    }
+}
+
+/// The share that goes nowhere, where the rest is sent on.
+fn lost(answer: &Value) -> String {
+    let destinations = rows(&answer["destinations"]);
+    let weight = |found: &&Value| found["weight"].as_u64().unwrap_or(0);
+    let total: u64 = destinations.iter().map(|found| weight(&found)).sum();
+    let missing = destinations.iter().filter(|found| found["load_balancer"].is_null());
+    let lost: u64 = missing.map(|found| weight(&found)).sum();
+    if lost == 0 || lost == total { String::new() } else { format!(", but {} % is lost", lost * 100 / total) }
 }
 
 #[cfg(test)]
@@ -206,7 +227,7 @@ GET http://reviews:9080/b from default/page
   goes to   90 %: reviews.default.svc.cluster.local v1 port 9080, LEAST_REQUEST, over mutual TLS: 10.0.0.2:9080
             10 %: reviews.default.svc.cluster.local v9 port 9080, which does not exist
   limits    2s in all
-=> it is sent on
+=> it is sent on, but 10 % is lost
 because
   - one
   - two
@@ -221,7 +242,10 @@ because
                 json!({"action": "redirect", "status": 301, "flags": "-", "location": "/x"}),
                 "it is redirected 301 to /x",
             ),
-            (json!({"action": "route", "status": 503, "flags": "NC"}), "it fails 503 NC"),
+            (
+                json!({"action": "route", "status": 503, "flags": "NC"}),
+                "it fails 503 NC: the destination does not exist",
+            ),
             (json!({"action": "not_found", "status": 404, "flags": "NR"}), "nothing is there 404 NR"),
             (json!({"action": "passthrough", "flags": "-"}), "it is passed on as it is"),
             (json!({"action": "route", "flags": "DI"}), "it is delayed and sent on DI"),
