@@ -77,7 +77,7 @@ pub fn answer(
     let question = Question {
         identity: asker.identity.as_ref(),
         caller: Caller { namespace: &asker.namespace, labels: &asker.labels, view: Some(&view) },
-        node: asker.node,
+        node: asker.node.as_deref(),
         gateway: false,
         request: asked,
         host: target.host,
@@ -126,15 +126,16 @@ pub fn offline(settings: Settings, resources: Vec<Arc<Resource>>) -> (MeshState,
     (state, compiled)
 }
 
-struct Asker<'a> {
+struct Asker {
     namespace: Text,
     labels: Labels,
-    node: Option<&'a str>,
+    node: Option<Text>,
     identity: Option<SpiffeId>,
 }
 
-/// `NS/SERVICEACCOUNT[@NODE]`, with the labels of a workload that is it.
-fn asker<'a>(state: &MeshState, from: &'a str, given: &[String]) -> Result<Asker<'a>, String> {
+/// `NS/SERVICEACCOUNT[@NODE]`, with the labels of a workload that is it. As files tell of no nodes, the name or address
+/// of the workload will do for one.
+fn asker(state: &MeshState, from: &str, given: &[String]) -> Result<Asker, String> {
     let (account, node) = match from.split_once('@') {
         Some((account, node)) => (account, Some(node)),
         None => (from, None),
@@ -145,7 +146,11 @@ fn asker<'a>(state: &MeshState, from: &'a str, given: &[String]) -> Result<Asker
         .map_err(|error| format!("--from {from:?}: {error}"))?;
     let own = state.workloads().find(|workload| {
         workload.identity.as_ref() == Some(&identity)
-            && node.is_none_or(|node| workload.node.as_deref() == Some(node))
+            && node.is_none_or(|node| {
+                workload.node.as_deref() == Some(node)
+                    || *workload.key.name == *node
+                    || workload.entry.address.ip().is_some_and(|address| address.to_string() == node)
+            })
     });
     if let (Some(node), None) = (node, own) {
         return Err(format!("--from {from:?}: no workload of {account} on node {node}"));
@@ -156,6 +161,7 @@ fn asker<'a>(state: &MeshState, from: &'a str, given: &[String]) -> Result<Asker
             label.split_once('=').ok_or_else(|| format!("--label {label:?}: expected KEY=VALUE"))?;
         labels.set(key, value);
     }
+    let node = node.and(own).and_then(|workload| workload.node.clone());
     Ok(Asker { namespace: account.namespace, labels, node, identity: Some(identity) })
 }
 
