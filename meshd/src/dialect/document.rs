@@ -37,8 +37,9 @@ pub(crate) struct Interpreted {
     pub(crate) pods: Option<PodTemplate>,
 }
 
-/// Largest resource, in bytes. Known before it is read, so that no check meets endless lists.
-const LARGEST_RESOURCE: usize = 1 << 20;
+/// Largest resource, in bytes: what Kubernetes keeps of one. Known before it is read, so that no check meets endless
+/// lists.
+const LARGEST_RESOURCE: usize = 3 << 19;
 
 static ISTIO: Message = Message {
     name: "a resource",
@@ -124,7 +125,8 @@ pub(crate) fn interpret(
     let size = root.size();
     if size > LARGEST_RESOURCE {
         let message = format!("the resource has {size} bytes, at most {LARGEST_RESOURCE} are allowed");
-        report.add(UNREADABLE, Severity::Error, root.mark, String::new(), message);
+        let (path, mark) = heaviest(root);
+        report.add(UNREADABLE, Severity::Error, mark, path, message);
         return refused(report);
     }
     let report = Report::new(file, &resource, null_is_absent(kind), compiled);
@@ -145,6 +147,30 @@ pub(crate) fn interpret(
         _ => Meaning::Refused,
     };
     Interpreted { meaning, diagnostics, pending, pods: None }
+}
+
+/// What most of a resource is: where it stands.
+fn heaviest(root: &Node) -> (String, Mark) {
+    let (mut path, mut node) = (String::new(), root);
+    loop {
+        let below: Vec<(String, &Node)> = match &node.value {
+            Value::List(items) => {
+                items.iter().enumerate().map(|(index, item)| (format!("[{index}]"), item)).collect()
+            }
+            Value::Map(entries) => {
+                let dot = if path.is_empty() { "" } else { "." };
+                entries.iter().map(|entry| (format!("{dot}{}", entry.key), &entry.value)).collect()
+            }
+            _ => Vec::new(),
+        };
+        match below.into_iter().max_by_key(|(_, child)| child.size()) {
+            Some((step, child)) if child.size() > node.size() / 2 && step.len() < 100 => {
+                path.push_str(&step);
+                node = child;
+            }
+            _ => return (path, node.mark),
+        }
+    }
 }
 
 fn skipped(kind: String, pods: Option<PodTemplate>) -> Interpreted {

@@ -610,7 +610,7 @@ fn unknown_field(key: &str, message: &Message) -> String {
     allowed.sort_unstable();
     let hint = match nearest(key, &allowed) {
         Some(name) => format!(", did you mean {name}?"),
-        None => String::new(),
+        None => ";".to_owned(),
     };
     format!("unknown field {}{hint} {} has: {}", quoted(key), message.name, allowed.join(", "))
 }

@@ -83,8 +83,9 @@ pub(crate) fn metadata(
             let text = field.some_text()?;
             let checked = match kind {
                 Kind::Namespace | Kind::Service => check_label(text),
-                Kind::ServiceAccount
-                | Kind::WorkloadEntry
+                // Part of an identity.
+                Kind::ServiceAccount => check_subdomain(text),
+                Kind::WorkloadEntry
                 | Kind::ServiceEntry
                 | Kind::VirtualService
                 | Kind::DestinationRule
@@ -100,7 +101,7 @@ pub(crate) fn metadata(
                 | Kind::Secret
                 | Kind::ConfigMap
                 | Kind::Endpoints
-                | Kind::EndpointSlice => check_subdomain(text),
+                | Kind::EndpointSlice => scalar::check_resource_name(text),
             };
             // The name is kept: analysis goes on with what else the document says.
             if let Err(error) = checked {
@@ -120,7 +121,7 @@ pub(crate) fn metadata(
         (_, None) => Some(Text::from(default_namespace)),
         (_, Some(field)) => scalar::label_name(&field),
     };
-    let labels = metadata.get("labels").map(|field| scalar::labels(&field)).unwrap_or_default();
+    let labels = metadata.get("labels").map(|field| scalar::kubernetes_labels(&field)).unwrap_or_default();
     let annotations = metadata.get("annotations").map(|field| annotations(&field, kind)).unwrap_or_default();
     let created = field.below("creationTimestamp").map_or(Some(0), |field| created(&field))?;
     let key = ResourceKey { kind, namespace: namespace?, name: name? };

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use mesh_core::vocab::label::Labels;
 use mesh_core::vocab::name::{NameError, Text, check_label};
 
@@ -20,18 +21,19 @@ const UNITS: [(&str, u128); 8] = [
     ("h", 3_600_000_000_000),
 ];
 
-/// Longest duration that protobuf has, in seconds.
-const LONGEST: u128 = 315_576_000_000;
+/// Longest duration that Go has, in nanoseconds.
+const LONGEST: u128 = i64::MAX as u128;
 
 /// Reads `1h30m`, `1.5s`, `250ms`; `None` if it is none.
 fn parse_duration(text: &str) -> Option<Duration> {
-    if text == "0" {
-        return Some(Duration::ZERO);
-    }
-    if text.is_empty() || text.len() > 64 {
+    if text.len() > 64 {
         return None;
     }
-    let mut rest = text;
+    // Go takes a sign; a negative duration is none that is of use.
+    let mut rest = text.strip_prefix('+').unwrap_or(text);
+    if matches!(rest, "" | "0") {
+        return (rest == "0").then_some(Duration::ZERO);
+    }
     let mut nanos: u128 = 0;
     while !rest.is_empty() {
         let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
@@ -52,7 +54,7 @@ fn parse_duration(text: &str) -> Option<Duration> {
         }
         rest = after;
     }
-    if nanos > LONGEST * 1_000_000_000 {
+    if nanos > LONGEST {
         return None;
     }
     let seconds = u64::try_from(nanos / 1_000_000_000).ok()?;
@@ -60,18 +62,24 @@ fn parse_duration(text: &str) -> Option<Duration> {
     Some(Duration::new(seconds, subsecond))
 }
 
+/// A duration of any precision.
+pub(crate) fn any_duration(field: &Field<'_>) -> Option<Duration> {
+    let found = match field.value() {
+        Value::Text(text) => match parse_duration(text) {
+            Some(duration) => return Some(duration),
+            None => quoted(text),
+        },
+        other => other.to_string(),
+    };
+    field.fault(format!("found {found}, wanted a duration such as 1h, 1m, 1.5s or 250ms"));
+    None
+}
+
 /// A duration of 0 or at least a millisecond, in whole milliseconds.
 pub(crate) fn duration_or_zero(field: &Field<'_>) -> Option<Duration> {
-    let Value::Text(text) = field.value() else {
-        field.fault(format!("found {}, wanted a duration such as 1h, 1m, 1.5s or 250ms", field.value()));
-        return None;
-    };
-    let Some(duration) = parse_duration(text) else {
-        field.fault(format!("found {}, wanted a duration such as 1h, 1m, 1.5s or 250ms", quoted(text)));
-        return None;
-    };
+    let duration = any_duration(field)?;
     if !duration.is_zero() && (duration.subsec_nanos() % 1_000_000 != 0) {
-        field.fault(format!("{text} is not in whole milliseconds"));
+        field.fault(format!("{} is not in whole milliseconds", field.text()?));
         return None;
     }
     Some(duration)
@@ -106,6 +114,20 @@ pub(crate) fn label_name(field: &Field<'_>) -> Option<Text> {
     }
 }
 
+/// Checks the name of a resource: an RFC 1123 subdomain whose parts may be of any length, as in Kubernetes.
+pub(crate) fn check_resource_name(text: &str) -> Result<(), NameError> {
+    if text.is_empty() {
+        return Err(NameError::Empty);
+    }
+    if text.len() > 253 {
+        return Err(NameError::TooLong { name: text.to_owned(), limit: 253 });
+    }
+    if prefix_part(text) && !text.bytes().any(|b| b.is_ascii_uppercase()) {
+        return Ok(());
+    }
+    Err(NameError::Shape(text.to_owned()))
+}
+
 /// The name of a subset: a label in which capitals are allowed as well.
 pub(crate) fn subset_name(field: &Field<'_>) -> Option<Text> {
     let text = field.some_text()?;
@@ -120,13 +142,27 @@ pub(crate) fn subset_name(field: &Field<'_>) -> Option<Text> {
 }
 
 fn name_part(text: &str) -> bool {
+    text.len() <= 63 && value_part(text)
+}
+
+fn value_part(text: &str) -> bool {
     let bytes = text.as_bytes();
     let edge = |b: &u8| b.is_ascii_alphanumeric();
-    !bytes.is_empty()
-        && bytes.len() <= 63
-        && bytes.first().is_some_and(edge)
+    bytes.first().is_some_and(edge)
         && bytes.last().is_some_and(edge)
         && bytes.iter().all(|b| edge(b) || matches!(b, b'-' | b'_' | b'.'))
+}
+
+/// The prefix of a key: labels of a DNS name, of any length each, as Kubernetes and Istio take it.
+fn prefix_part(text: &str) -> bool {
+    let edge = |b: &u8| b.is_ascii_alphanumeric();
+    let is_part = |part: &str| {
+        let bytes = part.as_bytes();
+        bytes.first().is_some_and(edge)
+            && bytes.last().is_some_and(edge)
+            && bytes.iter().all(|b| edge(b) || *b == b'-')
+    };
+    text.len() <= 253 && text.split('.').all(is_part)
 }
 
 /// Checks the key of a label or annotation: `[PREFIX/]NAME`.
@@ -135,10 +171,7 @@ pub(crate) fn check_qualified(field: &Field<'_>, key: &str) -> bool {
         Some((prefix, name)) => (Some(prefix), name),
         None => (None, key),
     };
-    let valid = name_part(name)
-        && prefix.is_none_or(|prefix| {
-            mesh_core::vocab::name::check_subdomain(&prefix.to_ascii_lowercase()).is_ok()
-        });
+    let valid = name_part(name) && prefix.is_none_or(prefix_part);
     if !valid {
         field.fault(format!(
             "{} is no key: wanted letters, digits, '-', '_' and '.', at most 63, after a DNS name and '/' or without",
@@ -148,15 +181,46 @@ pub(crate) fn check_qualified(field: &Field<'_>, key: &str) -> bool {
     valid
 }
 
-/// Labels: a map of text to text, both of limited form.
+/// Whose rules labels follow.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum LabelRules {
+    /// Keys in lower case before the '/', values of at most 63 characters.
+    Kubernetes,
+    /// Neither.
+    Istio,
+}
+
+/// Labels that Istio's resources speak of: a map of text to text, both of limited form.
 pub(crate) fn labels(field: &Field<'_>) -> Labels {
+    labels_by(field, LabelRules::Istio)
+}
+
+/// Labels that Kubernetes keeps: those of metadata and of a Service's selector.
+pub(crate) fn kubernetes_labels(field: &Field<'_>) -> Labels {
+    labels_by(field, LabelRules::Kubernetes)
+}
+
+fn labels_by(field: &Field<'_>, rules: LabelRules) -> Labels {
     let mut labels = Labels::default();
     for (key, value) in field.map() {
-        let key_valid = check_qualified(&value, key);
+        let mut key_valid = check_qualified(&value, key);
+        let capital = |prefix: &str| prefix.bytes().any(|b| b.is_ascii_uppercase());
+        if let Some((prefix, _)) = key.split_once('/')
+            && key_valid
+            && rules == LabelRules::Kubernetes
+            && capital(prefix)
+        {
+            value.fault(format!("{} is no key: capitals are not allowed before the '/'", quoted(key)));
+            key_valid = false;
+        }
         let Some(text) = value.text() else { continue };
-        if !text.is_empty() && !name_part(text) {
+        let (fits, most) = match rules {
+            LabelRules::Kubernetes => (text.len() <= 63, "at most 63 "),
+            LabelRules::Istio => (true, ""),
+        };
+        if !text.is_empty() && !(fits && value_part(text)) {
             value.fault(format!(
-                "{} is no label value: wanted at most 63 letters, digits, '-', '_' and '.', letter or digit at both ends",
+                "{} is no label value: wanted {most}letters, digits, '-', '_' and '.', letter or digit at both ends",
                 quoted(text)
             ));
         } else if key_valid {
@@ -174,6 +238,13 @@ pub(crate) fn ip(field: &Field<'_>) -> Option<IpAddr> {
         field.fault(format!("{} is no IP address", quoted(text)));
     }
     parsed
+}
+
+/// A network such as `10.0.0.0/8`, without zeros or signs before the numbers.
+pub(crate) fn parse_network(text: &str) -> Option<IpNet> {
+    let (address, bits) = text.split_once('/')?;
+    let canonical = bits == "0" || !bits.starts_with('0') && bits.bytes().all(|b| b.is_ascii_digit());
+    IpNet::new(address.parse().ok()?, bits.parse().ok().filter(|_| canonical)?).ok()
 }
 
 /// Whether a text is a label of a DNS name as Istio takes it: at most 63 letters, digits and hyphens, a letter or

@@ -11,6 +11,7 @@ use mesh_core::vocab::name::Text;
 use super::authorization_policy::Around;
 use crate::dialect::field::{Field, Message, Object};
 use crate::dialect::node::{Value, quoted};
+use crate::dialect::scalar;
 
 pub(crate) static SOURCE: Message = Message {
     name: "a source",
@@ -221,10 +222,7 @@ pub(super) fn network(field: &Field<'_>, text: &str) -> Option<IpNet> {
             let address: Option<IpAddr> = plain.parse().ok();
             address.filter(|address| plain == text || address.is_ipv6()).map(IpNet::from)
         }
-        Some((_, bits)) => {
-            let canonical = bits == "0" || !bits.starts_with('0');
-            text.parse().ok().filter(|_| canonical && bits.bytes().all(|b| b.is_ascii_digit()))
-        }
+        Some(_) => scalar::parse_network(text),
     };
     if network.is_none() {
         field.fault(format!("found {}, wanted an IP address or a CIDR range", quoted(text)));

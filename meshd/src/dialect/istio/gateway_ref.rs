@@ -16,6 +16,8 @@ pub(super) struct Binding<'a> {
     pub(super) namespace: &'a str,
     /// Whether it is bound to gateways and not to the mesh.
     pub(super) gateways_only: bool,
+    /// Whether it is bound to the mesh in so many words, and not for want of any.
+    pub(super) names_mesh: bool,
     /// Whether it is a delegate: without hosts.
     pub(super) delegate: bool,
 }

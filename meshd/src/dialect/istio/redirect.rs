@@ -1,7 +1,7 @@
 //! What a rule does with path and authority, or answers itself: `rewrite`, `redirect`, `directResponse`.
 
 use base64::Engine;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE};
+use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
 use mesh_core::matching::text::TextMatch;
 use mesh_core::resource::virtual_service::HttpMatch;
@@ -230,7 +230,7 @@ fn body(field: &Field<'_>) -> Option<Vec<u8>> {
         (Some(string), _) => string.text()?.as_bytes().to_vec(),
         (None, Some(bytes)) => {
             let text = bytes.text()?;
-            match STANDARD.decode(text).or_else(|_| URL_SAFE.decode(text)) {
+            match STANDARD.decode(text) {
                 Ok(body) => body,
                 Err(error) => {
                     bytes.fault(format!("not base64: {error}"));

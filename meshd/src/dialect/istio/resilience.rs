@@ -80,7 +80,7 @@ pub(crate) fn retries(field: &Field<'_>) -> Option<RetryPolicy> {
 
 fn conditions(field: &Field<'_>) -> (Vec<RetryCondition>, Vec<u16>) {
     let (mut on, mut codes) = (Vec::new(), Vec::new());
-    for word in field.text().unwrap_or("").split(',') {
+    for word in field.text().into_iter().flat_map(|text| text.split(',')) {
         if let Some(condition) = RetryCondition::from_name(word) {
             if LATER.contains(&condition) {
                 field.later(format!("retryOn {word}"));

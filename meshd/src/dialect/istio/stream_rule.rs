@@ -10,7 +10,7 @@ use super::http::{Caller, Namespace, port};
 use super::virtual_service::is_generated_host;
 use crate::dialect::field::{Field, Message, Note, Object};
 use crate::dialect::node::quoted;
-use crate::dialect::scalar::is_host;
+use crate::dialect::scalar::{is_host, parse_network};
 
 pub(crate) static TCP: Message =
     Message { name: "a TCP rule", fields: &["match", "route"], later: &[], skipped: &[] };
@@ -88,7 +88,7 @@ fn tls_match(field: &Field<'_>, hosts: Option<&[Text]>, binding: &Binding<'_>) -
         if field.is_empty_list() {
             field.fault("needs at least one server name");
         }
-        items.iter().filter_map(|item| server_name(item, hosts)).collect()
+        items.iter().filter_map(|item| server_name(item, hosts, binding)).collect()
     });
     let caller = Caller::read(&entry, binding, Namespace::Free);
     Some(TlsMatch {
@@ -101,13 +101,13 @@ fn tls_match(field: &Field<'_>, hosts: Option<&[Text]>, binding: &Binding<'_>) -
     })
 }
 
-fn server_name(field: &Field<'_>, hosts: Option<&[Text]>) -> Option<Text> {
+fn server_name(field: &Field<'_>, hosts: Option<&[Text]>, binding: &Binding<'_>) -> Option<Text> {
     let text = field.some_text()?;
     if text.parse::<std::net::IpAddr>().is_ok() {
         field.warn(format!("{text} is an IP address, which clients do not send as server name (RFC 6066)"));
         return Some(text.into());
     }
-    if !is_host(text) && !is_generated_host(text) {
+    if !is_host(text) && (binding.names_mesh || !is_generated_host(text)) {
         field.fault(format!(
             "{} is no host: wanted a DNS name, or one whose first label is '*'",
             quoted(text)
@@ -144,12 +144,10 @@ fn subnets(entry: &Object<'_>) -> Vec<IpNet> {
 
 fn subnet(field: &Field<'_>) -> Option<IpNet> {
     let text = field.some_text()?;
-    let network = text.parse::<IpNet>().or_else(|_| text.parse::<std::net::IpAddr>().map(IpNet::from));
-    match network {
-        Ok(network) => Some(network.trunc()),
-        Err(_) => {
-            field.fault(format!("{} is no network such as 10.0.0.0/8", quoted(text)));
-            None
-        }
+    let address = || text.parse::<std::net::IpAddr>().ok().map(IpNet::from);
+    let network = parse_network(text).or_else(address);
+    if network.is_none() {
+        field.fault(format!("{} is no address and no network such as 10.0.0.0/8", quoted(text)));
     }
+    network.map(|network| network.trunc())
 }

@@ -41,9 +41,11 @@ pub(crate) fn virtual_service(field: &Field<'_>, namespace: &str) -> Option<Virt
     let bound = spec.get("gateways").map_or(&[][..], |field| field.elements());
     let is_mesh = |node: &Node| node.value == Value::Text("mesh".into());
     let delegate = spec.get("hosts").is_none_or(|field| field.elements().is_empty());
+    let names_mesh = bound.iter().any(is_mesh);
     let binding = Binding {
         namespace,
-        gateways_only: !bound.is_empty() && !bound.iter().any(is_mesh),
+        gateways_only: !bound.is_empty() && !names_mesh,
+        names_mesh,
         delegate: delegate && !spec.is_misspelt("hosts"),
     };
     if binding.delegate {

@@ -102,8 +102,10 @@ pub(crate) fn service(field: &Field<'_>, exported: Option<&Field<'_>>) -> Option
         }
     });
     // An empty selector selects nothing (Kubernetes: the endpoints are somebody else's).
-    let selector =
-        spec.get("selector").map(|field| scalar::labels(&field)).filter(|selector| !selector.is_empty());
+    let selector = spec
+        .get("selector")
+        .map(|field| scalar::kubernetes_labels(&field))
+        .filter(|selector| !selector.is_empty());
     Some(Service {
         ports: carried,
         datagram_ports: datagrams,

@@ -51,9 +51,14 @@ fn retries() {
 
 #[test]
 fn timeouts() {
-    for (text, expected) in
-        [("1.5s", 1500), ("250ms", 250), ("1h2m3s4ms", 3_723_004), ("1000000us", 1000), ("1ms", 1)]
-    {
+    for (text, expected) in [
+        ("1.5s", 1500),
+        ("250ms", 250),
+        ("1h2m3s4ms", 3_723_004),
+        ("1000000us", 1000),
+        ("1ms", 1),
+        ("+5s", 5000),
+    ] {
         let timeout = routed(&format!("timeout: {text}")).timeout;
         assert_eq!(timeout, Some(Duration::from_millis(expected)), "{text}");
     }

@@ -288,6 +288,7 @@ fn direct_responses() {
         ("{status: 601}", ".status", "200 to 599"),
         ("{status: '200'}", ".status", "wanted a whole number"),
         ("{status: 200, body: {bytes: '!'}}", ".body.bytes", "not base64"),
+        ("{status: 200, body: {bytes: _-8_}}", ".body.bytes", "not base64"),
         ("{status: 200, body: {string: a, bytes: aGk=}}", ".body", "only one of"),
     ] {
         invalid(&format!("{{directResponse: {fields}}}"), &format!(".directResponse{field}"), words);

@@ -126,6 +126,7 @@ fn metadata() {
         ("{name: a, lables: {}}", "metadata.lables", "did you mean labels?"),
         ("{name: a, labels: {a: b c}}", "metadata.labels.a", "no label value"),
         ("{name: a, labels: {\"a/b/c\": x}}", "metadata.labels[\"a/b/c\"]", "is no key"),
+        ("{name: a, labels: {\"A.b/c\": x}}", "metadata.labels[\"A.b/c\"]", "capitals are not allowed"),
         ("{name: a, annotations: {a: 1}}", "metadata.annotations.a", "put it in quotes"),
         (
             "{name: a, annotations: {internal.istio.io/x: \"\"}}",
@@ -148,6 +149,28 @@ fn metadata() {
     );
     assert!(parsed.diagnostics.is_empty(), "{}", show(&parsed));
     assert_eq!(parsed.documents[0].resource.meta.key.to_string(), "namespace/a");
+}
+
+#[test]
+fn long_names_and_labels() {
+    let long = "a".repeat(64);
+    let service = |metadata: &str, labels: &str| {
+        format!(
+            "{{apiVersion: networking.istio.io/v1, kind: VirtualService, metadata: {metadata}, spec: {{hosts: [a], http: [\
+             {{match: [{{sourceLabels: {labels}}}], route: [{{destination: {{host: b}}}}]}}]}}}}"
+        )
+    };
+    let name = format!("{{name: {long}.{long}}}");
+    accepted(&service(&name, &format!("{{a: {long}, A.b/c: d, {long}.x/y: z}}")), "");
+    accepted(
+        &service(&format!("{{name: a, labels: {{{long}.x/y: z}}, annotations: {{A.b/c: d}}}}"), "{}"),
+        "",
+    );
+    faulty(&service(&format!("{{name: a, labels: {{a: {long}}}}}"), "{}"), "metadata.labels.a", "at most 63");
+    faulty(&service(&format!("{{name: {}}}", "a".repeat(254)), "{}"), "metadata.name", "longer than 253");
+    faulty(&service("{name: a..b}", "{}"), "metadata.name", "lower-case letters");
+    let field = format!("spec.http[0].match[0].sourceLabels.{long}");
+    faulty(&service("{name: a}", &format!("{{{long}: a}}")), &field, "is no key");
 }
 
 #[test]

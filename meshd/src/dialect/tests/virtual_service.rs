@@ -165,6 +165,14 @@ fn rules_for_streams() {
     valid(&format!(
         "{{hosts: [{of_istio}], gateways: [n/g], tls: [{{match: [{{sniHosts: [{of_istio}]}}], {ROUTE}}}]}}"
     ));
+    let below = |gateways: &str| {
+        format!(
+            "{{hosts: ['*.cluster.local'], gateways: [{gateways}], tls: [{{match: [{{sniHosts: [{of_istio}]}}], {ROUTE}}}]}}"
+        )
+    };
+    valid(&below(""));
+    valid(&below("n/g"));
+    invalid(&below("n/g, mesh"), "spec.tls[0].match[0].sniHosts[0]", "is no host");
     for (rule, field, words) in [
         (format!("match: [], {ROUTE}"), ".match", "at least one match"),
         (ROUTE.to_owned(), "", "the field match is missing"),
@@ -195,6 +203,16 @@ fn rules_for_streams() {
         ("route: [{destination: {host: b}}, {destination: {host: c}}]", ".route", "add up to 0"),
         (
             "match: [{destinationSubnets: [x]}], route: [{destination: {host: b}}]",
+            ".match[0].destinationSubnets[0]",
+            "no network",
+        ),
+        (
+            "match: [{destinationSubnets: [10.0.0.0/08]}], route: [{destination: {host: b}}]",
+            ".match[0].destinationSubnets[0]",
+            "no network",
+        ),
+        (
+            "match: [{destinationSubnets: [010.0.0.0/8]}], route: [{destination: {host: b}}]",
             ".match[0].destinationSubnets[0]",
             "no network",
         ),

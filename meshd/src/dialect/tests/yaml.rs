@@ -200,16 +200,14 @@ fn a_large_resource_is_refused() {
         "{VALID}---\n{}",
         VALID
             .replace("\"1\"", "\"1\"}, annotations: {x: LONG")
-            .replace("LONG", &"y".repeat(1 << 20))
+            .replace("LONG", &"y".repeat(3 << 19))
             .replace("name: a", "name: c")
     );
     let parsed = read(&text);
     assert_eq!(parsed.diagnostics.len(), 1, "{}", parsed.diagnostics.len());
-    assert!(
-        parsed.diagnostics[0].message.contains("at most 1048576 are allowed"),
-        "{}",
-        parsed.diagnostics[0]
-    );
+    let found = &parsed.diagnostics[0];
+    assert!(found.message.contains("at most 1572864 are allowed"), "{found}");
+    assert_eq!(found.field, "metadata.annotations.x");
 }
 
 #[test]
