@@ -61,6 +61,9 @@ const MOST_ENDPOINTS: usize = 4096;
 /// The label by which a ServiceEntry wants no address of the mesh.
 const AUTO_ADDRESS: &str = "networking.istio.io/enable-autoallocate-ip";
 
+/// The label by which the traffic of a ServiceEntry goes through a waypoint.
+const WAYPOINT: &str = "istio.io/use-waypoint";
+
 /// Reads the spec of a ServiceEntry.
 pub(crate) fn entry(field: &Field<'_>, meta: &Metadata) -> Option<ServiceEntry> {
     let spec = field.object(&SPEC)?;
@@ -86,6 +89,16 @@ pub(crate) fn entry(field: &Field<'_>, meta: &Metadata) -> Option<ServiceEntry> 
     // What fits a resolution is not known without one.
     let resolution = resolution?;
     resolution::check(&spec, resolution, &hosts, &ports);
+    if resolution == Resolution::DynamicDns
+        && location == Location::Internal
+        && let Some(waypoint) = meta.labels.value(WAYPOINT)
+        && !(waypoint.is_empty() || waypoint.eq_ignore_ascii_case("none"))
+        && let Some(field) = spec.get("location")
+    {
+        field.fault(format!(
+            "MESH_INTERNAL with resolution DYNAMIC_DNS does not go through a waypoint, which the label {WAYPOINT} asks for"
+        ));
+    }
     let auto_address = resolution != Resolution::None && !without_auto_address;
     if spec.get("addresses").is_none_or(|field| field.is_blank()) && !auto_address {
         warn_of_no_address(&ports);
@@ -149,18 +162,18 @@ fn addresses(spec: &Object<'_>) -> (Vec<IpAddr>, Vec<IpNet>) {
     }
     for item in items {
         let Some(text) = item.some_text() else { continue };
-        match text.parse::<IpNet>() {
+        match scalar::parse_network(text) {
             _ if text.len() > LONGEST_ADDRESS => {
                 item.fault(format!("found {} characters, at most {LONGEST_ADDRESS} are allowed", text.len()));
             }
-            Ok(network) => {
+            Some(network) => {
                 item.later("an address that is a network");
                 networks.push(network.trunc());
             }
-            Err(_) if text.contains('/') => {
+            None if text.contains('/') => {
                 item.fault(format!("{} is no network such as 10.0.0.0/8", quoted(text)));
             }
-            Err(_) => addresses.extend(scalar::ip(&item)),
+            None => addresses.extend(scalar::ip(&item)),
         }
     }
     (addresses, networks)
@@ -213,6 +226,7 @@ fn endpoints(
         return Vec::new();
     }
     let addressing = match resolution {
+        Some(Resolution::DynamicDns) if items.is_empty() => return Vec::new(),
         Some(Resolution::None | Resolution::DynamicDns) => {
             let word = resolution.map_or("", Resolution::name);
             field.fault(format!("resolution {word} takes no endpoints: it goes by what callers ask for"));
