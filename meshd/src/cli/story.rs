@@ -176,7 +176,8 @@ fn verdict(answer: &Value) -> String {
     let location = answer["location"].as_str().map(|location| format!(" to {location}")).unwrap_or_default();
     let miss =
         answer["authorization"]["nearest_miss"].as_str().map(|miss| format!(": {miss}")).unwrap_or_default();
-    let meant = if miss.is_empty() { meaning(text(answer, "flags")) } else { "" };
+    let fails = text(answer, "action") == "route" && miss.is_empty();
+    let meant = if fails { meaning(text(answer, "flags")) } else { "" };
     format!("{said}{status}{flags}{location}{miss}{meant}{}", lost(answer))
 }
 
