@@ -8,8 +8,8 @@ use libfuzzer_sys::fuzz_target;
 use mesh_core::snapshot::Version;
 use mesh_core::state::Settings;
 use mesh_core::vocab::identity::TrustDomain;
-use meshd::admin::{analysis, explain};
 use meshd::admin::view::ExplainRequest;
+use meshd::admin::{analysis, explain};
 use meshd::dialect::{self, Input, Options};
 
 /// Longest message: it may repeat a piece of the file, but not the file.
@@ -23,7 +23,8 @@ fuzz_target!(|bytes: &[u8]| {
 fn read(bytes: &[u8], options: &Options) {
     let parsed = dialect::parse(&[Input { file: "x.yaml", bytes }], options);
     for finding in parsed.diagnostics.iter().chain(&parsed.pending) {
-        assert!(!finding.message.is_empty() && finding.message.len() < LONGEST_MESSAGE, "{finding}");
+        let length = finding.message.chars().count();
+        assert!(length > 0 && length < LONGEST_MESSAGE, "{finding}");
     }
     for document in &parsed.documents {
         let again = dialect::from_json(&document.json, document.resource.meta.created);

@@ -13,7 +13,7 @@ pub enum NameError {
     #[error("name is empty")]
     Empty,
     /// Longer than the standard allows.
-    #[error("{name:?} is longer than {limit} characters")]
+    #[error("{} is longer than {limit} characters", cut(name))]
     TooLong {
         /// The name as given.
         name: String,
@@ -22,9 +22,21 @@ pub enum NameError {
     },
     /// A character, or a place for one, that the standard does not allow.
     #[error(
-        "{0:?} must consist of lower-case letters, digits, '-' and '.', and start and end with a letter or digit"
+        "{} must consist of lower-case letters, digits, '-' and '.', and start and end with a letter or digit",
+        cut(.0)
     )]
     Shape(String),
+}
+
+/// Most characters of a wrong name that are repeated.
+const LONGEST_QUOTE: usize = 80;
+
+/// The name in quotes, cut if it is long: anything may stand where a name is wanted.
+fn cut(name: &str) -> String {
+    match name.char_indices().nth(LONGEST_QUOTE) {
+        Some((end, _)) => format!("{:?}...", &name[..end]),
+        None => format!("{name:?}"),
+    }
 }
 
 /// Checks an RFC 1123 label: at most 63 of `a-z0-9-`, no leading or trailing hyphen.
@@ -143,6 +155,14 @@ mod tests {
         }
         for bad in ["", "-a", "a-", "A", "a_b", "a..b", ".a", "a/b", &"a".repeat(64)] {
             assert!(check_subdomain(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_name_is_repeated_in_part() {
+        for wrong in ["é".repeat(10_000), "a".repeat(10_000)] {
+            let said = check_label(&wrong).expect_err("wrong").to_string();
+            assert!(said.len() < 400, "{said}");
         }
     }
 

@@ -22,6 +22,9 @@ pub(crate) const ADVICE: &str = "MSH0014";
 /// A field, value or kind that is known and valid and that this mesh does not carry out.
 pub(crate) const NOT_CARRIED_OUT: &str = "MSH0010";
 
+/// Most characters of a message: it may repeat pieces of the document, whatever stands there.
+const LONGEST_MESSAGE: usize = 1_000;
+
 /// Findings about one document after which unknown fields are no longer looked for.
 const ENOUGH: usize = 1_000;
 /// Unknown fields of a message that are compared with one that is missing.
@@ -118,8 +121,12 @@ impl Report {
         severity: Severity,
         mark: Mark,
         field: String,
-        message: String,
+        mut message: String,
     ) -> Diagnostic {
+        if let Some((end, _)) = message.char_indices().nth(LONGEST_MESSAGE) {
+            message.truncate(end);
+            message.push_str("...");
+        }
         Diagnostic {
             code,
             severity,
@@ -300,6 +307,11 @@ impl<'a> Field<'a> {
             Value::Map(entries) => entries.is_empty(),
             Value::Null | Value::Bool(_) | Value::Number(_) => false,
         }
+    }
+
+    /// Whether this is empty text, which is the same as absent in proto-JSON.
+    pub(crate) fn is_empty_text(&self) -> bool {
+        matches!(&self.node.value, Value::Text(text) if text.is_empty())
     }
 
     /// Whether the document may have one more regular expression, of this source; says once if it may not.

@@ -129,6 +129,12 @@ pub(crate) fn standing(root: &Node, report: &Report) -> Option<Standing> {
     }
     let version_field = required("apiVersion")?;
     let api_version = version_field.some_text()?;
+    for (field, text) in [(&kind_field, kind), (&version_field, api_version)] {
+        if text.len() > LONGEST {
+            field.fault(format!("found {}, at most {LONGEST} characters are allowed", quoted(text)));
+            return None;
+        }
+    }
     let Some((group, version)) = api_version.split_once('/') else {
         return core(root, &kind_field, kind, &version_field, api_version);
     };
@@ -159,6 +165,9 @@ pub(crate) fn standing(root: &Node, report: &Report) -> Option<Standing> {
     }
     Some(Standing::Skipped(format!("{api_version} {kind}")))
 }
+
+/// Longest kind or version: Kubernetes' longest group with a version behind it, and room.
+const LONGEST: usize = 300;
 
 /// What becomes of a kind that is known by name.
 pub(crate) enum Fate {

@@ -28,7 +28,7 @@ fn check(bytes: &[u8]) {
         for finding in parsed.diagnostics.iter().chain(&parsed.pending) {
             assert!(finding.line as usize <= lines, "{finding}");
             assert!(!finding.message.is_empty() && !finding.message.contains('\n'), "{finding}");
-            assert!(finding.message.len() < LONGEST_MESSAGE, "{finding}");
+            assert!(finding.message.chars().count() < LONGEST_MESSAGE, "{finding}");
         }
         for document in &parsed.documents {
             let again = from_json(&document.json, document.resource.meta.created);
@@ -94,16 +94,18 @@ proptest! {
     }
 }
 
+fn set_value(line: &mut String, value: &str) {
+    let key = line.find(": ").map_or(line.as_str(), |colon| &line[..colon]);
+    *line = format!("{}: {value}", key.trim_end_matches(':'));
+}
+
 fn change(lines: &mut Vec<String>, at: prop::sample::Index, edit: Edit) {
     let index = at.index(lines.len());
     match edit {
         Edit::Remove => lines[index].clear(),
         Edit::Double => lines.insert(index, lines[index].clone()),
-        Edit::Value(value) => {
-            let line = &lines[index];
-            let key = line.find(": ").map_or(line.clone(), |colon| line[..colon].to_owned());
-            lines[index] = format!("{}: {value}", key.trim_end_matches(':'));
-        }
+        Edit::Value(value) => set_value(&mut lines[index], &value),
+        Edit::Long => set_value(&mut lines[index], &format!("'{}'", "Long é".repeat(LONGEST_MESSAGE))),
         Edit::Indent => lines[index].insert_str(0, "  "),
         Edit::Key(key) => {
             let line = &lines[index];
@@ -129,6 +131,8 @@ enum Edit {
     Remove,
     Double,
     Value(String),
+    /// A value that no message can repeat.
+    Long,
     Indent,
     Key(String),
     /// One letter more in a line.
@@ -206,6 +210,7 @@ fn edit() -> impl Strategy<Value = Edit> {
         prop::sample::select(keys.to_vec()).prop_map(|key| Edit::Key(key.to_owned())),
         (any::<prop::sample::Index>(), prop::sample::select(letters.to_vec()))
             .prop_map(|(place, letter)| Edit::Letter(place, letter)),
+        Just(Edit::Long),
         any::<prop::sample::Index>().prop_map(Edit::Cut),
     ]
 }
