@@ -64,8 +64,10 @@ pub(crate) fn authorization_policy(field: &Field<'_>, namespace: &str) -> Option
     let action = action(&spec);
     let provider = provider(&spec, action);
     let items = spec.items("rules");
-    if items.len() > MOST_RULES {
-        field.fault(format!("found {} rules, at most {MOST_RULES} are allowed", items.len()));
+    if items.len() > MOST_RULES
+        && let Some(list) = spec.get("rules")
+    {
+        list.fault(format!("found {} rules, at most {MOST_RULES} are allowed", items.len()));
     }
     if let Some(action @ (PolicyAction::Deny | PolicyAction::Custom)) = action
         && items.is_empty()
@@ -130,8 +132,10 @@ fn one_rule(field: &Field<'_>, around: &Around<'_>) -> Option<AuthorizationRule>
         Some(items)
     };
     let from = list("from").unwrap_or_default();
-    if from.len() > MOST_RULES {
-        field.fault(format!("found {} entries of from, at most {MOST_RULES} are allowed", from.len()));
+    if from.len() > MOST_RULES
+        && let Some(list) = object.get("from")
+    {
+        list.fault(format!("found {} entries, at most {MOST_RULES} are allowed", from.len()));
     }
     let to = list("to").unwrap_or_default();
     let sources: Vec<Field<'_>> =

@@ -80,25 +80,34 @@ pub(super) fn condition(field: &Field<'_>, around: &Around<'_>) -> Option<Condit
     Some(read)
 }
 
+/// The keys that are followed by a name in brackets.
+const WITH_BRACKETS: [&str; 4] = [
+    "request.headers",
+    "request.experimental.inline.headers",
+    "request.auth.claims",
+    "experimental.envoy.filters.",
+];
+
 fn with_brackets(field: &Field<'_>, key: &str, object: &Object<'_>) -> Option<Condition> {
-    if let Some(rest) = key.strip_prefix("request.headers") {
-        return header(field, in_brackets(field, rest)?, object, whole);
-    }
-    if let Some(rest) = key.strip_prefix("request.experimental.inline.headers") {
-        return header(field, in_brackets(field, rest)?, object, inline);
-    }
-    if let Some(rest) = key.strip_prefix("request.auth.claims") {
-        let inner = in_brackets(field, rest)?;
-        let path: Vec<Text> = inner.split("][").map(Text::from).collect();
-        if path.iter().any(|name| name.is_empty()) {
-            field.fault(format!("{} names no claim between brackets", quoted(key)));
+    if let Some(known) = WITH_BRACKETS.iter().find(|known| key.starts_with(**known)) {
+        let open = key.find('[').filter(|open| key.ends_with(']') && open + 2 < key.len());
+        let Some(open) = open else {
+            field.fault("the key must be followed by a name in brackets: KEY[NAME]");
             return None;
+        };
+        let name = &key[open + 1..key.len() - 1];
+        let read = match *known {
+            _ if open != known.len() => None,
+            "request.headers" => header(name, object, whole),
+            "request.experimental.inline.headers" => header(name, object, inline),
+            "request.auth.claims" => claim(name, object),
+            _ => None,
+        };
+        if read.is_none() && *known != "experimental.envoy.filters." {
+            field.warn(format!("{} is nothing that a request has: it never has a value", quoted(key)));
         }
-        return Some(Condition::Claim(path, values(object, "values", "notValues", text)));
-    }
-    if let Some(rest) = key.strip_prefix("experimental.envoy.filters.") {
-        in_brackets(field, rest.get(rest.find('[').unwrap_or(rest.len())..)?)?;
-        return Some(Condition::Metadata(key.into(), values(object, "values", "notValues", text)));
+        return read
+            .or_else(|| Some(Condition::Metadata(key.into(), values(object, "values", "notValues", text))));
     }
     let message = match key {
         "destination.namespace" => "a policy is for the workloads of its own namespace".to_owned(),
@@ -113,34 +122,30 @@ fn with_brackets(field: &Field<'_>, key: &str, object: &Object<'_>) -> Option<Co
     None
 }
 
-/// What stands between the first and the last bracket.
-fn in_brackets<'k>(field: &Field<'_>, rest: &'k str) -> Option<&'k str> {
-    let inner = rest.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-    let inner = inner.filter(|inner| !inner.is_empty());
-    if inner.is_none() {
-        field.fault("the key must be followed by a name in brackets: KEY[NAME]");
-    }
-    inner
+/// The condition of a claim by its path, `A][B`; `None` if a name in it is empty.
+fn claim(name: &str, object: &Object<'_>) -> Option<Condition> {
+    let path: Vec<Text> = name.split("][").map(Text::from).collect();
+    let named = path.iter().all(|name| !name.is_empty());
+    named.then(|| Condition::Claim(path, values(object, "values", "notValues", text)))
 }
 
+/// The condition of a header field; `None` if there can be none of this name.
 fn header(
-    field: &Field<'_>,
     name: &str,
     object: &Object<'_>,
     read: fn(&Field<'_>, &str) -> Option<TextMatch>,
 ) -> Option<Condition> {
-    let tests = values(object, "values", "notValues", read);
     let lower = name.to_ascii_lowercase();
-    if PSEUDO.contains(&lower.as_str()) {
-        return Some(Condition::Pseudo(lower.into(), tests));
+    let is_pseudo = PSEUDO.contains(&lower.as_str());
+    let field = HeaderName::from_bytes(lower.as_bytes()).ok();
+    if field.is_none() && !is_pseudo {
+        return None;
     }
-    match HeaderName::from_bytes(lower.as_bytes()) {
-        Ok(name) => Some(Condition::Header(name, tests)),
-        Err(_) => {
-            field.fault(format!("{} is no name of a header field", quoted(name)));
-            None
-        }
-    }
+    let tests = values(object, "values", "notValues", read);
+    Some(match field.filter(|_| !is_pseudo) {
+        Some(field) => Condition::Header(field, tests),
+        None => Condition::Pseudo(lower.into(), tests),
+    })
 }
 
 /// A header field as a whole; `*` asks that it is there, empty or not.

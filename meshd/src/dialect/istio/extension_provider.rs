@@ -6,6 +6,7 @@ use std::time::Duration;
 use mesh_core::resource::mesh_config::{ExtAuthz, ExtensionProvider, ProviderKind};
 use mesh_core::vocab::name::Text;
 
+use super::jwks;
 use crate::dialect::field::{Field, Message, Note, Object};
 use crate::dialect::node::quoted;
 use crate::dialect::scalar;
@@ -154,8 +155,13 @@ fn ext_authz(field: &Field<'_>, grpc: bool) -> Option<ExtAuthz> {
     if let Some(prefix) = object.get("pathPrefix") {
         if grpc {
             prefix.fault("pathPrefix is for envoyExtAuthzHttp only");
-        } else if prefix.text().is_some_and(|text| !text.is_empty() && !text.starts_with('/')) {
-            prefix.fault("must begin with '/'");
+        } else if let Some(text) = prefix.text().filter(|text| !text.is_empty()) {
+            let has_control = text.contains(|c: char| c.is_ascii_control());
+            if !text.starts_with('/') {
+                prefix.fault("must begin with '/'");
+            } else if has_control || !jwks::percent_signs_fit(text) {
+                prefix.fault(format!("{} is no path of a URL", quoted(text)));
+            }
         }
     }
     let timeout = object

@@ -50,7 +50,7 @@ fn check_key(key: &Map<String, Value>) -> Result<(), String> {
 pub(super) fn is_url(text: &str) -> bool {
     let Some((scheme, rest)) = text.split_once("://") else { return false };
     let known = scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https");
-    let odd = |c: char| c.is_ascii_control() || c == ' ' || c == '\\' || c == '"' || c == '<' || c == '>';
+    let odd = |c: char| c.is_ascii_control() || c == ' ' || c == '\\';
     let authority = rest.split(['/', '?', '#']).next().unwrap_or("");
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
     let after_host = match host.strip_prefix('[') {
@@ -65,12 +65,15 @@ pub(super) fn is_url(text: &str) -> bool {
         Some(port) => port.bytes().all(|b| b.is_ascii_digit()) && port.len() <= 5,
         None => after_host.is_empty(),
     };
-    known && port_fits && !rest.contains(odd) && percent_signs_fit(rest)
+    let has_control = rest.contains(|c: char| c.is_ascii_control());
+    known && port_fits && !authority.contains(odd) && !has_control && percent_signs_fit(rest)
 }
 
-/// Whether every percent sign is followed by two hexadecimal digits.
-fn percent_signs_fit(text: &str) -> bool {
-    text.split('%').skip(1).all(|after| {
+/// Whether every percent sign is followed by two hexadecimal digits, but for those of a query.
+pub(super) fn percent_signs_fit(text: &str) -> bool {
+    let (before, fragment) = text.split_once('#').unwrap_or((text, ""));
+    let path = before.split('?').next().unwrap_or("");
+    [path, fragment].iter().flat_map(|part| part.split('%').skip(1)).all(|after| {
         let digits = after.bytes().take(2).filter(u8::is_ascii_hexdigit);
         digits.count() == 2
     })
@@ -107,14 +110,26 @@ mod tests {
 
     #[test]
     fn urls() {
-        for good in
-            ["http://foo.com", "https://foo.com:1234/a/b?c=d%20e", "HTTPS://[::1]:8080/", "http://a@b/"]
-        {
+        for good in [
+            "http://foo.com",
+            "https://foo.com:1234/a/b?c=d%20e",
+            "HTTPS://[::1]:8080/",
+            "http://a@b/",
+            "http://a/b c",
+            "http://a/?b=%",
+        ] {
             assert!(is_url(good), "{good}");
         }
-        for bad in
-            ["foo.com", "tcp://foo.com", "http://foo.com:abc", "hTPp\\\\blah", "http://a b", "https://[x]/"]
-        {
+        for bad in [
+            "foo.com",
+            "tcp://foo.com",
+            "http://foo.com:abc",
+            "hTPp\\\\blah",
+            "http://a b",
+            "https://[x]/",
+            "http://a/%b",
+            "http://a/b\t",
+        ] {
             assert!(!is_url(bad), "{bad}");
         }
     }

@@ -35,7 +35,9 @@ pub(crate) static NOTES: &[Note] = &[
     Note::Holds(&ZONE_AWARE, "failover[]", &FAILOVER),
 ];
 
-/// Labels that name a locality themselves.
+const BESIDE_FAILOVER: &str = "cannot be combined with failover, which goes by regions already";
+
+/// Labels that name a locality themselves, the region first.
 const TOPOLOGY: [&str; 3] =
     ["topology.kubernetes.io/region", "topology.kubernetes.io/zone", "topology.istio.io/subzone"];
 
@@ -53,7 +55,7 @@ pub(crate) fn locality(field: &Field<'_>, detects_outliers: bool) -> Option<Loca
         field.fault("distribute and failover cannot both be set");
     }
     if !failover.is_empty() {
-        refuse_topology(&object, "cannot be combined with failover, which goes by regions already");
+        refuse_topology(&object, &TOPOLOGY, BESIDE_FAILOVER);
     }
     warn_of_no_detection(field, &failover, &failover_priority, detects_outliers);
     Some(LocalityPolicy { enabled, distribute, failover, failover_priority, zone_aware: None })
@@ -66,7 +68,10 @@ pub(crate) fn zone_aware(field: &Field<'_>, detects_outliers: bool) -> Option<Lo
     let smallest = object.get("minClusterSize").and_then(|field| field.integer(1..=i64::from(u32::MAX)));
     let failover = failover(&object);
     let failover_priority = failover_priority(&object);
-    refuse_topology(&object, "has no place here: regions are kept apart always, and zones shared by load");
+    if !failover.is_empty() {
+        refuse_topology(&object, &TOPOLOGY[..1], BESIDE_FAILOVER);
+    }
+    refuse_topology(&object, &TOPOLOGY[1..], "has no place here: zones are shared by load always");
     warn_of_no_detection(field, &failover, &failover_priority, detects_outliers);
     if enabled == Some(false) {
         return None;
@@ -153,9 +158,9 @@ fn failover_priority(object: &Object<'_>) -> Vec<Text> {
     object.items("failoverPriority").iter().filter_map(|item| item.text().map(Text::from)).collect()
 }
 
-fn refuse_topology(object: &Object<'_>, why: &str) {
+fn refuse_topology(object: &Object<'_>, labels: &[&str], why: &str) {
     for item in object.items("failoverPriority") {
-        if let Some(label) = item.text().filter(|text| TOPOLOGY.contains(text)) {
+        if let Some(label) = item.text().filter(|text| labels.contains(text)) {
             item.fault(format!("the label {label} {why}"));
         }
     }

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::client_tls;
 use crate::dialect::field::{Field, Message, Note, Object};
 use crate::dialect::node::{Value, quoted};
 use crate::dialect::scalar;
@@ -28,6 +29,7 @@ pub(crate) static PROXY: Message = Message {
         "statusPort",
         "terminationDrainDuration",
         "tracing",
+        "tracingServiceName",
     ],
     later: &[],
     skipped: &[
@@ -54,7 +56,6 @@ pub(crate) static PROXY: Message = Message {
         "statNameLength",
         "statsCompression",
         "statsEvictionInterval",
-        "tracingServiceName",
         "zipkinAddress",
     ],
 };
@@ -75,9 +76,9 @@ static TOPOLOGY: Message = Message {
 
 static TRACING: Message = Message {
     name: "tracing",
-    fields: &["customTags", "datadog", "lightstep", "sampling", "zipkin"],
+    fields: &["customTags", "datadog", "lightstep", "sampling", "tlsSettings", "zipkin"],
     later: &[],
-    skipped: &["enableIstioTags", "maxPathTagLength", "openCensusAgent", "stackdriver", "tlsSettings"],
+    skipped: &["enableIstioTags", "maxPathTagLength", "openCensusAgent", "stackdriver"],
 };
 
 static COLLECTOR: Message =
@@ -102,6 +103,7 @@ pub(crate) static NOTES: &[Note] = &[
     Note::Holds(&PROXY, "tracing", &TRACING),
     Note::Holds(&TRACING, "datadog", &COLLECTOR),
     Note::Holds(&TRACING, "lightstep", &COLLECTOR),
+    Note::Holds(&TRACING, "tlsSettings", &client_tls::CLIENT_TLS),
     Note::Holds(&TRACING, "zipkin", &COLLECTOR),
     Note::Holds(&KEYS, "cryptomb", &POLL),
     Note::Holds(&KEYS, "qat", &POLL),
@@ -124,6 +126,10 @@ pub(super) fn proxy(field: &Field<'_>) -> Proxy {
             field.some_text();
         }
     }
+    if let Some(named) = object.get("tracingServiceName") {
+        named.choice(&["APP_LABEL_AND_NAMESPACE", "CANONICAL_NAME_ONLY", "CANONICAL_NAME_AND_NAMESPACE"]);
+    }
+    only_one(field, &["serviceCluster", "tracingServiceName"]);
     for key in ["proxyAdminPort", "statusPort"] {
         if let Some(field) = object.get(key) {
             field.port();
@@ -131,13 +137,17 @@ pub(super) fn proxy(field: &Field<'_>) -> Proxy {
     }
     for key in ["discoveryAddress", "statsdUdpAddress", "envoyMetricsServiceAddress"] {
         if let Some(field) = object.get(key) {
-            address(&field, key != "discoveryAddress");
+            if key == "discoveryAddress" || !field.is_blank() {
+                address(&field, false);
+            }
         }
     }
     for key in ["envoyAccessLogService", "envoyMetricsService"] {
         let service = object.get(key).and_then(|field: Field<'_>| field.object(&REMOTE));
-        if let Some(field) = service.and_then(|service| service.get("address")) {
-            address(&field, true);
+        if let Some(field) = service.and_then(|service| service.get("address"))
+            && !field.is_blank()
+        {
+            address(&field, false);
         }
     }
     if let Some(field) = object.get("controlPlaneAuthPolicy") {
@@ -187,34 +197,54 @@ fn seconds(field: &Field<'_>) -> Option<Duration> {
     Some(duration)
 }
 
-/// `HOST:PORT`, `IP:PORT` or `[IPv6]:PORT`.
-fn address(field: &Field<'_>, may_be_empty: bool) {
-    let Some(text) = field.text() else { return };
-    if text.is_empty() && may_be_empty {
-        return;
+/// Refuses more than one of these fields.
+fn only_one(field: &Field<'_>, keys: &[&str]) {
+    let written: Vec<&str> = keys.iter().copied().filter(|key| field.below(key).is_some()).collect();
+    if written.len() > 1 {
+        field.fault(format!("only one of {} can be set", written.join(" and ")));
     }
-    let plain = text.replacen("$(HOST_IP)", "127.0.0.1", 1);
-    let fits = plain.rsplit_once(':').is_some_and(|(host, port)| {
-        let port_fits =
-            port.parse::<u16>().is_ok_and(|number| number > 0) && port.bytes().all(|b| b.is_ascii_digit());
-        let host_fits = match host.strip_prefix('[') {
-            Some(inner) => inner.strip_suffix(']').is_some_and(|ip| ip.parse::<std::net::Ipv6Addr>().is_ok()),
-            None => host.parse::<std::net::Ipv4Addr>().is_ok() || scalar::is_dns_name(host),
-        };
-        port_fits && host_fits
-    });
-    if !fits {
+}
+
+/// `HOST:PORT`, `IP:PORT` or `[IPv6]:PORT`; in some places the host may be filled in later.
+fn address(field: &Field<'_>, may_stand_for_host: bool) {
+    let Some(text) = field.text() else { return };
+    let plain =
+        if may_stand_for_host { text.replacen("$(HOST_IP)", "127.0.0.1", 1) } else { text.to_owned() };
+    if !is_address(&plain) {
         field.fault(format!("found {}, wanted HOST:PORT", quoted(text)));
+    }
+}
+
+fn is_address(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else { return false };
+    let host = match host.strip_prefix('[') {
+        Some(inner) => inner.strip_suffix(']').filter(|inner| !inner.contains(['[', ']'])),
+        None => Some(host).filter(|host| !host.contains([':', '[', ']'])),
+    };
+    let port_fits = port.parse::<i64>().is_ok_and(|port| (1..=65535).contains(&port));
+    port_fits && host.is_some_and(|host| scalar::is_dns_name(host) || is_ip(host))
+}
+
+/// Whether this is an IP address, with the zone of a link-local one or without.
+fn is_ip(text: &str) -> bool {
+    match text.split_once('%') {
+        Some((address, zone)) => !zone.is_empty() && address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => text.parse::<std::net::IpAddr>().is_ok(),
     }
 }
 
 fn tracing(field: &Field<'_>) {
     let Some(object) = field.object(&TRACING) else { return };
+    only_one(field, &["datadog", "lightstep", "openCensusAgent", "stackdriver", "zipkin"]);
+    if let Some(tls) = object.get("tlsSettings") {
+        // In no namespace, so that there is no ConfigMap either.
+        client_tls::client_tls(&tls, "");
+    }
     for key in ["datadog", "lightstep", "zipkin"] {
         let Some(collector) = object.get(key).and_then(|field: Field<'_>| field.object(&COLLECTOR)) else {
             continue;
         };
-        required(&collector, "address", |field| address(field, false));
+        required(&collector, "address", |field| address(field, key != "lightstep"));
         if key == "lightstep" {
             required(&collector, "accessToken", |field| {
                 field.some_text();
@@ -243,6 +273,7 @@ fn required(object: &Object<'_>, key: &'static str, check: impl Fn(&Field<'_>)) 
 
 fn private_keys(field: &Field<'_>) {
     let Some(object) = field.object(&KEYS) else { return };
+    only_one(field, &["cryptomb", "qat"]);
     let chosen = ["cryptomb", "qat"].into_iter().find_map(|key| object.get(key));
     let Some(provider) = chosen else {
         field.fault("one of cryptomb and qat must be set");
@@ -251,8 +282,7 @@ fn private_keys(field: &Field<'_>) {
     field.warn("private keys are kept by the proxies themselves: passed over");
     let Some(provider) = provider.object(&POLL) else { return };
     required(&provider, "pollDelay", |field| {
-        let zero = matches!(field.value(), Value::Text(text) if text.trim_end_matches(['s', 'm']).parse() == Ok(0.0));
-        if zero || field.text().is_none_or(str::is_empty) {
+        if scalar::any_duration(field).is_some_and(|delay| delay.is_zero()) {
             field.fault("must be longer than 0");
         }
     });

@@ -69,8 +69,10 @@ pub(crate) fn request_authentication(field: &Field<'_>) -> Option<RequestAuthent
     let spec = field.object(&SPEC)?;
     let scope = target::scope(&spec);
     let items = spec.items("jwtRules");
-    if items.len() > MOST_RULES {
-        field.fault(format!("found {} rules, at most {MOST_RULES} are allowed", items.len()));
+    if items.len() > MOST_RULES
+        && let Some(list) = spec.get("jwtRules")
+    {
+        list.fault(format!("found {} rules, at most {MOST_RULES} are allowed", items.len()));
     }
     let rules = items.iter().take(MOST_RULES).filter_map(rule).collect();
     Some(RequestAuthentication { selector: scope.selector, targets: scope.targets, rules })

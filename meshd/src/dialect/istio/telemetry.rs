@@ -1,6 +1,7 @@
 //! Telemetry: metrics and access logs; traces are in [`super::tracing`].
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use mesh_core::resource::telemetry::{
     AccessLogging, MetricOverride, Metrics, TagOverride, Telemetry, TelemetryMode,
@@ -134,8 +135,18 @@ fn metrics(field: &Field<'_>) -> Option<Metrics> {
     Some(Metrics {
         providers: providers(&entry),
         overrides: entry.items("overrides").iter().filter_map(change).collect(),
-        reporting_interval: entry.get("reportingInterval").and_then(|field| scalar::duration(&field)),
+        reporting_interval: entry.get("reportingInterval").and_then(|field| interval(&field)),
     })
+}
+
+/// Of any precision, unlike most durations.
+fn interval(field: &Field<'_>) -> Option<Duration> {
+    let interval = scalar::any_duration(field)?;
+    if interval < Duration::from_millis(1) {
+        field.fault("must be at least 1ms");
+        return None;
+    }
+    Some(interval)
 }
 
 fn change(field: &Field<'_>) -> Option<MetricOverride> {

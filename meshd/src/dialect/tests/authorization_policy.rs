@@ -251,6 +251,25 @@ fn policies_that_are_refused() {
 }
 
 #[test]
+fn keys_that_no_request_has() {
+    for key in [
+        "request.headers[a b]",
+        "request.headers[:foo]",
+        "request.headers.x[a]",
+        "request.experimental.inline.headers[a]]",
+        "request.auth.claims[a][]",
+        "request.auth.claims.x[a]",
+    ] {
+        let spec = format!("{{rules: [{{when: [{{key: '{key}', values: [a]}}]}}]}}");
+        accepted(&resource("AuthorizationPolicy", &spec), "it never has a value");
+    }
+    let many = |count: usize| vec!["{}"; count].join(", ");
+    accepted(&resource("AuthorizationPolicy", &format!("{{rules: [{}]}}", many(512))), "");
+    let spec = format!("{{rules: [{}]}}", many(513));
+    faulty(&resource("AuthorizationPolicy", &spec), "spec.rules", "at most 512");
+}
+
+#[test]
 fn what_a_custom_policy_cannot_look_at() {
     let text = |rule: &str| {
         let spec = format!("{{action: CUSTOM, provider: {{name: x}}, rules: [{rule}]}}");

@@ -87,9 +87,22 @@ fn what_means_nothing_here_is_passed_over() {
     accepted(&text("defaultConfig: {proxyMetadata: {ISTIO_META_DNS_AUTO_ALLOCATE: 'true'}}"), "deprecated");
     accepted(&text("tlsDefaults: {ecdhCurves: [P-256, P-256]}"), "twice");
     accepted(&text("tlsDefaults: {ecdhCurves: [foo]}"), "not known");
-    for address in ["istio-pilot:80", "10.0.0.100:9090", "'[2001:db8::100]:80'", "'$(HOST_IP):9411'"] {
+    for address in
+        ["istio-pilot:80", "10.0.0.100:9090", "'[2001:db8::100]:80'", "'[fe80::1%eth0]:80'", "'[host]:080'"]
+    {
         accepted(&text(&format!("defaultConfig: {{discoveryAddress: {address}}}")), "");
     }
+    for fields in [
+        "defaultConfig: {tracingServiceName: CANONICAL_NAME_ONLY}",
+        "defaultConfig: {tracing: {zipkin: {address: '$(HOST_IP):9411'}, tlsSettings: {mode: SIMPLE}}}",
+        "defaultConfig: {tracing: {datadog: {address: '$(HOST_IP):8126'}}}",
+        "defaultConfig: {statsdUdpAddress: '', envoyMetricsService: {address: ''}}",
+        "zoneAwareLbSetting: {failoverPriority: [topology.kubernetes.io/region]}",
+        "extensionProviders: [{name: a, envoyExtAuthzHttp: {service: a.b, port: 80, pathPrefix: '/a?%b'}}]",
+    ] {
+        accepted(&text(fields), "");
+    }
+    accepted(&text("defaultConfig: {privateKeyProvider: {qat: {pollDelay: 10us}}}"), "passed over");
 }
 
 #[test]
@@ -175,6 +188,43 @@ fn what_is_refused() {
             "defaultConfig: {privateKeyProvider: {qat: {pollDelay: 0s}}}",
             "defaultConfig.privateKeyProvider.qat.pollDelay",
             "longer than 0",
+        ),
+        ("defaultConfig: {discoveryAddress: '$(HOST_IP):1'}", "defaultConfig.discoveryAddress", "HOST:PORT"),
+        ("defaultConfig: {tracingServiceName: A}", "defaultConfig.tracingServiceName", "allowed: APP_LABEL"),
+        (
+            "defaultConfig: {serviceCluster: a, tracingServiceName: CANONICAL_NAME_ONLY}",
+            "defaultConfig",
+            "only one of serviceCluster and tracingServiceName",
+        ),
+        (
+            "defaultConfig: {tracing: {stackdriver: {}, zipkin: {address: 'a:1'}}}",
+            "defaultConfig.tracing",
+            "only one of stackdriver and zipkin",
+        ),
+        (
+            "defaultConfig: {tracing: {tlsSettings: {mode: SIMPLE, credentialName: a, privateKey: b}}}",
+            "defaultConfig.tracing.tlsSettings.privateKey",
+            "beside credentialName",
+        ),
+        (
+            "defaultConfig: {privateKeyProvider: {qat: {pollDelay: soon}}}",
+            "defaultConfig.privateKeyProvider.qat.pollDelay",
+            "wanted a duration",
+        ),
+        (
+            "defaultConfig: {privateKeyProvider: {qat: {pollDelay: 1s}, cryptomb: {pollDelay: 1s}}}",
+            "defaultConfig.privateKeyProvider",
+            "only one of cryptomb and qat",
+        ),
+        (
+            "zoneAwareLbSetting: {failover: [{from: a, to: b}], failoverPriority: [topology.kubernetes.io/region]}",
+            "zoneAwareLbSetting.failoverPriority[0]",
+            "combined with failover",
+        ),
+        (
+            "extensionProviders: [{name: a, envoyExtAuthzHttp: {service: a.b, port: 80, pathPrefix: '/%b'}}]",
+            "extensionProviders[0].envoyExtAuthzHttp.pathPrefix",
+            "no path of a URL",
         ),
         ("pathNormalisation: {}", "pathNormalisation", "did you mean pathNormalization?"),
     ] {

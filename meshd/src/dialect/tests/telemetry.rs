@@ -109,8 +109,14 @@ fn what_is_refused() {
             "only one of",
         ),
         ("{tracing: [{customTags: {a: null}}]}", "spec.tracing[0].customTags.a", "null is not allowed"),
+        ("{metrics: [{reportingInterval: 0.9ms}]}", "spec.metrics[0].reportingInterval", "at least 1ms"),
         ("{metric: []}", "spec.metric", "did you mean metrics?"),
     ] {
         faulty(&resource("Telemetry", spec), field, words);
     }
+}
+
+#[test]
+fn an_interval_of_any_precision() {
+    accepted(&resource("Telemetry", "{metrics: [{reportingInterval: 1.5ms}]}"), "");
 }
