@@ -127,6 +127,9 @@ fn ingress() {
         let spec = listener(&format!("defaultEndpoint: '{endpoint}'"));
         denied(KIND, &spec, "spec.ingress[0].defaultEndpoint", "");
     }
+    for (field, fields) in [("defaultEndpoint", "defaultEndpoint: []"), ("bind", "bind: {}")] {
+        denied(KIND, &listener(fields), &format!("spec.ingress[0].{field}"), "wanted text");
+    }
     let secured = |tls: &str| {
         format!(
             "{{ingress: [{{port: {{number: 90, name: foo, protocol: https}}, tls: {{mode: SIMPLE, serverCertificate: /c, privateKey: /k, {tls}}}}}]}}"

@@ -26,7 +26,7 @@ pub(super) fn list(spec: &Object<'_>, own: &str) -> Vec<Egress> {
     let mut all = Vec::new();
     for (index, item) in items.iter().enumerate() {
         let Some(entry) = item.object(&EGRESS) else { continue };
-        let bind = entry.get("bind").filter(|field| !field.is_blank());
+        let bind = entry.get("bind").filter(|field| !field.is_empty_text());
         let capture = capture(&entry);
         let hosts = egress_hosts(&entry, own);
         let port_field = entry.get("port");

@@ -47,9 +47,9 @@ fn ingress(field: &Field<'_>) -> Option<Ingress> {
         let at = field.below("number").unwrap_or(field);
         at.fault("a listener of ingress needs a port, 1 to 65535");
     }
-    let bind = entry.get("bind").filter(|field| !field.is_blank()).and_then(|field| scalar::ip(&field));
+    let bind = entry.get("bind").filter(|field| !field.is_empty_text()).and_then(|field| scalar::ip(&field));
     let capture = capture(&entry);
-    let default_endpoint = entry.get("defaultEndpoint").filter(|field| !field.is_blank());
+    let default_endpoint = entry.get("defaultEndpoint").filter(|field| !field.is_empty_text());
     if let Some(field) = &default_endpoint {
         check_endpoint(field);
     }

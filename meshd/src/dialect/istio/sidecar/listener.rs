@@ -21,7 +21,7 @@ pub(super) fn listener_port(field: &Field<'_>) -> Option<SidecarPort> {
         None if object.is_misspelt("number") => None,
         None => Some(0),
     };
-    let name = match object.get("name").filter(|field| !field.is_blank()) {
+    let name = match object.get("name").filter(|field| !field.is_empty_text()) {
         Some(field) => port::name(&field),
         None => Some("".into()),
     };

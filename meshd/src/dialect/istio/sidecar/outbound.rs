@@ -49,7 +49,7 @@ fn egress_proxy(field: &Field<'_>) -> Option<(Text, Option<Text>, u16)> {
         }
         Some(Text::from(text.to_ascii_lowercase()))
     });
-    let subset = match object.get("subset").filter(|field| !field.is_blank()) {
+    let subset = match object.get("subset").filter(|field| !field.is_empty_text()) {
         Some(field) => scalar::subset_name(&field).map(Some),
         None => Some(None),
     };
