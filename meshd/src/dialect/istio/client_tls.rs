@@ -123,13 +123,12 @@ fn is_set(object: &Object<'_>, key: &'static str) -> bool {
     object.get(key).is_some_and(|field| !field.is_blank())
 }
 
-/// A ConfigMap is `configmap://[NAMESPACE/]NAME`, in the resource's own namespace.
+/// A ConfigMap is `configmap://NAMESPACE/NAME`, in the resource's own namespace.
 fn config_map(field: &Field<'_>, own: &str) {
     let Some(name) = field.text().and_then(|text| text.strip_prefix(CONFIG_MAP)) else { return };
     let parts: Vec<&str> = name.split('/').collect();
     match parts[..] {
-        [name] if !name.is_empty() => {}
-        [namespace, name] if !namespace.is_empty() && !name.is_empty() => {
+        [namespace, name, ..] if !namespace.is_empty() && !name.is_empty() => {
             if namespace != own {
                 field.fault(format!(
                     "the ConfigMap must be in the resource's own namespace {own}, found {}",
@@ -137,7 +136,10 @@ fn config_map(field: &Field<'_>, own: &str) {
                 ));
             }
         }
-        _ => field.fault(format!("found {}, wanted {CONFIG_MAP}[NAMESPACE/]NAME", quoted(name))),
+        _ => field.fault(format!(
+            "found {}, wanted {CONFIG_MAP}{own}/NAME",
+            quoted(&format!("{CONFIG_MAP}{name}"))
+        )),
     }
 }
 

@@ -44,7 +44,10 @@ pub(crate) fn gateway(field: &Field<'_>, meta: Option<&Field<'_>>, name: &str) -
     if !scalar::is_label(name)
         && let Some(field) = meta.and_then(|meta| meta.below("name"))
     {
-        field.fault(format!("{} has a dot, which the name of a Gateway cannot have", quoted(name)));
+        field.fault(format!(
+            "{} is no name of a Gateway: wanted at most 63 letters, digits and '-', no dot",
+            quoted(name)
+        ));
     }
     let selector = spec.get("selector").map(|field| selector(&field)).unwrap_or_default();
     let items = spec.items("servers");
@@ -86,7 +89,7 @@ fn selector(field: &Field<'_>) -> Labels {
 fn server(field: &Field<'_>) -> Option<Server> {
     let server = field.object(&SERVER)?;
     let hosts = hosts(&server);
-    let bind = server.get("bind").filter(|field| !field.is_blank());
+    let bind = server.get("bind").filter(|field| !field.is_empty_text());
     let on_socket =
         bind.as_ref().and_then(|field| field.text()).is_some_and(|text| unix_socket::path_of(text).is_some());
     let port_field = server.require("port");
@@ -181,7 +184,8 @@ fn check_tls(field: &Field<'_>, tls: Option<&ServerTls>, protocol: Protocol) {
     }
     // A redirect is all that plain HTTP can have.
     let Some(tls) = tls else { return };
-    if tls.mode.terminates() || tls.ca_certificates.is_some() || !tls.files.is_empty() {
+    let is_set = |key: &&str| field.below(key).is_some_and(|field| !field.is_blank());
+    if tls.mode.terminates() || ["caCertificates", "privateKey", "serverCertificate"].iter().any(is_set) {
         field.fault(
             "a server of plain HTTP cannot have tls, but for httpsRedirect: wanted the protocol HTTPS",
         );

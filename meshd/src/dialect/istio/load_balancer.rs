@@ -112,7 +112,7 @@ fn backend_utilization(object: &Object<'_>) -> Algorithm {
 fn warmup(object: &Object<'_>) -> Option<Warmup> {
     let of = |duration: Duration, percent: f64, aggression: f64| {
         // Aggression beyond four million is as good as none: the cast only saturates.
-        let aggression_thousandths = (aggression * 1000.0) as u32;
+        let aggression_thousandths = ((aggression * 1000.0) as u32).max(1);
         Some(Warmup { duration, minimum: Ratio::from_percent(percent)?, aggression_thousandths })
     };
     if let Some(field) = object.get("warmupDurationSecs") {
@@ -120,19 +120,18 @@ fn warmup(object: &Object<'_>) -> Option<Warmup> {
         return of(scalar::duration(&field)?, WARMUP_PERCENT, 1.0);
     }
     let warmup = object.get("warmup")?.object(&WARMUP)?;
-    let bounded = |key, least: f64, most: f64, default: f64| {
+    let number = |key, default: f64, is_allowed: fn(f64) -> bool, range: &str| {
         let Some(field) = warmup.get(key) else { return Some(default) };
         let number = field.number()?;
-        if !(least..=most).contains(&number) {
-            let range =
-                if most.is_finite() { format!("{least} to {most}") } else { format!("{least} or more") };
+        if !is_allowed(number) {
             field.fault(format!("{number} is out of range: {range}"));
             return None;
         }
         Some(number)
     };
-    let percent = bounded("minimumPercent", 0.0, 100.0, WARMUP_PERCENT);
-    let aggression = bounded("aggression", 1.0, f64::INFINITY, 1.0);
+    let percent =
+        number("minimumPercent", WARMUP_PERCENT, |number| (0.0..=100.0).contains(&number), "0 to 100");
+    let aggression = number("aggression", 1.0, |number| number > 0.0, "more than 0");
     let duration = warmup.require("duration").and_then(|field| scalar::duration(&field));
     of(duration?, percent?, aggression?)
 }

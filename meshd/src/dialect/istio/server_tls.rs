@@ -207,17 +207,23 @@ fn check(object: &Object<'_>, mode: ServerTlsMode, listed: &[(Field<'_>, Certifi
                     field.warn(format!("{key} has no effect with {}: TLS is not ended here", mode.name()));
                 }
             }
+            if is_set("credentialName")
+                && let Some(field) = object.get("caCrl").filter(|field| !field.is_blank())
+            {
+                field.fault("caCrl cannot be set beside credentialName, whose secret holds it");
+            }
         }
         ServerTlsMode::Simple | ServerTlsMode::Mutual | ServerTlsMode::OptionalMutual => {}
     }
     if !mode.terminates() || is_set("credentialName") || is_set("credentialNames") {
         return;
     }
-    if mode != ServerTlsMode::Simple && !is_set("caCertificates") && !is_set("caCertCredentialName") {
-        object.missing(
-            "caCertificates",
-            format!("{} needs caCertificates, by which clients are verified", mode.name()),
-        );
+    if mode != ServerTlsMode::Simple && !is_set("caCertificates") {
+        let message = format!("{} needs caCertificates, by which clients are verified", mode.name());
+        match object.get("caCertificates") {
+            Some(field) => field.fault(message),
+            None => object.missing("caCertificates", message),
+        }
     }
     let needs = |field: &Field<'_>, key: &str| {
         field.fault(format!("{} needs {key}, or credentialName instead", mode.name()));

@@ -27,6 +27,7 @@ const MOST_PORTS: usize = 128;
 const MOST_LABELS: usize = 256;
 const LONGEST_ADDRESS: usize = 256;
 const LONGEST_TEXT: usize = 2048;
+const LONGEST_SERVICE_ACCOUNT: usize = 253;
 
 /// What an address may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,7 +84,12 @@ pub(super) fn endpoint(field: &Field<'_>, addressing: Addressing) -> Option<Work
     if let (Some(field), Some(Address::Unix(_))) = (entry.get("ports"), &address) {
         field.fault("a Unix socket has no ports");
     }
-    let labels = entry.get("labels").map(|field| labels(&field)).unwrap_or_default();
+    let labels = match entry.get("labels") {
+        // Admission does not look at these: they count once a workload has them.
+        Some(field) if addressing == Addressing::Template => counted(&field, any_labels(&field)),
+        Some(field) => labels(&field),
+        None => Labels::default(),
+    };
     let locality = entry.get("locality").and_then(|field| locality(&field)).unwrap_or_default();
     let weight = entry.get("weight").map_or(Some(1), |field| field.integer(0..=i64::from(u32::MAX)));
     let weight = weight.and_then(|weight| u32::try_from(weight.max(1)).ok());
@@ -112,7 +118,7 @@ fn bounded<'a>(field: &Field<'a>, longest: usize) -> Option<&'a str> {
 }
 
 fn address(entry: &Object<'_>, addressing: Addressing, network: Option<&str>) -> Option<Address> {
-    let Some(field) = entry.get("address").filter(|field| !field.is_blank()) else {
+    let Some(field) = entry.get("address").filter(|field| !field.is_empty_text()) else {
         match (addressing, network) {
             (Addressing::Template, _) => return Some(Address::Unknown),
             (Addressing::Any | Addressing::Static, Some(network)) => {
@@ -139,6 +145,11 @@ fn address(entry: &Object<'_>, addressing: Addressing, network: Option<&str>) ->
             return None;
         }
         if !unix_socket::check(&field, path) {
+            return None;
+        }
+        // Elsewhere Istio lets the name of an abstract socket end so.
+        if path.ends_with('/') {
+            field.fault("a Unix socket cannot end with '/'");
             return None;
         }
         if addressing != Addressing::Template {
@@ -176,12 +187,19 @@ fn address(entry: &Object<'_>, addressing: Addressing, network: Option<&str>) ->
 
 /// Labels of which there may be a limited number.
 pub(super) fn labels(field: &Field<'_>) -> Labels {
-    let labels = scalar::labels(field);
+    counted(field, scalar::labels(field))
+}
+
+fn counted(field: &Field<'_>, labels: Labels) -> Labels {
     let count = labels.iter().count();
     if count > MOST_LABELS {
         field.fault(format!("found {count} labels, at most {MOST_LABELS} are allowed"));
     }
     labels
+}
+
+fn any_labels(field: &Field<'_>) -> Labels {
+    field.map().into_iter().filter_map(|(key, value)| Some((key, value.text()?))).collect()
 }
 
 fn ports(field: &Field<'_>) -> BTreeMap<Text, u16> {
@@ -217,12 +235,12 @@ fn locality(field: &Field<'_>) -> Option<Locality> {
 
 fn service_account(entry: &Object<'_>) -> Option<Text> {
     let field = entry.get("serviceAccount")?;
-    let text = field.text().filter(|text| !text.is_empty())?;
-    match check_subdomain(text) {
-        Ok(()) => Some(text.into()),
-        Err(error) => {
-            field.fault(error.to_string());
-            None
-        }
+    let text = bounded(&field, LONGEST_SERVICE_ACCOUNT).filter(|text| !text.is_empty())?;
+    if check_subdomain(text).is_err() {
+        field.advise(format!(
+            "no service account has the name {}: wanted lower-case letters, digits, '-' and '.'",
+            quoted(text)
+        ));
     }
+    Some(text.into())
 }

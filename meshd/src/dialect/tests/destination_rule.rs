@@ -199,6 +199,8 @@ fn load_balancers() {
     let warmup = balancer("{warmup: {duration: 300s, minimumPercent: 5.0, aggression: 5.0}}").warmup.unwrap();
     assert_eq!((warmup.minimum.percent(), warmup.aggression_thousandths), (5.0, 5000));
     balancer("{warmup: {duration: 300s, aggression: null}}");
+    let slow = balancer("{warmup: {duration: 300s, aggression: 0.3}}").warmup.unwrap();
+    assert_eq!(slow.aggression_thousandths, 300);
     balancer("{backendUtilization: {weightUpdatePeriod: 1s, metricNamesForComputingUtilization: [a]}}");
     for (text, words) in [
         ("{warmupDurationSecs: 10s}", "deprecated"),
@@ -257,7 +259,8 @@ fn load_balancers() {
         ),
         ("{warmup: {duration: 300s, minimumPercent: 150.0}}", at(".warmup.minimumPercent"), "0 to 100"),
         ("{warmup: {minimumPercent: 5.0}}", at(".warmup"), "duration is missing"),
-        ("{warmup: {duration: 300s, aggression: 0.3}}", at(".warmup.aggression"), "1 or more"),
+        ("{warmup: {duration: 300s, aggression: 0}}", at(".warmup.aggression"), "more than 0"),
+        ("{warmup: {duration: 300s, aggression: -0.1}}", at(".warmup.aggression"), "more than 0"),
         ("{warmup: {duration: 0s}}", at(".warmup.duration"), "at least 1ms"),
         ("{warmup: {duration: 1s}, warmupDurationSecs: 1s}", at(""), "only one of"),
         ("{localityLbSetting: {}, zoneAwareLbSetting: {}}", at(""), "only one of"),
@@ -351,7 +354,6 @@ fn tls() {
         "{mode: MUTUAL, clientCertificate: /c, privateKey: /k, caCertificates: /ca, caCrl: /crl}",
         "{mode: MUTUAL, credentialName: x, insecureSkipVerify: true}",
         "{mode: MUTUAL, clientCertificate: /c, privateKey: /k, insecureSkipVerify: null}",
-        "{mode: SIMPLE, credentialName: 'configmap://ca'}",
         "{mode: SIMPLE, credentialName: 'configmap://default/ca'}",
     ] {
         read(text);
@@ -377,6 +379,7 @@ fn tls() {
         ),
         ("{mode: SIMPLE, credentialName: 'configmap://x/ca'}", at(".credentialName"), "own namespace"),
         ("{mode: SIMPLE, credentialName: 'configmap://'}", at(".credentialName"), "wanted configmap://"),
+        ("{credentialName: 'configmap://ca'}", at(".credentialName"), "wanted configmap://default/NAME"),
     ] {
         denied(KIND, &with(&format!("{{tls: {text}}}")), &field, words);
     }

@@ -139,6 +139,8 @@ fn servers() {
         show(&parsed)
     );
     warned(KIND, &secured("{httpsRedirect: true}"), "for servers of plain HTTP");
+    let unused = "tls: {tlsCertificates: [{serverCertificate: /c, privateKey: /k}]}";
+    warned(KIND, &server(&format!("hosts: [a.com], {HTTP}, {unused}")), "TLS is not ended here");
     refused(
         &resource(KIND, &server(&format!("hosts: [a.com], {HTTP}"))),
         "spec.servers",
@@ -210,6 +212,17 @@ fn tls() {
         ("{mode: ISTIO_MUTUAL, serverCertificate: /c}", ".serverCertificate", "mesh's own"),
         ("{mode: ISTIO_MUTUAL, credentialName: c}", ".credentialName", "mesh's own"),
         ("{mode: SIMPLE, serverCertificate: /c, privateKey: /k, caCrl: /crl}", ".caCrl", "SIMPLE"),
+        (
+            "{mode: MUTUAL, serverCertificate: /c, privateKey: /k, caCertificates: ''}",
+            ".caCertificates",
+            "needs caCertificates",
+        ),
+        (
+            "{mode: MUTUAL, serverCertificate: /c, privateKey: /k, caCertCredentialName: x}",
+            "",
+            "needs caCertificates",
+        ),
+        ("{credentialName: x, caCrl: /crl}", ".caCrl", "beside credentialName"),
         ("{minProtocolVersion: TLSV1_4}", ".minProtocolVersion", "TLSV1_3"),
     ] {
         denied(KIND, &secured(tls), &format!("spec.servers[0].tls{field}"), words);

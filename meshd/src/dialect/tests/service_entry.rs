@@ -3,6 +3,7 @@ use mesh_core::resource::service::{Location, Resolution, ServiceEntry, TargetPor
 use mesh_core::resource::workload::Address;
 use mesh_core::vocab::protocol::Protocol;
 
+use super::accepted as accepted_text;
 use super::verdict::{accepted, denied, warned};
 use super::*;
 
@@ -62,7 +63,7 @@ fn resolutions() {
         "resolution: STATIC, hosts: [a.com], endpoints: [{address: 'unix:///path/to/socket'}]",
         "resolution: STATIC, hosts: [a.com], endpoints: [{address: 'unix://@abstract'}]",
         "resolution: NONE, hosts: ['*.a.com'], addresses: [172.1.2.16/16]",
-        "resolution: DYNAMIC_DNS, hosts: ['*.a.com']",
+        "resolution: DYNAMIC_DNS, hosts: ['*.a.com', '*b.com'], endpoints: [], location: MESH_INTERNAL",
     ] {
         entry(&format!("{{{spec}, {HTTP}}}"));
     }
@@ -132,6 +133,18 @@ fn resolutions() {
     ] {
         denied(KIND, &format!("{{{spec}, {HTTP}}}"), &format!("spec.{field}"), words);
     }
+    for port in ["HTTPS", "TCP", "GRPC-WEB", "HTTP_PROXY", "''"] {
+        let spec = format!(
+            "{{resolution: DYNAMIC_DNS, hosts: ['*.a.com'], ports: [{{number: 1, name: a, protocol: {port}}}]}}"
+        );
+        denied(KIND, &spec, "spec.ports[0]", "wanted a protocol of HTTP, HTTP2, GRPC, TLS");
+    }
+    let inside = resource(KIND, "{resolution: DYNAMIC_DNS, hosts: ['*.a.com'], location: MESH_INTERNAL}");
+    let through = |waypoint: &str| {
+        inside.replace("name: a\n", &format!("name: a\n  labels: {{istio.io/use-waypoint: {waypoint}}}\n"))
+    };
+    accepted_text(&through("None"), "");
+    faulty(&through("w"), "spec.location", "does not go through a waypoint");
     let two = "ports: [{number: 1, name: a, protocol: HTTP}, {number: 2, name: b, protocol: HTTP}]";
     let socket =
         format!("{{hosts: [a.com], resolution: STATIC, {two}, endpoints: [{{address: 'unix:///a'}}]}}");

@@ -51,6 +51,11 @@ fn addresses() {
     assert_eq!((full.weight, full.ports.len(), full.network.as_deref()), (2, 2, Some("net")));
     warned("WorkloadEntry", "{network: net}", "no address");
     warned("WorkloadEntry", "{address: 1.2.3.4, locality: a/b/c/d}", "region/zone/subzone");
+    warned("WorkloadEntry", "{address: 1.2.3.4, serviceAccount: 'A B'}", "no service account has the name");
+    let account =
+        |length: usize| format!("{{address: 1.2.3.4, serviceAccount: {}}}", "a.".repeat(length / 2));
+    entry(&account(252).replace("a.}", "aa}"));
+    denied("WorkloadEntry", &account(254), "spec.serviceAccount", "at most 253");
     for (spec, field, words) in [
         ("{}", "spec", "the field address is missing"),
         ("{address: ''}", "spec.address", "must not be empty"),
@@ -65,7 +70,7 @@ fn addresses() {
         ("{address: 1.2.3.4, ports: {http: 99999}}", "spec.ports.http", "out of range"),
         ("{address: 1.2.3.4, weight: -1}", "spec.weight", "out of range"),
         ("{address: 1.2.3.4, labels: {a: '~'}}", "spec.labels.a", "no label value"),
-        ("{address: 1.2.3.4, serviceAccount: 'A B'}", "spec.serviceAccount", "lower-case"),
+        ("{address: 'unix://@a/'}", "spec.address", "cannot end with '/'"),
         ("{adress: 1.2.3.4}", "spec.adress", "did you mean address?"),
     ] {
         denied("WorkloadEntry", spec, field, words);
@@ -95,6 +100,8 @@ fn groups() {
     ] {
         assert!(group(&format!("{{template: {{}}, probe: {probe}}}")).probe.is_some(), "{probe}");
     }
+    let labelled = group("{template: {address: 'a:1', labels: {'a b': '~'}}}");
+    assert_eq!(labelled.template.labels.value("a b"), Some("~"), "admission does not look at a template's");
     for (spec, field, words) in [
         ("{}", "spec", "the field template is missing"),
         ("{template: {address: 'unix:///a', ports: {a: 1}}}", "spec.template.ports", "no ports"),

@@ -69,7 +69,7 @@ pub(crate) fn entry(field: &Field<'_>, meta: &Metadata) -> Option<ServiceEntry> 
     let spec = field.object(&SPEC)?;
     let export = spec.get("exportTo").map(|field| export_to(&field, &meta.key.namespace, true));
     let resolution = resolution::read(&spec);
-    let hosts = hosts(&spec);
+    let hosts = hosts(&spec, resolution);
     let location = match spec.get("location") {
         Some(field) => match field.choice(&["MESH_EXTERNAL", "MESH_INTERNAL"])? {
             "MESH_INTERNAL" => Location::Internal,
@@ -124,7 +124,7 @@ pub(crate) fn entry(field: &Field<'_>, meta: &Metadata) -> Option<ServiceEntry> 
 }
 
 /// The hosts with their places.
-fn hosts<'a>(spec: &Object<'a>) -> Vec<(Field<'a>, Text)> {
+fn hosts<'a>(spec: &Object<'a>, resolution: Option<Resolution>) -> Vec<(Field<'a>, Text)> {
     let Some(field) = spec.require("hosts") else { return Vec::new() };
     let items = field.items();
     if items.is_empty() || items.len() > MOST_HOSTS {
@@ -138,7 +138,8 @@ fn hosts<'a>(spec: &Object<'a>) -> Vec<(Field<'a>, Text)> {
             item.fault("a ServiceEntry cannot have the host '*'");
             continue;
         }
-        if host.starts_with('*') && !host.starts_with("*.") {
+        let is_partial = host.starts_with('*') && !host.starts_with("*.");
+        if is_partial && resolution != Some(Resolution::DynamicDns) {
             item.warn(format!(
                 "{} is a partial wildcard, which TLS cannot match: write *.NAME",
                 quoted(&host)

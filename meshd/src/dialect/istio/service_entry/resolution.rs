@@ -6,6 +6,7 @@ use mesh_core::vocab::protocol::Protocol;
 
 use crate::dialect::field::{Field, Object};
 use crate::dialect::istio::port;
+use crate::dialect::node::Value;
 use crate::dialect::scalar;
 
 const RESOLUTIONS: [Resolution; 5] = [
@@ -15,6 +16,9 @@ const RESOLUTIONS: [Resolution; 5] = [
     Resolution::DnsRoundRobin,
     Resolution::DynamicDns,
 ];
+
+/// The protocols whose requests and greetings say which host is meant, and that DYNAMIC_DNS knows.
+const NAME_HOST: [&str; 4] = ["HTTP", "HTTP2", "GRPC", "TLS"];
 
 /// The resolution, which is NONE where nothing is said.
 pub(super) fn read(spec: &Object<'_>) -> Option<Resolution> {
@@ -76,14 +80,11 @@ pub(super) fn check(
                     "{host} is one host; DYNAMIC_DNS is for hosts with a wildcard, wanted DNS"
                 ));
             }
-            for (field, port) in ports {
-                let named =
-                    port.protocol.is_http() || matches!(port.protocol, Protocol::Tls | Protocol::Auto);
-                if !named {
-                    field.fault(
-                        "with DYNAMIC_DNS a port must speak HTTP, HTTP2, GRPC or TLS, which name the host",
-                    );
-                }
+            for (field, _) in ports.iter().filter(|(field, _)| !names_host(field)) {
+                field.fault(format!(
+                    "with DYNAMIC_DNS a port must say which host is meant, wanted a protocol of {}",
+                    NAME_HOST.join(", ")
+                ));
             }
         }
     }
@@ -106,4 +107,10 @@ pub(super) fn check(
             ));
         }
     }
+}
+
+fn names_host(port: &Field<'_>) -> bool {
+    let protocol = port.below("protocol");
+    let written = protocol.as_ref().map(Field::value);
+    matches!(written, Some(Value::Text(word)) if NAME_HOST.iter().any(|known| known.eq_ignore_ascii_case(word)))
 }
