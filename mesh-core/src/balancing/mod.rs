@@ -1,6 +1,10 @@
 //! Choosing one of many endpoints.
 
 pub mod balancer;
+pub mod choice;
+pub mod hash;
 pub mod locality;
+mod maglev;
 pub mod policy;
 pub mod priority;
+mod ring;

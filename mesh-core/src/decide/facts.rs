@@ -15,6 +15,8 @@ pub struct OutboundRequest<'a> {
     pub owner: Option<usize>,
     /// The workload that sends; `None` where it is not known.
     pub caller: Option<Caller<'a>>,
+    /// The address of who sends, where it is known.
+    pub source: Option<IpAddr>,
 }
 
 /// A byte stream of a workload of this host.
@@ -30,4 +32,6 @@ pub struct OutboundStream<'a> {
     pub sni: Option<&'a str>,
     /// The workload that sends; `None` where it is not known.
     pub caller: Option<Caller<'a>>,
+    /// The address of who sends, where it is known.
+    pub source: Option<IpAddr>,
 }

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use mesh_core::balancing::balancer::{LoadBalancer, LoadView};
-use mesh_core::balancing::policy::Algorithm;
+use mesh_core::balancing::balancer::LoadView;
+use mesh_core::balancing::choice::{Choice, Member};
+use mesh_core::balancing::hash::hash;
 use mesh_core::tables::destinations::Destination;
 use mesh_core::vocab::random::Random;
 
@@ -28,26 +29,49 @@ pub struct LiveDestination {
     pub endpoints: Vec<LiveEndpoint>,
     /// The service, for metrics.
     pub service: Numbered<ServiceLabels>,
+    choice: Arc<Choice>,
 }
 
 impl LiveDestination {
-    /// Chooses an endpoint that was not tried; one that was if there is no other. `None` if none may get traffic.
-    pub fn pick(&self, tried: &[usize], random: &mut Random) -> Option<usize> {
-        // Relaxed: the cursor only spreads load.
-        let turn = self.state.turn.fetch_add(1, Ordering::Relaxed);
-        let balancer = match &self.destination.policy.load_balancer {
-            Algorithm::Simple(simple) => *simple,
-            // Where no endpoint is chosen, or by a hash that no request has here, any will do.
-            Algorithm::Passthrough | Algorithm::ConsistentHash { .. } => LoadBalancer::Random,
+    /// Joins a destination with what is known of it. How its endpoints are chosen is taken from the one before, if the
+    /// same endpoints may get traffic: a large table of hashes is made when something has changed only.
+    pub fn new(
+        destination: &Arc<Destination>,
+        state: Arc<DestinationState>,
+        endpoints: Vec<LiveEndpoint>,
+        service: Numbered<ServiceLabels>,
+        before: Option<&LiveDestination>,
+    ) -> LiveDestination {
+        let algorithm = &destination.policy.load_balancer;
+        let members = endpoints.iter().enumerate().filter(|(_, endpoint)| endpoint.may_get_traffic());
+        let members: Vec<Member> = members.map(|(index, endpoint)| member(index, endpoint)).collect();
+        let choice = match before.map(|before| &before.choice) {
+            Some(choice) if choice.is_of(algorithm, &members) => Arc::clone(choice),
+            Some(_) | None => Arc::new(Choice::new(algorithm, members)),
         };
-        let fresh = balancer.pick(&Untried { endpoints: &self.endpoints, tried }, turn, random);
-        match fresh {
-            None if !tried.is_empty() => {
-                balancer.pick(&Untried { endpoints: &self.endpoints, tried: &[] }, turn, random)
-            }
+        LiveDestination { destination: Arc::clone(destination), state, endpoints, service, choice }
+    }
+
+    /// Chooses an endpoint that was not tried, by a hash where the destination goes by one; one that was tried if there
+    /// is no other. `None` if none may get traffic.
+    pub fn pick(&self, tried: &[usize], hash: Option<u64>, random: &mut Random) -> Option<usize> {
+        // Relaxed: the cursor only spreads load.
+        let turn = || self.state.turn.fetch_add(1, Ordering::Relaxed);
+        let pick = |tried, random: &mut Random| {
+            let view = Untried { endpoints: &self.endpoints, tried };
+            self.choice.pick(&view, hash, turn, random)
+        };
+        match pick(tried, random) {
+            None if !tried.is_empty() => pick(&[], random),
             fresh => fresh,
         }
     }
+}
+
+/// What an endpoint is known by on every host is its address: the same key finds the same endpoint everywhere.
+fn member(index: usize, endpoint: &LiveEndpoint) -> Member {
+    let endpoint = &endpoint.endpoint;
+    Member { index, weight: endpoint.weight, key: hash(endpoint.address.to_string().as_bytes()) }
 }
 
 /// The endpoints as the balancer sees them, those that were tried left out.
@@ -57,14 +81,6 @@ struct Untried<'a> {
 }
 
 impl LoadView for Untried<'_> {
-    fn len(&self) -> usize {
-        self.endpoints.len()
-    }
-
-    fn weight(&self, index: usize) -> u32 {
-        self.endpoints[index].endpoint.weight
-    }
-
     fn active(&self, index: usize) -> u32 {
         self.endpoints[index].state.in_flight()
     }

@@ -93,12 +93,16 @@ impl LiveEndpoint {
         }
     }
 
+    /// Whether it may get traffic as the tables have it.
+    pub fn may_get_traffic(&self) -> bool {
+        self.endpoint.health == Health::Healthy
+            && self.endpoint.transport != Transport::Unreachable
+            && self.address.is_some()
+    }
+
     /// Whether it may get traffic now.
     pub fn is_usable(&self) -> bool {
-        self.endpoint.health == Health::Healthy
-            && !matches!(self.endpoint.transport, Transport::Unreachable | Transport::Tls)
-            && self.address.is_some()
-            && !self.state.is_gone()
+        self.may_get_traffic() && !self.state.is_gone()
     }
 }
 

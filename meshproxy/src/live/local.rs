@@ -1,5 +1,6 @@
 //! A workload of this host as the request path uses it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::HeaderValue;
@@ -81,6 +82,11 @@ impl LocalWorkload {
             .find(|(number, _)| *number == port)
             .map_or(&self.fallback, |(_, service)| service)
     }
+}
+
+/// The address of a caller by which it is known everywhere: behind a loopback address is a workload of this host.
+pub fn source(peer: IpAddr, local: Option<&Arc<LocalWorkload>>) -> IpAddr {
+    local.filter(|_| peer.is_loopback()).map_or(peer, |local| local.hosted.section.address)
 }
 
 /// `NS/WORKLOAD;app=..;version=..`.

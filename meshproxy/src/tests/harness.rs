@@ -29,6 +29,8 @@ use mesh_core::vocab::protocol::Protocol;
 use mesh_core::vocab::resolution::Resolution;
 use tokio::net::TcpListener;
 
+use crate::dns::forward::Forwarder;
+use crate::dns::resolv_conf::HostResolvers;
 use crate::identity::svid::Svids;
 use crate::identity::tls::tests::TestCa;
 use crate::listener::sockets::{Listeners, Settings};
@@ -54,7 +56,12 @@ pub(super) struct Plan {
     pub(super) applications: Vec<SocketAddr>,
     /// Whether the endpoints are reached over the mesh hop.
     pub(super) mesh: bool,
+    /// What a rule says of the destination.
+    pub(super) shape: Shape,
 }
+
+/// Changes a destination.
+pub(super) type Shape = Box<dyn Fn(&mut Destination) + Send + Sync>;
 
 impl Plan {
     pub(super) fn new(applications: &[SocketAddr]) -> Plan {
@@ -65,6 +72,7 @@ impl Plan {
             expected: B,
             applications: applications.to_vec(),
             mesh: true,
+            shape: Box::new(|_| {}),
         }
     }
 }
@@ -152,8 +160,9 @@ impl Mesh {
             fallback: None,
         };
         let key = DestinationKey { host: host.clone(), port: 9080, subset: None, scope: None };
-        let destination =
+        let mut destination =
             Destination { connect_timeout: Duration::from_secs(2), ..Destination::plain(key, plan.protocol) };
+        (plan.shape)(&mut destination);
         let endpoint = |(index, application): (usize, &SocketAddr)| Endpoint {
             workload: WorkloadKey { namespace: "default".into(), name: format!("b{index}").into() },
             address: EndpointAddress::Ip(application.ip()),
@@ -228,6 +237,8 @@ impl Mesh {
 
 impl Proxy {
     fn start(ca: &TestCa, ip: &str, id: &str) -> Proxy {
+        // Nobody answers there.
+        let resolver = "127.0.0.1:9".parse().unwrap();
         let metrics = Arc::new(Metrics::new());
         let svids = Arc::new(Svids::new());
         svids.trust(ca.trust());
@@ -238,6 +249,7 @@ impl Proxy {
             metrics,
             access: AccessSink::off(),
             drain: Drain::new(),
+            forwarder: Forwarder::new(Arc::new(HostResolvers::new(vec![resolver], resolver))),
         };
         let (explicit, inbound) = (free(ip), free(ip));
         let settings = Settings { inbound, explicit: Some(explicit), loopback: None, threads: 1 };

@@ -1,9 +1,12 @@
 //! Two proxies' data paths over loopback, with certificates of a test authority and sections written by hand.
 
+mod balancing;
+mod egress;
 mod harness;
 mod policy;
 mod requests;
 mod resilience;
 mod rotation;
+mod rules;
 mod streams;
 mod upgrades;

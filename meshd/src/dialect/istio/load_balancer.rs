@@ -14,10 +14,9 @@ use crate::dialect::scalar;
 
 pub(crate) static LOAD_BALANCER: Message = Message {
     name: "a loadBalancer",
-    fields: &["simple"],
+    fields: &["consistentHash", "simple"],
     later: &[
         "backendUtilization",
-        "consistentHash",
         "localityLbSetting",
         "warmup",
         "warmupDurationSecs",
