@@ -27,6 +27,7 @@ use crate::control::last_good::LastGood;
 use crate::control::report::Report;
 use crate::control::{Control, files};
 use crate::dns::forward::Forwarder;
+use crate::dns::keep::keep as keep_names;
 use crate::dns::names::AddressOf;
 use crate::dns::resolv_conf::HostResolvers;
 use crate::dns::server::{self as dns, DnsSockets};
@@ -67,6 +68,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let forwarder = Forwarder::new(Arc::new(HostResolvers::new(config.dns_upstream.clone(), config.dns)));
     let sockets = DnsSockets::bind(config.dns).await.with_context(|| cannot_listen(config.dns, "--dns"))?;
     tasks.spawn(dns::serve(sockets, forwarder.clone(), Arc::clone(&roots), address_of(&config)));
+    tasks.spawn(keep_names(Arc::clone(&roots), forwarder.clone(), Arc::clone(&metrics)));
     let facts = Arc::new(Facts {
         node: config.node.clone(),
         roots: Arc::clone(&roots),
@@ -121,7 +123,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         apply: Arc::clone(&apply),
         last_good: (last_good.clone(), held),
     };
-    let listeners = listen(&config, &roots, &svids, &metrics, &drain)?;
+    let listeners = listen(&config, &roots, &svids, &metrics, &drain, &forwarder)?;
     let (stop_keeping, keeping) = keep(&last_good, &apply);
     tasks.spawn(say_ready(config.node.clone(), Arc::clone(&apply), certificates));
 
@@ -177,6 +179,7 @@ fn listen(
     svids: &Arc<Svids>,
     metrics: &Arc<Metrics>,
     drain: &Drain,
+    forwarder: &Forwarder,
 ) -> anyhow::Result<Listeners> {
     let format = match config.access_log {
         AccessLog::Off => Format::Off,
@@ -203,6 +206,7 @@ fn listen(
         metrics: Arc::clone(metrics),
         access,
         drain: drain.clone(),
+        forwarder: forwarder.clone(),
     };
     Listeners::start(settings, shared, writer).context("cannot start the data threads")
 }

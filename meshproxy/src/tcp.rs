@@ -5,12 +5,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mesh_core::decide::aim::{Wanted, aim};
 use mesh_core::decide::facts::OutboundStream;
 use mesh_core::decide::plan::StreamPlan;
 use mesh_core::decide::refusal::{Reason, Refusal};
 use mesh_core::decide::stream;
 use mesh_core::decide::witness::Silent;
 use mesh_core::matching::request::Caller;
+use mesh_core::resilience::timeout::CONNECT_TIMEOUT;
 use mesh_core::tables::destinations::Transport;
 use mesh_core::vocab::label::Labels;
 use mesh_core::vocab::name::{ServicePort, Text, WorkloadKey};
@@ -20,7 +22,7 @@ use tokio::time::Instant;
 
 use crate::live::destination::LiveDestination;
 use crate::live::endpoint::LiveEndpoint;
-use crate::live::local::LocalWorkload;
+use crate::live::local::{LocalWorkload, source};
 use crate::live::root::Root;
 use crate::net::copy::{Carried, Ended, copy};
 use crate::net::downstream::Facts;
@@ -41,11 +43,37 @@ const FLUSH: Duration = Duration::from_secs(5);
 /// So many endpoints are tried.
 const TRIES: usize = 3;
 
-/// Carries a stream that was addressed to a port of a service.
+/// The service that a connection to a host or an address is for, as its caller sees the mesh. Where there is none it is
+/// told whether the connection may go where it asks for.
+pub fn addressed(
+    root: &Root,
+    host: &str,
+    port: u16,
+    caller: Option<&WorkloadKey>,
+) -> Result<ServicePort, Refusal> {
+    let local = caller.and_then(|key| root.local_named(key));
+    let nowhere = Labels::default();
+    let namespace = if local.is_none() { root.namespace() } else { "".into() };
+    let caller = local.map_or(Caller { namespace: &namespace, labels: &nowhere, view: None }, |l| l.caller());
+    let index = stream::addressed(&root.tables, host, port, Some(caller))?;
+    Ok(ServicePort { host: root.tables.services[index].service.host.clone(), port })
+}
+
+/// A decision went against a stream before anything was opened for it.
+pub fn refuse(thread: &Rc<DataThread>, facts: Facts, caller: Option<&WorkloadKey>, refusal: &Refusal) {
+    let root = thread.view.root();
+    let mut record = StreamRecord::new(thread, facts, Reporter::Source, false, root.tables.version.number);
+    record.source = caller.and_then(|key| root.local_named(key)).map_or(0, |local| local.party.number);
+    record.refused(refusal);
+}
+
+/// Carries a stream that was addressed to a port of a service. `asked` is the name or address that the client wanted,
+/// where it has said one.
 pub async fn outbound<S>(
     thread: &Rc<DataThread>,
     facts: Facts,
     service: &ServicePort,
+    asked: Option<&str>,
     caller: Option<&WorkloadKey>,
     client: S,
 ) where
@@ -55,14 +83,50 @@ pub async fn outbound<S>(
     let local = caller.and_then(|key| root.local_named(key)).cloned();
     let mut record = StreamRecord::new(thread, facts, Reporter::Source, false, root.tables.version.number);
     record.source = local.as_ref().map_or(0, |local| local.party.number);
-    let plan = match decide(thread, &root, service, facts.local.ip(), local.as_ref()) {
+    let address = asked.and_then(|asked| asked.parse().ok()).unwrap_or(facts.local.ip());
+    let plan = match decide(thread, &root, service, (address, facts.peer.ip()), local.as_ref()) {
         Ok(plan) => plan,
+        Err(refusal) if matches!(refusal.reason, Reason::UnknownHost) => {
+            let host = asked.unwrap_or(&service.host);
+            let server = match thread.lookups.outside(thread.view.roots(), host, service.port).await {
+                Ok(addresses) => thread.pool.tcp(&addresses, CONNECT_TIMEOUT).await,
+                Err(error) => Err(error),
+            };
+            record.pass_through();
+            return match server {
+                Ok(server) => {
+                    record.upstream = server.peer_addr().ok();
+                    record.carry(client, server, |_| true).await
+                }
+                Err(error) => {
+                    record.flags.push("UF");
+                    record.failed("URX", &error.to_string())
+                }
+            };
+        }
         Err(refusal) => return record.refused(&refusal),
     };
-    let destination = Arc::clone(&root.destinations[plan.destination]);
+    let mut destination = Arc::clone(&root.destinations[plan.destination]);
     record.cluster = destination.destination.cluster.clone();
     record.service = destination.service.number;
-    let upstream = match connect(thread, &root, &destination, local.as_ref()).await {
+    if destination.endpoints.is_empty() && destination.destination.policy.is_passthrough() {
+        let wanted = Wanted { asked, rewritten: None, service: Some(&plan.service), port: service.port };
+        let aimed = match aim(&destination.destination.policy, &wanted) {
+            Some(aim) => {
+                let roots = thread.view.roots();
+                Box::pin(thread.lookups.aimed(roots, &root, plan.destination, &aim)).await
+            }
+            None => Err(ConnectError::NoAddress),
+        };
+        match aimed {
+            Ok(aimed) => destination = aimed,
+            Err(error) => {
+                record.flags.push("UF");
+                return record.failed("URX", &error.to_string());
+            }
+        }
+    }
+    let upstream = match connect(thread, &root, &destination, plan.hash, local.as_ref()).await {
         Ok((index, upstream)) => {
             let endpoint = &destination.endpoints[index];
             record.upstream = endpoint.address;
@@ -76,7 +140,8 @@ pub async fn outbound<S>(
         }
     };
     drop(root);
-    let still_allowed = |root: &Root| decide(thread, root, service, facts.local.ip(), local.as_ref()).is_ok();
+    let still_allowed =
+        |root: &Root| decide(thread, root, service, (address, facts.peer.ip()), local.as_ref()).is_ok();
     match upstream {
         Upstream::Plain(server, _permit) => record.carry(client, server, still_allowed).await,
         Upstream::Tunnel(tunnel, _permit) => {
@@ -99,8 +164,7 @@ pub async fn pass_through<S>(
     let root = thread.view.root();
     let mut record = StreamRecord::new(thread, facts, Reporter::Source, false, root.tables.version.number);
     record.source = caller.and_then(|key| root.local_named(key)).map_or(0, |local| local.party.number);
-    record.cluster = "PassthroughCluster".into();
-    record.service = thread.metrics().service(ServiceLabels::outside("PassthroughCluster")).number;
+    record.pass_through();
     record.upstream = server.peer_addr().ok();
     drop(root);
     record.carry(client, server, |_| true).await;
@@ -110,7 +174,7 @@ fn decide(
     thread: &DataThread,
     root: &Root,
     at: &ServicePort,
-    destination: IpAddr,
+    (destination, peer): (IpAddr, IpAddr),
     local: Option<&Arc<LocalWorkload>>,
 ) -> Result<StreamPlan, Refusal> {
     let service = root.tables.service_index(&at.host);
@@ -125,6 +189,7 @@ fn decide(
         destination: (!destination.is_loopback()).then_some(destination),
         sni: None,
         caller: Some(caller),
+        source: Some(source(peer, local)),
     };
     thread.random(|random| stream::outbound(&root.tables, &facts, random, &mut Silent))
 }
@@ -139,12 +204,13 @@ async fn connect(
     thread: &DataThread,
     root: &Root,
     destination: &LiveDestination,
+    hash: Option<u64>,
     local: Option<&Arc<LocalWorkload>>,
 ) -> Result<(usize, Upstream), Option<TunnelError>> {
     let mut tried = Vec::new();
     let mut last = None;
     while tried.len() < TRIES {
-        let Some(index) = thread.random(|random| destination.pick(&tried, random)) else { break };
+        let Some(index) = thread.random(|random| destination.pick(&tried, hash, random)) else { break };
         if tried.contains(&index) {
             break;
         }
@@ -249,11 +315,21 @@ impl StreamRecord {
         }
     }
 
+    /// It goes where the client asked for.
+    fn pass_through(&mut self) {
+        self.cluster = "PassthroughCluster".into();
+        self.service = self.thread.metrics().service(ServiceLabels::outside("PassthroughCluster")).number;
+    }
+
     /// A decision went against it.
     pub fn refused(mut self, refusal: &Refusal) {
         self.flags.push(refusal.flag());
         if let Reason::NoDestination { cluster } = &refusal.reason {
             self.cluster = cluster.as_str().into();
+        }
+        if matches!(refusal.reason, Reason::BlackHole) {
+            self.cluster = "BlackHoleCluster".into();
+            self.service = self.thread.metrics().service(ServiceLabels::outside("BlackHoleCluster")).number;
         }
         if matches!(refusal.reason, Reason::Denied(_)) {
             self.termination = refusal.details();

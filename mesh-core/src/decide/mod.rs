@@ -1,5 +1,7 @@
 //! The order of decisions, written once: the proxy decides with it, `explain` foretells with it.
 
+pub mod affinity;
+pub mod aim;
 pub mod explain;
 pub mod facts;
 pub mod gateway;

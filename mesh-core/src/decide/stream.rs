@@ -1,10 +1,12 @@
 //! Outbound byte streams, TLS that is passed on among them: rule, split.
 
+use super::affinity::Affinity;
 use super::facts::OutboundStream;
 use super::plan::StreamPlan;
 use super::refusal::{Reason, Refusal};
 use super::witness::Witness;
 use crate::matching::authority::host_matches;
+use crate::matching::request::Caller;
 use crate::routing::rule::{StreamMatch, TcpRule};
 use crate::routing::split;
 use crate::snapshot::view::Outbound;
@@ -26,15 +28,41 @@ pub fn outbound(
     let chosen = split::choose(backends.iter().map(|backend| backend.weight), random).unwrap_or(0);
     let view = facts.caller.and_then(|caller| caller.view);
     match routes.stream_destination(kind, rule, chosen, view) {
-        Some(destination) => {
-            Ok(StreamPlan { service: service.clone(), routes: routes.clone(), kind, rule, destination })
-        }
+        Some(destination) => Ok(StreamPlan {
+            service: service.clone(),
+            routes: routes.clone(),
+            kind,
+            rule,
+            destination,
+            hash: Affinity::of_stream(&tables.destinations[destination].policy, facts.source),
+        }),
         None => Err(Refusal {
             reason: Reason::NoDestination { cluster: backends[chosen].cluster() },
             service: Some(service.clone()),
             route: Some(routes.stream_rule(kind, rule).origin.clone()),
         }),
     }
+}
+
+/// The service that a connection to a host or an address is for, by index, as its caller sees the mesh. Where there is
+/// none: what becomes of it.
+pub fn addressed(
+    tables: &Tables,
+    host: &str,
+    port: u16,
+    caller: Option<Caller<'_>>,
+) -> Result<usize, Refusal> {
+    let namespace = caller.map(|caller| caller.namespace);
+    let view = caller.and_then(|caller| caller.view);
+    let found = tables.service_addressed(host, port, namespace);
+    let sees = |index: &usize| {
+        let service = &tables.services[tables.service_in_view(*index, view)].service;
+        tables.view(caller.as_ref()).is_none_or(|view| view.section.sees(service, port))
+            || tables.has_rules_in(*index, port, view)
+    };
+    let facts =
+        OutboundStream { service: usize::MAX, port, destination: None, sni: None, caller, source: None };
+    found.filter(sees).ok_or_else(|| unknown(tables, &facts))
 }
 
 /// The rule that a stream gets, before dice are rolled.

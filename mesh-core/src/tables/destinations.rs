@@ -148,7 +148,7 @@ impl Destination {
     }
 }
 
-fn endpoint_of(policy: &Policy, declared: &Declared) -> Option<Endpoint> {
+pub(super) fn endpoint_of(policy: &Policy, declared: &Declared) -> Option<Endpoint> {
     let (_, target) = declared.ports.iter().find(|(service_port, _)| *service_port == policy.key.port)?;
     Some(Endpoint {
         workload: declared.workload.clone(),

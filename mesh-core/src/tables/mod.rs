@@ -18,6 +18,7 @@ pub mod gateway;
 pub mod governance;
 pub mod names;
 mod path_index;
+mod resolved;
 pub mod routes;
 pub mod views;
 pub mod workloads;

@@ -225,6 +225,8 @@ pub struct EndpointKey {
     pub destination: Text,
     /// The workload.
     pub workload: WorkloadKey,
+    /// Its address, where it is one.
+    pub address: Option<std::net::IpAddr>,
     /// Its port.
     pub port: u16,
 }

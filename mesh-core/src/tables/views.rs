@@ -62,6 +62,28 @@ fn egress_routes(view: &View, backend: &Backend) -> Routes {
 }
 
 impl Tables {
+    /// Whether some workload of this host may address a service on one of its ports, or has rules for it. On a host
+    /// without workloads: whether callers may that are not known.
+    pub fn is_seen_here(&self, index: usize) -> bool {
+        let sees = |view: &ViewTable| {
+            let key = Some(&*view.section.key);
+            let service = &self.services[self.service_in_view(index, key)].service;
+            let mut ports = service.ports.iter().map(|port| port.number);
+            ports.any(|port| view.section.sees(service, port) || self.has_rules_in(index, port, key))
+        };
+        if self.workloads.is_empty() {
+            return self.views.get("").is_none_or(sees);
+        }
+        let mut views = self.workloads.values().map(|workload| workload.section.view.as_deref());
+        views.any(|key| self.views.get(key.unwrap_or("")).is_none_or(sees))
+    }
+
+    /// Whether a view has rules of its own for the host of a service, which it may not show.
+    pub(crate) fn has_rules_in(&self, index: usize, port: u16, view: Option<&str>) -> bool {
+        let scoped = &self.services[index].scoped;
+        view.is_some_and(|view| scoped.iter().any(|(of, scope, _)| *of == port && **scope == *view))
+    }
+
     /// Whether a caller sees rules that are not its view's own, of a host that no service has: what its Sidecar does
     /// not import it misses.
     pub(crate) fn sees_rules(&self, caller: Option<&Caller<'_>>, rules: &HostRoutes) -> bool {

@@ -24,7 +24,6 @@ static NOTES: &[&[Note]] = &[
     istio::destination::NOTES,
     istio::cors::NOTES,
     istio::redirect::NOTES,
-    istio::resilience::NOTES,
     istio::authorization_policy::NOTES,
     istio::extension_provider::NOTES,
     istio::mesh_config::NOTES,

@@ -9,7 +9,6 @@ use super::node::quoted;
 use super::scalar::is_label;
 
 /// Reads `exportTo` of a resource in the namespace `own`. `~` (nobody) is for the kinds that `nobody` is true for.
-/// Whatever is not every namespace has no effect on the wire yet.
 pub(crate) fn export_to(field: &Field<'_>, own: &str, nobody: bool) -> ExportTo {
     let mut export = ExportTo::default();
     let mut seen: HashSet<&str> = HashSet::new();
@@ -43,9 +42,6 @@ pub(crate) fn export_to(field: &Field<'_>, own: &str, nobody: bool) -> ExportTo 
         } else {
             export.entries.push(entry);
         }
-    }
-    if export.entries.iter().any(|entry| *entry != Export::All) {
-        field.later("exportTo other than [\"*\"]");
     }
     export
 }

@@ -76,10 +76,9 @@ const GROUPS: [Group; 5] = [
 const SLICES: &str = "discovery.k8s.io";
 
 /// The kinds that have no effect on the wire yet, whatever they say; their reading says so.
-const LATER: [Kind; 7] = [
+const LATER: [Kind; 6] = [
     Kind::WorkloadGroup,
     Kind::Gateway,
-    Kind::Sidecar,
     Kind::ProxyConfig,
     Kind::RequestAuthentication,
     Kind::Telemetry,

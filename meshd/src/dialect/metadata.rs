@@ -47,7 +47,6 @@ pub(crate) static METADATA: Message = Message {
 /// What stands in the fields, for docs/compatibility.md.
 pub(crate) static NOTES: &[Note] = &[
     Note::Later(&METADATA, "annotations", "istio.io/dry-run: \"true\""),
-    Note::Later(&METADATA, "annotations", "networking.istio.io/exportTo other than *"),
     Note::Later(&METADATA, "annotations", "mesh.io/cgroup, mesh.io/netns"),
 ];
 
@@ -156,9 +155,6 @@ fn annotations(field: &Field<'_>, kind: Kind) -> BTreeMap<Text, Text> {
                 Some(true) => value.later("the annotation istio.io/dry-run"),
                 Some(false) => {}
             },
-            EXPORT_TO if kind == Kind::Service && text != "*" => {
-                value.later("exportTo other than *");
-            }
             _ => {}
         }
         annotations.insert(Text::from(key), Text::from(text));

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mesh_core::snapshot::Snapshot;
 use mesh_core::snapshot::section::SectionKey;
@@ -14,6 +15,9 @@ use tokio::sync::{Mutex, watch};
 use super::certificates::Certificates;
 use crate::identity::svid::{Svids, Trust};
 use crate::live::root::{Roots, SocketReport};
+
+/// Names that are new with a snapshot are waited for so long.
+const NAMES: Duration = Duration::from_secs(1);
 
 /// What is in force.
 #[derive(Debug, Clone)]
@@ -96,6 +100,8 @@ impl Apply {
             }
         };
         let report = self.roots.opened(serial).await;
+        // A name that answers has an address before traffic comes; one that does not holds nothing up.
+        drop(tokio::time::timeout(NAMES, self.roots.resolved()).await);
         self.in_force.send_replace(Some(InForce { snapshot, tables }));
         let faults = faults(&report);
         for fault in faults.iter().filter(|fault| !told.contains(fault)) {

@@ -9,13 +9,15 @@ use rand::Rng;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 
-use super::message::{addresses, ask, belongs};
+use super::message::{Answer, answer, ask, belongs};
 use super::resolv_conf::HostResolvers;
 
 /// How long one resolver may take; applications give up after about five seconds.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Resolvers that are tried for one question.
 const TRIES: usize = 3;
+/// How long an address is good for that is written into the host's own file, in seconds.
+const WRITTEN_TTL: u32 = 5;
 
 /// How a question came, and so how it goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +29,7 @@ pub enum Via {
 }
 
 /// Forwards questions.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Forwarder {
     resolvers: Arc<HostResolvers>,
 }
@@ -73,12 +75,18 @@ impl Forwarder {
         Err(last)
     }
 
-    /// The addresses of a name: what the hosts file says, else the resolvers.
+    /// The addresses of a name: from the host's own file, else from its resolvers, with the search domains that the host's
+    /// resolver would try.
     pub async fn resolve(&self, name: &str) -> io::Result<Vec<IpAddr>> {
+        Ok(self.look_up(name).await?.addresses)
+    }
+
+    /// The same, with how long the addresses are good for.
+    pub async fn look_up(&self, name: &str) -> io::Result<Answer> {
         let hosts = tokio::fs::read_to_string("/etc/hosts").await.unwrap_or_default();
         let written = in_hosts(&hosts, name);
         if !written.is_empty() {
-            return Ok(written);
+            return Ok(Answer { addresses: written, ttl: WRITTEN_TTL, is_cut: false });
         }
         let search = self.search();
         let expanded = search.iter().map(|domain| format!("{name}.{domain}"));
@@ -90,18 +98,22 @@ impl Forwarder {
         for candidate in candidates {
             for v6 in [false, true] {
                 let Some(question) = ask(&candidate, v6) else { continue };
-                match self.forward(&question, Via::Udp).await {
-                    Ok(answer) => {
-                        let found = addresses(&answer);
-                        if !found.is_empty() {
-                            return Ok(found);
-                        }
-                    }
+                match self.asked(&question).await {
+                    Ok(found) if !found.addresses.is_empty() => return Ok(found),
+                    Ok(_) => {}
                     Err(error) => failure = Some(error),
                 }
             }
         }
         Err(failure.unwrap_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no such name")))
+    }
+
+    async fn asked(&self, question: &[u8]) -> io::Result<Answer> {
+        let found = answer(&self.forward(question, Via::Udp).await?);
+        match found.is_cut {
+            true => Ok(answer(&self.forward(question, Via::Tcp).await?)),
+            false => Ok(found),
+        }
     }
 }
 
@@ -149,7 +161,7 @@ fn in_hosts(text: &str, name: &str) -> Vec<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dns::message;
+    use crate::dns::message::{self, addresses};
 
     /// A resolver that first sends garbage, then a forged answer, then the right one.
     async fn resolver() -> SocketAddr {

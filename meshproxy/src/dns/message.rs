@@ -106,15 +106,36 @@ pub fn ask(name: &str, v6: bool) -> Option<Vec<u8>> {
     message.to_vec().ok()
 }
 
-/// The addresses in an answer. Aliases are followed by the resolver that answers; their records are skipped.
-pub fn addresses(bytes: &[u8]) -> Vec<IpAddr> {
-    let Ok(message) = Message::from_vec(bytes) else { return Vec::new() };
+/// What an answer says of a name.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Answer {
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// How long they are good for, in seconds.
+    pub ttl: u32,
+    /// Whether there is more than the message could hold.
+    pub is_cut: bool,
+}
+
+/// Reads an answer; empty where it is none.
+pub fn answer(bytes: &[u8]) -> Answer {
+    let Ok(message) = Message::from_vec(bytes) else { return Answer::default() };
     let address = |record: &Record| match &record.data {
         RData::A(address) => Some(IpAddr::V4(address.0)),
         RData::AAAA(address) => Some(IpAddr::V6(address.0)),
         _ => None,
     };
-    message.answers.iter().filter_map(address).collect()
+    Answer {
+        addresses: message.answers.iter().filter_map(address).collect(),
+        // Names on the way to the address may change, too.
+        ttl: message.answers.iter().map(|record| record.ttl).min().unwrap_or(0),
+        is_cut: message.metadata.truncation,
+    }
+}
+
+/// The addresses in an answer.
+pub fn addresses(bytes: &[u8]) -> Vec<IpAddr> {
+    answer(bytes).addresses
 }
 
 /// Whether an answer belongs to a question: same id, and the same question in any case of letters.

@@ -67,6 +67,8 @@ impl Names {
         };
         // An address that was declared for a service is found by its text, and is no name.
         let index = index.filter(|_| name.parse::<IpAddr>().is_err());
+        // What no workload here sees is to it as if it were not there.
+        let index = index.filter(|index| self.tables.is_seen_here(*index));
         index.map(|index| &*self.tables.services[index].service)
     }
 

@@ -55,6 +55,7 @@ pub struct Resolvers {
 }
 
 /// The host's resolvers, read anew every few seconds: a laptop changes its network.
+#[derive(Debug)]
 pub struct HostResolvers {
     given: Vec<SocketAddr>,
     own: SocketAddr,

@@ -1,6 +1,7 @@
 //! What is known of a connection while its requests come.
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use mesh_core::vocab::identity::SpiffeId;
 use mesh_core::vocab::label::Labels;
 use mesh_core::vocab::name::{ServicePort, Text, WorkloadKey};
 
-use crate::live::local::{LocalWorkload, read_from};
+use crate::live::local::{LocalWorkload, read_from, source};
 use crate::live::root::Root;
 use crate::net::downstream::Facts;
 use crate::telemetry::labels::{Numbered, Party};
@@ -77,6 +78,11 @@ impl Outbound {
         self.find(root).service
     }
 
+    /// The address of who sends. Behind a loopback address is a workload of this host, if it is known which.
+    pub fn source(&self, local: Option<&Arc<LocalWorkload>>) -> IpAddr {
+        source(self.facts.peer.ip(), local)
+    }
+
     /// Looks once in each root.
     fn find(&self, root: &Root) -> Found {
         let found = self.found.get();
@@ -104,15 +110,6 @@ pub fn caller<'a>(
     match local {
         Some(local) => local.caller(),
         None => Caller { namespace, labels: none, view: None },
-    }
-}
-
-/// The namespace of a caller that is not known: that of this host's workloads if they share one, else the default one.
-pub fn namespace(root: &Root) -> Text {
-    let mut namespaces = root.locals.iter().map(|local| &local.hosted.section.key.namespace);
-    match namespaces.next() {
-        Some(first) if namespaces.all(|other| other == first) => first.clone(),
-        Some(_) | None => "default".into(),
     }
 }
 

@@ -4,30 +4,32 @@ use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::uri::Authority;
+use http::uri::{Authority, PathAndQuery};
 use http::{HeaderValue, Request, Version};
 use hyper::body::Incoming;
 use mesh_core::decide::facts::OutboundRequest;
 use mesh_core::decide::plan::{Action, Forward, Plan};
-use mesh_core::decide::refusal::{Reason, Refusal};
+use mesh_core::decide::refusal::Refusal;
 use mesh_core::decide::request;
 use mesh_core::decide::witness::Silent;
-use mesh_core::matching::authority::Authority as Strict;
-use mesh_core::resilience::timeout::{CONNECT_TIMEOUT, request_timeout};
-use mesh_core::routing::rule::RuleAction;
+use mesh_core::resilience::timeout::request_timeout;
+use mesh_core::routing::header::HeaderOperations;
 use mesh_core::vocab::label::Labels;
 use mesh_core::vocab::outcome::Outcome;
 use mesh_core::vocab::protocol::Protocol;
 
-use super::attempt::{Message, Trial, Tried, plain};
+use super::attempt::{Message, Trial, Tried};
 use super::canonical::{self, Head, with_path};
-use super::connection::{Entrance, Outbound, caller, namespace};
+use super::connection::{Outbound, caller};
 use super::headers::{
     FORWARDED_PROTO, GRPC_TIMEOUT, ORIGINAL_HOST, ORIGINAL_PATH, REQUEST_ID, strip_internal,
 };
-use super::record::{Cluster, Record, named};
+use super::mirror::{self, Original};
+use super::record::{Record, named};
 use super::reply::{self, Reply};
-use super::upgrade;
+use super::variables::{Told, change_request};
+use super::{outside, upgrade};
+use crate::live::destination::LiveDestination;
 use crate::live::local::LocalWorkload;
 use crate::live::root::Root;
 use crate::live::view::Held;
@@ -35,7 +37,6 @@ use crate::telemetry::labels::ServiceLabels;
 use crate::telemetry::metrics::Reporter;
 use crate::telemetry::trace;
 use crate::upstream::body::Upload;
-use crate::upstream::resolve;
 
 /// One request of an application of this host.
 pub async fn outbound(connection: &Outbound, mut request: Request<Incoming>) -> Reply {
@@ -49,12 +50,12 @@ pub async fn outbound(connection: &Outbound, mut request: Request<Incoming>) -> 
     strip_internal(&mut head.headers, &head.found);
     add_context(connection, &mut head);
     record.request(&head);
-    record.upload = Upload::of(body);
+    record.upload = Upload::of(body, &connection.thread.bodies);
     let local = connection.local(&root);
     record.source = local.map_or(0, |local| local.party.number);
     let plan = match decide(connection, &root, local, &head) {
         Ok(plan) => plan,
-        Err(refusal) => return Box::pin(refused(connection, head, record, &refusal)).await,
+        Err(refusal) => return Box::pin(outside::refused(connection, head, record, &refusal)).await,
     };
     note_plan(&root, &plan, &mut record);
     if let Some(delay) = plan.fault.delay {
@@ -64,17 +65,37 @@ pub async fn outbound(connection: &Outbound, mut request: Request<Incoming>) -> 
     if let Some(abort) = plan.fault.abort {
         return reply::abort(record, abort);
     }
-    match &plan.action {
-        Action::Forward(forward) => match upgrade {
-            None => send_on(&root, local, &plan, forward, head, record).await,
-            Some(client) => {
-                Box::pin(upgrade::send_on(&root, local, &plan, forward, head, client, record)).await
+    let mut reply = match &plan.action {
+        Action::Forward(forward) => 'sent: {
+            let mut destination = Cow::Borrowed(&root.destinations[forward.destination]);
+            if outside::is_aimed(&root, forward) {
+                match Box::pin(outside::aimed(connection, &root, &plan, forward, &head)).await {
+                    Ok(aimed) => destination = Cow::Owned(aimed),
+                    Err(failure) => break 'sent reply::failed(record, failure),
+                }
             }
-        },
-        Action::Redirect { status, location } => reply::redirect(record, &plan, *status, location),
-        Action::Respond { status, body } => reply::respond(record, &plan, *status, body.clone()),
+            match upgrade {
+                None => send_on(&root, &destination, local, &plan, forward, head, record).await,
+                Some(client) => {
+                    let send_on =
+                        upgrade::send_on(&root, &destination, local, &plan, forward, head, client, record);
+                    Box::pin(send_on).await
+                }
+            }
+        }
+        Action::Redirect { status, location } => {
+            tell(&mut record, &plan, &head);
+            reply::redirect(record, &plan, *status, location)
+        }
+        Action::Respond { status, body } => {
+            tell(&mut record, &plan, &head);
+            reply::respond(record, &plan, *status, body.clone())
+        }
+        Action::Refuse(refusal) => Box::pin(outside::refused(connection, head, record, refusal)).await,
         Action::Preflight { fields } => reply::preflight(record, fields),
-    }
+    };
+    reply::mark(&mut reply, &plan.answer_fields);
+    reply
 }
 
 fn decide(
@@ -83,15 +104,18 @@ fn decide(
     local: Option<&Arc<LocalWorkload>>,
     head: &Head,
 ) -> Result<Plan, Refusal> {
-    let port = match &connection.entrance {
-        Entrance::Service(service) => service.port,
-        Entrance::Explicit => head.authority.port_u16().unwrap_or(80),
-    };
+    let port = outside::port(connection, head);
     let owner = connection.service(root);
     let nowhere = Labels::default();
-    let namespace = if local.is_none() { namespace(root) } else { "".into() };
+    let namespace = if local.is_none() { root.namespace() } else { "".into() };
     let caller = caller(local, &namespace, &nowhere);
-    let facts = OutboundRequest { request: head.seen(), port, owner, caller: Some(caller) };
+    let facts = OutboundRequest {
+        request: head.seen(),
+        port,
+        owner,
+        caller: Some(caller),
+        source: Some(connection.source(local)),
+    };
     connection.thread.random(|random| request::outbound(&root.tables, &facts, random, &mut Silent))
 }
 
@@ -106,7 +130,7 @@ fn note_plan(root: &Root, plan: &Plan, record: &mut Record) {
             record.cluster = named(&destination.destination.cluster);
             record.service = destination.service.number;
         }
-        Action::Redirect { .. } | Action::Respond { .. } | Action::Preflight { .. } => {
+        Action::Redirect { .. } | Action::Respond { .. } | Action::Preflight { .. } | Action::Refuse(_) => {
             if let Some(service) = &plan.service {
                 let labels = ServiceLabels::of(&service.host, &service.namespace);
                 record.service = record.thread().metrics().service(labels).number;
@@ -118,13 +142,13 @@ fn note_plan(root: &Root, plan: &Plan, record: &mut Record) {
 /// The attempts at the destination, and what comes back.
 async fn send_on(
     root: &Held,
+    destination: &LiveDestination,
     local: Option<&Arc<LocalWorkload>>,
     plan: &Plan,
     forward: &Forward,
     head: Head,
     mut record: Box<Record>,
 ) -> Reply {
-    let destination = &root.destinations[forward.destination];
     let grpc_timeout = if head.grpc { head.headers.get(&GRPC_TIMEOUT) } else { None };
     let timeout = request_timeout(forward.timeout, grpc_timeout.and_then(|value| value.to_str().ok()));
     let rule = plan.rule();
@@ -138,8 +162,15 @@ async fn send_on(
         http2: speaks_http2(destination.destination.policy.protocol, head.version),
         timeout,
         deadline: timeout.map(|timeout| record.started() + timeout),
+        hash: forward.affinity.hash,
     };
-    let message = message(plan, forward, head);
+    let version = head.version;
+    let message = message(plan, forward, head, &mut record);
+    if !forward.mirrors.is_empty() {
+        let (upload, thread) = (record.upload.as_ref(), &thread);
+        let original = Original { thread, root, caller: local, message: &message, version, upload, timeout };
+        mirror::send(forward, original);
+    }
     let Tried { endpoint, permit, result, exhausted } = trial.run(message, record.upload.as_ref()).await;
     record.permit = permit;
     if let Some(endpoint) = endpoint.map(|index| &destination.endpoints[index]) {
@@ -158,33 +189,29 @@ async fn send_on(
                 record.flags.push("URX");
             }
             let deadline = trial.deadline;
-            match &rule.action {
-                RuleAction::Route { backends, .. } => {
-                    let changes = [&backends[forward.backend].response_headers, &rule.response_headers];
-                    reply::pass_on(answer.response, answer.held, record, &changes, deadline)
-                }
-                RuleAction::Redirect(_) | RuleAction::DirectResponse(_) => {
-                    reply::pass_on(answer.response, answer.held, record, &[], deadline)
-                }
-            }
+            let changes = plan.response_changes(forward);
+            let mut reply = reply::pass_on(answer.response, answer.held, record, &changes, deadline);
+            reply::keep(&mut reply, &forward.affinity);
+            reply
         }
     }
 }
 
 /// What the application at the other end speaks: what its port declares, else what the client speaks.
-fn speaks_http2(protocol: Protocol, client: Version) -> bool {
+pub(super) fn speaks_http2(protocol: Protocol, client: Version) -> bool {
     protocol.is_http2() || (protocol == Protocol::Auto && client == Version::HTTP_2)
 }
 
 /// The message upstream: rewritten as the rule says, its backend's header changes before the rule's.
-pub(super) fn message(plan: &Plan, forward: &Forward, head: Head) -> Message {
+pub(super) fn message(plan: &Plan, forward: &Forward, head: Head, record: &mut Record) -> Message {
+    let (changes, of_answer) = (plan.request_changes(forward), plan.response_changes(forward));
+    let varies = |changes: &[&HeaderOperations]| changes.iter().any(|change| change.has_variables());
+    let told = (varies(&changes) || varies(&of_answer)).then(|| Told::before(&head, plan));
     let Head { method, mut authority, mut target, mut headers, .. } = head;
-    let rule = plan.rule();
-    if let RuleAction::Route { backends, .. } = &rule.action {
-        backends[forward.backend].request_headers.apply_to_request(&mut headers, &|_| None);
+    if !changes.iter().all(|change| change.is_empty()) {
+        change_request(&mut headers, changes, told.as_ref(), record);
     }
-    rule.request_headers.apply_to_request(&mut headers, &|_| None);
-    if let Some(rewritten) = forward.path.as_deref().and_then(|path| with_path(path, target.query())) {
+    if let Some(rewritten) = forward.path.as_deref().and_then(|path| rewritten(path, target.query())) {
         if let Ok(original) = HeaderValue::from_str(target.as_str()) {
             headers.insert(&ORIGINAL_PATH, original);
         }
@@ -196,7 +223,34 @@ pub(super) fn message(plan: &Plan, forward: &Forward, head: Head) -> Message {
         }
         authority = rewritten;
     }
+    if let Some(told) = told.filter(|_| varies(&of_answer)) {
+        record.told = Some(told.after(&authority, &target, &headers));
+    }
     Message { method, authority, target, headers }
+}
+
+/// A rewritten path with the query that came. What no path may hold, which a rule can put in, is percent-encoded.
+fn rewritten(path: &str, query: Option<&str>) -> Option<PathAndQuery> {
+    let path = if path.starts_with('/') { Cow::Borrowed(path) } else { Cow::Owned(format!("/{path}")) };
+    with_path(&path, query).or_else(|| {
+        let mut encoded = String::with_capacity(path.len() + 8);
+        for byte in path.bytes() {
+            match byte {
+                b'!'..=b'~' if !matches!(byte, b'"' | b'<' | b'>' | b'`' | b'{' | b'}') => {
+                    encoded.push(char::from(byte));
+                }
+                _ => encoded.push_str(&format!("%{byte:02X}")),
+            }
+        }
+        with_path(&encoded, query)
+    })
+}
+
+/// Keeps what the changes of an answer of our own need to know of the request.
+fn tell(record: &mut Record, plan: &Plan, head: &Head) {
+    if plan.rule().response_headers.has_variables() {
+        record.told = Some(Told::answered(head, plan));
+    }
 }
 
 /// What every request carries: an id, and the scheme of its client.
@@ -211,54 +265,5 @@ fn add_context(connection: &Outbound, head: &mut Head) {
     }
     if !head.headers.contains_key(&FORWARDED_PROTO) {
         head.headers.insert(&FORWARDED_PROTO, HeaderValue::from_static("http"));
-    }
-}
-
-/// A refusal, unless the host is nobody's and the client used the HTTP proxy: then it goes where it asked to go.
-async fn refused(connection: &Outbound, head: Head, mut record: Box<Record>, refusal: &Refusal) -> Reply {
-    let unknown = matches!(refusal.reason, Reason::UnknownHost);
-    if unknown && matches!(connection.entrance, Entrance::Explicit) {
-        return pass_through(connection, head, record).await;
-    }
-    if let Some(service) = &refusal.service {
-        let labels = ServiceLabels::of(&service.host, &service.namespace);
-        record.service = record.thread().metrics().service(labels).number;
-    }
-    if let Reason::NoDestination { cluster } = &refusal.reason {
-        record.cluster = Cluster::Named(cluster.as_str().into());
-    }
-    reply::refuse(record, refusal)
-}
-
-async fn pass_through(connection: &Outbound, head: Head, mut record: Box<Record>) -> Reply {
-    let thread = &connection.thread;
-    record.route = Some(Cow::Borrowed("allow_any"));
-    record.cluster = Cluster::Passthrough;
-    record.service = thread.metrics().service(ServiceLabels::outside("PassthroughCluster")).number;
-    let host = Strict::parse(head.authority.as_str()).map_or("", |authority| authority.host).to_owned();
-    let port = head.authority.port_u16().unwrap_or(80);
-    let addresses = match resolve::outside(thread.view.roots(), &host, port).await {
-        Ok(addresses) => addresses,
-        Err(error) => {
-            if matches!(error, crate::upstream::failure::ConnectError::Loop) {
-                thread.metrics().proxy.loops_refused.increment(1);
-            }
-            let failure = reply::Failure {
-                outcome: error.outcome(),
-                transport: error.to_string(),
-                retried: false,
-                exhausted: false,
-            };
-            return reply::failed(record, failure);
-        }
-    };
-    record.upstream = addresses.first().copied();
-    let http2 = head.version == Version::HTTP_2;
-    let Head { method, authority, target, headers, .. } = head;
-    let message = Message { method, authority, target, headers };
-    let sent = plain(thread, message, record.upload.as_ref(), &addresses, http2, CONNECT_TIMEOUT);
-    match sent.await {
-        Ok(answer) => reply::pass_on(answer.response, answer.held, record, &[], None),
-        Err(failure) => reply::failed(record, failure),
     }
 }

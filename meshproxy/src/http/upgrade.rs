@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use mesh_core::decide::plan::{Forward, Plan};
+use mesh_core::routing::header::HeaderOperations;
 use mesh_core::tables::destinations::Transport;
 use mesh_core::vocab::outcome::Outcome;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -28,6 +29,8 @@ use super::headers::{
 };
 use super::record::Record;
 use super::reply::{self, Failure, Reply};
+use super::variables::change_answer;
+use crate::live::destination::LiveDestination;
 use crate::live::local::LocalWorkload;
 use crate::live::root::Root;
 use crate::net::copy::{Carried, copy};
@@ -78,8 +81,10 @@ enum Answered {
 }
 
 /// Sends the request on to one endpoint of the destination and joins both ends if it agrees.
+#[allow(clippy::too_many_arguments, reason = "everything that an exchange has, once")]
 pub async fn send_on(
     root: &Root,
+    destination: &LiveDestination,
     local: Option<&Arc<LocalWorkload>>,
     plan: &Plan,
     forward: &Forward,
@@ -87,16 +92,15 @@ pub async fn send_on(
     client: OnUpgrade,
     mut record: Box<Record>,
 ) -> Reply {
-    let destination = &root.destinations[forward.destination];
     let thread = Rc::clone(record.thread());
-    let Some(index) = thread.random(|random| destination.pick(&[], random)) else {
+    let Some(index) = thread.random(|random| destination.pick(&[], forward.affinity.hash, random)) else {
         return reply::no_healthy(record);
     };
     let endpoint = &destination.endpoints[index];
     record.permit = Some(endpoint.state.enter());
     record.upstream = endpoint.address;
     record.destination = endpoint.party.number;
-    let mut message = message(plan, forward, head);
+    let mut message = message(plan, forward, head, &mut record);
     message.headers.insert(&ATTEMPT_COUNT, number(1));
     let patience = destination.destination.policy.connect_timeout;
     let sent = match &endpoint.endpoint.transport {
@@ -121,7 +125,11 @@ pub async fn send_on(
         Transport::Tls | Transport::Unreachable => return reply::no_healthy(record),
     };
     match sent {
-        Ok(answered) => join(answered, client, record),
+        Ok(answered) => {
+            let mut reply = join(answered, client, record, &plan.response_changes(forward));
+            reply::keep(&mut reply, &forward.affinity);
+            reply
+        }
         Err(failure) => reply::failed(record, failure),
     }
 }
@@ -136,7 +144,7 @@ pub async fn deliver(
 ) -> Reply {
     let thread = Rc::clone(record.thread());
     match plain(&thread, message, targets, patience).await {
-        Ok(answered) => join(answered, client, record),
+        Ok(answered) => join(answered, client, record, &[]),
         Err(failure) => reply::failed(record, failure),
     }
 }
@@ -181,35 +189,40 @@ fn broken(outcome: Outcome) -> Failure {
 }
 
 /// The application has answered: with 101 the ends are joined, any other answer goes back as it is.
-fn join(answered: Answered, client: OnUpgrade, record: Box<Record>) -> Reply {
+fn join(answered: Answered, client: OnUpgrade, record: Box<Record>, changes: &[&HeaderOperations]) -> Reply {
     match answered {
         Answered::Http1(mut response, lease) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
             let server = hyper::upgrade::on(&mut response);
             let server = async move { server.await.ok().map(TokioIo::new) };
-            joined(response.into_parts().0, server, lease, client, record)
+            joined(response.into_parts().0, server, lease, client, record, changes)
         }
         Answered::Http2(response, duplex, stream)
             if response.status() == StatusCode::OK && response.headers().contains_key(&MESH_UPGRADE) =>
         {
-            joined(response.into_parts().0, async { Some(duplex) }, stream, client, record)
+            joined(response.into_parts().0, async { Some(duplex) }, stream, client, record, changes)
         }
         Answered::Http1(response, lease) => {
-            refused(response.map(UpstreamBody::Http1), Held::Http1(lease), record)
+            refused(response.map(UpstreamBody::Http1), Held::Http1(lease), record, changes)
         }
         Answered::Http2(response, duplex, stream) => {
             let response = response.map(|()| UpstreamBody::Http2(duplex.into_answer()));
-            refused(response, Held::Http2(stream), record)
+            refused(response, Held::Http2(stream), record, changes)
         }
     }
 }
 
-fn refused(response: Response<UpstreamBody>, held: Held, mut record: Box<Record>) -> Reply {
+fn refused(
+    response: Response<UpstreamBody>,
+    held: Held,
+    mut record: Box<Record>,
+    changes: &[&HeaderOperations],
+) -> Reply {
     if response.status().is_success() && !record.is_outbound() {
         // The other proxy would take any success for consent.
         record.details = Cow::Borrowed("upstream_reset_before_response_started{protocol_error}");
         return reply::plain(record, StatusCode::BAD_GATEWAY, "UPE", "upgrade_failed", "");
     }
-    reply::pass_on(response, held, record, &[], None)
+    reply::pass_on(response, held, record, changes, None)
 }
 
 /// Answers the client and joins both ends; `kept` lives as long.
@@ -219,6 +232,7 @@ fn joined<S, K>(
     kept: K,
     client: OnUpgrade,
     mut record: Box<Record>,
+    changes: &[&HeaderOperations],
 ) -> Reply
 where
     S: AsyncRead + AsyncWrite + 'static,
@@ -226,7 +240,7 @@ where
 {
     let mut reply = Response::new(ReplyBody::silent());
     *reply.status_mut() = if record.is_outbound() { StatusCode::SWITCHING_PROTOCOLS } else { StatusCode::OK };
-    *reply.headers_mut() = agreed_headers(head.headers, &mut record);
+    *reply.headers_mut() = agreed_headers(head.headers, &mut record, changes);
     record.details = Cow::Borrowed("via_upstream");
     record.reply(101, 0, None);
     let open = record.thread().drain.hold();
@@ -242,10 +256,11 @@ where
     reply
 }
 
-fn agreed_headers(mut headers: HeaderMap, record: &mut Record) -> HeaderMap {
+fn agreed_headers(mut headers: HeaderMap, record: &mut Record, changes: &[&HeaderOperations]) -> HeaderMap {
     let found = scan(&headers);
     found.strip_connection(&mut headers);
     strip_mesh(&mut headers, &found);
+    change_answer(&mut headers, StatusCode::SWITCHING_PROTOCOLS, changes, record);
     let time = record.answered();
     headers.insert(&SERVICE_TIME, number(time.as_millis()));
     if record.is_outbound() {

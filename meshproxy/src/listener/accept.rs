@@ -6,6 +6,7 @@ use std::rc::Rc;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
+use mesh_core::decide::refusal::Reason;
 use mesh_core::resilience::timeout::CONNECT_TIMEOUT;
 use mesh_core::vocab::name::{ServicePort, WorkloadKey};
 use mesh_core::vocab::protocol::{Detected, Protocol};
@@ -16,17 +17,15 @@ use super::inbound;
 use super::socket::Accepted;
 use crate::capture::Purpose;
 use crate::http::body::ReplyBody;
-use crate::http::connection::{Entrance, Outbound, namespace};
+use crate::http::connection::{Entrance, Outbound};
 use crate::http::exchange;
 use crate::http::server::{self, Side};
-use crate::live::root::Root;
 use crate::net::downstream::{DETECTION, FIRST_BYTE, Facts, look};
 use crate::net::patient::Patient;
 use crate::net::rewind::Rewind;
 use crate::runtime::worker::Jobs;
 use crate::tcp;
 use crate::telemetry::metrics::Metrics;
-use crate::upstream::resolve;
 use crate::upstream::thread::{DataThread, Shared};
 use crate::workload::owner::{self, SocketOwners};
 
@@ -78,7 +77,7 @@ impl Worker {
             }
             Purpose::Service(service) => {
                 let caller = self.caller(facts);
-                self.service(stream, facts, service, caller).await;
+                self.service(stream, facts, service, None, caller).await;
             }
         }
         drop((open, place));
@@ -121,9 +120,15 @@ impl Worker {
         self.http(Rewind::new(looked.head, stream), http2, answer).await;
     }
 
-    /// A connection to a port of a service, or a tunnel to one that the HTTP proxy was asked for.
-    async fn service<S>(&self, mut stream: S, facts: Facts, service: ServicePort, caller: Option<WorkloadKey>)
-    where
+    /// A connection to a port of a service, or a tunnel to one that the HTTP proxy was asked for by this name.
+    async fn service<S>(
+        &self,
+        mut stream: S,
+        facts: Facts,
+        service: ServicePort,
+        asked: Option<Rc<str>>,
+        caller: Option<WorkloadKey>,
+    ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let protocol = self.protocol(&service);
@@ -134,7 +139,8 @@ impl Worker {
             Protocol::Http | Protocol::Http2 | Protocol::Grpc | Protocol::GrpcWeb => Some(FIRST_BYTE),
         };
         let Some(patience) = patience else {
-            return tcp::outbound(&self.thread, facts, &service, caller.as_ref(), stream).await;
+            return tcp::outbound(&self.thread, facts, &service, asked.as_deref(), caller.as_ref(), stream)
+                .await;
         };
         let Ok(looked) = look(&mut stream, patience).await else { return };
         if looked.head.is_empty() && (looked.ended || protocol.is_http()) {
@@ -147,7 +153,15 @@ impl Worker {
             Detected::Tls | Detected::Opaque | Detected::NeedMore if protocol.is_http() => false,
             Detected::Tls | Detected::Opaque | Detected::NeedMore => {
                 let stream = Rewind::new(looked.head, stream);
-                return tcp::outbound(&self.thread, facts, &service, caller.as_ref(), stream).await;
+                return tcp::outbound(
+                    &self.thread,
+                    facts,
+                    &service,
+                    asked.as_deref(),
+                    caller.as_ref(),
+                    stream,
+                )
+                .await;
             }
         };
         let outbound = Outbound::new(Rc::clone(&self.thread), facts, Entrance::Service(service), caller);
@@ -197,16 +211,22 @@ impl Worker {
         let Some((host, port)) = parsed else { return answer(StatusCode::BAD_REQUEST) };
         let (facts, caller) = (connection.facts, connection.caller.clone());
         let root = self.thread.view.root();
-        if let Some(service) = service_of(&root, connection, &host) {
-            let service = ServicePort { host: service, port };
-            tokio::task::spawn_local(async move {
-                let Ok(upgraded) = hyper::upgrade::on(request).await else { return };
-                self.service(TokioIo::new(upgraded), facts, service, caller).await;
-            });
-            return answer(StatusCode::OK);
+        match tcp::addressed(&root, &host, port, caller.as_ref()) {
+            Ok(service) => {
+                tokio::task::spawn_local(async move {
+                    let Ok(upgraded) = hyper::upgrade::on(request).await else { return };
+                    self.service(TokioIo::new(upgraded), facts, service, Some(host.into()), caller).await;
+                });
+                return answer(StatusCode::OK);
+            }
+            Err(refusal) if matches!(refusal.reason, Reason::UnknownHost) => {}
+            Err(refusal) => {
+                tcp::refuse(&self.thread, facts, caller.as_ref(), &refusal);
+                return answer(StatusCode::BAD_GATEWAY);
+            }
         }
         drop(root);
-        let connected = match resolve::outside(self.thread.view.roots(), &host, port).await {
+        let connected = match self.thread.lookups.outside(self.thread.view.roots(), &host, port).await {
             Ok(addresses) => self.thread.pool.tcp(&addresses, CONNECT_TIMEOUT).await,
             Err(error) => Err(error),
         };
@@ -225,16 +245,6 @@ impl Worker {
             }
         }
     }
-}
-
-/// The service that a name means for the owner of a connection.
-fn service_of(root: &Root, connection: &Outbound, host: &str) -> Option<mesh_core::vocab::name::Text> {
-    let namespace = match connection.local(root) {
-        Some(local) => local.hosted.section.key.namespace.clone(),
-        None => namespace(root),
-    };
-    let index = root.tables.service_named(host, Some(&namespace))?;
-    Some(root.tables.services[index].service.host.clone())
 }
 
 /// An answer to CONNECT; the tunnel has a record of its own.

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -125,6 +125,9 @@ async fn failed(errno: Errno) {
     }
 }
 
+/// Connections that were accepted.
+static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
+
 fn next(listener: &TcpListener, address: SocketAddr) -> Result<(TcpStream, Facts), Errno> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let (stream, peer) = rustix::net::acceptfrom_with(listener, flags)?;
@@ -134,7 +137,9 @@ fn next(listener: &TcpListener, address: SocketAddr) -> Result<(TcpStream, Facts
         true => stream.local_addr().map_err(|_| Errno::CONNABORTED)?,
         false => address,
     };
-    Ok((stream, Facts { peer, local }))
+    // Relaxed: only that no two are equal matters.
+    let number = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
+    Ok((stream, Facts { peer, local, number }))
 }
 
 impl Target {

@@ -117,7 +117,9 @@ async fn follow(settings: Settings, shared: Shared, target: Target) {
 fn wanted(settings: &Settings, root: &Root) -> BTreeMap<SocketAddr, Purpose> {
     let fixed = explicit::wanted(settings.inbound, settings.explicit);
     let services = settings.loopback.into_iter().flat_map(|net| {
-        root.tables.services.iter().flat_map(move |table| loopback::wanted(net, &table.service))
+        let seen = |(index, _): &(usize, _)| root.tables.is_seen_here(*index);
+        let services = root.tables.services.iter().enumerate().filter(seen);
+        services.flat_map(move |(_, table)| loopback::wanted(net, &table.service))
     });
     fixed.into_iter().chain(services).map(|Wanted { address, purpose }| (address, purpose)).collect()
 }

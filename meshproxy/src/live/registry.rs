@@ -2,13 +2,14 @@
 //! last tables that named it. Only the builder of roots touches this; requests hold what they need.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use mesh_core::tables::routes::EndpointKey;
 use mesh_core::vocab::identity::SpiffeId;
-use mesh_core::vocab::name::DestinationKey;
+use mesh_core::vocab::name::{DestinationKey, Text};
 use tokio::time::Instant;
 
 use super::destination::DestinationState;
@@ -25,6 +26,8 @@ pub struct Registry {
     endpoints: Map<EndpointKey, Carried<EndpointState>>,
     destinations: Map<DestinationKey, Carried<DestinationState>>,
     identities: Map<SpiffeId, u32>,
+    /// What names were last resolved to; empty where they never could be.
+    pub(super) answers: Map<Text, Arc<[IpAddr]>>,
     build: u64,
 }
 
@@ -92,7 +95,7 @@ mod tests {
 
     fn key(name: &str) -> EndpointKey {
         let workload = WorkloadKey { namespace: "default".into(), name: name.into() };
-        EndpointKey { destination: "d".into(), workload, port: 80 }
+        EndpointKey { destination: "d".into(), workload, address: None, port: 80 }
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! Tables joined with live state: the one root that requests read. Only here it is stored.
 
-use std::net::SocketAddr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
 use mesh_core::tables::Tables;
+use mesh_core::tables::destinations::Destination;
 use mesh_core::tables::routes::EndpointKey;
 use mesh_core::tables::workloads::HostedWorkload;
 use mesh_core::vocab::name::{Text, WorkloadKey};
@@ -30,6 +32,10 @@ pub struct Root {
     pub destinations: Vec<Arc<LiveDestination>>,
     /// Workloads of this host, by key.
     pub locals: Vec<Arc<LocalWorkload>>,
+    /// Names that endpoints have in the place of addresses.
+    pub names: BTreeSet<Text>,
+    /// How many of them nobody has tried to resolve yet.
+    pub untried: usize,
     /// The version as `x-mesh-version`.
     pub version: HeaderValue,
 }
@@ -38,6 +44,15 @@ impl Root {
     /// The live side of a workload of this root's tables.
     pub fn local(&self, hosted: &Arc<HostedWorkload>) -> Option<&Arc<LocalWorkload>> {
         self.locals.iter().find(|local| Arc::ptr_eq(&local.hosted, hosted))
+    }
+
+    /// The namespace of a caller that is not known: that of this host's workloads if they share one, else the default one.
+    pub fn namespace(&self) -> Text {
+        let mut namespaces = self.locals.iter().map(|local| &local.hosted.section.key.namespace);
+        match namespaces.next() {
+            Some(first) if namespaces.all(|other| other == first) => first.clone(),
+            Some(_) | None => "default".into(),
+        }
     }
 
     /// The workload with this key.
@@ -88,6 +103,8 @@ impl Roots {
             tables: Arc::default(),
             destinations: Vec::new(),
             locals: Vec::new(),
+            names: BTreeSet::new(),
+            untried: 0,
             version: HeaderValue::from_static("0"),
         };
         Roots {
@@ -120,6 +137,52 @@ impl Roots {
         self.current.store(Arc::new(root));
         self.changed.send_replace(serial);
         serial
+    }
+
+    /// Notes what names were resolved to; `None` for one that could not be, which keeps what it had. Destinations with
+    /// these names get other endpoints, in a root of the same tables.
+    pub fn answer(&self, answers: Vec<(Text, Option<Arc<[IpAddr]>>)>) {
+        let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut changed = false;
+        for (name, answer) in answers {
+            let known = registry.answers.get(&name);
+            match answer {
+                Some(answer) if known.is_none_or(|known| *known != answer) => {
+                    registry.answers.insert(name, answer);
+                    changed = true;
+                }
+                None if known.is_none() => {
+                    registry.answers.insert(name, Arc::default());
+                    changed = true;
+                }
+                Some(_) | None => {}
+            }
+        }
+        if !changed {
+            return;
+        }
+        let previous = self.current.load_full();
+        let root = self.join(Arc::clone(&previous.tables), &previous, &mut registry);
+        let serial = root.serial;
+        self.current.store(Arc::new(root));
+        self.changed.send_replace(serial);
+    }
+
+    /// Resolves when every name of the current root has been tried once.
+    pub async fn resolved(&self) {
+        let mut changed = self.changed.subscribe();
+        // The sender lives in `self`, so waiting cannot fail.
+        drop(changed.wait_for(|_| self.current.load().untried == 0).await);
+    }
+
+    /// A destination with the addresses of what a caller means as its endpoints.
+    pub fn aimed(&self, live: &LiveDestination, name: &str, addresses: &[SocketAddr]) -> LiveDestination {
+        let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        let destination = Arc::new(live.destination.aimed(name, addresses));
+        let endpoints = destination.endpoints.iter();
+        let endpoints =
+            endpoints.map(|e| LiveEndpoint::new(e, Arc::default(), &mut registry, &self.metrics)).collect();
+        LiveDestination::new(&destination, Arc::clone(&live.state), endpoints, live.service.clone(), None)
     }
 
     /// Hears of every new root by its serial.
@@ -156,7 +219,18 @@ impl Roots {
         let now = Instant::now();
         registry.begin();
         let mut destinations = Vec::with_capacity(tables.destinations.len());
-        for destination in &tables.destinations {
+        let mut names = BTreeSet::new();
+        for declared in &tables.destinations {
+            let before = previous.tables.destination(&declared.policy.key);
+            let before = before.and_then(|index| previous.destinations.get(index));
+            let has_names = declared.names().next().is_some();
+            let destination = if has_names {
+                names.extend(declared.names().cloned());
+                resolved(declared, before, registry)
+            } else {
+                Arc::clone(declared)
+            };
+            let destination = &destination;
             let key = &destination.policy.key;
             let state = registry.destination(key.clone(), now);
             let name: Text = key.to_string().into();
@@ -167,12 +241,12 @@ impl Roots {
                     let key = EndpointKey {
                         destination: name.clone(),
                         workload: endpoint.workload.clone(),
+                        address: endpoint.address.ip().map(|address| address.ip()),
                         port: endpoint.address.port(),
                     };
                     registry.endpoint(key, now)
                 })
                 .collect();
-            let before = previous.tables.destination(key).and_then(|index| previous.destinations.get(index));
             if let Some(before) = before.filter(|before| Arc::ptr_eq(&before.destination, destination)) {
                 destinations.push(Arc::clone(before));
                 continue;
@@ -181,25 +255,38 @@ impl Roots {
             let endpoints = endpoints.map(|(e, state)| LiveEndpoint::new(e, state, registry, &self.metrics));
             let namespace = tables.service(&key.host).map(|table| table.service.namespace.clone());
             let labels = ServiceLabels::of(&key.host, &namespace.unwrap_or_else(|| "unknown".into()));
-            destinations.push(Arc::new(LiveDestination {
-                endpoints: endpoints.collect(),
-                destination: Arc::clone(destination),
-                state,
-                service: self.metrics.service(labels),
-            }));
+            let (endpoints, service) = (endpoints.collect(), self.metrics.service(labels));
+            let live = LiveDestination::new(destination, state, endpoints, service, before.map(Arc::as_ref));
+            destinations.push(Arc::new(live));
         }
         let locals = tables.workloads.values().map(|hosted| match previous.local(hosted) {
             Some(before) => Arc::clone(before),
             None => Arc::new(LocalWorkload::new(hosted, registry, &self.metrics)),
         });
         let locals = locals.collect();
+        registry.answers.retain(|name, _| names.contains(name));
         registry.end(now);
         Root {
+            untried: names.iter().filter(|name| !registry.answers.contains_key(*name)).count(),
+            names,
             serial: previous.serial + 1,
             version: HeaderValue::from(tables.version.number),
             destinations,
             locals,
             tables,
         }
+    }
+}
+
+/// The destination with what its names were last resolved to; the one from before if nothing of it has changed.
+fn resolved(
+    declared: &Arc<Destination>,
+    before: Option<&Arc<LiveDestination>>,
+    registry: &Registry,
+) -> Arc<Destination> {
+    let next = declared.resolved(|name| registry.answers.get(name).map_or(&[], |found| found));
+    match before {
+        Some(before) if *before.destination == next => Arc::clone(&before.destination),
+        Some(_) | None => Arc::new(next),
     }
 }

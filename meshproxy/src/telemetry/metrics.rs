@@ -129,8 +129,20 @@ pub struct ProxyCounters {
     pub panics: Counter,
     /// Attempts beyond the first.
     pub retries: Counter,
+    /// Copies of requests that were sent.
+    pub mirrors: Counter,
+    /// Copies that were not sent, or given up: too many at once, or too far behind.
+    pub mirrors_dropped: Counter,
+    /// Copies that got no answer.
+    pub mirrors_failed: Counter,
+    /// Bodies that were not kept for another attempt because too much is kept already.
+    pub bodies_not_kept: Counter,
     /// Attempts to dial a listener of our own.
     pub loops_refused: Counter,
+    /// Names that were resolved, and those that could not be.
+    pub names_resolved: Counter,
+    /// See `names_resolved`.
+    pub names_failed: Counter,
 }
 
 #[derive(Default)]
@@ -173,6 +185,11 @@ impl Metrics {
         );
         recorder.register_gauge(&build, &METADATA).set(1.0);
         let counter = |name: &'static str| recorder.register_counter(&Key::from_name(name), &METADATA);
+        let resolutions = |result: &'static str| {
+            let labels = vec![Label::new("result", result)];
+            recorder
+                .register_counter(&Key::from_parts("mesh_proxy_name_resolutions_total", labels), &METADATA)
+        };
         let proxy = ProxyCounters {
             accepted: counter("mesh_proxy_connections_accepted_total"),
             shed: counter("mesh_proxy_connections_shed_total"),
@@ -180,7 +197,13 @@ impl Metrics {
             log_dropped: counter("mesh_proxy_access_log_dropped_total"),
             panics: counter("mesh_proxy_panics_total"),
             retries: counter("mesh_proxy_retries_total"),
+            mirrors: counter("mesh_proxy_mirrors_total"),
+            mirrors_dropped: counter("mesh_proxy_mirrors_dropped_total"),
+            mirrors_failed: counter("mesh_proxy_mirrors_failed_total"),
+            bodies_not_kept: counter("mesh_proxy_bodies_not_kept_total"),
             loops_refused: counter("mesh_proxy_loops_refused_total"),
+            names_resolved: resolutions("ok"),
+            names_failed: resolutions("failed"),
         };
         let mut state = State::default();
         state.parties.number(Party::unknown());

@@ -56,6 +56,14 @@ pub(super) struct Plan {
     pub(super) applications: Vec<SocketAddr>,
     /// Whether the endpoints are reached over the mesh hop.
     pub(super) mesh: bool,
+    /// Namespaces that see the service; `None` for all.
+    pub(super) exported_to: Option<Vec<Text>>,
+    /// The view of host `a`.
+    pub(super) view: Option<&'static str>,
+    /// More sections for both hosts.
+    pub(super) extra: Vec<Section>,
+    /// Who resolves names; nobody where there is none.
+    pub(super) resolver: Option<SocketAddr>,
     /// What a rule says of the destination.
     pub(super) shape: Shape,
 }
@@ -72,6 +80,10 @@ impl Plan {
             expected: B,
             applications: applications.to_vec(),
             mesh: true,
+            exported_to: None,
+            view: None,
+            extra: Vec::new(),
+            resolver: None,
             shape: Box::new(|_| {}),
         }
     }
@@ -111,7 +123,9 @@ impl Mesh {
     /// Starts both hosts: `a` at 127.0.0.1, `b` at 127.0.0.2.
     pub(super) async fn start(plan: Plan) -> Mesh {
         let ca = TestCa::new();
-        let (a, b) = (Proxy::start(&ca, "127.0.0.1", A), Proxy::start(&ca, "127.0.0.2", B));
+        let resolver = plan.resolver;
+        let start = |ip, id| Proxy::start(&ca, ip, id, resolver);
+        let (a, b) = (start("127.0.0.1", A), start("127.0.0.2", B));
         let mesh = Mesh { a, b, ca, plan };
         mesh.install(1).await;
         mesh
@@ -141,7 +155,7 @@ impl Mesh {
             addresses: Vec::new(),
             offset: Some(1),
             scope: None,
-            exported_to: None,
+            exported_to: plan.exported_to.clone(),
             aliases: Vec::new(),
             networks: Vec::new(),
             auto_address: None,
@@ -196,7 +210,7 @@ impl Mesh {
             locality: Default::default(),
             network: None,
             tokens: Vec::new(),
-            view: None,
+            view: plan.view.map(Text::from),
             recognition: Recognition::default(),
         };
         let port = |number| WorkloadPort {
@@ -219,6 +233,7 @@ impl Mesh {
             Section::Destination(destination),
             Section::Endpoints(slice),
         ];
+        sections.extend(plan.extra.iter().cloned());
         sections.extend(workloads.into_iter().map(Section::Workload));
         sections.extend(plan.policies.iter().cloned().map(Section::Authorization));
         sections
@@ -236,9 +251,10 @@ impl Mesh {
 }
 
 impl Proxy {
-    fn start(ca: &TestCa, ip: &str, id: &str) -> Proxy {
+    fn start(ca: &TestCa, ip: &str, id: &str, resolver: Option<SocketAddr>) -> Proxy {
         // Nobody answers there.
-        let resolver = "127.0.0.1:9".parse().unwrap();
+        let nobody = "127.0.0.1:9".parse().unwrap();
+        let resolvers = HostResolvers::new(vec![resolver.unwrap_or(nobody)], nobody);
         let metrics = Arc::new(Metrics::new());
         let svids = Arc::new(Svids::new());
         svids.trust(ca.trust());
@@ -249,7 +265,7 @@ impl Proxy {
             metrics,
             access: AccessSink::off(),
             drain: Drain::new(),
-            forwarder: Forwarder::new(Arc::new(HostResolvers::new(vec![resolver], resolver))),
+            forwarder: Forwarder::new(Arc::new(resolvers)),
         };
         let (explicit, inbound) = (free(ip), free(ip));
         let settings = Settings { inbound, explicit: Some(explicit), loopback: None, threads: 1 };

@@ -1,12 +1,15 @@
 //! What one data thread works with. Nothing here is shared, so nothing is locked.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use mesh_core::vocab::random::Random;
 
+use super::budget::Budget;
 use super::pool::Pool;
+use super::resolve::Lookups;
+use crate::dns::forward::Forwarder;
 use crate::identity::svid::Svids;
 use crate::live::root::Roots;
 use crate::live::view::View;
@@ -27,6 +30,8 @@ pub struct Shared {
     pub access: AccessSink,
     /// The end.
     pub drain: Drain,
+    /// Asks the host's resolvers.
+    pub forwarder: Forwarder,
 }
 
 /// What one data thread works with.
@@ -44,6 +49,12 @@ pub struct DataThread {
     pub svids: Arc<Svids>,
     /// The end.
     pub drain: Drain,
+    /// What it keeps of requests' bodies.
+    pub bodies: Rc<Budget>,
+    /// Copies of requests that are under way.
+    pub mirrors: Rc<Cell<usize>>,
+    /// Names that requests asked for.
+    pub lookups: Lookups,
     random: RefCell<Random>,
 }
 
@@ -57,6 +68,9 @@ impl DataThread {
             log: Rc::new(AccessLog::new(shared.access.clone(), Arc::clone(&shared.metrics))),
             svids: Arc::clone(&shared.svids),
             drain: shared.drain.clone(),
+            bodies: Budget::new(shared.metrics.proxy.bodies_not_kept.clone()),
+            mirrors: Rc::default(),
+            lookups: Lookups::new(shared.forwarder.clone()),
             random: RefCell::new(Random::seeded(rand::random())),
         };
         tokio::task::spawn_local(Rc::clone(&thread.pool).keep_sweeping());

@@ -56,9 +56,9 @@ const PROXY: &[(&str, &[&str])] = &[
     ("capture", &[]),
     ("live", &["telemetry"]),
     ("workload", &["live"]),
-    ("dns", &["live"]),
+    ("dns", &["live", "telemetry"]),
     ("control", &["live", "identity", "telemetry", "workload"]),
-    ("upstream", &["live", "identity", "telemetry", "net", "runtime"]),
+    ("upstream", &["live", "identity", "telemetry", "net", "runtime", "dns"]),
     ("http", &["upstream", "live", "net", "telemetry", "runtime"]),
     ("tcp", &["upstream", "live", "net", "telemetry"]),
     (

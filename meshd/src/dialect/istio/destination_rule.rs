@@ -29,7 +29,6 @@ pub(crate) static NOTES: &[Note] = &[
     Note::Holds(&SPEC, "trafficPolicy", &POLICY),
     Note::Holds(&SPEC, "workloadSelector", &BY_MATCH_LABELS),
     Note::Holds(&SUBSET, "trafficPolicy", &POLICY),
-    Note::Later(&SPEC, "exportTo", "other than [\"*\"]"),
 ];
 
 /// Reads the spec of a DestinationRule in the namespace `own`.

@@ -2,6 +2,7 @@
 
 use http::{HeaderName, HeaderValue};
 use mesh_core::matching::authority::Authority;
+use mesh_core::routing::format::{Plain, Template, Variable};
 use mesh_core::routing::header::HeaderChanges;
 use mesh_core::vocab::name::Text;
 
@@ -19,9 +20,12 @@ static OPERATIONS: Message =
 pub(crate) static NOTES: &[Note] = &[
     Note::Holds(&HEADERS, "request", &OPERATIONS),
     Note::Holds(&HEADERS, "response", &OPERATIONS),
-    Note::Later(&OPERATIONS, "set", "values with formatters such as %REQ(x)%"),
-    Note::Later(&OPERATIONS, "add", "values with formatters such as %REQ(x)%"),
+    Note::Later(&OPERATIONS, "set", LATER_VALUES),
+    Note::Later(&OPERATIONS, "add", LATER_VALUES),
 ];
+
+const LATER_VALUES: &str =
+    "the host from formatters; formatters with arguments but for REQ and RESP; %UPSTREAM_LOCAL_ADDRESS%";
 
 /// Fields that frame the message, which the proxy writes itself: changing them would break it on the way.
 const FRAMING: [&str; 9] = [
@@ -81,16 +85,19 @@ fn operations(field: &Field<'_>, mut hosts: Option<&mut Vec<Text>>) -> HeaderCha
         for (header, value) in operations.get(key).map(|field| field.map()).unwrap_or_default() {
             let Some(written) = value.text().and_then(|text| written(&value, text)) else { continue };
             if let (true, Some(hosts)) = (is_host(header), hosts.as_deref_mut()) {
+                if written.formatted {
+                    value.later("a formatter in the host");
+                }
                 hosts.extend(host(&value, &written));
                 continue;
             }
             let Some(name) = name(&value, header) else { continue };
-            match HeaderValue::from_bytes(written.text.as_bytes()) {
+            // As it is written: what has been read of it could look like a formatter.
+            let raw = value.text().unwrap_or_default();
+            match HeaderValue::from_bytes(raw.as_bytes()) {
                 Ok(text) => list.push((name, text)),
-                Err(_) => value.fault(format!(
-                    "{} has a character that no header value may have",
-                    quoted(&written.text)
-                )),
+                Err(_) => value
+                    .fault(format!("{} has a character that no header value may have", quoted(raw))),
             }
         }
         list.sort_by(|(a, _), (b, _)| a.as_str().cmp(b.as_str()));
@@ -157,13 +164,19 @@ fn host(field: &Field<'_>, written: &Written) -> Option<Text> {
     }
 }
 
-/// The value with `%%` read as a percent sign. A value with formatters (`%REQ(x)%`) stays as it is written, and has
-/// no effect on the wire yet.
+/// The value with `%%` read as a percent sign. A value with formatters (`%REQ(x)%`) stays as it is written.
 fn written(field: &Field<'_>, text: &str) -> Option<Written> {
     match formatter::parse(text) {
         Ok(formatter::Value::Literal(text)) => Some(Written { text, formatted: false }),
         Ok(formatter::Value::Formatted(name)) => {
-            field.later(format_args!("the formatter {}", quoted(&format!("%{name}%"))));
+            let known = Template::parse(text).is_ok_and(|template| {
+                !template
+                    .variables()
+                    .any(|variable| *variable == Variable::Plain(Plain::UpstreamLocalAddress))
+            });
+            if !known {
+                field.later(format_args!("a value with formatters such as {}", quoted(&format!("%{name}%"))));
+            }
             Some(Written { text: text.to_owned(), formatted: true })
         }
         Err(error) => {

@@ -13,10 +13,16 @@ use crate::dialect::field::{Field, Message, Note, Object};
 pub(crate) static HTTP: Message = Message {
     name: "an HTTP rule",
     fields: &[
+        "corsPolicy",
         "directResponse",
         "fault",
         "headers",
         "match",
+        "mirror",
+        "mirrorPercent",
+        "mirrorPercentage",
+        "mirror_percent",
+        "mirrors",
         "name",
         "redirect",
         "retries",
@@ -24,15 +30,7 @@ pub(crate) static HTTP: Message = Message {
         "route",
         "timeout",
     ],
-    later: &[
-        "corsPolicy",
-        "delegate",
-        "mirror",
-        "mirrorPercent",
-        "mirrorPercentage",
-        "mirror_percent",
-        "mirrors",
-    ],
+    later: &["delegate"],
     skipped: &[],
 };
 

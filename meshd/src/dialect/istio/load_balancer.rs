@@ -15,13 +15,7 @@ use crate::dialect::scalar;
 pub(crate) static LOAD_BALANCER: Message = Message {
     name: "a loadBalancer",
     fields: &["consistentHash", "simple"],
-    later: &[
-        "backendUtilization",
-        "localityLbSetting",
-        "warmup",
-        "warmupDurationSecs",
-        "zoneAwareLbSetting",
-    ],
+    later: &["backendUtilization", "localityLbSetting", "warmup", "warmupDurationSecs", "zoneAwareLbSetting"],
     skipped: &[],
 };
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mesh_core::resilience::retry::{RetryCondition, RetryPolicy};
 
-use crate::dialect::field::{Field, Message, Note, not_one_of};
+use crate::dialect::field::{Field, Message, not_one_of};
 use crate::dialect::scalar;
 
 pub(crate) static RETRIES: Message = Message {
@@ -21,18 +21,10 @@ pub(crate) static RETRIES: Message = Message {
     skipped: &[],
 };
 
-/// What stands in the fields, for docs/compatibility.md.
-pub(crate) static NOTES: &[Note] = &[
-    Note::Later(&RETRIES, "retryRemoteLocalities", "true"),
-    Note::Later(&RETRIES, "retryOn", "envoy-ratelimited, http3-post-connect-failure, retriable-headers"),
-];
-
-/// Conditions that are not carried out yet.
-const LATER: [RetryCondition; 3] = [
-    RetryCondition::EnvoyRatelimited,
-    RetryCondition::Http3PostConnectFailure,
-    RetryCondition::RetriableHeaders,
-];
+/// Conditions of which there is no case: HTTP/3 is not spoken, and the names of header fields would come from a field
+/// of the request that is not believed.
+const INERT: [RetryCondition; 2] =
+    [RetryCondition::Http3PostConnectFailure, RetryCondition::RetriableHeaders];
 
 /// Reads `timeout`.
 pub(super) fn timeout(field: &Field<'_>) -> Option<Duration> {
@@ -57,18 +49,14 @@ pub(crate) fn retries(field: &Field<'_>) -> Option<RetryPolicy> {
     let per_try_timeout = entry.get("perTryTimeout").and_then(|field| scalar::duration(&field));
     let backoff = entry.get("backoff").and_then(|field| scalar::duration(&field));
     let avoid_tried = entry.get("retryIgnorePreviousHosts").and_then(|field| field.boolean()).unwrap_or(true);
-    let remote = entry.get("retryRemoteLocalities");
-    let remote_localities = remote.as_ref().and_then(Field::boolean).unwrap_or(false);
-    if let (true, Some(remote)) = (remote_localities, remote) {
-        remote.later("retryRemoteLocalities: true");
-    }
+    let remote = entry.get("retryRemoteLocalities").and_then(|field| field.boolean());
     let (on, codes) = match retry_on {
         Some(field) => conditions(&field),
         None => (RetryPolicy::DEFAULT_CONDITIONS.to_vec(), Vec::new()),
     };
     let default = RetryPolicy::default();
     Some(RetryPolicy {
-        remote_localities,
+        remote_localities: remote.unwrap_or(false),
         attempts: u32::try_from(attempts?).ok()?,
         per_try_timeout,
         on,
@@ -82,8 +70,8 @@ fn conditions(field: &Field<'_>) -> (Vec<RetryCondition>, Vec<u16>) {
     let (mut on, mut codes) = (Vec::new(), Vec::new());
     for word in field.text().into_iter().flat_map(|text| text.split(',')) {
         if let Some(condition) = RetryCondition::from_name(word) {
-            if LATER.contains(&condition) {
-                field.later(format!("retryOn {word}"));
+            if INERT.contains(&condition) {
+                field.advise(format!("{word} never holds here, nor in Istio's sidecars"));
             }
             if !on.contains(&condition) {
                 on.push(condition);

@@ -28,7 +28,6 @@ pub(crate) static NOTES: &[Note] = &[
     Note::Holds(&SPEC, "http[]", &HTTP),
     Note::Holds(&SPEC, "tls[]", &TLS),
     Note::Holds(&SPEC, "tcp[]", &TCP),
-    Note::Later(&SPEC, "exportTo", "other than [\"*\"]"),
     Note::Later(&SPEC, "gateways", "other than mesh"),
     Note::Later(&SPEC, "hosts", "none, which makes it a delegate"),
 ];

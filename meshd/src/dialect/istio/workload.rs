@@ -20,7 +20,7 @@ pub(crate) static ENTRY: Message = Message {
 };
 
 /// What stands in the fields, for docs/compatibility.md.
-pub(crate) static NOTES: &[Note] = &[Note::Later(&ENTRY, "address", "names, Unix sockets")];
+pub(crate) static NOTES: &[Note] = &[Note::Later(&ENTRY, "address", "Unix sockets")];
 
 const LONGEST_PORT_NAME: usize = 62;
 const MOST_PORTS: usize = 128;
@@ -167,10 +167,7 @@ fn address(entry: &Object<'_>, addressing: Addressing, network: Option<&str>) ->
             ));
             None
         }
-        _ if is_name => {
-            field.later(format!("an address that is a name ({text}) instead of an IP"));
-            Some(Address::Host(text.to_ascii_lowercase().into()))
-        }
+        _ if is_name => Some(Address::Host(text.to_ascii_lowercase().into())),
         _ => {
             field.fault(format!(
                 "{} is no IP address{}",

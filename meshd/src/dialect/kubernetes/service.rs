@@ -52,8 +52,6 @@ pub(crate) static NOTES: &[Note] = &[
     Note::Later(&SPEC, "type", "ExternalName"),
     Note::Later(&SPEC, "sessionAffinity", "ClientIP"),
     Note::Later(&SPEC, "internalTrafficPolicy", "Local"),
-    Note::Later(&SPEC, "publishNotReadyAddresses", "true"),
-    Note::Later(&SPEC, "clusterIP", "None"),
     Note::Later(&PORT, "protocol", "SCTP"),
 ];
 
@@ -73,13 +71,8 @@ pub(crate) fn service(field: &Field<'_>, exported: Option<&Field<'_>>) -> Option
     {
         field.later("internalTrafficPolicy: Local");
     }
-    let publish_not_ready = spec.get("publishNotReadyAddresses").is_some_and(|field| {
-        let publish = field.boolean() == Some(true);
-        if publish {
-            field.later("publishNotReadyAddresses: true");
-        }
-        publish
-    });
+    let publish_not_ready =
+        spec.get("publishNotReadyAddresses").is_some_and(|field| field.boolean() == Some(true));
     let (addresses, headless) = addresses(&spec);
     let form = match kind {
         Some("ExternalName") => ServiceForm::ExternalName(external_name(&spec)?),
@@ -127,10 +120,7 @@ fn addresses(spec: &Object<'_>) -> (Vec<IpAddr>, bool) {
     for field in single.chain(spec.items("clusterIPs")) {
         match field.text() {
             Some("") | None => {}
-            Some("None") => {
-                headless = true;
-                field.later("clusterIP: None (a headless Service)");
-            }
+            Some("None") => headless = true,
             Some(_) => addresses.extend(scalar::ip(&field)),
         }
     }

@@ -48,9 +48,6 @@ pub(crate) static NOTES: &[Note] = &[
     Note::Holds(&SPEC, "ports[]", &PORT),
     Note::Holds(&SPEC, "workloadSelector", &BY_LABELS),
     Note::Holds(&SPEC, "endpoints[]", &workload::ENTRY),
-    Note::Later(&SPEC, "exportTo", "other than [\"*\"]"),
-    Note::Later(&SPEC, "addresses", "networks"),
-    Note::Later(&SPEC, "resolution", "NONE, DNS, DNS_ROUND_ROBIN, DYNAMIC_DNS"),
 ];
 
 const MOST_HOSTS: usize = 256;
@@ -168,7 +165,6 @@ fn addresses(spec: &Object<'_>) -> (Vec<IpAddr>, Vec<IpNet>) {
                 item.fault(format!("found {} characters, at most {LONGEST_ADDRESS} are allowed", text.len()));
             }
             Some(network) => {
-                item.later("an address that is a network");
                 networks.push(network.trunc());
             }
             None if text.contains('/') => {

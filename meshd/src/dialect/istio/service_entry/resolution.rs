@@ -26,15 +26,10 @@ pub(super) fn read(spec: &Object<'_>) -> Option<Resolution> {
         if spec.has("resolution") || spec.is_misspelt("resolution") {
             return None;
         }
-        spec.field().later("resolution NONE (the default)");
         return Some(Resolution::None);
     };
     let word = field.choice(&RESOLUTIONS.map(Resolution::name))?;
-    let resolution = RESOLUTIONS.into_iter().find(|resolution| resolution.name() == word)?;
-    if resolution != Resolution::Static {
-        field.later(format!("resolution {word}"));
-    }
-    Some(resolution)
+    RESOLUTIONS.into_iter().find(|resolution| resolution.name() == word)
 }
 
 /// What a resolution asks of hosts, addresses and ports.

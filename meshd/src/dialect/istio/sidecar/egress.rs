@@ -13,8 +13,8 @@ use crate::dialect::scalar;
 
 pub(super) static EGRESS: Message = Message {
     name: "an entry of egress",
-    fields: &["bind", "captureMode", "hosts", "port"],
-    later: &[],
+    fields: &["captureMode", "hosts", "port"],
+    later: &["bind"],
     skipped: &[],
 };
 
@@ -28,6 +28,9 @@ pub(super) fn list(spec: &Object<'_>, own: &str) -> Vec<Egress> {
         let Some(entry) = item.object(&EGRESS) else { continue };
         let bind = entry.get("bind").filter(|field| !field.is_empty_text());
         let capture = capture(&entry);
+        if let Some(field) = entry.get("captureMode").filter(|_| capture == CaptureMode::None) {
+            field.later("captureMode NONE");
+        }
         let hosts = egress_hosts(&entry, own);
         let port_field = entry.get("port");
         if port_field.is_none() && index + 1 < items.len() && !entry.has("port") && !entry.is_misspelt("port")

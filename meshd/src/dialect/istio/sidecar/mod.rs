@@ -14,8 +14,8 @@ use crate::dialect::field::{Field, Message, Note};
 
 pub(crate) static SPEC: Message = Message {
     name: "spec of a Sidecar",
-    fields: &[],
-    later: &["egress", "inboundConnectionPool", "ingress", "outboundTrafficPolicy", "workloadSelector"],
+    fields: &["egress", "outboundTrafficPolicy", "workloadSelector"],
+    later: &["inboundConnectionPool", "ingress"],
     skipped: &[],
 };
 
@@ -30,6 +30,7 @@ pub(crate) static NOTES: &[Note] = &[
     Note::Holds(&ingress::INGRESS, "port", &listener::PORT),
     Note::Holds(&ingress::INGRESS, "tls", &SERVER_TLS),
     Note::Holds(&egress::EGRESS, "port", &listener::PORT),
+    Note::Later(&egress::EGRESS, "captureMode", "NONE"),
     Note::Holds(&outbound::OUTBOUND, "egressProxy", &outbound::EGRESS_PROXY),
     Note::Holds(&outbound::EGRESS_PROXY, "port", &outbound::EGRESS_PROXY_PORT),
     Note::Refused(&listener::PORT, "targetPort", "it has no meaning in a Sidecar"),

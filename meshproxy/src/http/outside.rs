@@ -1,0 +1,111 @@
+//! Requests that no endpoint of the mesh is for: those that a decision went against, those that go where they were sent
+//! (ALLOW_ANY), and those of destinations without endpoints of their own.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use http::Version;
+use mesh_core::decide::aim::{Wanted, aim};
+use mesh_core::decide::plan::{Forward, Plan};
+use mesh_core::decide::refusal::{Reason, Refusal};
+use mesh_core::matching::authority::Authority as Strict;
+use mesh_core::resilience::timeout::CONNECT_TIMEOUT;
+
+use super::attempt::{Message, plain};
+use super::canonical::Head;
+use super::connection::{Entrance, Outbound};
+use super::record::{Cluster, Record};
+use super::reply::{self, Failure, Reply};
+use crate::live::destination::LiveDestination;
+use crate::live::root::Root;
+use crate::telemetry::labels::ServiceLabels;
+use crate::upstream::failure::ConnectError;
+
+/// The port that a request was addressed to.
+pub(super) fn port(connection: &Outbound, head: &Head) -> u16 {
+    match &connection.entrance {
+        Entrance::Service(service) => service.port,
+        Entrance::Explicit => head.authority.port_u16().unwrap_or(80),
+    }
+}
+
+/// Whether a plan's destination has no endpoints to choose from, but goes to where the request was sent.
+pub(super) fn is_aimed(root: &Root, forward: &Forward) -> bool {
+    let destination = &root.destinations[forward.destination];
+    destination.endpoints.is_empty() && destination.destination.policy.is_passthrough()
+}
+
+/// That destination with the addresses of what the client means.
+pub(super) async fn aimed(
+    connection: &Outbound,
+    root: &Root,
+    plan: &Plan,
+    forward: &Forward,
+    head: &Head,
+) -> Result<Arc<LiveDestination>, Failure> {
+    let strict = Strict::parse(head.authority.as_str());
+    let wanted = Wanted {
+        asked: strict.map(|authority| authority.host).ok(),
+        rewritten: forward.authority.as_deref().map(|text| Strict::parse(text).map_or(text, |a| a.host)),
+        service: plan.service.as_deref(),
+        port: port(connection, head),
+    };
+    let policy = &root.destinations[forward.destination].destination.policy;
+    let Some(aim) = aim(policy, &wanted) else { return Err(failure(connection, &ConnectError::NoAddress)) };
+    let (lookups, roots) = (&connection.thread.lookups, connection.thread.view.roots());
+    let aimed = lookups.aimed(roots, root, forward.destination, &aim).await;
+    aimed.map_err(|error| failure(connection, &error))
+}
+
+/// A refusal, unless the host is nobody's and such requests go where they were sent.
+pub(super) async fn refused(
+    connection: &Outbound,
+    head: Head,
+    mut record: Box<Record>,
+    refusal: &Refusal,
+) -> Reply {
+    match &refusal.reason {
+        Reason::UnknownHost => return pass_through(connection, head, record).await,
+        Reason::Blocked => {
+            record.route = Some(Cow::Borrowed("block_all"));
+            let service = connection.thread.metrics().service(ServiceLabels::outside("BlackHoleCluster"));
+            record.service = service.number;
+        }
+        Reason::NoDestination { cluster } => record.cluster = Cluster::Named(cluster.as_str().into()),
+        _ => {}
+    }
+    if let Some(service) = &refusal.service {
+        let labels = ServiceLabels::of(&service.host, &service.namespace);
+        record.service = record.thread().metrics().service(labels).number;
+    }
+    reply::refuse(record, refusal)
+}
+
+async fn pass_through(connection: &Outbound, head: Head, mut record: Box<Record>) -> Reply {
+    let thread = &connection.thread;
+    record.route = Some(Cow::Borrowed("allow_any"));
+    record.cluster = Cluster::Passthrough;
+    record.service = thread.metrics().service(ServiceLabels::outside("PassthroughCluster")).number;
+    let host = Strict::parse(head.authority.as_str()).map_or("", |authority| authority.host);
+    let addresses = thread.lookups.outside(thread.view.roots(), host, port(connection, &head)).await;
+    let addresses = match addresses {
+        Ok(addresses) => addresses,
+        Err(error) => return reply::failed(record, failure(connection, &error)),
+    };
+    record.upstream = addresses.first().copied();
+    let http2 = head.version == Version::HTTP_2;
+    let Head { method, authority, target, headers, .. } = head;
+    let message = Message { method, authority, target, headers };
+    let sent = plain(thread, message, record.upload.as_ref(), &addresses, http2, CONNECT_TIMEOUT);
+    match sent.await {
+        Ok(answer) => reply::pass_on(answer.response, answer.held, record, &[], None),
+        Err(failure) => reply::failed(record, failure),
+    }
+}
+
+fn failure(connection: &Outbound, error: &ConnectError) -> Failure {
+    if matches!(error, ConnectError::Loop) {
+        connection.thread.metrics().proxy.loops_refused.increment(1);
+    }
+    Failure { outcome: error.outcome(), transport: error.to_string(), retried: false, exhausted: false }
+}
