@@ -3,13 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::affinity::Affinity;
+use super::refusal::Refusal;
 use crate::matching::request::Request;
 use crate::resilience::fault::FaultVerdict;
 use crate::routing::cors::Fields;
-use crate::routing::rule::{HttpRule, TcpRule};
+use crate::routing::header::HeaderOperations;
+use crate::routing::rule::{Backend, HttpRule, RuleAction, TcpRule};
 use crate::snapshot::service::Service;
 use crate::tables::routes::{RouteTable, StreamKind};
 use crate::vocab::name::Text;
+
+static NO_CHANGES: HeaderOperations =
+    HeaderOperations { remove: Vec::new(), set: Vec::new(), add: Vec::new() };
 
 /// What to do with a request.
 #[derive(Debug)]
@@ -34,6 +40,23 @@ impl Plan {
     /// The rule that matched: its retry policy, header changes, origin.
     pub fn rule(&self) -> &HttpRule {
         self.routes.http_rule(self.rule)
+    }
+
+    /// How a request that is sent on is changed: first as its backend says, then as the rule does.
+    pub fn request_changes(&self, forward: &Forward) -> [&HeaderOperations; 2] {
+        [self.backend(forward).map_or(&NO_CHANGES, |b| &b.request_headers), &self.rule().request_headers]
+    }
+
+    /// How its answer is changed, in the same order.
+    pub fn response_changes(&self, forward: &Forward) -> [&HeaderOperations; 2] {
+        [self.backend(forward).map_or(&NO_CHANGES, |b| &b.response_headers), &self.rule().response_headers]
+    }
+
+    fn backend(&self, forward: &Forward) -> Option<&Backend> {
+        match &self.rule().action {
+            RuleAction::Route { backends, .. } => backends.get(forward.backend),
+            RuleAction::Redirect(_) | RuleAction::DirectResponse(_) => None,
+        }
     }
 
     /// Name of the route for the access log: the rule's, and after a dot the match's.
@@ -70,6 +93,8 @@ pub enum Action {
         /// Body.
         body: Vec<u8>,
     },
+    /// Send it nowhere, for there is no such destination: faults come first, and the answer gets its fields.
+    Refuse(Box<Refusal>),
     /// Answer a preflight: 200, these fields, no body, details `cors_response`.
     Preflight {
         /// Header fields.
@@ -90,6 +115,8 @@ pub struct Forward {
     pub authority: Option<Text>,
     /// Time for the whole request, retries included. A `grpc-timeout` may shorten it (`resilience::timeout`).
     pub timeout: Option<Duration>,
+    /// By what the endpoint is chosen.
+    pub affinity: Affinity,
     /// Copies that are sent too; nobody waits for them.
     pub mirrors: Vec<MirrorPlan>,
 }
@@ -132,6 +159,8 @@ pub struct StreamPlan {
     pub rule: usize,
     /// Index of the destination in the tables.
     pub destination: usize,
+    /// Hash that the endpoint is chosen by, where the destination has such a policy.
+    pub hash: Option<u64>,
 }
 
 impl StreamPlan {

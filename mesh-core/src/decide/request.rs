@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::affinity::Affinity;
 use super::facts::OutboundRequest;
 use super::plan::{Action, Forward, MirrorPlan, Plan};
 use super::refusal::{Reason, Refusal};
@@ -28,7 +29,12 @@ pub fn outbound(
     random: &mut Random,
     witness: &mut impl Witness,
 ) -> Result<Plan, Refusal> {
-    act(select(tables, facts, witness)?, facts, random)
+    let mut plan = act(select(tables, facts, witness)?, facts, random)?;
+    if let Action::Forward(forward) = &mut plan.action {
+        let policy = &tables.destinations[forward.destination].policy;
+        forward.affinity = Affinity::of_request(policy, facts, random);
+    }
+    Ok(plan)
 }
 
 /// The rule that a request gets, before dice are rolled.
@@ -82,16 +88,27 @@ pub(crate) fn act(
                 RuleAction::Route { backends, .. } => {
                     let weights = backends.iter().map(|backend| backend.weight);
                     let chosen = split::choose(weights, random).unwrap_or(0);
-                    let mut forward = forward(&selected, chosen, facts)?;
-                    forward.mirrors = copies(&selected, &forward, facts, random);
-                    Action::Forward(forward)
+                    match forward(&selected, chosen, facts) {
+                        Ok(mut forward) => {
+                            forward.mirrors = copies(&selected, &forward, facts, random);
+                            Action::Forward(forward)
+                        }
+                        Err(refusal) => Action::Refuse(Box::new(refusal)),
+                    }
                 }
             }
         }
     };
     let fault = match action {
-        Action::Forward(_) | Action::Preflight { .. } => rule.fault.roll(random),
+        Action::Forward(_) | Action::Preflight { .. } | Action::Refuse(_) => rule.fault.roll(random),
         Action::Redirect { .. } | Action::Respond { .. } => FaultVerdict::default(),
+    };
+    let action = match action {
+        // Nothing comes before the refusal, and nothing is put on it.
+        Action::Refuse(refusal) if fault == FaultVerdict::default() && answer_fields.is_empty() => {
+            return Err(*refusal);
+        }
+        action => action,
     };
     let Selected { service, routes, rule, matched } = selected;
     Ok(Plan { service, routes, rule, matched, fault, action, answer_fields })
@@ -316,6 +333,7 @@ pub(crate) fn forward(
         path: rewrite.path(facts.request.path, selected.uri()),
         authority,
         timeout: rule.timeout,
+        affinity: Affinity::default(),
         mirrors: Vec::new(),
     })
 }

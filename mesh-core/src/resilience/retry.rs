@@ -24,7 +24,8 @@ pub enum RetryCondition {
     Retriable4xx,
     /// One of the listed status codes.
     RetriableStatusCodes,
-    /// A response with a header field that asks for it (`x-envoy-retriable-header-names`).
+    /// A response with a header field that the request names (`x-envoy-retriable-header-names`). What applications send
+    /// of it is not believed, so this never holds.
     RetriableHeaders,
     /// `x-envoy-ratelimited` in the response.
     EnvoyRatelimited,
@@ -92,7 +93,9 @@ impl RetryCondition {
 
     fn covers(self, outcome: Outcome, codes: &[u16]) -> bool {
         match outcome {
-            Outcome::Response { status, grpc_status } => match self {
+            // What is limited is not asked again, unless just that is wanted.
+            Outcome::Response { rate_limited: true, .. } => self == RetryCondition::EnvoyRatelimited,
+            Outcome::Response { status, grpc_status, rate_limited: false } => match self {
                 RetryCondition::FiveXx => status >= 500,
                 RetryCondition::GatewayError => matches!(status, 502..=504),
                 RetryCondition::Retriable4xx => status == 409,
@@ -220,7 +223,7 @@ mod tests {
     #[test]
     fn default_conditions() {
         let policy = RetryPolicy::default();
-        let response = |status, grpc_status| Outcome::Response { status, grpc_status };
+        let response = |status, grpc_status| Outcome::Response { status, grpc_status, rate_limited: false };
         for (outcome, expected) in [
             (Outcome::ConnectFailure, true),
             (Outcome::ConnectTimeout, true),
@@ -234,6 +237,16 @@ mod tests {
         ] {
             assert_eq!(policy.allows(outcome, 1), expected, "{outcome:?}");
         }
+    }
+
+    #[test]
+    fn what_is_rate_limited_is_tried_again_only_if_that_is_wanted() {
+        let limited = Outcome::Response { status: 503, grpc_status: None, rate_limited: true };
+        let on = |on: &[RetryCondition]| RetryPolicy { on: on.to_vec(), ..RetryPolicy::default() };
+        assert!(!on(&[RetryCondition::FiveXx, RetryCondition::Reset]).allows(limited, 1));
+        assert!(on(&[RetryCondition::EnvoyRatelimited]).allows(limited, 1));
+        let plain = Outcome::Response { status: 429, grpc_status: None, rate_limited: false };
+        assert!(!on(&[RetryCondition::EnvoyRatelimited]).allows(plain, 1));
     }
 
     #[test]

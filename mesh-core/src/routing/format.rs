@@ -120,6 +120,18 @@ pub struct Field {
     pub limit: Option<usize>,
 }
 
+impl Field {
+    /// The value, `look` having the fields by name.
+    pub fn value(&self, look: impl Fn(&str) -> Option<String>) -> Option<String> {
+        let mut text = look(&self.name).or_else(|| look(self.otherwise.as_deref()?))?;
+        if let Some(limit) = self.limit.filter(|limit| *limit < text.len()) {
+            let end = (0..=limit).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+            text.truncate(end);
+        }
+        Some(text)
+    }
+}
+
 /// What stands between percent signs.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Variable {
@@ -258,6 +270,18 @@ impl Template {
         }
     }
 
+    /// What is looked up for each message.
+    pub fn variables(&self) -> impl Iterator<Item = &Variable> {
+        let pieces: &[Piece] = match self {
+            Template::Fixed(_) => &[],
+            Template::Pieces(pieces) => pieces,
+        };
+        pieces.iter().filter_map(|piece| match piece {
+            Piece::Text(_) => None,
+            Piece::Variable(variable) => Some(variable),
+        })
+    }
+
     /// The value for one message. A variable without a value is empty; `None` if nothing is left, for a field with
     /// an empty value is never set (Envoy's `keep_empty_value`, which Istio leaves off).
     pub fn value(&self, values: &dyn Fn(&Variable) -> Option<String>) -> Option<HeaderValue> {
@@ -273,7 +297,7 @@ impl Template {
                         }
                     }
                 }
-                HeaderValue::from_str(&out).ok().filter(|value| !value.is_empty())
+                HeaderValue::from_bytes(out.as_bytes()).ok().filter(|value| !value.is_empty())
             }
         }
     }

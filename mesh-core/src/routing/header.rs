@@ -4,7 +4,7 @@ use std::fmt;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::format::{Field, Template, Variable};
+use super::format::{Plain, Template, Variable};
 
 /// Changes as they are declared; values may have variables between percent signs.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
@@ -35,8 +35,40 @@ pub struct HeaderOperations {
     pub add: Vec<(HeaderName, Template)>,
 }
 
-/// Values of the variables that no header field has.
-pub type Values<'v> = &'v dyn Fn(&Variable) -> Option<String>;
+/// What variables stand for where the fields of the message that is changed do not say it.
+pub trait Values {
+    /// A variable without arguments.
+    fn plain(&self, variable: Plain) -> Option<String>;
+    /// A field of the request: what is none in HTTP, such as `:path`, and any field where an answer is changed.
+    fn request(&self, name: &str) -> Option<String>;
+    /// A field of the answer that is none in HTTP (`:status`), and any field where a request is changed.
+    fn response(&self, name: &str) -> Option<String>;
+}
+
+/// Knows nothing: every variable is empty.
+#[derive(Debug, Clone, Copy)]
+pub struct NoValues;
+
+impl Values for NoValues {
+    fn plain(&self, _: Plain) -> Option<String> {
+        None
+    }
+
+    fn request(&self, _: &str) -> Option<String> {
+        None
+    }
+
+    fn response(&self, _: &str) -> Option<String> {
+        None
+    }
+}
+
+/// Which message is changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Request,
+    Response,
+}
 
 impl From<&HeaderChanges> for HeaderOperations {
     /// A value that is no template stands for itself: the dialect has refused what is wrong.
@@ -65,24 +97,24 @@ impl HeaderOperations {
         self.remove.is_empty() && self.set.is_empty() && self.add.is_empty()
     }
 
+    /// Whether a value differs from message to message: who changes an answer must have kept what it says then.
+    pub fn has_variables(&self) -> bool {
+        let has = |(_, template): &(HeaderName, Template)| matches!(template, Template::Pieces(_));
+        self.set.iter().any(has) || self.add.iter().any(has)
+    }
+
     /// Changes a request. `values` has what the request's fields do not: `:path` and the like, addresses, names.
-    pub fn apply_to_request(&self, headers: &mut HeaderMap, values: Values<'_>) {
-        self.apply(headers, values, |variable| match variable {
-            Variable::Request(field) => Some(field),
-            Variable::Response(_) | Variable::Plain(_) => None,
-        });
+    pub fn apply_to_request(&self, headers: &mut HeaderMap, values: &dyn Values) {
+        self.apply(headers, values, Side::Request);
     }
 
     /// Changes a response. `values` has what the response's fields do not.
-    pub fn apply_to_response(&self, headers: &mut HeaderMap, values: Values<'_>) {
-        self.apply(headers, values, |variable| match variable {
-            Variable::Response(field) => Some(field),
-            Variable::Request(_) | Variable::Plain(_) => None,
-        });
+    pub fn apply_to_response(&self, headers: &mut HeaderMap, values: &dyn Values) {
+        self.apply(headers, values, Side::Response);
     }
 
     /// All values are found before any field is written, as Envoy does.
-    fn apply(&self, headers: &mut HeaderMap, values: Values<'_>, own: impl Fn(&Variable) -> Option<&Field>) {
+    fn apply(&self, headers: &mut HeaderMap, values: &dyn Values, side: Side) {
         for name in &self.remove {
             headers.remove(name);
         }
@@ -90,9 +122,17 @@ impl HeaderOperations {
             return;
         }
         let found = |list: &[(HeaderName, Template)]| -> Vec<(HeaderName, HeaderValue)> {
-            let look = |variable: &Variable| match own(variable) {
-                Some(field) => of_field(headers, field).or_else(|| values(variable)),
-                None => values(variable),
+            let own = |name: &str| text(headers.get(name)?);
+            let look = |variable: &Variable| match variable {
+                Variable::Plain(plain) => values.plain(*plain),
+                Variable::Request(field) if side == Side::Request => {
+                    field.value(|name| own(name).or_else(|| values.request(name)))
+                }
+                Variable::Request(field) => field.value(|name| values.request(name)),
+                Variable::Response(field) if side == Side::Response => {
+                    field.value(|name| own(name).or_else(|| values.response(name)))
+                }
+                Variable::Response(field) => field.value(|name| values.response(name)),
             };
             let value =
                 |(name, template): &(HeaderName, Template)| Some((name.clone(), template.value(&look)?));
@@ -108,10 +148,9 @@ impl HeaderOperations {
     }
 }
 
-fn of_field(headers: &HeaderMap, field: &Field) -> Option<String> {
-    let value = |name: &str| headers.get(name)?.to_str().ok();
-    let text = value(&field.name).or_else(|| value(field.otherwise.as_deref()?))?;
-    Some(text.chars().take(field.limit.unwrap_or(usize::MAX)).collect())
+/// The value of a field as text; `None` for bytes that are none.
+pub fn text(value: &HeaderValue) -> Option<String> {
+    Some(std::str::from_utf8(value.as_bytes()).ok()?.to_owned())
 }
 
 impl fmt::Display for HeaderOperations {
@@ -129,6 +168,23 @@ impl fmt::Display for HeaderOperations {
 mod tests {
     use super::*;
 
+    /// Knows the path.
+    struct Path;
+
+    impl Values for Path {
+        fn plain(&self, _: Plain) -> Option<String> {
+            None
+        }
+
+        fn request(&self, name: &str) -> Option<String> {
+            (name == ":path").then(|| "/p".to_owned())
+        }
+
+        fn response(&self, _: &str) -> Option<String> {
+            None
+        }
+    }
+
     #[test]
     fn removals_come_first_and_additions_last() {
         let name = HeaderName::from_static("x");
@@ -139,7 +195,7 @@ mod tests {
         };
         let mut headers = HeaderMap::new();
         headers.append(&name, HeaderValue::from_static("old"));
-        HeaderOperations::from(&changes).apply_to_request(&mut headers, &|_| None);
+        HeaderOperations::from(&changes).apply_to_request(&mut headers, &NoValues);
         assert_eq!(headers.get_all(&name).iter().collect::<Vec<_>>(), ["set", "added"]);
     }
 
@@ -151,6 +207,7 @@ mod tests {
             set: vec![
                 field("x-b", "%REQ(x-user)%/%REQ(:path)%"),
                 field("x-a", "%REQ(x-nobody?x-user):2%"),
+                field("x-first", "%REQ(:path?x-user)%"),
                 field("x-kept", "%REQ(x-nobody)%"),
                 field("x-percent", "100%%"),
                 field("x-no-template", "100% sure"),
@@ -162,14 +219,11 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert("x-user", "jason".parse().unwrap());
         headers.insert("x-kept", "old".parse().unwrap());
-        let path = |variable: &Variable| match variable {
-            Variable::Request(field) if &*field.name == ":path" => Some("/p".to_owned()),
-            _ => None,
-        };
-        operations.apply_to_request(&mut headers, &path);
+        operations.apply_to_request(&mut headers, &Path);
         for (name, expected) in [
             ("x-b", "jason//p"),
             ("x-a", "ja"),
+            ("x-first", "/p"),
             ("x-kept", "old"),
             ("x-percent", "100%"),
             ("x-no-template", "100% sure"),

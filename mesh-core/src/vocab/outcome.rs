@@ -9,6 +9,8 @@ pub enum Outcome {
         status: u16,
         /// `grpc-status` of a headers-only answer.
         grpc_status: Option<u16>,
+        /// Whether it says that there were too many requests (`x-envoy-ratelimited`).
+        rate_limited: bool,
     },
     /// No connection: refused, unreachable, TLS failed.
     ConnectFailure,

@@ -16,7 +16,9 @@ use tokio::time::Instant;
 
 use super::body::{Held, UpstreamBody, grpc_status};
 use super::canonical::absolute;
-use super::headers::{ATTEMPT_COUNT, EXPECTED_TIMEOUT, MESH_FROM, MESH_PROTO, MESH_TO, MESH_VERSION, number};
+use super::headers::{
+    ATTEMPT_COUNT, EXPECTED_TIMEOUT, MESH_FROM, MESH_PROTO, MESH_TO, MESH_VERSION, RATE_LIMITED, number,
+};
 use super::reply::Failure;
 use crate::live::destination::LiveDestination;
 use crate::live::endpoint::{LiveEndpoint, Permit};
@@ -63,6 +65,8 @@ pub struct Trial<'a> {
     pub timeout: Option<Duration>,
     /// When it is over.
     pub deadline: Option<Instant>,
+    /// Hash that endpoints are chosen by, where the destination goes by one.
+    pub hash: Option<u64>,
 }
 
 /// An answer and what holds its connection.
@@ -90,12 +94,14 @@ pub struct Tried {
 impl Trial<'_> {
     /// Tries until an outcome is final.
     pub async fn run(&self, message: Message, upload: Option<&Upload>) -> Tried {
+        if let (0, Some(upload)) = (self.retry.attempts, upload) {
+            upload.settle();
+        }
         let mut message = Some(message);
         let mut tried: Vec<usize> = Vec::new();
         let mut tries = 0;
         loop {
-            let avoid: &[usize] = if self.retry.avoid_tried { &tried } else { &[] };
-            let Some(index) = self.thread.random(|random| self.destination.pick(avoid, random)) else {
+            let Some(index) = self.choose(&tried) else {
                 return Tried { endpoint: None, permit: None, result: None, exhausted: false };
             };
             tried.push(index);
@@ -141,6 +147,31 @@ impl Trial<'_> {
             }
             self.thread.metrics().proxy.retries.increment(1);
         }
+    }
+
+    /// The endpoint for the next try.
+    fn choose(&self, tried: &[usize]) -> Option<usize> {
+        let far = self.avoids_localities(tried);
+        let avoid: &[usize] = match &far {
+            Some(far) => far,
+            None if self.retry.avoid_tried => tried,
+            None => &[],
+        };
+        self.thread.random(|random| self.destination.pick(avoid, self.hash, random))
+    }
+
+    /// The endpoints of the localities that were tried, where retries prefer others and there is one that may be used.
+    fn avoids_localities(&self, tried: &[usize]) -> Option<Vec<usize>> {
+        if !self.retry.remote_localities || tried.is_empty() {
+            return None;
+        }
+        let endpoints = &self.destination.endpoints;
+        let was_tried = |endpoint: &LiveEndpoint| {
+            tried.iter().any(|index| endpoints[*index].endpoint.locality == endpoint.endpoint.locality)
+        };
+        let (avoided, others): (Vec<usize>, Vec<usize>) =
+            (0..endpoints.len()).partition(|index| was_tried(&endpoints[*index]));
+        others.iter().any(|index| endpoints[*index].is_usable()).then_some(avoided)
     }
 
     /// Waits before the next try; `false` if the request's time would be over then.
@@ -325,10 +356,14 @@ fn broken(error: &hyper::Error) -> Failure {
 
 fn outcome(result: &Result<Answer, Failure>) -> Outcome {
     match result {
-        Ok(answer) => Outcome::Response {
-            status: answer.response.status().as_u16(),
-            grpc_status: grpc_status(answer.response.headers()),
-        },
+        Ok(answer) => {
+            let status = answer.response.status();
+            let grpc_status = grpc_status(answer.response.headers());
+            // Only failures are looked at more closely.
+            let failed = !status.is_success() || grpc_status.is_some_and(|status| status != 0);
+            let rate_limited = failed && answer.response.headers().contains_key(&RATE_LIMITED);
+            Outcome::Response { status: status.as_u16(), grpc_status, rate_limited }
+        }
         Err(failure) => failure.outcome,
     }
 }

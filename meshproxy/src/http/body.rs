@@ -151,6 +151,17 @@ impl ReplyBody {
         }
     }
 
+    /// An answer that is read to its end and goes nowhere.
+    pub fn unread(incoming: UpstreamBody, held: Held) -> ReplyBody {
+        ReplyBody {
+            content: Content::Upstream(incoming),
+            record: None,
+            held: Some(held),
+            deadline: None,
+            under_way: None,
+        }
+    }
+
     /// Keeps the exchange under way until this answer has been written.
     pub fn hold(&mut self, under_way: UnderWay) {
         self.under_way = Some(under_way);

@@ -47,7 +47,7 @@ async fn serve(peer: &MeshPeer, request: Request<Incoming>, upgrade: Option<OnUp
         Err(bad) => return reply::bad_request(record, bad),
     };
     record.request(&head);
-    record.upload = Upload::of(body);
+    record.upload = Upload::once(body, &peer.thread.bodies);
     record.source = peer.party(head.headers.get(&MESH_FROM));
     let http2 = head.headers.get(&MESH_PROTO).is_some_and(|proto| proto == "h2");
     let Some(to) = head.headers.get(&MESH_TO).and_then(address) else {

@@ -164,13 +164,7 @@ async fn send_on(
         deadline: timeout.map(|timeout| record.started() + timeout),
         hash: forward.affinity.hash,
     };
-    let version = head.version;
-    let message = message(plan, forward, head, &mut record);
-    if !forward.mirrors.is_empty() {
-        let (upload, thread) = (record.upload.as_ref(), &thread);
-        let original = Original { thread, root, caller: local, message: &message, version, upload, timeout };
-        mirror::send(forward, original);
-    }
+    let message = copied(&trial, root, plan, forward, head, &mut record);
     let Tried { endpoint, permit, result, exhausted } = trial.run(message, record.upload.as_ref()).await;
     record.permit = permit;
     if let Some(endpoint) = endpoint.map(|index| &destination.endpoints[index]) {
@@ -195,6 +189,25 @@ async fn send_on(
             reply
         }
     }
+}
+
+/// The message of a request, of which copies are on their way where the plan has some.
+fn copied(
+    trial: &Trial<'_>,
+    root: &Held,
+    plan: &Plan,
+    forward: &Forward,
+    head: Head,
+    record: &mut Record,
+) -> Message {
+    let version = head.version;
+    let message = message(plan, forward, head, record);
+    if !forward.mirrors.is_empty() {
+        let Trial { thread, caller, timeout, .. } = *trial;
+        let upload = record.upload.as_ref();
+        mirror::send(forward, Original { thread, root, caller, message: &message, version, upload, timeout });
+    }
+    message
 }
 
 /// What the application at the other end speaks: what its port declares, else what the client speaks.

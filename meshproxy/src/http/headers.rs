@@ -37,6 +37,8 @@ pub static ORIGINAL_HOST: HeaderName = HeaderName::from_static("x-envoy-original
 pub static SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
 /// The upstream has too much to do.
 pub static OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
+/// There were too many requests.
+pub static RATE_LIMITED: HeaderName = HeaderName::from_static("x-envoy-ratelimited");
 /// gRPC status.
 pub static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// gRPC message.

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::canonical::Head;
 use super::headers::{FORWARDED_FOR, REQUEST_ID};
+use super::variables::Told;
 use crate::live::endpoint::Permit;
 use crate::live::view::Held;
 use crate::net::downstream::Facts;
@@ -34,6 +35,18 @@ pub enum Cluster {
     Inbound(u16),
     /// A host outside the mesh.
     Passthrough,
+}
+
+impl Cluster {
+    /// Its name in the log; empty where none was chosen.
+    pub fn name(&self) -> Cow<'_, str> {
+        match self {
+            Cluster::None => "".into(),
+            Cluster::Named(name) => (&**name).into(),
+            Cluster::Inbound(port) => format!("inbound|{port}||").into(),
+            Cluster::Passthrough => "PassthroughCluster".into(),
+        }
+    }
 }
 
 /// What is known of one exchange so far.
@@ -72,6 +85,8 @@ pub struct Record {
     pub upstream: Option<SocketAddr>,
     /// The place at the endpoint.
     pub permit: Option<Permit>,
+    /// What changes of the answer's fields need to know of the request.
+    pub told: Option<Box<Told>>,
     code: u16,
     grpc_status: Option<u16>,
     service_time: Option<Duration>,
@@ -123,6 +138,7 @@ impl Record {
             cluster: Cluster::None,
             upstream: None,
             permit: None,
+            told: None,
             code: 0,
             grpc_status: None,
             service_time: None,
@@ -153,6 +169,16 @@ impl Record {
     /// When it began.
     pub fn started(&self) -> Instant {
         self.started
+    }
+
+    /// Where its connection came from.
+    pub fn facts(&self) -> Facts {
+        self.facts
+    }
+
+    /// The name of this host.
+    pub fn node(&self) -> Option<&Text> {
+        self.root.locals.first().map(|local| &local.hosted.section.node)
     }
 
     /// The thread that carries it.
@@ -219,12 +245,7 @@ impl Record {
     }
 
     fn log(&self, duration: Duration) {
-        let cluster: Cow<'_, str> = match &self.cluster {
-            Cluster::None => "".into(),
-            Cluster::Named(name) => (&**name).into(),
-            Cluster::Inbound(port) => format!("inbound|{port}||").into(),
-            Cluster::Passthrough => "PassthroughCluster".into(),
-        };
+        let cluster = self.cluster.name();
         let request = self.request.as_deref();
         let protocol =
             request.map_or("HTTP/1.1", |r| if r.version == Version::HTTP_2 { "HTTP/2" } else { "HTTP/1.1" });

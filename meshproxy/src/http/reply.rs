@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Response, StatusCode, Version};
+use mesh_core::decide::affinity::Affinity;
 use mesh_core::decide::plan::Plan;
 use mesh_core::decide::refusal::Refusal;
 use mesh_core::resilience::fault::AbortStatus;
@@ -18,6 +19,7 @@ use super::body::{Held, ReplyBody, UpstreamBody, grpc_status};
 use super::canonical::BadRequest;
 use super::headers::{GRPC_MESSAGE, GRPC_STATUS, OVERLOADED, SERVICE_TIME, number, scan, strip_mesh};
 use super::record::Record;
+use super::variables::change_answer;
 use crate::telemetry::flags::Flags;
 
 /// What goes back to the client.
@@ -60,9 +62,7 @@ pub fn pass_on(
         }
     }
     strip_mesh(&mut parts.headers, &found);
-    for change in changes.iter().filter(|change| !change.is_empty()) {
-        change.apply_to_response(&mut parts.headers, &|_| None);
-    }
+    change_answer(&mut parts.headers, parts.status, changes, &mut record);
     let time = record.answered();
     parts.headers.insert(&SERVICE_TIME, number(time.as_millis()));
     parts.headers.insert(header::SERVER, server(&record));
@@ -110,31 +110,43 @@ pub fn abort(mut record: Box<Record>, abort: AbortStatus) -> Reply {
 pub fn redirect(mut record: Box<Record>, plan: &Plan, status: u16, location: &str) -> Reply {
     record.details = Cow::Borrowed("direct_response");
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::MOVED_PERMANENTLY);
-    let mut reply = local(record, status, Cow::Borrowed(""), None);
-    if let Ok(location) = HeaderValue::from_str(location) {
-        reply.headers_mut().insert(header::LOCATION, location);
-    }
-    plan.rule().response_headers.apply_to_response(reply.headers_mut(), &|_| None);
-    reply
+    local_changed(record, status, Bytes::new(), None, |headers, record| {
+        if let Ok(location) = HeaderValue::from_str(location) {
+            headers.insert(header::LOCATION, location);
+        }
+        change_answer(headers, status, &[&plan.rule().response_headers], record);
+    })
 }
 
 /// A rule answers by itself.
 pub fn respond(mut record: Box<Record>, plan: &Plan, status: u16, body: Vec<u8>) -> Reply {
     record.details = Cow::Borrowed("direct_response");
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
-    let mut reply = local_bytes(record, status, body.into(), None);
-    plan.rule().response_headers.apply_to_response(reply.headers_mut(), &|_| None);
-    reply
+    local_changed(record, status, body.into(), None, |headers, record| {
+        change_answer(headers, status, &[&plan.rule().response_headers], record);
+    })
 }
 
 /// A preflight is answered here.
 pub fn preflight(mut record: Box<Record>, fields: &Fields) -> Reply {
     record.details = Cow::Borrowed("cors_response");
     let mut reply = local(record, StatusCode::OK, Cow::Borrowed(""), None);
+    mark(&mut reply, fields);
+    reply
+}
+
+/// Puts fields on an answer, in place of those that it has.
+pub fn mark(reply: &mut Reply, fields: &Fields) {
     for (name, value) in fields {
         reply.headers_mut().insert(name, value.clone());
     }
-    reply
+}
+
+/// Gives the client of an upstream's answer the cookie that leads it to the same endpoint again.
+pub fn keep(reply: &mut Reply, affinity: &Affinity) {
+    if let Some(cookie) = affinity.cookie.as_deref().and_then(|text| HeaderValue::from_str(text).ok()) {
+        reply.headers_mut().append(header::SET_COOKIE, cookie);
+    }
 }
 
 /// No endpoint may get traffic.
@@ -200,10 +212,17 @@ fn local(record: Box<Record>, status: StatusCode, body: Cow<'static, str>, grpc:
         Cow::Borrowed(text) => Bytes::from_static(text.as_bytes()),
         Cow::Owned(text) => Bytes::from(text),
     };
-    local_bytes(record, status, body, grpc)
+    local_changed(record, status, body, grpc, |_, _| {})
 }
 
-fn local_bytes(mut record: Box<Record>, status: StatusCode, body: Bytes, grpc: Option<u16>) -> Reply {
+/// An answer of our own whose fields are changed before it goes out.
+fn local_changed(
+    mut record: Box<Record>,
+    status: StatusCode,
+    body: Bytes,
+    grpc: Option<u16>,
+    change: impl FnOnce(&mut HeaderMap, &mut Record),
+) -> Reply {
     let mut headers = HeaderMap::with_capacity(4);
     headers.insert(header::SERVER, server(&record));
     if record.grpc {
@@ -213,12 +232,14 @@ fn local_bytes(mut record: Box<Record>, status: StatusCode, body: Bytes, grpc: O
         if let (false, Ok(message)) = (body.is_empty(), HeaderValue::from_bytes(&percent_encoded(&body))) {
             headers.insert(&GRPC_MESSAGE, message);
         }
+        change(&mut headers, &mut record);
         record.reply(200, 60, Some(grpc));
         return assemble(StatusCode::OK, headers, ReplyBody::own(Bytes::new(), record));
     }
     if !body.is_empty() {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     }
+    change(&mut headers, &mut record);
     record.reply(status.as_u16(), 60, None);
     assemble(status, headers, ReplyBody::own(body, record))
 }

@@ -22,6 +22,8 @@ pub struct Facts {
     pub peer: SocketAddr,
     /// Where it was accepted.
     pub local: SocketAddr,
+    /// Its number among those of this process.
+    pub number: u64,
 }
 
 /// What was found out about a stream, with the bytes that were read for it.

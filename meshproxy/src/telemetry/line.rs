@@ -168,6 +168,13 @@ impl Clock {
     }
 }
 
+/// When something began that has lasted so long, as in the log.
+pub fn start_time(elapsed: Duration) -> String {
+    let mut out = String::new();
+    Clock::default().start_time(elapsed, &mut out);
+    out
+}
+
 fn header(value: Option<&HeaderValue>, out: &mut String) {
     quoted(value.map_or(b"", HeaderValue::as_bytes), out);
 }

@@ -7,12 +7,14 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-/// A body is kept for another attempt up to this size; a longer one is sent once.
-const KEEP: usize = 64 * 1024;
+use super::budget::{Budget, Share};
+use super::copied::{Copied, Filler, Piece, Watch, copy};
+
+/// A body is kept for another attempt up to this size; a longer one is sent once. (Envoy's buffer of a stream.)
+const KEEP: usize = 1024 * 1024;
 
 /// Why a body ended before its end.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +25,9 @@ pub enum BodyError {
     /// Another attempt has taken over.
     #[error("another attempt has taken over")]
     Superseded,
+    /// It is a copy, and the rest of what it is a copy of will not come.
+    #[error("the rest of what is copied will not come")]
+    Copy,
 }
 
 /// The body of one attempt.
@@ -38,48 +43,77 @@ pub enum RequestBody {
 #[derive(Debug, Clone)]
 pub struct Upload(Rc<Shared>);
 
+/// Where a body comes from.
+#[derive(Debug)]
+enum Source {
+    /// From a client.
+    Client(Incoming),
+    /// From a request that it is a copy of.
+    Copy(Copied),
+}
+
 #[derive(Debug)]
 struct Shared {
-    incoming: RefCell<Incoming>,
+    source: RefCell<Source>,
     exact: Option<u64>,
     kept: RefCell<Vec<Piece>>,
-    size: Cell<usize>,
+    share: Share,
     keeps: Cell<bool>,
     attempt: Cell<u32>,
+    /// Pieces that the current attempt has taken of what is kept.
+    taken: Cell<usize>,
     received: Cell<u64>,
     complete: Cell<bool>,
     broken: Cell<bool>,
-}
-
-#[derive(Debug, Clone)]
-enum Piece {
-    Data(Bytes),
-    Trailers(HeaderMap),
+    copies: RefCell<Vec<Filler>>,
 }
 
 impl Upload {
     /// Takes over a client's body; `None` if there is nothing in it.
-    pub fn of(incoming: Incoming) -> Option<Upload> {
+    pub fn of(incoming: Incoming, budget: &Rc<Budget>) -> Option<Upload> {
         if incoming.is_end_stream() {
             return None;
         }
-        Some(Upload(Rc::new(Shared {
-            exact: incoming.size_hint().exact(),
-            incoming: RefCell::new(incoming),
+        let exact = incoming.size_hint().exact();
+        Some(Upload::new(Source::Client(incoming), exact, budget, true))
+    }
+
+    /// The same for a body that is sent once, so that nothing is kept.
+    pub fn once(incoming: Incoming, budget: &Rc<Budget>) -> Option<Upload> {
+        let upload = Upload::of(incoming, budget)?;
+        upload.settle();
+        Some(upload)
+    }
+
+    fn new(source: Source, exact: Option<u64>, budget: &Rc<Budget>, keeps: bool) -> Upload {
+        Upload(Rc::new(Shared {
+            exact,
+            source: RefCell::new(source),
             kept: RefCell::default(),
-            size: Cell::new(0),
-            keeps: Cell::new(true),
+            share: budget.share(),
+            keeps: Cell::new(keeps),
             attempt: Cell::new(0),
+            taken: Cell::new(0),
             received: Cell::new(0),
             complete: Cell::new(false),
             broken: Cell::new(false),
-        })))
+            copies: RefCell::default(),
+        }))
+    }
+
+    /// A body that gets what this one reads from now on, without ever holding it up. It is sent once.
+    pub fn copy(&self, budget: &Rc<Budget>) -> (Upload, Watch) {
+        let (filler, copied) = copy(budget.share());
+        self.0.copies.borrow_mut().push(filler);
+        let watch = copied.watch();
+        (Upload::new(Source::Copy(copied), self.0.exact, budget, false), watch)
     }
 
     /// The body of the next attempt; that of the attempt before ends with an error.
     pub fn attempt(&self) -> RequestBody {
         let attempt = self.0.attempt.get() + 1;
         self.0.attempt.set(attempt);
+        self.0.taken.set(0);
         RequestBody::Streamed(Attempted { shared: Rc::clone(&self.0), attempt, next: 0 })
     }
 
@@ -91,6 +125,9 @@ impl Upload {
     /// There will be no other attempt: keeps nothing more. What was kept the last attempt may still need.
     pub fn settle(&self) {
         self.0.keeps.set(false);
+        if self.0.taken.get() >= self.0.kept.borrow().len() {
+            self.0.forget();
+        }
     }
 
     /// Bytes that came from the client.
@@ -120,22 +157,29 @@ impl Attempted {
         }
         if let Some(piece) = shared.kept.borrow().get(self.next) {
             self.next += 1;
+            shared.taken.set(self.next);
             return Poll::Ready(Some(Ok(piece.clone().frame())));
         }
         if shared.complete.get() {
             return Poll::Ready(None);
         }
-        match ready!(Pin::new(&mut *shared.incoming.borrow_mut()).poll_frame(cx)) {
+        match ready!(shared.read(cx)) {
             Some(Ok(frame)) => {
                 self.next += shared.keep(&frame);
+                shared.taken.set(self.next);
+                // Whoever knows the length, or has seen trailers, does not ask for more.
+                if frame.is_trailers() || shared.is_over() {
+                    shared.finish();
+                }
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => {
                 shared.broken.set(true);
-                Poll::Ready(Some(Err(BodyError::Client(error))))
+                shared.copies.borrow_mut().clear();
+                Poll::Ready(Some(Err(error)))
             }
             None => {
-                shared.complete.set(true);
+                shared.finish();
                 Poll::Ready(None)
             }
         }
@@ -143,37 +187,53 @@ impl Attempted {
 }
 
 impl Shared {
+    fn read(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut *self.source.borrow_mut() {
+            Source::Client(incoming) => Pin::new(incoming).poll_frame(cx).map_err(BodyError::Client),
+            Source::Copy(copied) => copied
+                .poll(cx)
+                .map(|piece| piece.map(|piece| piece.map(Piece::frame).map_err(|()| BodyError::Copy))),
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        match &*self.source.borrow() {
+            Source::Client(incoming) => incoming.is_end_stream(),
+            Source::Copy(copied) => copied.is_over(),
+        }
+    }
+
+    fn finish(&self) {
+        self.complete.set(true);
+        self.copies.borrow_mut().drain(..).for_each(|copy| copy.finish());
+    }
+
     /// Keeps a frame while there is room; returns by how much the list of kept pieces grew.
     fn keep(&self, frame: &Frame<Bytes>) -> usize {
         let length = frame.data_ref().map_or(0, Bytes::len);
         self.received.set(self.received.get() + length as u64);
+        let copies = self.copies.borrow();
+        if !self.keeps.get() && copies.is_empty() {
+            return 0;
+        }
+        let Some(piece) = Piece::of(frame) else { return 0 };
+        copies.iter().for_each(|copy| copy.push(piece.clone()));
         if !self.keeps.get() {
             return 0;
         }
-        let size = self.size.get() + length;
-        if size > KEEP {
+        if self.share.taken() + length > KEEP || !self.share.take(length) {
             // The current attempt has sent all that was kept, and no other may come.
             self.keeps.set(false);
-            self.kept.borrow_mut().clear();
+            self.forget();
             return 0;
         }
-        self.size.set(size);
-        let piece = match (frame.data_ref(), frame.trailers_ref()) {
-            (Some(data), _) => Piece::Data(data.clone()),
-            (None, Some(trailers)) => Piece::Trailers(trailers.clone()),
-            (None, None) => return 0,
-        };
         self.kept.borrow_mut().push(piece);
         1
     }
-}
 
-impl Piece {
-    fn frame(self) -> Frame<Bytes> {
-        match self {
-            Piece::Data(data) => Frame::data(data),
-            Piece::Trailers(trailers) => Frame::trailers(trailers),
-        }
+    fn forget(&self) {
+        self.kept.borrow_mut().clear();
+        self.share.give(self.share.taken());
     }
 }
 

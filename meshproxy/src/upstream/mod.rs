@@ -1,7 +1,9 @@
 //! Towards an endpoint: connections by pool key, tunnels, and how attempts fail.
 
 pub mod body;
+pub mod budget;
 pub mod connect;
+pub mod copied;
 pub mod failure;
 pub mod http2;
 pub mod pool;

@@ -15,8 +15,8 @@ use crate::decide::witness::{Remembering, Witness};
 use crate::matching::request::Request;
 use crate::resilience::timeout::request_timeout;
 use crate::routing::cors::{CorsVerdict, Fields};
-use crate::routing::format::Variable;
-use crate::routing::header::HeaderOperations;
+use crate::routing::format::Plain;
+use crate::routing::header::{HeaderOperations, Values};
 use crate::routing::mirror::shadow_authority;
 use crate::routing::rule::{Backend, HttpRule, RuleAction};
 use crate::tables::Tables;
@@ -45,7 +45,8 @@ pub(super) fn explain(
     // A connection to a written address has that address to go on to, so its service answers for its own names only.
     let is_address = question.host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
     let owner = addressed(tables, question).filter(|_| !is_address);
-    let facts = OutboundRequest { request, port: question.port, owner, caller: Some(question.caller) };
+    let facts =
+        OutboundRequest { request, port: question.port, owner, caller: Some(question.caller), source: None };
     match select(tables, &facts, witness) {
         Ok(selected) => tell(tables, question, &facts, &selected, answer, witness),
         Err(refusal) => refuse(answer, &refusal, witness),
@@ -156,24 +157,37 @@ fn timeout(rule: &HttpRule, request: &Request<'_>) -> Option<std::time::Duration
 /// The header fields as the called workload gets them.
 fn arriving_headers(facts: &OutboundRequest<'_>, backend: &Backend, rule: &HttpRule) -> HeaderMap {
     let request = &facts.request;
-    let values = |variable: &Variable| match variable {
-        Variable::Request(field) => match &*field.name {
-            ":path" => Some(match request.query {
-                Some(query) => format!("{}?{query}", request.path),
-                None => request.path.to_owned(),
-            }),
-            ":method" => Some(request.method.to_owned()),
-            ":authority" => Some(request.authority.to_owned()),
-            ":scheme" => Some(request.scheme.to_owned()),
-            _ => None,
-        },
-        Variable::Response(_) | Variable::Plain(_) => None,
-    };
+    let values = Known(request);
     let mut headers = request.headers.clone();
     for operations in [&backend.request_headers, &rule.request_headers] {
         operations.apply_to_request(&mut headers, &values);
     }
     headers
+}
+
+/// What is known beforehand of what variables stand for.
+struct Known<'a>(&'a Request<'a>);
+
+impl Values for Known<'_> {
+    fn plain(&self, _: Plain) -> Option<String> {
+        None
+    }
+
+    fn request(&self, name: &str) -> Option<String> {
+        let request = self.0;
+        match (name, request.query) {
+            (":path", Some(query)) => Some(format!("{}?{query}", request.path)),
+            (":path", None) => Some(request.path.to_owned()),
+            (":method", _) => Some(request.method.to_owned()),
+            (":authority" | "host", _) => Some(request.authority.to_owned()),
+            (":scheme", _) => Some(request.scheme.to_owned()),
+            _ => None,
+        }
+    }
+
+    fn response(&self, _: &str) -> Option<String> {
+        None
+    }
 }
 
 fn note_headers(of: &str, operations: &HeaderOperations, witness: &mut Remembering) {

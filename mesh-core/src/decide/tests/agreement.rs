@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::decide::explain::Explanation;
-use crate::resilience::fault::{AbortStatus, FaultPolicy};
+use crate::resilience::fault::{AbortStatus, FaultPolicy, FaultVerdict};
 use crate::routing::cors::CorsPolicy;
 use crate::routing::mirror::{Mirror, shadow_authority};
 use crate::routing::rewrite::{PathRewrite, Redirect, RedirectPort};
@@ -256,6 +256,15 @@ fn check(
         Action::Respond { status, .. } => {
             prop_assert_eq!((told.action, told.status), ("direct_response", Some(*status)));
         }
+        Action::Refuse(refusal) => {
+            let Reason::NoDestination { cluster } = &refusal.reason else {
+                return Err(TestCaseError::fail("only a missing destination is refused behind the rule"));
+            };
+            let missing =
+                told.destinations.iter().any(|d| d.cluster == *cluster && d.load_balancer.is_none());
+            prop_assert!(missing);
+            prop_assert!(plan.fault != FaultVerdict::default() || !plan.answer_fields.is_empty());
+        }
         Action::Preflight { fields } => {
             prop_assert_eq!(told.action, "direct_response");
             prop_assert!(!fields.is_empty());
@@ -273,7 +282,7 @@ proptest! {
         let labels = Labels::default();
         let caller = Caller { namespace: asked.namespace, labels: &labels, view: None };
         let request = asked.request();
-        let facts = OutboundRequest { request, port: 9080, owner: None, caller: Some(caller) };
+        let facts = OutboundRequest { request, port: 9080, owner: None, caller: Some(caller), source: None };
         let plan = outbound(&tables, &facts, &mut Random::seeded(seed), &mut Silent);
         let question = Question { identity: None, caller, node: None, gateway: false, request, host: "reviews.default", port: 9080, stream: false, source: None, now: 0 };
         let told = explain(&tables, &question);
@@ -294,7 +303,7 @@ proptest! {
         let labels = Labels::default();
         for asked in asked {
             let caller = Caller { namespace: asked.namespace, labels: &labels, view: None };
-            let facts = OutboundRequest { request: asked.request(), port: 9080, owner: None, caller: Some(caller) };
+            let facts = OutboundRequest { request: asked.request(), port: 9080, owner: None, caller: Some(caller), source: None };
             let selected = crate::decide::request::select(&tables, &facts, &mut Silent);
             let found = selected.ok().map(|selected| (selected.rule, selected.matched));
             prop_assert_eq!(found, first(&rules, &asked, &caller));

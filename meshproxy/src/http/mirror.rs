@@ -1,0 +1,179 @@
+//! Copies of requests. Each is a task of the data thread with a place among a bounded number; it reads the body as far
+//! as the request itself has read it. Nothing that becomes of it is felt by the caller: without a place, or too far
+//! behind, it is dropped and counted.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Version;
+use http::uri::Authority;
+use http_body::Body as _;
+use mesh_core::decide::plan::Forward;
+use mesh_core::resilience::retry::RetryPolicy;
+use tokio::time::Instant;
+
+use super::attempt::{Answer, Message, Trial};
+use super::body::ReplyBody;
+use super::exchange::speaks_http2;
+use crate::live::local::LocalWorkload;
+use crate::live::view::Held;
+use crate::upstream::body::Upload;
+use crate::upstream::copied::Watch;
+use crate::upstream::thread::DataThread;
+
+/// So many copies are under way at once on one data thread.
+const MOST: usize = 512;
+/// A copy with which nothing goes on for so long is given up.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The request that is copied.
+#[derive(Debug, Clone, Copy)]
+pub struct Original<'a> {
+    /// Who carries it.
+    pub thread: &'a Rc<DataThread>,
+    /// The root that decided.
+    pub root: &'a Held,
+    /// Who calls.
+    pub caller: Option<&'a Arc<LocalWorkload>>,
+    /// Its head, ready to be sent.
+    pub message: &'a Message,
+    /// What its client speaks.
+    pub version: Version,
+    /// Its body, of which nothing has been read.
+    pub upload: Option<&'a Upload>,
+    /// Time for it.
+    pub timeout: Option<Duration>,
+}
+
+/// Starts the copies of a request.
+pub fn send(forward: &Forward, original: Original<'_>) {
+    for plan in &forward.mirrors {
+        let counters = &original.thread.metrics().proxy;
+        let Some(place) = Place::take(&original.thread.mirrors) else {
+            counters.mirrors_dropped.increment(1);
+            continue;
+        };
+        let Ok(authority) = Authority::try_from(plan.authority.as_str()) else { continue };
+        counters.mirrors.increment(1);
+        let copied = original.upload.map(|upload| upload.copy(&original.thread.bodies));
+        let (upload, watch) = copied.unzip();
+        let copy = Copy {
+            thread: Rc::clone(original.thread),
+            root: Rc::clone(original.root),
+            caller: original.caller.cloned(),
+            destination: plan.destination,
+            message: Message { authority, ..original.message.clone() },
+            version: original.version,
+            upload,
+            watch,
+            timeout: original.timeout,
+            read: Cell::new(0),
+        };
+        tokio::task::spawn_local(async move {
+            copy.run().await;
+            drop(place);
+        });
+    }
+}
+
+/// One of the places for copies.
+struct Place(Rc<Cell<usize>>);
+
+impl Place {
+    fn take(taken: &Rc<Cell<usize>>) -> Option<Place> {
+        if taken.get() >= MOST {
+            return None;
+        }
+        taken.set(taken.get() + 1);
+        Some(Place(Rc::clone(taken)))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+struct Copy {
+    thread: Rc<DataThread>,
+    root: Held,
+    caller: Option<Arc<LocalWorkload>>,
+    destination: usize,
+    message: Message,
+    version: Version,
+    upload: Option<Upload>,
+    watch: Option<Watch>,
+    timeout: Option<Duration>,
+    read: Cell<u64>,
+}
+
+impl Copy {
+    async fn run(self) {
+        let answered = tokio::select! {
+            answered = self.exchange() => answered,
+            () = self.stalled() => false,
+            // Its connection may be in the middle of a write that never ends.
+            () = self.given_up() => false,
+        };
+        let counters = &self.thread.metrics().proxy;
+        if self.watch.as_ref().is_some_and(Watch::fell_behind) {
+            counters.mirrors_dropped.increment(1);
+        } else if !answered {
+            counters.mirrors_failed.increment(1);
+        }
+    }
+
+    /// Sends it once and reads its answer to the end; `false` if there was none.
+    async fn exchange(&self) -> bool {
+        let destination = &self.root.destinations[self.destination];
+        let trial = Trial {
+            thread: &self.thread,
+            root: &self.root,
+            destination,
+            caller: self.caller.as_ref(),
+            retry: &RetryPolicy::disabled(),
+            http2: speaks_http2(destination.destination.policy.protocol, self.version),
+            timeout: self.timeout,
+            deadline: self.timeout.map(|timeout| Instant::now() + timeout),
+            hash: None,
+        };
+        let tried = trial.run(self.message.clone(), self.upload.as_ref()).await;
+        let Some(Ok(Answer { response, held })) = tried.result else { return false };
+        let mut body = ReplyBody::unread(response.into_body(), held);
+        while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+            if frame.is_err() {
+                break;
+            }
+            self.read.set(self.read.get() + 1);
+        }
+        drop(tried.permit);
+        true
+    }
+
+    /// Resolves when it fell too far behind.
+    async fn given_up(&self) {
+        match &self.watch {
+            Some(watch) => watch.given_up().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Resolves when nothing was sent or read for a while.
+    async fn stalled(&self) {
+        let progress = || (self.watch.as_ref().map_or(0, Watch::moved), self.read.get());
+        let mut seen = progress();
+        loop {
+            tokio::time::sleep(PATIENCE).await;
+            let now = progress();
+            if now == seen {
+                return;
+            }
+            seen = now;
+        }
+    }
+}
