@@ -68,6 +68,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let forwarder = Forwarder::new(Arc::new(HostResolvers::new(config.dns_upstream.clone(), config.dns)));
     let sockets = DnsSockets::bind(config.dns).await.with_context(|| cannot_listen(config.dns, "--dns"))?;
     tasks.spawn(dns::serve(sockets, forwarder.clone(), Arc::clone(&roots), address_of(&config)));
+    let faults = metrics.proxy.certificate_faults.clone();
+    let files = Arc::clone(roots.originations());
+    tasks.spawn(files.keep_fresh(move |count| faults.set(count as f64)));
     tasks.spawn(keep_names(Arc::clone(&roots), forwarder.clone(), Arc::clone(&metrics)));
     let facts = Arc::new(Facts {
         node: config.node.clone(),

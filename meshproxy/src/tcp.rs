@@ -11,6 +11,7 @@ use mesh_core::decide::plan::StreamPlan;
 use mesh_core::decide::refusal::{Reason, Refusal};
 use mesh_core::decide::stream;
 use mesh_core::decide::witness::Silent;
+use mesh_core::matching::authority::host_matches;
 use mesh_core::matching::request::Caller;
 use mesh_core::resilience::timeout::CONNECT_TIMEOUT;
 use mesh_core::tables::destinations::Transport;
@@ -19,7 +20,9 @@ use mesh_core::vocab::name::{ServicePort, Text, WorkloadKey};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
+use tokio_rustls::client::TlsStream;
 
+use crate::identity::origination::Inside;
 use crate::live::destination::LiveDestination;
 use crate::live::endpoint::LiveEndpoint;
 use crate::live::local::{LocalWorkload, source};
@@ -31,10 +34,12 @@ use crate::telemetry::flags::Flags;
 use crate::telemetry::labels::ServiceLabels;
 use crate::telemetry::line::addresses;
 use crate::telemetry::metrics::{Reporter, StreamKey, StreamSeries};
+use crate::upstream::connect::Opened;
 use crate::upstream::failure::ConnectError;
 use crate::upstream::pool::Who;
 use crate::upstream::thread::DataThread;
 use crate::upstream::tunnel::{self, Tunnel, TunnelError};
+use crate::upstream::way::{Target, Way, proxy_header};
 
 /// A stream on which nothing moves is closed after so long (Istio's default).
 pub const IDLE: Duration = Duration::from_secs(3600);
@@ -67,13 +72,21 @@ pub fn refuse(thread: &Rc<DataThread>, facts: Facts, caller: Option<&WorkloadKey
     record.refused(refusal);
 }
 
-/// Carries a stream that was addressed to a port of a service. `asked` is the name or address that the client wanted,
-/// where it has said one.
+/// What a client says of where it wants to go.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// The name or address that it asked a proxy for.
+    pub host: Option<&'a str>,
+    /// The server name in its TLS, in lower case.
+    pub sni: Option<&'a str>,
+}
+
+/// Carries a stream that was addressed to a port of a service.
 pub async fn outbound<S>(
     thread: &Rc<DataThread>,
     facts: Facts,
     service: &ServicePort,
-    asked: Option<&str>,
+    Asked { host: asked, sni }: Asked<'_>,
     caller: Option<&WorkloadKey>,
     client: S,
 ) where
@@ -83,8 +96,10 @@ pub async fn outbound<S>(
     let local = caller.and_then(|key| root.local_named(key)).cloned();
     let mut record = StreamRecord::new(thread, facts, Reporter::Source, false, root.tables.version.number);
     record.source = local.as_ref().map_or(0, |local| local.party.number);
+    record.server_name = sni.map(Text::from);
     let address = asked.and_then(|asked| asked.parse().ok()).unwrap_or(facts.local.ip());
-    let plan = match decide(thread, &root, service, (address, facts.peer.ip()), local.as_ref()) {
+    let at = At { destination: address, peer: facts.peer.ip(), sni };
+    let plan = match decide(thread, &root, service, at, local.as_ref()) {
         Ok(plan) => plan,
         Err(refusal) if matches!(refusal.reason, Reason::UnknownHost) => {
             let host = asked.unwrap_or(&service.host);
@@ -110,7 +125,8 @@ pub async fn outbound<S>(
     record.cluster = destination.destination.cluster.clone();
     record.service = destination.service.number;
     if destination.endpoints.is_empty() && destination.destination.policy.is_passthrough() {
-        let wanted = Wanted { asked, rewritten: None, service: Some(&plan.service), port: service.port };
+        let named = sni.filter(|sni| host_matches(&plan.service.host, sni));
+        let wanted = Wanted { asked, rewritten: named, service: Some(&plan.service), port: service.port };
         let aimed = match aim(&destination.destination.policy, &wanted) {
             Some(aim) => {
                 let roots = thread.view.roots();
@@ -126,7 +142,7 @@ pub async fn outbound<S>(
             }
         }
     }
-    let upstream = match connect(thread, &root, &destination, plan.hash, local.as_ref()).await {
+    let upstream = match connect(thread, &root, &destination, (facts, plan.hash), local.as_ref()).await {
         Ok((index, upstream)) => {
             let endpoint = &destination.endpoints[index];
             record.upstream = endpoint.address;
@@ -140,10 +156,10 @@ pub async fn outbound<S>(
         }
     };
     drop(root);
-    let still_allowed =
-        |root: &Root| decide(thread, root, service, (address, facts.peer.ip()), local.as_ref()).is_ok();
+    let still_allowed = |root: &Root| decide(thread, root, service, at, local.as_ref()).is_ok();
     match upstream {
         Upstream::Plain(server, _permit) => record.carry(client, server, still_allowed).await,
+        Upstream::Secured(server, _permit) => record.carry(client, server, still_allowed).await,
         Upstream::Tunnel(tunnel, _permit) => {
             let Tunnel { io, .. } = *tunnel;
             record.carry(client, io, still_allowed).await;
@@ -170,32 +186,51 @@ pub async fn pass_through<S>(
     record.carry(client, server, |_| true).await;
 }
 
+/// Where a stream came from and where it goes, as far as its connection tells.
+#[derive(Debug, Clone, Copy)]
+struct At<'a> {
+    destination: IpAddr,
+    peer: IpAddr,
+    sni: Option<&'a str>,
+}
+
 fn decide(
     thread: &DataThread,
     root: &Root,
-    at: &ServicePort,
-    (destination, peer): (IpAddr, IpAddr),
+    service: &ServicePort,
+    at: At<'_>,
     local: Option<&Arc<LocalWorkload>>,
 ) -> Result<StreamPlan, Refusal> {
-    let service = root.tables.service_index(&at.host);
+    let index = root.tables.service_index(&service.host);
     let nowhere = (Text::from(""), Labels::default());
     let unknown = Caller { namespace: &nowhere.0, labels: &nowhere.1, view: None };
     let caller = local.map_or(unknown, |local| local.caller());
     let facts = OutboundStream {
         // An index that no service has is refused as an unknown one.
-        service: service.unwrap_or(usize::MAX),
-        port: at.port,
-        // The address on this host is not one that an operator could have meant.
-        destination: (!destination.is_loopback()).then_some(destination),
-        sni: None,
+        service: index.unwrap_or(usize::MAX),
+        port: service.port,
+        destination: meant(root, index, at.destination),
+        sni: at.sni,
         caller: Some(caller),
-        source: Some(source(peer, local)),
+        source: Some(source(at.peer, local)),
     };
     thread.random(|random| stream::outbound(&root.tables, &facts, random, &mut Silent))
 }
 
+/// The address that an operator could have meant. One on this host stands for that of the service, which callers would
+/// connect to without the proxy.
+fn meant(root: &Root, service: Option<usize>, connected: IpAddr) -> Option<IpAddr> {
+    if !connected.is_loopback() {
+        return Some(connected);
+    }
+    let service = &root.tables.services.get(service?)?.service;
+    let fits = |address: &&IpAddr| address.is_ipv4() == connected.is_ipv4();
+    service.addresses.iter().find(fits).or(service.addresses.first()).copied()
+}
+
 enum Upstream {
     Plain(TcpStream, crate::live::endpoint::Permit),
+    Secured(Box<TlsStream<TcpStream>>, crate::live::endpoint::Permit),
     Tunnel(Box<Tunnel>, crate::live::endpoint::Permit),
 }
 
@@ -204,7 +239,7 @@ async fn connect(
     thread: &DataThread,
     root: &Root,
     destination: &LiveDestination,
-    hash: Option<u64>,
+    (client, hash): (Facts, Option<u64>),
     local: Option<&Arc<LocalWorkload>>,
 ) -> Result<(usize, Upstream), Option<TunnelError>> {
     let mut tried = Vec::new();
@@ -215,7 +250,7 @@ async fn connect(
             break;
         }
         tried.push(index);
-        match connect_to(thread, root, destination, &destination.endpoints[index], local).await {
+        match connect_to(thread, root, destination, &destination.endpoints[index], client, local).await {
             Ok(upstream) => return Ok((index, upstream)),
             Err(error) => last = Some(error),
         }
@@ -228,15 +263,24 @@ async fn connect_to(
     root: &Root,
     destination: &LiveDestination,
     endpoint: &LiveEndpoint,
+    client: Facts,
     local: Option<&Arc<LocalWorkload>>,
 ) -> Result<Upstream, TunnelError> {
     let permit = endpoint.state.enter();
     let patience = destination.destination.policy.connect_timeout;
     let address = endpoint.address.ok_or(ConnectError::NoAddress)?;
     match &endpoint.endpoint.transport {
-        Transport::Plaintext => {
-            let server = thread.pool.tcp(&[address], patience).await?;
-            Ok(Upstream::Plain(server, permit))
+        Transport::Plaintext | Transport::Tls => {
+            let proxy = proxy_header(destination, endpoint, client, local);
+            let asked = &destination.destination.policy.key.host;
+            let Some(way) = Way::to(destination, endpoint, Inside::Opaque, asked, proxy)? else {
+                return Ok(Upstream::Plain(thread.pool.tcp(&[address], patience).await?, permit));
+            };
+            let target = Target { addresses: &[address], patience, way: Some(&way) };
+            Ok(match Box::pin(thread.pool.opened(target, &way)).await? {
+                Opened::Plain(server) => Upstream::Plain(server, permit),
+                Opened::Secured(server) => Upstream::Secured(server, permit),
+            })
         }
         Transport::Mesh { hop, peer } => {
             let caller = match (local, &root.locals[..]) {
@@ -254,7 +298,7 @@ async fn connect_to(
                 .map_err(|_elapsed| TunnelError::Connect(ConnectError::Timeout))??;
             Ok(Upstream::Tunnel(Box::new(tunnel), permit))
         }
-        Transport::Tls | Transport::Unreachable => Err(ConnectError::NoIdentity.into()),
+        Transport::Unreachable => Err(ConnectError::NoIdentity.into()),
     }
 }
 
@@ -283,6 +327,8 @@ pub struct StreamRecord {
     flags: Flags,
     termination: String,
     transport_failure: String,
+    /// The server name that the client's TLS asks for.
+    pub server_name: Option<Text>,
 }
 
 impl StreamRecord {
@@ -312,6 +358,7 @@ impl StreamRecord {
             flags: Flags::NONE,
             termination: String::new(),
             transport_failure: String::new(),
+            server_name: None,
         }
     }
 
@@ -424,6 +471,7 @@ impl Drop for StreamRecord {
                 details: "",
                 termination: &self.termination,
                 transport_failure: &self.transport_failure,
+                server_name: self.server_name.as_deref().unwrap_or(""),
                 received: self.flushed.0,
                 sent: self.flushed.1,
                 service_time: None,

@@ -225,6 +225,7 @@ fn stream<'t>(
         destination: None,
         sni: facts.sni,
         caller: Some(gateway.caller()),
+        source: facts.source,
     };
     let (rule, matched) = select_rule(routes, kind, &stream, witness).ok_or(Closed::NoRule)?;
     Ok(Entered::Stream { routes, kind, rule, matched })

@@ -176,6 +176,7 @@ fn workload(version: &str, policies: Vec<(&str, &str)>) -> Section {
         tokens: vec![],
         view: None,
         recognition: Recognition::default(),
+        probe: None,
     })
 }
 
@@ -228,7 +229,7 @@ fn ask(
     };
     let view = (namespace != "default").then_some(namespace);
     let caller = Some(Caller { namespace, labels: &labels, view });
-    let facts = OutboundRequest { request, port: 9080, owner: None, caller };
+    let facts = OutboundRequest { request, port: 9080, owner: None, caller, source: None };
     outbound(tables, &facts, &mut Random::seeded(seed), &mut Silent)
 }
 

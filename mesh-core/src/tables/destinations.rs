@@ -168,6 +168,19 @@ pub(super) fn endpoint_of(policy: &Policy, declared: &Declared) -> Option<Endpoi
     })
 }
 
+/// Mutual TLS and nothing else. Where a rule names who may answer, nobody else is expected.
+fn mutual(declared: &Declared, names: &[Text], mesh: Option<Transport>) -> Transport {
+    let named = |id: &SpiffeId| names.is_empty() || names.iter().any(|name| **name == *id.as_str());
+    if declared.identity.as_ref().is_some_and(named) {
+        return mesh.unwrap_or(Transport::Unreachable);
+    }
+    let expected = names.iter().find_map(|name| SpiffeId::parse(name).ok());
+    match (declared.tunnel, expected) {
+        (Some(hop), Some(peer)) => Transport::Mesh { hop, peer },
+        _ => Transport::Unreachable,
+    }
+}
+
 /// Auto mTLS: mutual TLS wherever the endpoint has an identity and a proxy and its port does not refuse it.
 fn transport(tls: &ClientTls, declared: &Declared, port: u16) -> Transport {
     let mesh = match (&declared.tunnel, &declared.identity) {
@@ -178,7 +191,7 @@ fn transport(tls: &ClientTls, declared: &Declared, port: u16) -> Transport {
         ClientTls::Disable => Transport::Plaintext,
         ClientTls::Originate(origination) if origination.gateways_only => Transport::Plaintext,
         ClientTls::Originate(_) => Transport::Tls,
-        ClientTls::IstioMutual { .. } => mesh.unwrap_or(Transport::Unreachable),
+        ClientTls::IstioMutual { subject_alt_names, .. } => mutual(declared, subject_alt_names, mesh),
         ClientTls::Auto if declared.plaintext_ports.contains(&port) => Transport::Plaintext,
         ClientTls::Auto => mesh.unwrap_or(Transport::Plaintext),
     }

@@ -34,7 +34,6 @@ static NOTES: &[&[Note]] = &[
     istio::telemetry::NOTES,
     istio::tracing::NOTES,
     istio::service_entry::NOTES,
-    istio::client_tls::NOTES,
     istio::connection_pool::NOTES,
     istio::consistent_hash::NOTES,
     istio::gateway::NOTES,

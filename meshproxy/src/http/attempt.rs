@@ -1,7 +1,6 @@
 //! Attempts until one is final: pick an endpoint, find a connection, send, judge the outcome, wait, try another.
 
 use std::borrow::Borrow;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,15 +19,18 @@ use super::headers::{
     ATTEMPT_COUNT, EXPECTED_TIMEOUT, MESH_FROM, MESH_PROTO, MESH_TO, MESH_VERSION, RATE_LIMITED, number,
 };
 use super::reply::Failure;
+use crate::identity::origination::Inside;
 use crate::live::destination::LiveDestination;
 use crate::live::endpoint::{LiveEndpoint, Permit};
 use crate::live::local::LocalWorkload;
 use crate::live::root::Root;
+use crate::net::downstream::Facts;
 use crate::upstream::body::{RequestBody, Upload};
 use crate::upstream::failure::{self, ConnectError};
 use crate::upstream::http2::SendError;
 use crate::upstream::pool::{Stream, Who};
 use crate::upstream::thread::DataThread;
+use crate::upstream::way::{Target, Way, proxy_header};
 
 /// So many connections that close just then are put up with for one attempt.
 const MOST_TURNS: u32 = 3;
@@ -59,8 +61,12 @@ pub struct Trial<'a> {
     pub caller: Option<&'a Arc<LocalWorkload>>,
     /// How often and on what to try again.
     pub retry: &'a RetryPolicy,
-    /// Whether the application there is spoken to in HTTP/2.
+    /// Whether the application behind another proxy is spoken to in HTTP/2.
     pub http2: bool,
+    /// The same for an endpoint that no proxy stands before.
+    pub direct_http2: bool,
+    /// Where the request came from.
+    pub client: Facts,
     /// The request's time.
     pub timeout: Option<Duration>,
     /// When it is over.
@@ -214,9 +220,15 @@ impl Trial<'_> {
         }
         let patience = self.destination.destination.policy.connect_timeout;
         match &endpoint.endpoint.transport {
-            Transport::Plaintext => {
+            Transport::Plaintext | Transport::Tls => {
                 let address = endpoint.address.ok_or_else(|| connect_failed(ConnectError::NoAddress))?;
-                plain(self.thread, message, upload, &[address], self.http2, patience).await
+                let http2 = self.direct_http2;
+                let inside = if http2 { Inside::Http2 } else { Inside::Http1 };
+                let proxy = proxy_header(self.destination, endpoint, self.client, self.caller);
+                let way = Way::to(self.destination, endpoint, inside, message.authority.host(), proxy)
+                    .map_err(connect_failed)?;
+                let target = Target { addresses: &[address], patience, way: way.as_ref() };
+                plain(self.thread, message, upload, target, http2).await
             }
             Transport::Mesh { hop, peer } => {
                 self.prepare_hop(&mut message.headers, endpoint);
@@ -225,7 +237,7 @@ impl Trial<'_> {
                 let request = message.into_http2(body(upload));
                 send_shared(request, || self.thread.pool.mesh(*hop, own, peer, patience)).await
             }
-            Transport::Tls | Transport::Unreachable => Err(connect_failed(ConnectError::NoIdentity)),
+            Transport::Unreachable => Err(connect_failed(ConnectError::NoIdentity)),
         }
     }
 
@@ -264,15 +276,14 @@ pub async fn plain(
     thread: &DataThread,
     message: Message,
     upload: Option<&Upload>,
-    addresses: &[SocketAddr],
+    target: Target<'_>,
     http2: bool,
-    patience: Duration,
 ) -> Result<Answer, Failure> {
     if http2 {
         let request = message.into_http2(body(upload));
-        return send_shared(request, || thread.pool.http2(addresses, patience)).await;
+        return send_shared(request, || thread.pool.http2(target)).await;
     }
-    let mut lease = thread.pool.http1(addresses, patience).await.map_err(connect_failed)?;
+    let mut lease = thread.pool.http1(target).await.map_err(connect_failed)?;
     let mut request = message.into_http1(body(upload));
     loop {
         let sender = lease.sender().expect("a lease has its connection until it is given back");
@@ -288,7 +299,7 @@ pub async fn plain(
             Some(unsent) if lease.reused => request = unsent,
             Some(_) | None => return Err(broken(error.error())),
         }
-        lease = thread.pool.new_http1(addresses, patience).await.map_err(connect_failed)?;
+        lease = thread.pool.new_http1(target).await.map_err(connect_failed)?;
     }
 }
 

@@ -20,6 +20,7 @@ use crate::live::root::Root;
 use crate::runtime::clock;
 use crate::telemetry::metrics::Reporter;
 use crate::upstream::body::Upload;
+use crate::upstream::way::Target;
 
 /// An application on the same host answers a dial at once or not at all.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -67,9 +68,10 @@ async fn serve(peer: &MeshPeer, request: Request<Incoming>, upgrade: Option<OnUp
         headers: head.headers,
     };
     if let Some(client) = upgrade {
-        return Box::pin(upgrade::deliver(record, message, &targets, PATIENCE, client)).await;
+        return Box::pin(upgrade::deliver(record, message, Target::plain(&targets, PATIENCE), client)).await;
     }
-    match plain(&peer.thread, message, record.upload.as_ref(), &targets, http2, PATIENCE).await {
+    let target = Target::plain(&targets, PATIENCE);
+    match plain(&peer.thread, message, record.upload.as_ref(), target, http2).await {
         Ok(answer) => reply::pass_on(answer.response, answer.held, record, &[], None),
         Err(failure) => reply::failed(record, failure),
     }

@@ -16,7 +16,7 @@ use mesh_core::resilience::timeout::request_timeout;
 use mesh_core::routing::header::HeaderOperations;
 use mesh_core::vocab::label::Labels;
 use mesh_core::vocab::outcome::Outcome;
-use mesh_core::vocab::protocol::Protocol;
+use mesh_core::vocab::protocol::{Protocol, UpstreamProtocol};
 
 use super::attempt::{Message, Trial, Tried};
 use super::canonical::{self, Head, with_path};
@@ -160,6 +160,8 @@ async fn send_on(
         caller: local,
         retry: &rule.retry,
         http2: speaks_http2(destination.destination.policy.protocol, head.version),
+        direct_http2: speaks_http2_directly(destination.destination.policy.upstream, head.version),
+        client: record.client(),
         timeout,
         deadline: timeout.map(|timeout| record.started() + timeout),
         hash: forward.affinity.hash,
@@ -203,9 +205,10 @@ fn copied(
     let version = head.version;
     let message = message(plan, forward, head, record);
     if !forward.mirrors.is_empty() {
-        let Trial { thread, caller, timeout, .. } = *trial;
+        let Trial { thread, caller, client, timeout, .. } = *trial;
         let upload = record.upload.as_ref();
-        mirror::send(forward, Original { thread, root, caller, message: &message, version, upload, timeout });
+        let message = &message;
+        mirror::send(forward, Original { thread, root, caller, client, message, version, upload, timeout });
     }
     message
 }
@@ -213,6 +216,16 @@ fn copied(
 /// What the application at the other end speaks: what its port declares, else what the client speaks.
 pub(super) fn speaks_http2(protocol: Protocol, client: Version) -> bool {
     protocol.is_http2() || (protocol == Protocol::Auto && client == Version::HTTP_2)
+}
+
+/// The same where no proxy stands before the endpoint: a rule may say otherwise then. Behind a proxy the application is
+/// spoken to as its port declares, as between proxies it is HTTP/2 in any case.
+pub(super) fn speaks_http2_directly(upstream: UpstreamProtocol, client: Version) -> bool {
+    match upstream {
+        UpstreamProtocol::Http2 => true,
+        UpstreamProtocol::AsClient => client == Version::HTTP_2,
+        UpstreamProtocol::Http1 | UpstreamProtocol::Opaque => false,
+    }
 }
 
 /// The message upstream: rewritten as the rule says, its backend's header changes before the rule's.

@@ -18,9 +18,10 @@ use tokio::time::Instant;
 
 use super::attempt::{Answer, Message, Trial};
 use super::body::ReplyBody;
-use super::exchange::speaks_http2;
+use super::exchange::{speaks_http2, speaks_http2_directly};
 use crate::live::local::LocalWorkload;
 use crate::live::view::Held;
+use crate::net::downstream::Facts;
 use crate::upstream::body::Upload;
 use crate::upstream::copied::Watch;
 use crate::upstream::thread::DataThread;
@@ -39,6 +40,8 @@ pub struct Original<'a> {
     pub root: &'a Held,
     /// Who calls.
     pub caller: Option<&'a Arc<LocalWorkload>>,
+    /// Where it came from.
+    pub client: Facts,
     /// Its head, ready to be sent.
     pub message: &'a Message,
     /// What its client speaks.
@@ -65,6 +68,7 @@ pub fn send(forward: &Forward, original: Original<'_>) {
             thread: Rc::clone(original.thread),
             root: Rc::clone(original.root),
             caller: original.caller.cloned(),
+            client: original.client,
             destination: plan.destination,
             message: Message { authority, ..original.message.clone() },
             version: original.version,
@@ -103,6 +107,7 @@ struct Copy {
     thread: Rc<DataThread>,
     root: Held,
     caller: Option<Arc<LocalWorkload>>,
+    client: Facts,
     destination: usize,
     message: Message,
     version: Version,
@@ -138,6 +143,8 @@ impl Copy {
             caller: self.caller.as_ref(),
             retry: &RetryPolicy::disabled(),
             http2: speaks_http2(destination.destination.policy.protocol, self.version),
+            direct_http2: speaks_http2_directly(destination.destination.policy.upstream, self.version),
+            client: self.client,
             timeout: self.timeout,
             deadline: self.timeout.map(|timeout| Instant::now() + timeout),
             hash: None,

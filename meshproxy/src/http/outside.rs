@@ -20,6 +20,7 @@ use crate::live::destination::LiveDestination;
 use crate::live::root::Root;
 use crate::telemetry::labels::ServiceLabels;
 use crate::upstream::failure::ConnectError;
+use crate::upstream::way::Target;
 
 /// The port that a request was addressed to.
 pub(super) fn port(connection: &Outbound, head: &Head) -> u16 {
@@ -96,7 +97,8 @@ async fn pass_through(connection: &Outbound, head: Head, mut record: Box<Record>
     let http2 = head.version == Version::HTTP_2;
     let Head { method, authority, target, headers, .. } = head;
     let message = Message { method, authority, target, headers };
-    let sent = plain(thread, message, record.upload.as_ref(), &addresses, http2, CONNECT_TIMEOUT);
+    let sent =
+        plain(thread, message, record.upload.as_ref(), Target::plain(&addresses, CONNECT_TIMEOUT), http2);
     match sent.await {
         Ok(answer) => reply::pass_on(answer.response, answer.held, record, &[], None),
         Err(failure) => reply::failed(record, failure),

@@ -166,6 +166,11 @@ impl Record {
         }
     }
 
+    /// Where it came from.
+    pub fn client(&self) -> Facts {
+        self.facts
+    }
+
     /// When it began.
     pub fn started(&self) -> Instant {
         self.started
@@ -259,6 +264,7 @@ impl Record {
             details: &self.details,
             termination: "",
             transport_failure: &self.transport_failure,
+            server_name: "",
             received: self.received(),
             sent: self.sent,
             service_time: self.service_time,

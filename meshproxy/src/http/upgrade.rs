@@ -30,6 +30,7 @@ use super::headers::{
 use super::record::Record;
 use super::reply::{self, Failure, Reply};
 use super::variables::change_answer;
+use crate::identity::origination::Inside;
 use crate::live::destination::LiveDestination;
 use crate::live::local::LocalWorkload;
 use crate::live::root::Root;
@@ -38,6 +39,7 @@ use crate::upstream::body::RequestBody;
 use crate::upstream::failure;
 use crate::upstream::http2::Duplex;
 use crate::upstream::pool::{Lease, Stream, Who};
+use crate::upstream::way::{Target, Way, proxy_header};
 
 /// A stream on which nothing moves is closed after so long.
 const IDLE: std::time::Duration = std::time::Duration::from_secs(3600);
@@ -104,7 +106,16 @@ pub async fn send_on(
     message.headers.insert(&ATTEMPT_COUNT, number(1));
     let patience = destination.destination.policy.connect_timeout;
     let sent = match &endpoint.endpoint.transport {
-        Transport::Plaintext => plain(&thread, message, endpoint.address.as_slice(), patience).await,
+        Transport::Plaintext | Transport::Tls => {
+            let proxy = proxy_header(destination, endpoint, record.client(), local);
+            match Way::to(destination, endpoint, Inside::Http1, message.authority.host(), proxy) {
+                Ok(way) => {
+                    let addresses = endpoint.address.as_slice();
+                    plain(&thread, message, Target { addresses, patience, way: way.as_ref() }).await
+                }
+                Err(error) => Err(connect_failed(error)),
+            }
+        }
         Transport::Mesh { hop, peer } => {
             let own = match own(root, local) {
                 Ok(own) => own,
@@ -122,7 +133,7 @@ pub async fn send_on(
                 Err(error) => Err(connect_failed(error)),
             }
         }
-        Transport::Tls | Transport::Unreachable => return reply::no_healthy(record),
+        Transport::Unreachable => return reply::no_healthy(record),
     };
     match sent {
         Ok(answered) => {
@@ -135,15 +146,9 @@ pub async fn send_on(
 }
 
 /// Sends the request to an application of this host and joins both ends if it agrees.
-pub async fn deliver(
-    record: Box<Record>,
-    message: Message,
-    targets: &[std::net::SocketAddr],
-    patience: std::time::Duration,
-    client: OnUpgrade,
-) -> Reply {
+pub async fn deliver(record: Box<Record>, message: Message, target: Target<'_>, client: OnUpgrade) -> Reply {
     let thread = Rc::clone(record.thread());
-    match plain(&thread, message, targets, patience).await {
+    match plain(&thread, message, target).await {
         Ok(answered) => join(answered, client, record, &[]),
         Err(failure) => reply::failed(record, failure),
     }
@@ -152,13 +157,12 @@ pub async fn deliver(
 async fn plain(
     thread: &crate::upstream::thread::DataThread,
     mut message: Message,
-    addresses: &[std::net::SocketAddr],
-    patience: std::time::Duration,
+    target: Target<'_>,
 ) -> Result<Answered, Failure> {
     message.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     message.headers.insert(header::UPGRADE, WEBSOCKET);
     // A connection of its own: it will never serve anything else.
-    let mut lease = thread.pool.new_http1(addresses, patience).await.map_err(connect_failed)?;
+    let mut lease = thread.pool.new_http1(target).await.map_err(connect_failed)?;
     let sender = lease.sender().expect("a lease has its connection until it is given back");
     let response = sender.send_request(message.into_http1(RequestBody::Empty)).await;
     let response = response.map_err(|error| broken(failure::outcome(&error)))?;

@@ -202,7 +202,7 @@ fn shift(now: UnixTime, forward: bool) -> UnixTime {
     UnixTime::since_unix_epoch(if forward { now + SKEW } else { now.saturating_sub(SKEW) })
 }
 
-fn certificate_error(error: webpki::Error) -> rustls::CertificateError {
+pub(super) fn certificate_error(error: webpki::Error) -> rustls::CertificateError {
     match error {
         webpki::Error::CertExpired { .. } => rustls::CertificateError::Expired,
         webpki::Error::CertNotValidYet { .. } => rustls::CertificateError::NotValidYet,
@@ -216,7 +216,7 @@ fn peer_error(error: PeerError) -> rustls::Error {
     rustls::Error::InvalidCertificate(rustls::CertificateError::Other(rustls::OtherError(Arc::new(error))))
 }
 
-fn algorithms() -> WebPkiSupportedAlgorithms {
+pub(super) fn algorithms() -> WebPkiSupportedAlgorithms {
     provider().signature_verification_algorithms
 }
 
@@ -296,7 +296,13 @@ impl ClientCertVerifier for PeerVerifier {
 
 /// Presents always the same key.
 #[derive(Debug)]
-struct OneKey(Arc<CertifiedKey>);
+pub(super) struct OneKey(Arc<CertifiedKey>);
+
+impl OneKey {
+    pub(super) fn new(key: Arc<CertifiedKey>) -> OneKey {
+        OneKey(key)
+    }
+}
 
 impl rustls::client::ResolvesClientCert for OneKey {
     fn resolve(&self, _root_hints: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {

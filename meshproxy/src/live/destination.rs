@@ -10,6 +10,7 @@ use mesh_core::tables::destinations::Destination;
 use mesh_core::vocab::random::Random;
 
 use super::endpoint::LiveEndpoint;
+use crate::identity::origination::Originated;
 use crate::telemetry::labels::{Numbered, ServiceLabels};
 
 /// What is learned of a destination; outlives the tables that name it.
@@ -29,6 +30,8 @@ pub struct LiveDestination {
     pub endpoints: Vec<LiveEndpoint>,
     /// The service, for metrics.
     pub service: Numbered<ServiceLabels>,
+    /// TLS that connections to its endpoints begin with, where they are not the mesh's.
+    pub tls: Option<Arc<Originated>>,
     choice: Arc<Choice>,
 }
 
@@ -40,6 +43,7 @@ impl LiveDestination {
         state: Arc<DestinationState>,
         endpoints: Vec<LiveEndpoint>,
         service: Numbered<ServiceLabels>,
+        tls: Option<Arc<Originated>>,
         before: Option<&LiveDestination>,
     ) -> LiveDestination {
         let algorithm = &destination.policy.load_balancer;
@@ -49,7 +53,7 @@ impl LiveDestination {
             Some(choice) if choice.is_of(algorithm, &members) => Arc::clone(choice),
             Some(_) | None => Arc::new(Choice::new(algorithm, members)),
         };
-        LiveDestination { destination: Arc::clone(destination), state, endpoints, service, choice }
+        LiveDestination { destination: Arc::clone(destination), state, endpoints, service, tls, choice }
     }
 
     /// Chooses an endpoint that was not tried, by a hash where the destination goes by one; one that was tried if there

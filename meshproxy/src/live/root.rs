@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
+use mesh_core::policy::mtls::ClientTls;
 use mesh_core::tables::Tables;
 use mesh_core::tables::destinations::Destination;
 use mesh_core::tables::routes::EndpointKey;
@@ -18,6 +19,7 @@ use super::destination::LiveDestination;
 use super::endpoint::LiveEndpoint;
 use super::local::LocalWorkload;
 use super::registry::Registry;
+use crate::identity::origination::{Originated, Originations};
 use crate::telemetry::labels::ServiceLabels;
 use crate::telemetry::metrics::Metrics;
 
@@ -91,6 +93,7 @@ pub struct Roots {
     current: ArcSwap<Root>,
     registry: Mutex<Registry>,
     metrics: Arc<Metrics>,
+    originations: Arc<Originations>,
     changed: watch::Sender<u64>,
     sockets: watch::Sender<Arc<SocketReport>>,
 }
@@ -111,6 +114,7 @@ impl Roots {
             current: ArcSwap::from_pointee(empty),
             registry: Mutex::default(),
             metrics,
+            originations: Arc::default(),
             changed: watch::Sender::new(0),
             sockets: watch::Sender::default(),
         }
@@ -182,7 +186,21 @@ impl Roots {
         let endpoints = destination.endpoints.iter();
         let endpoints =
             endpoints.map(|e| LiveEndpoint::new(e, Arc::default(), &mut registry, &self.metrics)).collect();
-        LiveDestination::new(&destination, Arc::clone(&live.state), endpoints, live.service.clone(), None)
+        let (state, tls) = (Arc::clone(&live.state), live.tls.clone());
+        LiveDestination::new(&destination, state, endpoints, live.service.clone(), tls, None)
+    }
+
+    /// TLS that the proxy begins towards the endpoints of a destination.
+    fn tls(&self, destination: &Destination) -> Option<Arc<Originated>> {
+        match destination.tls_of(false) {
+            ClientTls::Originate(declared) => Some(self.originations.of(declared)),
+            ClientTls::Auto | ClientTls::Disable | ClientTls::IstioMutual { .. } => None,
+        }
+    }
+
+    /// The files of certificates that destinations name.
+    pub fn originations(&self) -> &Arc<Originations> {
+        &self.originations
     }
 
     /// Hears of every new root by its serial.
@@ -256,7 +274,9 @@ impl Roots {
             let namespace = tables.service(&key.host).map(|table| table.service.namespace.clone());
             let labels = ServiceLabels::of(&key.host, &namespace.unwrap_or_else(|| "unknown".into()));
             let (endpoints, service) = (endpoints.collect(), self.metrics.service(labels));
-            let live = LiveDestination::new(destination, state, endpoints, service, before.map(Arc::as_ref));
+            let tls = self.tls(destination);
+            let live =
+                LiveDestination::new(destination, state, endpoints, service, tls, before.map(Arc::as_ref));
             destinations.push(Arc::new(live));
         }
         let locals = tables.workloads.values().map(|hosted| match previous.local(hosted) {

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use mesh_core::vocab::hello::{self, Hello, LONGEST_HELLO};
 use mesh_core::vocab::protocol::{Detected, detect};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
@@ -35,6 +36,36 @@ pub struct Looked {
     pub head: Bytes,
     /// Whether the client has said that it will send no more.
     pub ended: bool,
+}
+
+/// Reads on until it is clear which server name a TLS client asks for, behind what was read already. `None` where it
+/// asks for none, or where the client is silent for so long.
+pub async fn server_name(
+    stream: &mut (impl AsyncRead + Unpin),
+    head: Bytes,
+    patience: Duration,
+) -> io::Result<(Bytes, Option<String>)> {
+    let mut head = BytesMut::from(&head[..]);
+    let mut found = hello::server_name(&head);
+    let reading = async {
+        while found == Hello::NeedMore && head.len() < LONGEST_HELLO {
+            head.reserve(2048);
+            if stream.read_buf(&mut head).await? == 0 {
+                break;
+            }
+            found = hello::server_name(&head);
+        }
+        Ok::<(), io::Error>(())
+    };
+    match tokio::time::timeout(patience, reading).await {
+        Ok(read) => read?,
+        Err(_elapsed) => {}
+    }
+    let name = match found {
+        Hello::Named(name) => Some(name),
+        Hello::NeedMore | Hello::Nameless => None,
+    };
+    Ok((head.freeze(), name))
 }
 
 /// Reads until the protocol is clear, the client ends or `patience` is over. Reads nothing twice.

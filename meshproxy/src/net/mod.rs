@@ -4,4 +4,5 @@ pub mod copy;
 pub mod corked;
 pub mod downstream;
 pub mod patient;
+pub mod proxy_header;
 pub mod rewind;

@@ -60,6 +60,8 @@ pub struct Entry<'a> {
     pub termination: &'a str,
     /// Why TLS or the connection upstream failed.
     pub transport_failure: &'a str,
+    /// The server name that the client's TLS asks for.
+    pub server_name: &'a str,
     /// Body bytes from the client.
     pub received: u64,
     /// Body bytes to the client.
@@ -263,6 +265,7 @@ mod tests {
             details: "via_upstream",
             termination: "",
             transport_failure: "",
+            server_name: "",
             received: 0,
             sent: 19,
             service_time: Some(Duration::from_millis(3)),

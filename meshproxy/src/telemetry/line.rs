@@ -34,7 +34,9 @@ pub(super) fn json(entry: &Entry<'_>, clock: &Clock, out: &mut String) {
     quoted(entry.protocol.as_bytes(), out);
     out.push_str(",\"request_id\":");
     header(entry.request_id, out);
-    out.push_str(",\"requested_server_name\":null,\"response_code\":");
+    out.push_str(",\"requested_server_name\":");
+    quoted(entry.server_name.as_bytes(), out);
+    out.push_str(",\"response_code\":");
     number(u64::from(entry.code), out);
     out.push_str(",\"response_code_details\":");
     quoted(entry.details.as_bytes(), out);
@@ -111,7 +113,7 @@ pub(super) fn text(entry: &Entry<'_>, clock: &Clock, out: &mut String) {
     let host = entry.upstream_host.map_or_else(|| "-".to_owned(), |host| host.to_string());
     let _ = writeln!(
         out,
-        " \"{}\" \"{}\" \"{}\" \"{}\" \"{}\" {} - {} {} - {}",
+        " \"{}\" \"{}\" \"{}\" \"{}\" \"{}\" {} - {} {} {} {}",
         field(entry.forwarded_for),
         field(entry.user_agent),
         field(entry.request_id),
@@ -120,6 +122,7 @@ pub(super) fn text(entry: &Entry<'_>, clock: &Clock, out: &mut String) {
         or_dash(entry.cluster),
         entry.local,
         entry.remote,
+        or_dash(entry.server_name),
         or_dash(entry.route),
     );
 }

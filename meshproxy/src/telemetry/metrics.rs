@@ -11,7 +11,7 @@ use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use foldhash::fast::RandomState;
-use metrics::{Counter, Key, Label, Level, Metadata, Recorder as _};
+use metrics::{Counter, Gauge, Key, Label, Level, Metadata, Recorder as _};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 use super::flags::Flags;
@@ -139,6 +139,8 @@ pub struct ProxyCounters {
     pub bodies_not_kept: Counter,
     /// Attempts to dial a listener of our own.
     pub loops_refused: Counter,
+    /// Ways of beginning TLS whose newest files cannot be used.
+    pub certificate_faults: Gauge,
     /// Names that were resolved, and those that could not be.
     pub names_resolved: Counter,
     /// See `names_resolved`.
@@ -202,6 +204,8 @@ impl Metrics {
             mirrors_failed: counter("mesh_proxy_mirrors_failed_total"),
             bodies_not_kept: counter("mesh_proxy_bodies_not_kept_total"),
             loops_refused: counter("mesh_proxy_loops_refused_total"),
+            certificate_faults: recorder
+                .register_gauge(&Key::from_name("mesh_proxy_certificate_faults"), &METADATA),
             names_resolved: resolutions("ok"),
             names_failed: resolutions("failed"),
         };

@@ -212,6 +212,7 @@ impl Mesh {
             tokens: Vec::new(),
             view: plan.view.map(Text::from),
             recognition: Recognition::default(),
+            probe: None,
         };
         let port = |number| WorkloadPort {
             number,

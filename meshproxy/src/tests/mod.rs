@@ -3,6 +3,7 @@
 mod balancing;
 mod egress;
 mod harness;
+mod origination;
 mod policy;
 mod requests;
 mod resilience;

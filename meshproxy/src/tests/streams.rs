@@ -28,7 +28,7 @@ async fn server_first() -> SocketAddr {
     address
 }
 
-async fn connect(mesh: &Mesh, authority: &str) -> (TcpStream, String) {
+pub(super) async fn connect(mesh: &Mesh, authority: &str) -> (TcpStream, String) {
     let mut stream = TcpStream::connect(mesh.a.explicit).await.unwrap();
     stream
         .write_all(format!("CONNECT {authority} HTTP/1.1\r\nhost: {authority}\r\n\r\n").as_bytes())

@@ -1,18 +1,22 @@
 //! Dial and TLS, within the time to connect.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use super::body::RequestBody;
 use super::failure::ConnectError;
 use super::http2::Http2;
+use super::way::Way;
 use crate::net::corked::Corked;
 use crate::net::patient::Patient;
 
@@ -60,9 +64,49 @@ pub async fn tcp(address: SocketAddr, patience: Duration) -> Result<TcpStream, C
     Ok(stream)
 }
 
-/// An HTTP/1 connection in the clear.
-pub async fn http1(address: SocketAddr, patience: Duration) -> Result<Http1, ConnectError> {
-    let stream = tcp(address, patience).await?;
+/// A connection that begins as a way says.
+#[derive(Debug)]
+pub enum Opened {
+    /// In the clear from here on.
+    Plain(TcpStream),
+    /// In TLS.
+    Secured(Box<TlsStream<TcpStream>>),
+}
+
+/// A TCP connection, with what it begins with.
+pub async fn opened(address: SocketAddr, way: &Way, patience: Duration) -> Result<Opened, ConnectError> {
+    let opening = async {
+        let mut stream = tcp(address, patience).await?;
+        if let Some(header) = &way.proxy {
+            stream.write_all(&header.encode()).await.map_err(|error| ConnectError::refused(&error))?;
+        }
+        let Some(tls) = &way.tls else { return Ok(Opened::Plain(stream)) };
+        let connector = TlsConnector::from(Arc::clone(&tls.config));
+        let secured = connector.connect(tls.name.clone(), stream).await;
+        secured.map(|stream| Opened::Secured(Box::new(stream))).map_err(|e| ConnectError::Tls(e.to_string()))
+    };
+    tokio::time::timeout(patience, opening).await.map_err(|_elapsed| ConnectError::Timeout)?
+}
+
+/// An HTTP/1 connection.
+pub async fn http1(
+    address: SocketAddr,
+    way: Option<&Rc<Way>>,
+    patience: Duration,
+) -> Result<Http1, ConnectError> {
+    match way {
+        None => speak_http1(tcp(address, patience).await?, address).await,
+        Some(way) => match Box::pin(opened(address, way, patience)).await? {
+            Opened::Plain(stream) => speak_http1(stream, address).await,
+            Opened::Secured(stream) => speak_http1(stream, address).await,
+        },
+    }
+}
+
+async fn speak_http1<T>(stream: T, address: SocketAddr) -> Result<Http1, ConnectError>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     // hyper's limit of 100 fields stays: any other takes their room from the heap, anew for each answer.
     let builder = http1::Builder::new();
     let (sender, connection) =
@@ -75,10 +119,26 @@ pub async fn http1(address: SocketAddr, patience: Duration) -> Result<Http1, Con
     Ok(sender)
 }
 
-/// An HTTP/2 connection in the clear.
-pub async fn http2(address: SocketAddr, patience: Duration) -> Result<Http2, ConnectError> {
-    let stream = tcp(address, patience).await?;
-    Http2::start(Corked::new(stream)).await
+/// An HTTP/2 connection.
+pub async fn http2(
+    address: SocketAddr,
+    way: Option<&Rc<Way>>,
+    patience: Duration,
+) -> Result<Http2, ConnectError> {
+    let Some(way) = way else {
+        return Http2::start(Corked::new(tcp(address, patience).await?)).await;
+    };
+    match Box::pin(opened(address, way, patience)).await? {
+        Opened::Plain(stream) => Http2::start(Corked::new(stream)).await,
+        Opened::Secured(stream) => {
+            // A server that names no protocol at all may still speak it; one that names another does not.
+            let agreed = stream.get_ref().1.alpn_protocol();
+            if agreed.is_some_and(|agreed| agreed != b"h2") {
+                return Err(ConnectError::Handshake("the server speaks no HTTP/2".to_owned()));
+            }
+            Http2::start(Corked::new(*stream)).await
+        }
+    }
 }
 
 /// The mesh hop: HTTP/2 over TLS, both sides proven.

@@ -10,3 +10,4 @@ pub mod pool;
 pub mod resolve;
 pub mod thread;
 pub mod tunnel;
+pub mod way;

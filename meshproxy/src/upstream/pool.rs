@@ -1,4 +1,4 @@
-//! The connections of one data thread: idle HTTP/1 ones by address, shared HTTP/2 ones by address and identities.
+//! The connections of one data thread: idle HTTP/1 ones by address and way, shared HTTP/2 ones by these and identities.
 //!
 //! The key of a shared connection holds what it promised when it was made: who we are and whom we expect. When the
 //! document or the trust bundle changes, connections that were made with the old ones take no new streams and end
@@ -17,10 +17,11 @@ use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::connect::{self, Http1, MeshTls, STREAMS};
+use super::connect::{self, Http1, MeshTls, Opened, STREAMS};
 use super::failure::ConnectError;
 use super::http2::Http2;
 use super::resolve;
+use super::way::{Target, Way};
 use crate::identity::svid::{Material, Svid, Svids, Trust};
 use crate::identity::tls;
 use crate::live::root::Roots;
@@ -33,6 +34,8 @@ const IDLE_HTTP1: u32 = 4;
 const IDLE_HTTP2: u32 = 20;
 /// Idle HTTP/1 connections that are kept for one address.
 const MOST_IDLE: usize = 256;
+/// Idle connections with PROXY headers that are kept: each is of use to one client only.
+const MOST_PROXIED: usize = 1024;
 /// How often idle connections are looked through. Age is counted in looks, so that requests read no clock.
 const SWEEP: Duration = Duration::from_secs(15);
 
@@ -45,10 +48,18 @@ pub struct Who<'a> {
     pub id: &'a SpiffeId,
 }
 
-/// What tells one shared connection from another. The numbers are 0 for a connection in the clear.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// What tells one HTTP/1 connection from another.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Http1Key {
+    address: SocketAddr,
+    way: Option<Rc<Way>>,
+}
+
+/// What tells one shared connection from another. The numbers are 0 where it is no mesh hop.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Http2Key {
     address: SocketAddr,
+    way: Option<Rc<Way>>,
     own: u32,
     peer: u32,
 }
@@ -58,7 +69,7 @@ struct Http2Key {
 pub struct Pool {
     svids: Arc<Svids>,
     roots: Arc<Roots>,
-    idle: RefCell<Map<SocketAddr, Vec<Idle>>>,
+    idle: RefCell<Map<Http1Key, Vec<Idle>>>,
     shared: RefCell<Map<Http2Key, Rc<Slot>>>,
     pairs: RefCell<Map<(u32, u32), Rc<Pair>>>,
     looks: Cell<u32>,
@@ -119,7 +130,7 @@ impl Drop for Stream {
 #[derive(Debug)]
 pub struct Lease {
     sender: Option<Http1>,
-    address: SocketAddr,
+    key: Option<Http1Key>,
     /// Whether it had served another exchange before: then it may have been closed in the meantime.
     pub reused: bool,
     pool: Weak<Pool>,
@@ -133,19 +144,23 @@ impl Lease {
 
     /// The exchange is over and its answer was read whole: the connection may serve another.
     pub fn give_back(&mut self) {
-        let (Some(mut sender), Some(pool)) = (self.sender.take(), self.pool.upgrade()) else { return };
+        let (Some(mut sender), Some(key), Some(pool)) =
+            (self.sender.take(), self.key.take(), self.pool.upgrade())
+        else {
+            return;
+        };
         if sender.is_ready() {
-            return pool.keep(self.address, sender);
+            return pool.keep(key, sender);
         }
         if sender.is_closed() {
             return;
         }
-        let (address, pool) = (self.address, Rc::downgrade(&pool));
+        let pool = Rc::downgrade(&pool);
         tokio::task::spawn_local(async move {
             // The connection's task needs another turn to see that the answer has ended.
             let ready = tokio::time::timeout(Duration::from_secs(1), sender.ready()).await;
             if let (Ok(Ok(())), Some(pool)) = (ready, pool.upgrade()) {
-                pool.keep(address, sender);
+                pool.keep(key, sender);
             }
         });
     }
@@ -166,27 +181,26 @@ impl Pool {
     }
 
     /// An idle HTTP/1 connection to one of these addresses, or a new one to the first that does not refuse.
-    pub async fn http1(&self, addresses: &[SocketAddr], patience: Duration) -> Result<Lease, ConnectError> {
-        for address in addresses {
-            if let Some(sender) = self.idle(*address) {
-                return Ok(self.lease(*address, sender, true));
+    pub async fn http1(&self, target: Target<'_>) -> Result<Lease, ConnectError> {
+        for address in target.addresses {
+            let key = Http1Key { address: *address, way: target.way.cloned() };
+            if let Some(sender) = self.idle(&key) {
+                return Ok(self.lease(key, sender, true));
             }
         }
         // Boxed, like every dial: requests that find a connection should not carry its size.
-        Box::pin(self.new_http1(addresses, patience)).await
+        Box::pin(self.new_http1(target)).await
     }
 
     /// A new HTTP/1 connection to the first of these addresses that does not refuse.
-    pub async fn new_http1(
-        &self,
-        addresses: &[SocketAddr],
-        patience: Duration,
-    ) -> Result<Lease, ConnectError> {
+    pub async fn new_http1(&self, target: Target<'_>) -> Result<Lease, ConnectError> {
         let mut last = None;
-        for address in addresses {
-            self.check(*address)?;
-            match connect::http1(*address, patience).await {
-                Ok(sender) => return Ok(self.lease(*address, sender, false)),
+        for &address in target.addresses {
+            self.check(address)?;
+            match connect::http1(address, target.way, target.patience).await {
+                Ok(sender) => {
+                    return Ok(self.lease(Http1Key { address, way: target.way.cloned() }, sender, false));
+                }
                 Err(error @ ConnectError::Refused { .. }) => last = last.or(Some(error)),
                 Err(error) => return Err(error),
             }
@@ -194,17 +208,17 @@ impl Pool {
         Err(last.unwrap_or(ConnectError::NoAddress))
     }
 
-    /// A stream of an HTTP/2 connection in the clear, to the first of these addresses that does not refuse.
-    pub async fn http2(&self, addresses: &[SocketAddr], patience: Duration) -> Result<Stream, ConnectError> {
+    /// A stream of an HTTP/2 connection to the first of these addresses that does not refuse.
+    pub async fn http2(&self, target: Target<'_>) -> Result<Stream, ConnectError> {
         let mut last = None;
-        for &address in addresses {
-            let slot = self.slot(Http2Key { address, own: 0, peer: 0 });
+        for &address in target.addresses {
+            let slot = self.slot(Http2Key { address, way: target.way.cloned(), own: 0, peer: 0 });
             if let Some(stream) = slot.room(None) {
                 return Ok(stream);
             }
             let dial = || async move {
                 self.check(address)?;
-                connect::http2(address, patience).await
+                connect::http2(address, target.way, target.patience).await
             };
             match Box::pin(slot.dial(None, dial)).await {
                 Ok(stream) => return Ok(stream),
@@ -229,7 +243,21 @@ impl Pool {
         Err(last.unwrap_or(ConnectError::NoAddress))
     }
 
-    /// In the clear we never dial ourselves: that would go round and round.
+    /// A connection that carries bytes, to the first of these addresses that does not refuse.
+    pub async fn opened(&self, target: Target<'_>, way: &Way) -> Result<Opened, ConnectError> {
+        let mut last = None;
+        for &address in target.addresses {
+            self.check(address)?;
+            match connect::opened(address, way, target.patience).await {
+                Ok(opened) => return Ok(opened),
+                Err(error @ ConnectError::Refused { .. }) => last = last.or(Some(error)),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(last.unwrap_or(ConnectError::NoAddress))
+    }
+
+    /// Where no proxy stands before an endpoint we never dial ourselves: that would go round and round.
     fn check(&self, address: SocketAddr) -> Result<(), ConnectError> {
         if resolve::is_own(&self.roots, &self.roots.load(), address) {
             return Err(ConnectError::Loop);
@@ -246,7 +274,7 @@ impl Pool {
         patience: Duration,
     ) -> Result<Stream, ConnectError> {
         let pair = self.pair(own, peer)?;
-        let slot = self.slot(Http2Key { address: hop, own: own.number, peer: peer.number });
+        let slot = self.slot(Http2Key { address: hop, way: None, own: own.number, peer: peer.number });
         if let Some(stream) = slot.room(Some(&pair)) {
             return Ok(stream);
         }
@@ -276,10 +304,12 @@ impl Pool {
             idle.retain(|one| one.sender.is_ready() && now - one.since <= IDLE_HTTP1);
             !idle.is_empty()
         });
-        self.shared.borrow_mut().retain(|_, slot| {
+        self.shared.borrow_mut().retain(|key, slot| {
+            let proxied = key.way.as_ref().is_some_and(|way| way.proxy.is_some());
+            let most = if proxied { IDLE_HTTP1 } else { IDLE_HTTP2 };
             slot.connections.borrow_mut().retain(|one| {
                 one.idle.set(if one.streams.get() > 0 { 0 } else { one.idle.get() + 1 });
-                one.is_open() && one.idle.get() <= IDLE_HTTP2
+                one.is_open() && one.idle.get() <= most
             });
             // Somebody who waits for a connection holds the slot too.
             !slot.connections.borrow().is_empty() || Rc::strong_count(slot) > 1
@@ -289,9 +319,9 @@ impl Pool {
         }
     }
 
-    fn idle(&self, address: SocketAddr) -> Option<Http1> {
+    fn idle(&self, key: &Http1Key) -> Option<Http1> {
         let mut idle = self.idle.borrow_mut();
-        let waiting = idle.get_mut(&address)?;
+        let waiting = idle.get_mut(key)?;
         while let Some(one) = waiting.pop() {
             if one.sender.is_ready() {
                 return Some(one.sender);
@@ -300,16 +330,20 @@ impl Pool {
         None
     }
 
-    fn keep(&self, address: SocketAddr, sender: Http1) {
+    fn keep(&self, key: Http1Key, sender: Http1) {
         let mut idle = self.idle.borrow_mut();
-        let waiting = idle.entry(address).or_default();
+        let proxied = key.way.as_ref().is_some_and(|way| way.proxy.is_some());
+        if proxied && idle.len() >= MOST_PROXIED {
+            return;
+        }
+        let waiting = idle.entry(key).or_default();
         if waiting.len() < MOST_IDLE {
             waiting.push(Idle { sender, since: self.looks.get() });
         }
     }
 
-    fn lease(&self, address: SocketAddr, sender: Http1, reused: bool) -> Lease {
-        Lease { sender: Some(sender), address, reused, pool: self.this.clone() }
+    fn lease(&self, key: Http1Key, sender: Http1, reused: bool) -> Lease {
+        Lease { sender: Some(sender), key: Some(key), reused, pool: self.this.clone() }
     }
 
     fn slot(&self, key: Http2Key) -> Rc<Slot> {

@@ -54,13 +54,13 @@ const PROXY: &[(&str, &[&str])] = &[
     ("identity", &[]),
     ("net", &[]),
     ("capture", &[]),
-    ("live", &["telemetry"]),
-    ("workload", &["live"]),
+    ("live", &["telemetry", "identity"]),
+    ("workload", &["live", "identity"]),
     ("dns", &["live", "telemetry"]),
     ("control", &["live", "identity", "telemetry", "workload"]),
     ("upstream", &["live", "identity", "telemetry", "net", "runtime", "dns"]),
-    ("http", &["upstream", "live", "net", "telemetry", "runtime"]),
-    ("tcp", &["upstream", "live", "net", "telemetry"]),
+    ("http", &["upstream", "live", "identity", "net", "telemetry", "runtime"]),
+    ("tcp", &["upstream", "live", "identity", "net", "telemetry"]),
     (
         "listener",
         &[

@@ -191,7 +191,13 @@ fn routed(
     let headers = judgement.token.headers.as_ref().unwrap_or(question.request.headers);
     let request = Request { claims, headers, ..question.request };
     let question = &Question { request, ..*question };
-    let facts = OutboundRequest { request, port: question.port, owner: None, caller: Some(gateway.caller()) };
+    let facts = OutboundRequest {
+        request,
+        port: question.port,
+        owner: None,
+        caller: Some(gateway.caller()),
+        source: None,
+    };
     match select(gateway, host, &facts, witness) {
         Ok(selected) => request::tell(tables, question, &facts, &selected, answer, witness),
         Err(refusal) => refuse(answer, &refusal, witness),

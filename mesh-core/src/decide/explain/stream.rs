@@ -35,6 +35,7 @@ pub(super) fn explain(
         destination: question.host.parse().ok().or_else(|| address(&tables.services[service?].service)),
         sni: Some(&sni),
         caller: Some(question.caller),
+        source: None,
     };
     if service.is_none() {
         witness.note(|| format!("no service is called {}", question.host));

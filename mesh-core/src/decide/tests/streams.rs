@@ -27,6 +27,7 @@ fn ask(tables: &Tables, port: u16, sni: Option<&str>, to: &str, namespace: &str)
         destination: to.parse().ok(),
         sni,
         caller: Some(Caller { namespace, labels: &labels, view: None }),
+        source: None,
     };
     match stream::outbound(tables, &facts, &mut Random::seeded(1), &mut Silent) {
         Ok(plan) => plan.rule().backends[0].subset.as_deref().unwrap_or("-").to_owned(),

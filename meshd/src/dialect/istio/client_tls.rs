@@ -3,27 +3,24 @@
 use mesh_core::resource::destination_rule::{TlsMode, TlsSettings};
 use mesh_core::vocab::name::Text;
 
-use crate::dialect::field::{Field, Message, Note, Object};
+use crate::dialect::field::{Field, Message, Object};
 use crate::dialect::node::quoted;
 
 pub(crate) static CLIENT_TLS: Message = Message {
     name: "tls of a trafficPolicy",
-    fields: &["mode"],
-    later: &[
+    fields: &[
         "caCertificates",
         "caCrl",
         "clientCertificate",
-        "credentialName",
         "insecureSkipVerify",
+        "mode",
         "privateKey",
         "sni",
         "subjectAltNames",
     ],
+    later: &["credentialName"],
     skipped: &[],
 };
-
-/// What stands in the fields, for docs/compatibility.md.
-pub(crate) static NOTES: &[Note] = &[Note::Later(&CLIENT_TLS, "mode", "SIMPLE, MUTUAL")];
 
 /// Where a certificate authority stands in a ConfigMap.
 const CONFIG_MAP: &str = "configmap://";
@@ -59,16 +56,12 @@ pub(crate) fn client_tls(field: &Field<'_>, own: &str) -> Option<TlsSettings> {
 
 fn mode(field: &Field<'_>) -> Option<TlsMode> {
     let word = field.choice(&["DISABLE", "SIMPLE", "MUTUAL", "ISTIO_MUTUAL"])?;
-    let mode = match word {
+    Some(match word {
         "SIMPLE" => TlsMode::Simple,
         "MUTUAL" => TlsMode::Mutual,
         "ISTIO_MUTUAL" => TlsMode::IstioMutual,
         _ => TlsMode::Disable,
-    };
-    if matches!(mode, TlsMode::Simple | TlsMode::Mutual) {
-        field.later(format!("tls mode {word}"));
-    }
-    Some(mode)
+    })
 }
 
 fn check(object: &Object<'_>, mode: TlsMode, settings: &TlsSettings) {

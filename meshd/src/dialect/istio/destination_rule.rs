@@ -15,8 +15,8 @@ use crate::dialect::scalar;
 
 pub(crate) static SPEC: Message = Message {
     name: "spec of a DestinationRule",
-    fields: &["exportTo", "host", "subsets", "trafficPolicy"],
-    later: &["workloadSelector"],
+    fields: &["exportTo", "host", "subsets", "trafficPolicy", "workloadSelector"],
+    later: &[],
     skipped: &[],
 };
 

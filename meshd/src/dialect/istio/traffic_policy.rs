@@ -14,15 +14,15 @@ use crate::dialect::scalar;
 
 pub(crate) static POLICY: Message = Message {
     name: "a trafficPolicy",
-    fields: &["loadBalancer", "portLevelSettings", "tls"],
-    later: &["connectionPool", "outlierDetection", "proxyProtocol", "retryBudget", "tunnel"],
+    fields: &["connectionPool", "loadBalancer", "portLevelSettings", "proxyProtocol", "tls"],
+    later: &["outlierDetection", "retryBudget", "tunnel"],
     skipped: &[],
 };
 
 static PORT_POLICY: Message = Message {
     name: "an entry of portLevelSettings",
-    fields: &["loadBalancer", "port", "tls"],
-    later: &["connectionPool", "outlierDetection"],
+    fields: &["connectionPool", "loadBalancer", "port", "tls"],
+    later: &["outlierDetection"],
     skipped: &[],
 };
 
