@@ -104,6 +104,7 @@ pub(super) fn workload(state: &MeshState, key: &WorkloadKey) -> Option<(Text, Se
         tokens: governing(state, Kind::RequestAuthentication, &key.namespace, labels),
         view: state.view_of(&key.namespace, labels).scope(),
         recognition: Recognition { user: known.entry.user },
+        probe: known.entry.probe.clone(),
     });
     Some((node, section))
 }

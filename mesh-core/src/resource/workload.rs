@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+pub use crate::vocab::health::{Probe, ProbeAction};
 use crate::vocab::label::Labels;
 use crate::vocab::locality::Locality;
 use crate::vocab::name::Text;
@@ -60,60 +61,8 @@ pub struct WorkloadEntry {
     pub service_account: Option<Text>,
     /// Annotation `mesh.io/user`: user id of its processes.
     pub user: Option<u32>,
-}
-
-/// What a probe does.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ProbeAction {
-    /// `httpGet`: 200 to 399 is success.
-    Http {
-        /// Path, default `/`.
-        path: Text,
-        /// Port.
-        port: u16,
-        /// Host, default the workload's address.
-        host: Option<Text>,
-        /// Over TLS.
-        https: bool,
-        /// Header fields.
-        headers: Vec<(Text, Text)>,
-    },
-    /// `tcpSocket`: a connection is success.
-    Tcp {
-        /// Host, default the workload's address.
-        host: Option<Text>,
-        /// Port.
-        port: u16,
-    },
-    /// `exec`: exit code 0 is success.
-    Exec {
-        /// Command and arguments.
-        command: Vec<Text>,
-    },
-    /// `grpc`: the health service says SERVING.
-    Grpc {
-        /// Port; `None` for the first.
-        port: Option<u16>,
-        /// Service asked for.
-        service: Option<Text>,
-    },
-}
-
-/// `probe` of a WorkloadGroup.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Probe {
-    /// What it does.
-    pub action: ProbeAction,
-    /// Seconds before the first; default 0.
-    pub initial_delay: u32,
-    /// Seconds it may take; default 1.
-    pub timeout: u32,
-    /// Seconds between two; default 10.
-    pub period: u32,
-    /// Successes until healthy; default 1.
-    pub success_threshold: u32,
-    /// Failures until unhealthy; default 1.
-    pub failure_threshold: u32,
+    /// How it is checked, where its WorkloadGroup says so.
+    pub probe: Option<Probe>,
 }
 
 /// What workloads that register under a name have in common.

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use crate::policy::mtls::MtlsPolicy;
 use crate::resilience::pool::ConnectionPool;
+use crate::vocab::health::Probe;
 use crate::vocab::identity::SpiffeId;
 use crate::vocab::label::Labels;
 use crate::vocab::locality::Locality;
@@ -62,4 +63,6 @@ pub struct Workload {
     pub view: Option<Text>,
     /// How its processes are recognised.
     pub recognition: Recognition,
+    /// How it is checked; `None` for what its proxy is told.
+    pub probe: Option<Probe>,
 }

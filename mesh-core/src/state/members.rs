@@ -199,6 +199,7 @@ fn written(address: Address) -> WorkloadEntry {
         weight: 1,
         service_account: None,
         user: None,
+        probe: None,
     }
 }
 

@@ -95,6 +95,7 @@ pub(crate) fn workload(address: &str, labels_: &str) -> WorkloadEntry {
         locality: Locality::default(),
         weight: 1,
         user: None,
+        probe: None,
     }
 }
 

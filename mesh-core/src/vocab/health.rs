@@ -1,4 +1,6 @@
-//! What checks say of a workload.
+//! What checks ask of a workload, and what they say of it.
+
+use super::name::Text;
 
 /// Whether an endpoint may get traffic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -20,4 +22,58 @@ impl Health {
             Health::Unknown => "unknown",
         }
     }
+}
+
+/// What a probe does.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ProbeAction {
+    /// `httpGet`: 200 to 399 is success.
+    Http {
+        /// Path, default `/`.
+        path: Text,
+        /// Port.
+        port: u16,
+        /// Host, default the workload's address.
+        host: Option<Text>,
+        /// Over TLS.
+        https: bool,
+        /// Header fields.
+        headers: Vec<(Text, Text)>,
+    },
+    /// `tcpSocket`: a connection is success.
+    Tcp {
+        /// Host, default the workload's address.
+        host: Option<Text>,
+        /// Port.
+        port: u16,
+    },
+    /// `exec`: exit code 0 is success.
+    Exec {
+        /// Command and arguments.
+        command: Vec<Text>,
+    },
+    /// `grpc`: the health service says SERVING.
+    Grpc {
+        /// Port; `None` for the first.
+        port: Option<u16>,
+        /// Service asked for.
+        service: Option<Text>,
+    },
+}
+
+/// `probe` of a WorkloadGroup.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Probe {
+    /// What it does.
+    pub action: ProbeAction,
+    /// Seconds before the first; default 0.
+    pub initial_delay: u32,
+    /// Seconds it may take; default 1.
+    pub timeout: u32,
+    /// Seconds between two; default 10.
+    pub period: u32,
+    /// Successes until healthy; default 1.
+    pub success_threshold: u32,
+    /// Failures until unhealthy; default 1.
+    pub failure_threshold: u32,
 }

@@ -8,6 +8,7 @@ mod gateway;
 mod matching;
 mod policy;
 mod pool;
+mod probe;
 mod routing;
 mod section;
 mod service;

@@ -38,7 +38,7 @@ use mesh_core::snapshot::service::{Port, Service};
 use mesh_core::snapshot::view::{Outbound, View};
 use mesh_core::snapshot::workload::{Recognition, Workload, WorkloadPort};
 use mesh_core::snapshot::{Entry, Snapshot, Version};
-use mesh_core::vocab::health::Health;
+use mesh_core::vocab::health::{Health, Probe, ProbeAction};
 use mesh_core::vocab::identity::{SpiffeId, TrustDomain};
 use mesh_core::vocab::label::Labels;
 use mesh_core::vocab::locality::Locality;
@@ -532,6 +532,30 @@ impl Draw {
             },
             policies: self.list(|d| (d.text(), d.text())),
             recognition: Recognition { user: self.option(Draw::number) },
+            probe: self.option(Draw::probe),
+        }
+    }
+
+    fn probe(&mut self) -> Probe {
+        let action = match self.below(4) {
+            0 => ProbeAction::Http {
+                path: self.text(),
+                port: self.short(),
+                host: self.option(Draw::text),
+                https: self.flag(),
+                headers: self.list(|d| (d.text(), d.text())),
+            },
+            1 => ProbeAction::Tcp { host: self.option(Draw::text), port: self.short() },
+            2 => ProbeAction::Exec { command: self.list(Draw::text) },
+            _ => ProbeAction::Grpc { port: self.option(Draw::short), service: self.option(Draw::text) },
+        };
+        Probe {
+            action,
+            initial_delay: self.number(),
+            timeout: self.number(),
+            period: self.number(),
+            success_threshold: self.number(),
+            failure_threshold: self.number(),
         }
     }
 

@@ -185,6 +185,7 @@ impl Wire for Workload {
             network: self.network.as_ref().map(Wire::to_wire),
             tokens: to_wires(&self.tokens),
             view: self.view.as_ref().map(Wire::to_wire),
+            probe: self.probe.as_ref().map(Wire::to_wire),
         }
     }
 
@@ -203,6 +204,7 @@ impl Wire for Workload {
             network: message.network.map(Text::from),
             tokens: list(message.tokens, "tokens")?,
             view: message.view.map(Text::from),
+            probe: optional(message.probe, "probe")?,
         })
     }
 }

@@ -2350,6 +2350,78 @@ pub struct Workload {
     /// Key of its view.
     #[prost(string, optional, tag = "13")]
     pub view: ::core::option::Option<::prost::alloc::string::String>,
+    /// How it is checked.
+    #[prost(message, optional, tag = "14")]
+    pub probe: ::core::option::Option<Probe>,
+}
+/// Seconds and counts; none is 0 but the delay.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Probe {
+    #[prost(uint32, tag = "1")]
+    pub initial_delay: u32,
+    #[prost(uint32, tag = "2")]
+    pub timeout: u32,
+    #[prost(uint32, tag = "3")]
+    pub period: u32,
+    #[prost(uint32, tag = "4")]
+    pub success_threshold: u32,
+    #[prost(uint32, tag = "5")]
+    pub failure_threshold: u32,
+    #[prost(oneof = "probe::Action", tags = "6, 7, 8, 9")]
+    pub action: ::core::option::Option<probe::Action>,
+}
+/// Nested message and enum types in `Probe`.
+pub mod probe {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Action {
+        #[prost(message, tag = "6")]
+        Http(super::HttpProbe),
+        #[prost(message, tag = "7")]
+        Tcp(super::TcpProbe),
+        #[prost(message, tag = "8")]
+        Exec(super::ExecProbe),
+        #[prost(message, tag = "9")]
+        Grpc(super::GrpcProbe),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HttpProbe {
+    #[prost(string, tag = "1")]
+    pub path: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub port: u32,
+    #[prost(string, optional, tag = "3")]
+    pub host: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(bool, tag = "4")]
+    pub https: bool,
+    #[prost(message, repeated, tag = "5")]
+    pub headers: ::prost::alloc::vec::Vec<HttpProbeHeader>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HttpProbeHeader {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub value: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TcpProbe {
+    #[prost(string, optional, tag = "1")]
+    pub host: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(uint32, tag = "2")]
+    pub port: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExecProbe {
+    #[prost(string, repeated, tag = "1")]
+    pub command: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GrpcProbe {
+    #[prost(uint32, optional, tag = "1")]
+    pub port: ::core::option::Option<u32>,
+    #[prost(string, optional, tag = "2")]
+    pub service: ::core::option::Option<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WorkloadPort {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use mesh_core::compile::{Compiled, compile, recompile};
 use mesh_core::resource::diagnostic::{Diagnostic, Severity};
 use mesh_core::snapshot::Version;
-use mesh_core::state::{Change as StateChange, MeshState, Settings, Touched};
+use mesh_core::state::{Change as StateChange, MeshState, Registration, Settings, Touched};
 use mesh_core::vocab::health::Health;
 use mesh_core::vocab::name::Text;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -25,6 +25,8 @@ use crate::{clock, telemetry};
 
 /// Commands that are taken together at most.
 const BURST: usize = 64;
+/// How the changes of WorkloadGroups begin.
+const WORKLOAD_GROUP: &str = "workloadgroup/";
 
 type ApplyReply = (oneshot::Sender<Result<Applied, ApplyError>>, Result<Applied, ApplyError>);
 
@@ -240,6 +242,9 @@ impl Writer {
         self.remember(plan.store, number);
         self.version = Version { number, revision: 0 };
         self.change(StateChange { offsets: offsets.offsets, ..plan.state });
+        if entry.changes.iter().any(|change| change.starts_with(WORKLOAD_GROUP)) {
+            self.understand_again();
+        }
         Ok(Applied { version: number, changes: plan.results, warnings: findings })
     }
 
@@ -255,6 +260,24 @@ impl Writer {
                     documents.remove(&key);
                 }
             }
+        }
+    }
+
+    /// What nodes announce depends on the groups that they name.
+    fn understand_again(&mut self) {
+        let mut registrations = Vec::new();
+        for (node, announcement) in &self.announcements {
+            let Some(present) = self.state.registration(node) else { continue };
+            let Some(member) = self.members.find(node) else { continue };
+            let understood = understand(announcement, &member, &self.state).registration;
+            let next =
+                Registration { health: present.health.clone(), drained: present.drained, ..understood };
+            if next != **present {
+                registrations.push((node.as_str().into(), Some(next)));
+            }
+        }
+        if !registrations.is_empty() {
+            self.change(StateChange { registrations, ..StateChange::default() });
         }
     }
 

@@ -76,14 +76,8 @@ const GROUPS: [Group; 5] = [
 const SLICES: &str = "discovery.k8s.io";
 
 /// The kinds that have no effect on the wire yet, whatever they say; their reading says so.
-const LATER: [Kind; 6] = [
-    Kind::WorkloadGroup,
-    Kind::Gateway,
-    Kind::ProxyConfig,
-    Kind::RequestAuthentication,
-    Kind::Telemetry,
-    Kind::MeshConfig,
-];
+const LATER: [Kind; 5] =
+    [Kind::Gateway, Kind::ProxyConfig, Kind::RequestAuthentication, Kind::Telemetry, Kind::MeshConfig];
 
 /// The kinds that are read for analysis only and skipped where resources are carried out: what Istio's own files have
 /// beside what they are about.

@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use mesh_core::resource::service::{Port, Service, TargetPort};
-use mesh_core::resource::workload::{Address, WorkloadEntry};
+use mesh_core::resource::workload::{Address, ProbeAction, WorkloadEntry, WorkloadGroup};
 use mesh_core::resource::{Metadata, Place, Resource, Spec};
 use mesh_core::state::{MeshState, Registration};
 use mesh_core::vocab::health::Health;
@@ -114,12 +114,44 @@ impl Reading<'_> {
             let resource = Arc::new(resource);
             match &resource.spec {
                 Spec::WorkloadEntry(entry) => self.workload(&resource.meta.key, entry, &resource),
+                Spec::WorkloadGroup(group) => self.member(&resource.meta.key, group),
                 _ => self.problems.push(format!(
-                    "{}: a node announces WorkloadEntries only; apply this with `meshd apply`",
+                    "{}: a node announces WorkloadEntries and WorkloadGroups only; apply this with `meshd apply`",
                     resource.meta.key
                 )),
             }
         }
+    }
+
+    /// The workload that this node is of a group: as the operator declares the group, else as the node does.
+    fn member(&mut self, key: &ResourceKey, own: &WorkloadGroup) {
+        let declared = self.state.resource(key).and_then(|declared| match &declared.spec {
+            Spec::WorkloadGroup(declared) => Some(declared),
+            _ => None,
+        });
+        let group = declared.unwrap_or(own);
+        let probe = group.probe.clone().filter(|probe| {
+            // A command is run on a host only if the host itself says so.
+            let is_safe = !matches!(probe.action, ProbeAction::Exec { .. })
+                || own.probe.as_ref().is_some_and(|own| own.action == probe.action);
+            if !is_safe {
+                self.problems.push(format!(
+                    "{key}: its exec probe is not in the WorkloadGroup of this host, so it is not run here"
+                ));
+            }
+            is_safe
+        });
+        let entry = WorkloadEntry {
+            address: Address::Ip(self.announcement.address),
+            labels: group.template.labels.merged_with(&group.labels),
+            probe,
+            ..group.template.clone()
+        };
+        let name = member_name(&key.name, self.announcement.address, entry.network.as_deref());
+        let key = ResourceKey { kind: Kind::WorkloadEntry, namespace: key.namespace.clone(), name };
+        let mut made = resource(key.clone(), Spec::WorkloadEntry(entry.clone()));
+        made.meta.annotations = group.annotations.clone();
+        self.workload(&key, &entry, &Arc::new(made));
     }
 
     fn workload(&mut self, key: &ResourceKey, entry: &WorkloadEntry, resource: &Arc<Resource>) {
@@ -216,6 +248,7 @@ impl Reading<'_> {
             weight: 1,
             service_account: Some(form.service_account.as_str().into()),
             user: None,
+            probe: None,
         };
         let key = key(Kind::WorkloadEntry, &name);
         if self.workloads.contains_key(&key) {
@@ -225,6 +258,14 @@ impl Reading<'_> {
         let made = Arc::new(resource(key.clone(), Spec::WorkloadEntry(entry.clone())));
         self.workload(&key, &entry, &made);
     }
+}
+
+/// `GROUP-ADDRESS[-NETWORK]`, as Istio names workloads that register themselves: its last 253 characters.
+fn member_name(group: &str, address: IpAddr, network: Option<&str>) -> Text {
+    let network = network.map(|network| format!("-{network}")).unwrap_or_default();
+    let name = format!("{group}-{address}{network}").replace(':', "-");
+    let start = name.char_indices().rev().nth(252).map_or(0, |(at, _)| at);
+    name[start..].into()
 }
 
 fn resource(key: ResourceKey, spec: Spec) -> Resource {

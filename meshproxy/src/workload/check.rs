@@ -8,22 +8,54 @@ use std::time::Duration;
 
 use mesh_core::snapshot::workload::Workload;
 use mesh_core::tables::Tables;
-use mesh_core::vocab::health::Health;
-use mesh_core::vocab::name::WorkloadKey;
+use mesh_core::vocab::health::{Health, Probe, ProbeAction};
+use mesh_core::vocab::name::{Text, WorkloadKey};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 
-use super::probe::probe;
+use super::probe::{Question, probe};
 use crate::config::{CheckKind, PortCheck};
 use crate::live::root::Roots;
 
-/// How often a healthy workload is asked.
-const PERIOD: Duration = Duration::from_secs(2);
-/// How often one that is not is asked: it is wanted back soon.
-const PERIOD_UNWELL: Duration = Duration::from_millis(500);
-const PATIENCE: Duration = Duration::from_secs(1);
-/// So many failures in a row make a healthy workload unhealthy; one success makes it healthy.
-const FAILURES: u32 = 2;
+/// How a workload is asked that no WorkloadGroup says anything of.
+const PACE: Pace = Pace {
+    delay: Duration::ZERO,
+    patience: Duration::from_secs(1),
+    period: Duration::from_secs(2),
+    // It is wanted back soon.
+    period_unwell: Duration::from_millis(500),
+    successes: 1,
+    failures: 2,
+    first_decides: true,
+};
+
+/// How often a workload is asked, and how many answers in a row count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Pace {
+    delay: Duration,
+    patience: Duration,
+    period: Duration,
+    period_unwell: Duration,
+    successes: u32,
+    failures: u32,
+    /// Whether the very first answer counts alone.
+    first_decides: bool,
+}
+
+impl Pace {
+    fn of(probe: &Probe) -> Pace {
+        let seconds = |count: u32| Duration::from_secs(count.into());
+        Pace {
+            delay: seconds(probe.initial_delay),
+            patience: seconds(probe.timeout.max(1)),
+            period: seconds(probe.period.max(1)),
+            period_unwell: seconds(probe.period.max(1)),
+            successes: probe.success_threshold.max(1),
+            failures: probe.failure_threshold.max(1),
+            first_decides: false,
+        }
+    }
+}
 
 /// How a workload fares.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,23 +75,24 @@ pub type Reports = BTreeMap<WorkloadKey, Report>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Verdict {
     health: Health,
-    failures: u32,
+    /// Answers of one kind in a row.
+    row: u32,
+    was_well: bool,
 }
 
 impl Verdict {
-    const UNKNOWN: Verdict = Verdict { health: Health::Unknown, failures: 0 };
+    const UNKNOWN: Verdict = Verdict { health: Health::Unknown, row: 0, was_well: true };
 
-    /// The first answer decides alone; later it takes several failures in a row.
-    fn after(self, is_well: bool) -> Verdict {
-        if is_well {
-            return Verdict { health: Health::Healthy, failures: 0 };
-        }
-        let failures = self.failures.saturating_add(1);
-        let health = match self.health {
-            Health::Healthy if failures < FAILURES => Health::Healthy,
-            Health::Healthy | Health::Unhealthy | Health::Unknown => Health::Unhealthy,
+    fn after(self, is_well: bool, pace: &Pace) -> Verdict {
+        let row = if is_well == self.was_well { self.row.saturating_add(1) } else { 1 };
+        let enough = row >= if is_well { pace.successes } else { pace.failures };
+        let first = pace.first_decides && self.health == Health::Unknown;
+        let health = match (is_well, enough || first) {
+            (true, true) => Health::Healthy,
+            (false, true) => Health::Unhealthy,
+            (_, false) => self.health,
         };
-        Verdict { health, failures }
+        Verdict { health, row, was_well: is_well }
     }
 }
 
@@ -67,16 +100,32 @@ impl Verdict {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Planned {
     name: String,
-    kind: CheckKind,
+    kind: Question,
     targets: Vec<SocketAddr>,
+    /// A name in the place of addresses.
+    at: Option<(Text, u16)>,
 }
 
-/// The checks of a workload: those of the flags where they fit, TCP on each of its ports otherwise.
+impl Planned {
+    async fn ask(&self, patience: Duration) -> Result<(), String> {
+        let Some((name, port)) = &self.at else { return probe(&self.kind, &self.targets, patience).await };
+        let found = tokio::time::timeout(patience, tokio::net::lookup_host((&**name, *port))).await;
+        let found = found.map_err(|_elapsed| format!("{name}: no answer within {patience:?}"))?;
+        let found: Vec<SocketAddr> = found.map_err(|error| format!("{name}: {error}"))?.collect();
+        probe(&self.kind, &found, patience).await
+    }
+}
+
+/// The checks of a workload: what its WorkloadGroup says, else those of the flags where they fit, else TCP on each of its
+/// ports.
 fn plan(workload: &Workload, flags: &[PortCheck], tables: &Tables) -> Vec<Planned> {
+    if let Some(probe) = &workload.probe {
+        return vec![of_group(workload, probe, tables)];
+    }
     let is_only = tables.workloads.len() == 1;
     let one = |check: &PortCheck, port: u16| {
         let targets = targets(SocketAddr::new(workload.address, port), tables);
-        Planned { name: check.describe(port), kind: check.kind.clone(), targets }
+        Planned { name: check.describe(port), kind: Question::Flag(check.kind.clone()), targets, at: None }
     };
     let each = |check: &PortCheck| workload.ports.iter().map(|port| one(check, port.number)).collect();
     let fitting = |check: &PortCheck| -> Vec<Planned> {
@@ -91,6 +140,39 @@ fn plan(workload: &Workload, flags: &[PortCheck], tables: &Tables) -> Vec<Planne
     };
     let planned: Vec<Planned> = flags.iter().flat_map(fitting).collect();
     if planned.is_empty() { each(&PortCheck { port: None, kind: CheckKind::Tcp }) } else { planned }
+}
+
+/// The probe of a WorkloadGroup.
+fn of_group(workload: &Workload, probe: &Probe, tables: &Tables) -> Planned {
+    let place = |host: &Option<Text>, port: u16| match host {
+        None => (targets(SocketAddr::new(workload.address, port), tables), None),
+        Some(host) => match host.trim_start_matches('[').trim_end_matches(']').parse() {
+            Ok(address) => (vec![SocketAddr::new(address, port)], None),
+            Err(_) => (Vec::new(), Some((host.clone(), port))),
+        },
+    };
+    let (name, kind, (targets, at)) = match &probe.action {
+        ProbeAction::Http { path, port, host, https, headers } => {
+            // A path may be written without the slash that it begins with.
+            let slash = if path.starts_with('/') { "" } else { "/" };
+            let scheme = if *https { "https" } else { "http" };
+            let path: Text = format!("{slash}{path}").into();
+            let name = format!("{scheme}:{port}{path}");
+            (name, Question::Get { path, https: *https, headers: headers.clone() }, place(host, *port))
+        }
+        ProbeAction::Tcp { host, port } => {
+            (format!("tcp:{port}"), Question::Flag(CheckKind::Tcp), place(host, *port))
+        }
+        ProbeAction::Exec { command } => {
+            (format!("exec:{}", command.join(" ")), Question::Command(command.clone()), (Vec::new(), None))
+        }
+        ProbeAction::Grpc { port, service } => {
+            let port = port.or(workload.ports.first().map(|port| port.number)).unwrap_or(0);
+            let service = service.as_deref().unwrap_or("").to_owned();
+            (format!("grpc:{port}"), Question::Flag(CheckKind::Grpc(service)), place(&None, port))
+        }
+    };
+    Planned { name, kind, targets, at }
 }
 
 /// Where a workload's port is looked for, as traffic is delivered: its own address; the loopback address if that
@@ -110,12 +192,12 @@ fn targets(address: SocketAddr, tables: &Tables) -> Vec<SocketAddr> {
 /// Checks every workload of this host for as long as it is one. Runs until dropped.
 pub async fn run(flags: Vec<PortCheck>, roots: Arc<Roots>, reports: watch::Sender<Reports>) {
     let mut tasks: JoinSet<()> = JoinSet::new();
-    let mut running: BTreeMap<WorkloadKey, (Vec<Planned>, AbortHandle)> = BTreeMap::new();
+    let mut running: BTreeMap<WorkloadKey, (Pace, Vec<Planned>, AbortHandle)> = BTreeMap::new();
     let mut changed = roots.subscribe();
     loop {
         changed.mark_unchanged();
         let tables = Arc::clone(&roots.load().tables);
-        running.retain(|key, (_, handle)| {
+        running.retain(|key, (.., handle)| {
             let stays = tables.workloads.contains_key(key);
             if !stays {
                 handle.abort();
@@ -129,14 +211,15 @@ pub async fn run(flags: Vec<PortCheck>, roots: Arc<Roots>, reports: watch::Sende
         });
         for (key, hosted) in &tables.workloads {
             let planned = plan(&hosted.section, &flags, &tables);
-            if running.get(key).is_some_and(|(known, _)| *known == planned) {
+            let pace = hosted.section.probe.as_ref().map_or(PACE, Pace::of);
+            if running.get(key).is_some_and(|(paced, known, _)| *known == planned && *paced == pace) {
                 continue;
             }
-            if let Some((_, handle)) = running.remove(key) {
+            if let Some((.., handle)) = running.remove(key) {
                 handle.abort();
             }
-            let handle = tasks.spawn(watch_one(key.clone(), planned.clone(), reports.clone()));
-            running.insert(key.clone(), (planned, handle));
+            let handle = tasks.spawn(watch_one(key.clone(), planned.clone(), pace, reports.clone()));
+            running.insert(key.clone(), (pace, planned, handle));
         }
         loop {
             tokio::select! {
@@ -149,23 +232,24 @@ pub async fn run(flags: Vec<PortCheck>, roots: Arc<Roots>, reports: watch::Sende
 }
 
 /// Checks one workload until aborted. All of its checks must be well.
-async fn watch_one(key: WorkloadKey, planned: Vec<Planned>, reports: watch::Sender<Reports>) {
+async fn watch_one(key: WorkloadKey, planned: Vec<Planned>, pace: Pace, reports: watch::Sender<Reports>) {
     let mut verdict = reports
         .borrow()
         .get(&key)
-        .map_or(Verdict::UNKNOWN, |known| Verdict { health: known.health, failures: 0 });
+        .map_or(Verdict::UNKNOWN, |known| Verdict { health: known.health, ..Verdict::UNKNOWN });
     let names: Vec<&str> = planned.iter().map(|check| check.name.as_str()).collect();
     let check = if names.is_empty() { "none".to_owned() } else { names.join(",") };
+    tokio::time::sleep(pace.delay).await;
     loop {
         let mut failure = None;
         for one in &planned {
-            if let Err(reason) = probe(&one.kind, &one.targets, PATIENCE).await {
+            if let Err(reason) = one.ask(pace.patience).await {
                 let several = planned.len() > 1;
                 failure = Some(if several { format!("{}: {reason}", one.name) } else { reason });
                 break;
             }
         }
-        verdict = verdict.after(failure.is_none());
+        verdict = verdict.after(failure.is_none(), &pace);
         let reason = match verdict.health {
             Health::Healthy => String::new(),
             Health::Unhealthy | Health::Unknown => failure.unwrap_or_default(),
@@ -183,7 +267,7 @@ async fn watch_one(key: WorkloadKey, planned: Vec<Planned>, reports: watch::Send
         if planned.is_empty() {
             return;
         }
-        let period = if verdict.health == Health::Healthy { PERIOD } else { PERIOD_UNWELL };
+        let period = if verdict.health == Health::Healthy { pace.period } else { pace.period_unwell };
         tokio::time::sleep(period).await;
     }
 }
@@ -221,6 +305,7 @@ mod tests {
             tokens: Vec::new(),
             view: None,
             recognition: mesh_core::snapshot::workload::Recognition::default(),
+            probe: None,
         }
     }
 
@@ -253,6 +338,12 @@ mod tests {
         check(&[two, one], &["90/tcp"], &["tcp:90"]);
         check(&[workload("c", "10.0.0.1", &[])], &["exec:true"], &["exec:true"]);
         check(&[workload("c", "10.0.0.1", &[])], &[], &[]);
+        let action =
+            ProbeAction::Http { path: "x".into(), port: 8, host: None, https: true, headers: vec![] };
+        let (initial_delay, timeout, period, success_threshold, failure_threshold) = (0, 1, 10, 1, 1);
+        let probe = Probe { action, initial_delay, timeout, period, success_threshold, failure_threshold };
+        let grouped = Workload { probe: Some(probe), ..workload("d", "10.0.0.1", &[80]) };
+        check(&[grouped], &["80/tcp"], &["https:8/x"]);
     }
 
     #[test]
@@ -266,11 +357,18 @@ mod tests {
 
     #[test]
     fn the_first_answer_decides_and_one_failure_is_forgiven() {
-        let well = Verdict::UNKNOWN.after(true);
-        assert_eq!(Verdict::UNKNOWN.after(false).health, Health::Unhealthy);
-        assert_eq!(well.after(false).health, Health::Healthy);
-        assert_eq!(well.after(false).after(false).health, Health::Unhealthy);
-        assert_eq!(well.after(false).after(true).after(false).health, Health::Healthy);
+        let health = |pace: &Pace, answers: &[bool]| {
+            answers.iter().fold(Verdict::UNKNOWN, |verdict, is_well| verdict.after(*is_well, pace)).health
+        };
+        assert_eq!(health(&PACE, &[false]), Health::Unhealthy);
+        assert_eq!(health(&PACE, &[true, false]), Health::Healthy);
+        assert_eq!(health(&PACE, &[true, false, false]), Health::Unhealthy);
+        assert_eq!(health(&PACE, &[true, false, true, false]), Health::Healthy);
+        let patient = Pace { successes: 2, failures: 3, first_decides: false, ..PACE };
+        assert_eq!(health(&patient, &[true]), Health::Unknown);
+        assert_eq!(health(&patient, &[true, true]), Health::Healthy);
+        assert_eq!(health(&patient, &[true, true, false, false]), Health::Healthy);
+        assert_eq!(health(&patient, &[false, false, false, true]), Health::Unhealthy);
     }
 
     #[tokio::test]

@@ -3,29 +3,64 @@
 use std::io;
 use std::net::SocketAddr;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use http::{Request, header};
+use http::{HeaderName, HeaderValue, Request, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use mesh_core::vocab::name::Text;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{DigitallySignedStruct, SignatureScheme};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 
 use crate::config::CheckKind;
+use crate::identity::tls::provider;
 
 /// The longest answer that is read.
 const LONGEST: usize = 64 << 10;
 /// `grpc.health.v1.HealthCheckResponse.ServingStatus.SERVING` in field 1.
 const SERVING: [u8; 2] = [0x08, 0x01];
 
+/// What is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Question {
+    /// As a flag of this proxy says.
+    Flag(CheckKind),
+    /// `httpGet` of a WorkloadGroup.
+    Get {
+        /// Path and query.
+        path: Text,
+        /// Whether over TLS, in which the certificate is not looked at.
+        https: bool,
+        /// Header fields.
+        headers: Vec<(Text, Text)>,
+    },
+    /// `exec` of a WorkloadGroup: a command with its arguments, without a shell.
+    Command(Vec<Text>),
+}
+
 /// Asks once. The error is what people are told.
-pub async fn probe(kind: &CheckKind, targets: &[SocketAddr], patience: Duration) -> Result<(), String> {
+pub async fn probe(kind: &Question, targets: &[SocketAddr], patience: Duration) -> Result<(), String> {
     let asked = async {
         match kind {
-            CheckKind::Tcp => connect(targets).await.map(drop),
-            CheckKind::Http(path) => http(targets, path).await,
-            CheckKind::Grpc(service) => grpc(targets, service).await,
-            CheckKind::Exec(command) => exec(command).await,
+            Question::Flag(CheckKind::Tcp) => connect(targets).await.map(drop),
+            Question::Flag(CheckKind::Http(path)) => get(targets, false, path, &[]).await,
+            Question::Flag(CheckKind::Grpc(service)) => grpc(targets, service).await,
+            Question::Flag(CheckKind::Exec(command)) => exec("/bin/sh", &["-c", command]).await,
+            Question::Get { path, https, headers } => get(targets, *https, path, headers).await,
+            Question::Command(command) => {
+                let words: Vec<&str> = command.iter().map(|word| &**word).collect();
+                let Some((program, arguments)) = words.split_first() else {
+                    return Err("no command".to_owned());
+                };
+                exec(program, arguments).await
+            }
         }
     };
     tokio::time::timeout(patience, asked)
@@ -48,17 +83,51 @@ async fn connect(targets: &[SocketAddr]) -> Result<TcpStream, String> {
     Err(last)
 }
 
-async fn http(targets: &[SocketAddr], path: &str) -> Result<(), String> {
+async fn get(
+    targets: &[SocketAddr],
+    https: bool,
+    path: &str,
+    headers: &[(Text, Text)],
+) -> Result<(), String> {
     let stream = connect(targets).await?;
     let authority = stream.peer_addr().map_err(|error| error.to_string())?.to_string();
+    match https {
+        true => http(encrypted(stream).await?, &authority, path, headers).await,
+        false => http(stream, &authority, path, headers).await,
+    }
+}
+
+/// TLS to a server that proves nothing: it is asked how it fares, and told nothing.
+async fn encrypted(stream: TcpStream) -> Result<TlsStream<TcpStream>, String> {
+    let ip = stream.peer_addr().map_err(|error| error.to_string())?.ip();
+    let config = rustls::ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Unproven(provider())))
+        .with_no_client_auth();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let stream = connector.connect(ip.into(), stream).await.map_err(|error| error.to_string())?;
+    Ok(stream)
+}
+
+async fn http<S>(stream: S, authority: &str, path: &str, headers: &[(Text, Text)]) -> Result<(), String>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
-    let request = Request::get(path)
+    let mut request = Request::get(path)
         .header(header::HOST, authority)
         .header(header::USER_AGENT, "meshproxy-check")
         .header(header::CONNECTION, "close")
         .body(Full::<Bytes>::default())
         .map_err(|error| error.to_string())?;
+    for (name, value) in headers {
+        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|error| error.to_string())?;
+        let value = HeaderValue::from_str(value).map_err(|error| error.to_string())?;
+        request.headers_mut().insert(name, value);
+    }
     let asked = async { sender.send_request(request).await.map_err(|error| error.to_string()) };
     let answer = beside(connection, asked).await?;
     let status = answer.status();
@@ -128,9 +197,9 @@ fn question(service: &str) -> Bytes {
     framed.freeze()
 }
 
-async fn exec(command: &str) -> Result<(), String> {
-    let status = tokio::process::Command::new("/bin/sh")
-        .args(["-c", command])
+async fn exec(program: &str, arguments: &[&str]) -> Result<(), String> {
+    let status = tokio::process::Command::new(program)
+        .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -139,6 +208,45 @@ async fn exec(command: &str) -> Result<(), String> {
         .await
         .map_err(|error| error.to_string())?;
     if status.success() { Ok(()) } else { Err(status.to_string()) }
+}
+
+/// Takes every certificate.
+#[derive(Debug)]
+struct Unproven(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Unproven {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
 }
 
 #[cfg(test)]
@@ -167,14 +275,14 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let open = listener.local_addr().unwrap();
         let closed = SocketAddr::new("127.0.0.2".parse().unwrap(), open.port());
-        probe(&CheckKind::Tcp, &[closed, open], PATIENCE).await.unwrap();
-        let refused = probe(&CheckKind::Tcp, &[closed], PATIENCE).await;
+        probe(&Question::Flag(CheckKind::Tcp), &[closed, open], PATIENCE).await.unwrap();
+        let refused = probe(&Question::Flag(CheckKind::Tcp), &[closed], PATIENCE).await;
         assert_eq!(refused, Err("connection refused".to_owned()));
     }
 
     #[tokio::test]
     async fn http_wants_200_to_399() {
-        let check = CheckKind::Http("/healthz".to_owned());
+        let check = Question::Flag(CheckKind::Http("/healthz".to_owned()));
         let good = answering("HTTP/1.1 204 No Content\r\n\r\n").await;
         probe(&check, &[good], PATIENCE).await.unwrap();
         let bad = answering("HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n").await;
@@ -185,11 +293,15 @@ mod tests {
 
     #[tokio::test]
     async fn commands_answer_by_their_exit_code() {
-        let exec = |command: &str| CheckKind::Exec(command.to_owned());
+        let exec = |command: &str| Question::Flag(CheckKind::Exec(command.to_owned()));
         probe(&exec("true"), &[], PATIENCE).await.unwrap();
         assert!(probe(&exec("exit 3"), &[], PATIENCE).await.unwrap_err().contains('3'));
         let slow = probe(&exec("sleep 10"), &[], Duration::from_millis(50)).await;
         assert!(slow.unwrap_err().contains("no answer"));
+        let words = |words: &[&str]| Question::Command(words.iter().map(|word| Text::from(*word)).collect());
+        probe(&words(&["test", "a b", "=", "a b"]), &[], PATIENCE).await.unwrap();
+        assert!(probe(&words(&["test", "a", "=", "b"]), &[], PATIENCE).await.is_err());
+        assert!(probe(&words(&["/nowhere"]), &[], PATIENCE).await.is_err());
     }
 
     #[test]

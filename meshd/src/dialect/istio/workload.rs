@@ -103,6 +103,7 @@ pub(super) fn endpoint(field: &Field<'_>, addressing: Addressing) -> Option<Work
         weight: weight?,
         service_account,
         user: None,
+        probe: None,
     })
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use mesh_core::resource::workload::WorkloadGroup;
+use mesh_core::resource::workload::{WorkloadEntry, WorkloadGroup};
 use mesh_core::vocab::label::Labels;
 use mesh_core::vocab::name::Text;
 
@@ -12,8 +12,8 @@ use crate::dialect::field::{Field, Message, Note};
 
 pub(crate) static SPEC: Message = Message {
     name: "spec of a WorkloadGroup",
-    fields: &[],
-    later: &["metadata", "probe", "template"],
+    fields: &["metadata", "probe", "template"],
+    later: &[],
     skipped: &[],
 };
 
@@ -37,16 +37,19 @@ const MOST_ANNOTATIONS: usize = 256;
 pub(crate) fn group(field: &Field<'_>) -> Option<WorkloadGroup> {
     let spec = field.object(&SPEC)?;
     let metadata = spec.get("metadata").and_then(|field| field.object(&METADATA));
+    let mut user = None;
     let mut labels = Labels::default();
     let mut annotations: BTreeMap<Text, Text> = BTreeMap::new();
     if let Some(metadata) = metadata {
         labels = metadata.get("labels").map(|field| workload::labels(&field)).unwrap_or_default();
         annotations = metadata.get("annotations").map(|field| texts(&field)).unwrap_or_default();
+        user = metadata.get("annotations").and_then(|field| workload::recognition(&field));
     }
     let probe = spec.get("probe").and_then(|field| probe(&field));
     let template =
         spec.require("template").and_then(|field| workload::endpoint(&field, Addressing::Template));
-    Some(WorkloadGroup { labels, annotations, template: template?, probe })
+    let template = WorkloadEntry { user, ..template? };
+    Some(WorkloadGroup { labels, annotations, template, probe })
 }
 
 fn texts(field: &Field<'_>) -> BTreeMap<Text, Text> {

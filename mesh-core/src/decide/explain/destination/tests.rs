@@ -68,6 +68,7 @@ fn caller(node: &str, locality: &str, version: &str) -> Section {
         tokens: Vec::new(),
         view: None,
         recognition: Recognition::default(),
+        probe: None,
     })
 }
 
