@@ -17,7 +17,7 @@ use mesh_core::resilience::timeout::CONNECT_TIMEOUT;
 use mesh_core::tables::destinations::Transport;
 use mesh_core::vocab::label::Labels;
 use mesh_core::vocab::name::{ServicePort, Text, WorkloadKey};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
@@ -293,9 +293,13 @@ async fn connect_to(
             let peer = Who { number: endpoint.peer, id: peer };
             let stream = thread.pool.mesh(*hop, own, peer, patience).await?;
             let opening = tunnel::open(stream, address, Some(&**caller), &root.version);
-            let tunnel = tokio::time::timeout(patience, opening)
+            let mut tunnel = tokio::time::timeout(patience, opening)
                 .await
                 .map_err(|_elapsed| TunnelError::Connect(ConnectError::Timeout))??;
+            if let Some(header) = proxy_header(destination, endpoint, client, local) {
+                let sent = tunnel.io.write_all(&header.encode()).await;
+                sent.map_err(|error| ConnectError::refused(&error))?;
+            }
             Ok(Upstream::Tunnel(Box::new(tunnel), permit))
         }
         Transport::Unreachable => Err(ConnectError::NoIdentity.into()),

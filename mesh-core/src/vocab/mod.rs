@@ -1,6 +1,7 @@
 //! The words everything else uses.
 
 pub mod health;
+pub mod hello;
 pub mod identity;
 pub mod label;
 pub mod locality;

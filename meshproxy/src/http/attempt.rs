@@ -16,7 +16,8 @@ use tokio::time::Instant;
 use super::body::{Held, UpstreamBody, grpc_status};
 use super::canonical::absolute;
 use super::headers::{
-    ATTEMPT_COUNT, EXPECTED_TIMEOUT, MESH_FROM, MESH_PROTO, MESH_TO, MESH_VERSION, RATE_LIMITED, number,
+    ATTEMPT_COUNT, EXPECTED_TIMEOUT, MESH_FROM, MESH_PROTO, MESH_PROXY, MESH_TO, MESH_VERSION, RATE_LIMITED,
+    number,
 };
 use super::reply::Failure;
 use crate::identity::origination::Inside;
@@ -25,6 +26,7 @@ use crate::live::endpoint::{LiveEndpoint, Permit};
 use crate::live::local::LocalWorkload;
 use crate::live::root::Root;
 use crate::net::downstream::Facts;
+use crate::net::proxy_header::ProxyHeader;
 use crate::upstream::body::{RequestBody, Upload};
 use crate::upstream::failure::{self, ConnectError};
 use crate::upstream::http2::SendError;
@@ -232,6 +234,8 @@ impl Trial<'_> {
             }
             Transport::Mesh { hop, peer } => {
                 self.prepare_hop(&mut message.headers, endpoint);
+                let proxy = proxy_header(self.destination, endpoint, self.client, self.caller);
+                pass_proxy(&mut message.headers, proxy);
                 let own = own(self.root, self.caller)?;
                 let peer = Who { number: endpoint.peer, id: peer };
                 let request = message.into_http2(body(upload));
@@ -255,6 +259,14 @@ impl Trial<'_> {
 impl Tried {
     fn nothing() -> Tried {
         Tried { endpoint: None, permit: None, result: None, exhausted: false }
+    }
+}
+
+/// Has the other proxy begin its connection to the application with a PROXY header.
+pub(super) fn pass_proxy(headers: &mut HeaderMap, proxy: Option<ProxyHeader>) {
+    let field = proxy.and_then(|header| HeaderValue::from_str(&header.to_field()).ok());
+    if let Some(field) = field {
+        headers.insert(&MESH_PROXY, field);
     }
 }
 

@@ -1,6 +1,7 @@
 //! One request of another proxy, for a workload of this host: read, admit, deliver, reply, record.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::rc::Rc;
 use std::time::Duration;
 
 use http::{HeaderValue, Request, StatusCode};
@@ -12,15 +13,16 @@ use mesh_core::decide::witness::Silent;
 use super::attempt::{Message, plain};
 use super::canonical::{self, Head};
 use super::connection::MeshPeer;
-use super::headers::{CLIENT_CERT, FORWARDED_PROTO, MESH_FROM, MESH_PROTO, MESH_TO, strip_mesh};
+use super::headers::{CLIENT_CERT, FORWARDED_PROTO, MESH_FROM, MESH_PROTO, MESH_PROXY, MESH_TO, strip_mesh};
 use super::record::{Cluster, Record};
 use super::reply::{self, Reply};
 use super::upgrade;
 use crate::live::root::Root;
+use crate::net::proxy_header::ProxyHeader;
 use crate::runtime::clock;
 use crate::telemetry::metrics::Reporter;
 use crate::upstream::body::Upload;
-use crate::upstream::way::Target;
+use crate::upstream::way::{Target, Way};
 
 /// An application on the same host answers a dial at once or not at all.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -54,6 +56,7 @@ async fn serve(peer: &MeshPeer, request: Request<Incoming>, upgrade: Option<OnUp
     let Some(to) = head.headers.get(&MESH_TO).and_then(address) else {
         return reply::plain(record, StatusCode::MISDIRECTED_REQUEST, "NR", "workload_not_found", "");
     };
+    let way = head.headers.get(&MESH_PROXY).and_then(way);
     strip_mesh(&mut head.headers, &head.found);
     let (targets, mut record) = match enter(peer, &root, to, &mut head, record) {
         Ok(entered) => entered,
@@ -67,14 +70,20 @@ async fn serve(peer: &MeshPeer, request: Request<Incoming>, upgrade: Option<OnUp
         target: head.target,
         headers: head.headers,
     };
+    let target = Target { addresses: &targets, patience: PATIENCE, way: way.as_ref() };
     if let Some(client) = upgrade {
-        return Box::pin(upgrade::deliver(record, message, Target::plain(&targets, PATIENCE), client)).await;
+        return Box::pin(upgrade::deliver(record, message, target, client)).await;
     }
-    let target = Target::plain(&targets, PATIENCE);
     match plain(&peer.thread, message, record.upload.as_ref(), target, http2).await {
         Ok(answer) => reply::pass_on(answer.response, answer.held, record, &[], None),
         Err(failure) => reply::failed(record, failure),
     }
+}
+
+/// How the application wants to be connected to, of which the caller's proxy knows.
+fn way(field: &HeaderValue) -> Option<Rc<Way>> {
+    let proxy = ProxyHeader::from_field(field.to_str().ok()?)?;
+    Some(Rc::new(Way { proxy: Some(proxy), tls: None }))
 }
 
 /// Judges a request: where it is delivered, or the answer in its place. What is known only here is gone before

@@ -11,6 +11,8 @@ pub static MESH_PROTO: HeaderName = HeaderName::from_static("x-mesh-proto");
 pub static MESH_FROM: HeaderName = HeaderName::from_static("x-mesh-from");
 /// The version that decided.
 pub static MESH_VERSION: HeaderName = HeaderName::from_static("x-mesh-version");
+/// The PROXY header that the application there gets.
+pub static MESH_PROXY: HeaderName = HeaderName::from_static("x-mesh-proxy");
 /// Asks the proxy there for a WebSocket, and says that there is one.
 pub static MESH_UPGRADE: HeaderName = HeaderName::from_static("x-mesh-upgrade");
 /// Authority of a request that travels as CONNECT.

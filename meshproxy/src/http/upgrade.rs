@@ -19,7 +19,7 @@ use mesh_core::tables::destinations::Transport;
 use mesh_core::vocab::outcome::Outcome;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::attempt::{Message, connect_failed, own};
+use super::attempt::{Message, connect_failed, own, pass_proxy};
 use super::body::{Held, ReplyBody, UpstreamBody};
 use super::canonical::{Head, absolute};
 use super::exchange::message;
@@ -125,6 +125,8 @@ pub async fn send_on(
             match thread.pool.mesh(*hop, own, peer, patience).await {
                 Ok(stream) => {
                     message.headers.insert(&MESH_VERSION, root.version.clone());
+                    let proxy = proxy_header(destination, endpoint, record.client(), local);
+                    pass_proxy(&mut message.headers, proxy);
                     if let Some(local) = local {
                         message.headers.insert(&MESH_FROM, local.from.clone());
                     }

@@ -3,6 +3,7 @@
 use std::cell::OnceCell;
 use std::rc::Rc;
 
+use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
@@ -20,11 +21,11 @@ use crate::http::body::ReplyBody;
 use crate::http::connection::{Entrance, Outbound};
 use crate::http::exchange;
 use crate::http::server::{self, Side};
-use crate::net::downstream::{DETECTION, FIRST_BYTE, Facts, look};
+use crate::net::downstream::{DETECTION, FIRST_BYTE, Facts, look, server_name};
 use crate::net::patient::Patient;
 use crate::net::rewind::Rewind;
 use crate::runtime::worker::Jobs;
-use crate::tcp;
+use crate::tcp::{self, Asked};
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::thread::{DataThread, Shared};
 use crate::workload::owner::{self, SocketOwners};
@@ -134,13 +135,16 @@ impl Worker {
         let protocol = self.protocol(&service);
         let patience = match protocol {
             // The server may speak first, so nothing is waited for.
-            Protocol::Tcp | Protocol::Tls | Protocol::Https | Protocol::Udp => None,
+            Protocol::Tcp | Protocol::Udp => None,
+            Protocol::Tls | Protocol::Https => {
+                return self.secured(stream, Bytes::new(), facts, service, asked, caller).await;
+            }
             Protocol::Auto => Some(DETECTION),
             Protocol::Http | Protocol::Http2 | Protocol::Grpc | Protocol::GrpcWeb => Some(FIRST_BYTE),
         };
         let Some(patience) = patience else {
-            return tcp::outbound(&self.thread, facts, &service, asked.as_deref(), caller.as_ref(), stream)
-                .await;
+            let asked = Asked { host: asked.as_deref(), sni: None };
+            return tcp::outbound(&self.thread, facts, &service, asked, caller.as_ref(), stream).await;
         };
         let Ok(looked) = look(&mut stream, patience).await else { return };
         if looked.head.is_empty() && (looked.ended || protocol.is_http()) {
@@ -151,17 +155,13 @@ impl Worker {
             Detected::Http2 => true,
             // On a declared HTTP port anything else is malformed HTTP, which is answered as such.
             Detected::Tls | Detected::Opaque | Detected::NeedMore if protocol.is_http() => false,
-            Detected::Tls | Detected::Opaque | Detected::NeedMore => {
+            Detected::Tls => {
+                return Box::pin(self.secured(stream, looked.head, facts, service, asked, caller)).await;
+            }
+            Detected::Opaque | Detected::NeedMore => {
                 let stream = Rewind::new(looked.head, stream);
-                return tcp::outbound(
-                    &self.thread,
-                    facts,
-                    &service,
-                    asked.as_deref(),
-                    caller.as_ref(),
-                    stream,
-                )
-                .await;
+                let asked = Asked { host: asked.as_deref(), sni: None };
+                return tcp::outbound(&self.thread, facts, &service, asked, caller.as_ref(), stream).await;
             }
         };
         let outbound = Outbound::new(Rc::clone(&self.thread), facts, Entrance::Service(service), caller);
@@ -171,6 +171,24 @@ impl Worker {
             async move { exchange::outbound(&connection, request).await }
         };
         self.http(Rewind::new(looked.head, stream), http2, answer).await;
+    }
+
+    /// A connection whose client speaks TLS, of which `head` was read: the server name that it asks for is a fact.
+    async fn secured<S>(
+        &self,
+        mut stream: S,
+        head: Bytes,
+        facts: Facts,
+        service: ServicePort,
+        asked: Option<Rc<str>>,
+        caller: Option<WorkloadKey>,
+    ) where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Ok((head, sni)) = server_name(&mut stream, head, DETECTION).await else { return };
+        let asked = Asked { host: asked.as_deref(), sni: sni.as_deref() };
+        let stream = Rewind::new(head, stream);
+        tcp::outbound(&self.thread, facts, &service, asked, caller.as_ref(), stream).await;
     }
 
     async fn http<T, S, F>(&self, stream: T, http2: bool, answer: S)

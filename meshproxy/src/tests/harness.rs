@@ -66,6 +66,8 @@ pub(super) struct Plan {
     pub(super) resolver: Option<SocketAddr>,
     /// What a rule says of the destination.
     pub(super) shape: Shape,
+    /// Rules for TLS that is passed on.
+    pub(super) tls: Vec<TcpRule>,
 }
 
 /// Changes a destination.
@@ -85,6 +87,7 @@ impl Plan {
             extra: Vec::new(),
             resolver: None,
             shape: Box::new(|_| {}),
+            tls: Vec::new(),
         }
     }
 }
@@ -170,7 +173,7 @@ impl Mesh {
             http: plan.rules.clone().unwrap_or_else(|| vec![default_rule()]),
             tcp: vec![TcpRule::default_route(&origin(), host.clone(), 9080)],
             scope: None,
-            tls: Vec::new(),
+            tls: plan.tls.clone(),
             fallback: None,
         };
         let key = DestinationKey { host: host.clone(), port: 9080, subset: None, scope: None };

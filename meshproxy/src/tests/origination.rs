@@ -289,6 +289,32 @@ async fn connections_begin_with_a_proxy_header_of_their_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_application_behind_another_proxy_gets_the_header_too() {
+    let shape =
+        |version| Box::new(move |destination: &mut Destination| destination.proxy_protocol = Some(version));
+    for (version, expected) in [(1, "PROXY TCP4 127.0.0.1 127.0.0.2 "), (2, "V2 127.0.0.1 ")] {
+        let mesh = Mesh::start(Plan { shape: shape(version), ..Plan::new(&[server(None).await]) }).await;
+        for _ in 0..2 {
+            let answer = get(&mesh).await;
+            assert!(answer.body.starts_with(expected) && answer.body.ends_with("h1"), "{answer:?}");
+        }
+        assert_eq!(mesh.b.metric("istio_requests_total", &["response_code=\"200\""]), 2);
+    }
+    let listener = TcpListener::bind("127.0.0.2:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let mesh = Mesh::start(Plan { protocol: Protocol::Tcp, shape: shape(1), ..Plan::new(&[address]) }).await;
+    let (mut client, head) = super::streams::connect(&mesh, "reviews:9080").await;
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    client.write_all(b"hello").await.unwrap();
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let mut heard = Vec::new();
+    while !heard.ends_with(b"hello") {
+        heard.push(stream.read_u8().await.unwrap());
+    }
+    assert!(heard.starts_with(b"PROXY TCP4 127.0.0.1 127.0.0.2 "), "{}", String::from_utf8_lossy(&heard));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn endpoints_are_spoken_to_as_the_rule_says() {
     for (upstream, expected) in
         [(UpstreamProtocol::Http1, "h1"), (UpstreamProtocol::Http2, "h2"), (UpstreamProtocol::AsClient, "h1")]

@@ -3,11 +3,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use mesh_core::routing::rule::{Backend, StreamMatch, TcpRule};
 use mesh_core::vocab::protocol::Protocol;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::harness::{Mesh, Plan};
+use super::harness::{HOST, Mesh, Plan, origin};
 use super::policy::allow;
 
 /// Greets first, as many protocols do, then sends back what it hears.
@@ -83,4 +84,45 @@ async fn an_open_stream_is_closed_when_policy_turns_against_it() {
     // A new one is refused from the start.
     let (mut stream, _) = connect(&mesh, "reviews:9080").await;
     assert!(!matches!(stream.read(&mut greeting).await, Ok(1..)));
+}
+
+/// The first bytes of a TLS client that asks for a name.
+fn client_hello(name: &str) -> Vec<u8> {
+    let config = rustls::ClientConfig::builder_with_provider(crate::identity::tls::provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    let name = rustls::pki_types::ServerName::try_from(name.to_owned()).unwrap();
+    let mut client = rustls::ClientConnection::new(std::sync::Arc::new(config), name).unwrap();
+    let mut bytes = Vec::new();
+    client.write_tls(&mut bytes).unwrap();
+    bytes
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_goes_where_its_server_name_leads() {
+    let rule = |name: &str, backend: Backend| TcpRule {
+        matches: vec![StreamMatch { sni_hosts: vec![name.into()], ..StreamMatch::default() }],
+        backends: vec![backend],
+        ..TcpRule::default_route(&origin(), HOST.into(), 9080)
+    };
+    let missing = Backend { subset: Some("missing".into()), ..Backend::whole(HOST.into(), 9080) };
+    let tls = vec![rule("*.example", missing), rule("a.example", Backend::whole(HOST.into(), 9080))];
+    let plan = Plan { protocol: Protocol::Tls, tls, ..Plan::new(&[server_first().await]) };
+    let mesh = Mesh::start(plan).await;
+    for (name, passes) in [("a.example", true), ("b.example", false), ("other", false)] {
+        let (mut stream, _) = connect(&mesh, "reviews:9080").await;
+        let hello = client_hello(name);
+        // Cut in two: the name is clear only when the second part is there.
+        stream.write_all(&hello[..60]).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        stream.write_all(&hello[60..]).await.unwrap();
+        let mut heard = vec![0; 6 + hello.len()];
+        let read = stream.read_exact(&mut heard).await;
+        assert_eq!(read.is_ok(), passes, "{name}");
+        if passes {
+            assert_eq!(heard, [b"hello ", &hello[..]].concat());
+        }
+    }
 }

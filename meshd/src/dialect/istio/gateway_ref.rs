@@ -22,7 +22,7 @@ pub(super) struct Binding<'a> {
     pub(super) delegate: bool,
 }
 
-/// Reads a list of gateways of a VirtualService in `namespace`. Others than `mesh` have no effect on the wire yet.
+/// Reads a list of gateways of a VirtualService in `namespace`.
 pub(super) fn gateways(field: &Field<'_>, namespace: &str) -> Vec<GatewayRef> {
     field.items().iter().filter_map(|item| gateway(item, namespace)).collect()
 }
@@ -50,6 +50,5 @@ fn gateway(item: &Field<'_>, namespace: &str) -> Option<GatewayRef> {
             return None;
         }
     };
-    item.later("a gateway other than mesh");
     Some(GatewayRef::Named { namespace: namespace.into(), name: name.into() })
 }

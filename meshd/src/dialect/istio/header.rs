@@ -96,8 +96,9 @@ fn operations(field: &Field<'_>, mut hosts: Option<&mut Vec<Text>>) -> HeaderCha
             let raw = value.text().unwrap_or_default();
             match HeaderValue::from_bytes(raw.as_bytes()) {
                 Ok(text) => list.push((name, text)),
-                Err(_) => value
-                    .fault(format!("{} has a character that no header value may have", quoted(raw))),
+                Err(_) => {
+                    value.fault(format!("{} has a character that no header value may have", quoted(raw)))
+                }
             }
         }
         list.sort_by(|(a, _), (b, _)| a.as_str().cmp(b.as_str()));

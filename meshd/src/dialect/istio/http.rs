@@ -31,8 +31,9 @@ pub(crate) static MATCH: Message = Message {
         "uri",
         "withoutHeaders",
     ],
-    later: &["statPrefix"],
-    skipped: &[],
+    later: &[],
+    // It names statistics of Envoy's own.
+    skipped: &["statPrefix"],
 };
 
 pub(crate) static TEXT: Message =
@@ -47,7 +48,6 @@ pub(crate) static NOTES: &[Note] = &[
     Note::Holds(&MATCH, "headers{}", &TEXT),
     Note::Holds(&MATCH, "withoutHeaders{}", &TEXT),
     Note::Holds(&MATCH, "queryParams{}", &TEXT),
-    Note::Later(&MATCH, "gateways", "other than mesh"),
     Note::Later(&MATCH, "headers", "@request.auth.claims, :path, :status"),
     Note::Later(&MATCH, "withoutHeaders", "@request.auth.claims, pseudo-headers"),
 ];
@@ -60,7 +60,11 @@ pub(super) fn condition(field: &Field<'_>, binding: &Binding<'_>) -> Option<Http
     let caller = Caller::read(&entry, binding, Namespace::Checked);
     let headers = Headers::read(&entry, "headers", binding);
     let without = Headers::read(&entry, "withoutHeaders", binding);
-    entry.text("statPrefix");
+    if let Some(prefix) = field.below("statPrefix")
+        && prefix.text().is_some()
+    {
+        prefix.advise("statPrefix has no effect: it only names statistics of Envoy's own");
+    }
     let mut request = RequestMatch {
         claims: headers.claims,
         without_claims: without.claims,

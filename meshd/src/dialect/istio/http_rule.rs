@@ -14,6 +14,7 @@ pub(crate) static HTTP: Message = Message {
     name: "an HTTP rule",
     fields: &[
         "corsPolicy",
+        "delegate",
         "directResponse",
         "fault",
         "headers",
@@ -30,7 +31,7 @@ pub(crate) static HTTP: Message = Message {
         "route",
         "timeout",
     ],
-    later: &["delegate"],
+    later: &[],
     skipped: &[],
 };
 

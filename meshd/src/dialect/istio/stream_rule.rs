@@ -39,7 +39,6 @@ pub(crate) static NOTES: &[Note] = &[
     Note::Holds(&TCP, "route[]", &STREAM_ROUTE),
     Note::Holds(&TLS, "match[]", &TLS_MATCH),
     Note::Holds(&TLS, "route[]", &STREAM_ROUTE),
-    Note::Later(&TCP_MATCH, "gateways", "other than mesh"),
 ];
 
 /// Reads one entry of `tcp`.

@@ -18,8 +18,8 @@ use crate::dialect::scalar;
 
 pub(crate) static SPEC: Message = Message {
     name: "spec of a VirtualService",
-    fields: &["exportTo", "gateways", "hosts", "http", "tcp"],
-    later: &["tls"],
+    fields: &["exportTo", "gateways", "hosts", "http", "tcp", "tls"],
+    later: &[],
     skipped: &[],
 };
 
@@ -28,8 +28,7 @@ pub(crate) static NOTES: &[Note] = &[
     Note::Holds(&SPEC, "http[]", &HTTP),
     Note::Holds(&SPEC, "tls[]", &TLS),
     Note::Holds(&SPEC, "tcp[]", &TCP),
-    Note::Later(&SPEC, "gateways", "other than mesh"),
-    Note::Later(&SPEC, "hosts", "none, which makes it a delegate"),
+    Note::Later(&SPEC, "gateways", "without mesh"),
 ];
 
 /// Reads the spec of a VirtualService in `namespace`.
@@ -49,6 +48,9 @@ pub(crate) fn virtual_service(field: &Field<'_>, namespace: &str) -> Option<Virt
     };
     if binding.delegate {
         check_delegate(&spec);
+    }
+    if let (true, Some(field)) = (binding.gateways_only, spec.get("gateways")) {
+        field.later("a VirtualService that is bound to gateways and not to mesh");
     }
     let tls_fields = spec.items("tls");
     let hosts = hosts(&spec, &binding, has_server_names(&tls_fields));
@@ -86,8 +88,6 @@ pub(crate) fn virtual_service(field: &Field<'_>, namespace: &str) -> Option<Virt
 
 /// A VirtualService without hosts is only there for others to delegate to.
 fn check_delegate(spec: &Object<'_>) {
-    let at = spec.get("hosts").unwrap_or_else(|| spec.field().clone());
-    at.later("a VirtualService without hosts, which is a delegate,");
     for key in ["gateways", "tls", "tcp"] {
         if let Some(field) = spec.get(key).filter(|field| !field.elements().is_empty()) {
             field.fault(format!("a VirtualService without hosts is a delegate, which cannot have {key}"));

@@ -7,7 +7,7 @@ use mesh_core::resilience::fault::AbortStatus;
 use mesh_core::resilience::retry::{RetryCondition, RetryPolicy};
 use mesh_core::routing::cors::UnmatchedPreflights;
 
-use super::http_rule::{invalid, pending, routed, warned, with_route};
+use super::http_rule::{invalid, routed, warned, with_route};
 
 #[test]
 fn retries() {
