@@ -67,14 +67,19 @@ pub struct Trial<'a> {
     pub http2: bool,
     /// The same for an endpoint that no proxy stands before.
     pub direct_http2: bool,
-    /// Where the request came from.
-    pub client: Facts,
+    /// Where the request came from, for destinations that want to hear it ([`client`]).
+    pub client: Option<Box<Facts>>,
     /// The request's time.
     pub timeout: Option<Duration>,
     /// When it is over.
     pub deadline: Option<Instant>,
     /// Hash that endpoints are chosen by, where the destination goes by one.
     pub hash: Option<u64>,
+}
+
+/// Where a request came from, if its destination wants a PROXY header.
+pub(super) fn client(destination: &LiveDestination, facts: Facts) -> Option<Box<Facts>> {
+    destination.destination.policy.proxy_protocol.map(|_| Box::new(facts))
 }
 
 /// An answer and what holds its connection.
@@ -225,17 +230,12 @@ impl Trial<'_> {
             Transport::Plaintext | Transport::Tls => {
                 let address = endpoint.address.ok_or_else(|| connect_failed(ConnectError::NoAddress))?;
                 let http2 = self.direct_http2;
-                let inside = if http2 { Inside::Http2 } else { Inside::Http1 };
-                let proxy = proxy_header(self.destination, endpoint, self.client, self.caller);
-                let way = Way::to(self.destination, endpoint, inside, message.authority.host(), proxy)
-                    .map_err(connect_failed)?;
+                let way = self.way(endpoint, message.authority.host())?;
                 let target = Target { addresses: &[address], patience, way: way.as_ref() };
                 plain(self.thread, message, upload, target, http2).await
             }
             Transport::Mesh { hop, peer } => {
                 self.prepare_hop(&mut message.headers, endpoint);
-                let proxy = proxy_header(self.destination, endpoint, self.client, self.caller);
-                pass_proxy(&mut message.headers, proxy);
                 let own = own(self.root, self.caller)?;
                 let peer = Who { number: endpoint.peer, id: peer };
                 let request = message.into_http2(body(upload));
@@ -245,7 +245,19 @@ impl Trial<'_> {
         }
     }
 
+    /// How an endpoint is reached that no proxy stands before.
+    fn way(&self, endpoint: &LiveEndpoint, asked: &str) -> Result<Option<Rc<Way>>, Failure> {
+        let inside = if self.direct_http2 { Inside::Http2 } else { Inside::Http1 };
+        Way::to(self.destination, endpoint, inside, asked, self.proxy(endpoint)).map_err(connect_failed)
+    }
+
+    fn proxy(&self, endpoint: &LiveEndpoint) -> Option<ProxyHeader> {
+        let client = self.client.as_deref()?;
+        proxy_header(self.destination, endpoint, *client, self.caller)
+    }
+
     fn prepare_hop(&self, headers: &mut HeaderMap, endpoint: &LiveEndpoint) {
+        pass_proxy(headers, self.proxy(endpoint));
         let proto = if self.http2 { "h2" } else { "http/1.1" };
         headers.insert(&MESH_TO, endpoint.to.clone());
         headers.insert(&MESH_PROTO, HeaderValue::from_static(proto));
@@ -295,7 +307,11 @@ pub async fn plain(
         let request = message.into_http2(body(upload));
         return send_shared(request, || thread.pool.http2(target)).await;
     }
-    let mut lease = thread.pool.http1(target).await.map_err(connect_failed)?;
+    // Boxed, like every dial: requests that find a connection should not carry its size.
+    let mut lease = match thread.pool.idle_http1(target) {
+        Some(idle) => idle,
+        None => Box::pin(thread.pool.new_http1(target)).await.map_err(connect_failed)?,
+    };
     let mut request = message.into_http1(body(upload));
     loop {
         let sender = lease.sender().expect("a lease has its connection until it is given back");
@@ -311,7 +327,7 @@ pub async fn plain(
             Some(unsent) if lease.reused => request = unsent,
             Some(_) | None => return Err(broken(error.error())),
         }
-        lease = thread.pool.new_http1(target).await.map_err(connect_failed)?;
+        lease = Box::pin(thread.pool.new_http1(target)).await.map_err(connect_failed)?;
     }
 }
 

@@ -18,7 +18,7 @@ use mesh_core::vocab::label::Labels;
 use mesh_core::vocab::outcome::Outcome;
 use mesh_core::vocab::protocol::{Protocol, UpstreamProtocol};
 
-use super::attempt::{Message, Trial, Tried};
+use super::attempt::{Message, Trial, Tried, client};
 use super::canonical::{self, Head, with_path};
 use super::connection::{Outbound, caller};
 use super::headers::{
@@ -161,7 +161,7 @@ async fn send_on(
         retry: &rule.retry,
         http2: speaks_http2(destination.destination.policy.protocol, head.version),
         direct_http2: speaks_http2_directly(destination.destination.policy.upstream, head.version),
-        client: record.client(),
+        client: client(destination, record.client()),
         timeout,
         deadline: timeout.map(|timeout| record.started() + timeout),
         hash: forward.affinity.hash,
@@ -205,7 +205,8 @@ fn copied(
     let version = head.version;
     let message = message(plan, forward, head, record);
     if !forward.mirrors.is_empty() {
-        let Trial { thread, caller, client, timeout, .. } = *trial;
+        let Trial { thread, caller, timeout, .. } = *trial;
+        let client = record.client();
         let upload = record.upload.as_ref();
         let message = &message;
         mirror::send(forward, Original { thread, root, caller, client, message, version, upload, timeout });

@@ -16,7 +16,7 @@ use mesh_core::decide::plan::Forward;
 use mesh_core::resilience::retry::RetryPolicy;
 use tokio::time::Instant;
 
-use super::attempt::{Answer, Message, Trial};
+use super::attempt::{Answer, Message, Trial, client};
 use super::body::ReplyBody;
 use super::exchange::{speaks_http2, speaks_http2_directly};
 use crate::live::local::LocalWorkload;
@@ -144,7 +144,7 @@ impl Copy {
             retry: &RetryPolicy::disabled(),
             http2: speaks_http2(destination.destination.policy.protocol, self.version),
             direct_http2: speaks_http2_directly(destination.destination.policy.upstream, self.version),
-            client: self.client,
+            client: client(destination, self.client),
             timeout: self.timeout,
             deadline: self.timeout.map(|timeout| Instant::now() + timeout),
             hash: None,

@@ -180,16 +180,12 @@ impl Pool {
         })
     }
 
-    /// An idle HTTP/1 connection to one of these addresses, or a new one to the first that does not refuse.
-    pub async fn http1(&self, target: Target<'_>) -> Result<Lease, ConnectError> {
-        for address in target.addresses {
+    /// An idle HTTP/1 connection to one of these addresses.
+    pub fn idle_http1(&self, target: Target<'_>) -> Option<Lease> {
+        target.addresses.iter().find_map(|address| {
             let key = Http1Key { address: *address, way: target.way.cloned() };
-            if let Some(sender) = self.idle(&key) {
-                return Ok(self.lease(key, sender, true));
-            }
-        }
-        // Boxed, like every dial: requests that find a connection should not carry its size.
-        Box::pin(self.new_http1(target)).await
+            self.idle(&key).map(|sender| self.lease(key, sender, true))
+        })
     }
 
     /// A new HTTP/1 connection to the first of these addresses that does not refuse.

@@ -439,7 +439,11 @@ fn ports_tunnels_and_budgets() {
 /// What has no effect on the wire yet is refused by `apply` alone.
 #[test]
 fn explained_only() {
-    for text in ["{outlierDetection: {}}", "{loadBalancer: {simple: PASSTHROUGH}}", "{tls: {mode: SIMPLE}}"] {
+    for text in [
+        "{outlierDetection: {}}",
+        "{loadBalancer: {simple: PASSTHROUGH}}",
+        "{tls: {mode: SIMPLE, credentialName: a}}",
+    ] {
         let text = resource(KIND, &with(text));
         let parsed = read(&text);
         assert!(
