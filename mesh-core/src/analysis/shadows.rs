@@ -94,7 +94,9 @@ fn implied(wide: &RequestMatch, narrow: &RequestMatch) -> bool {
         listed(test, narrow.query.iter().find(|(other, _)| other == name).map(|(_, test)| test))
     });
     // A negation is implied by the same negation only.
-    let negations = wide.without_headers.iter().all(|test| narrow.without_headers.contains(test))
+    let negations = wide.pseudo.iter().all(|test| narrow.pseudo.contains(test))
+        && wide.without_pseudo.iter().all(|test| narrow.without_pseudo.contains(test))
+        && wide.without_headers.iter().all(|test| narrow.without_headers.contains(test))
         && wide.without_claims.iter().all(|test| narrow.without_claims.contains(test))
         && wide.claims.iter().all(|test| narrow.claims.contains(test));
     caller

@@ -116,6 +116,8 @@ fn merged_match(root: &HttpMatch, leaf: &HttpMatch) -> HttpMatch {
             authority: own.authority.clone().or_else(|| outer.authority.clone()),
             headers: union(&outer.headers, &own.headers),
             without_headers: union(&outer.without_headers, &own.without_headers),
+            pseudo: union(&outer.pseudo, &own.pseudo),
+            without_pseudo: union(&outer.without_pseudo, &own.without_pseudo),
             query: union(&outer.query, &own.query),
             claims: union(&outer.claims, &own.claims),
             without_claims: union(&outer.without_claims, &own.without_claims),
@@ -151,6 +153,8 @@ fn conflicts(root: &HttpMatch, leaf: &HttpMatch) -> bool {
     plain.iter().any(|(outer, own)| tests_conflict(outer.as_ref(), own.as_ref()))
         || lists_conflict(&outer.headers, &own.headers)
         || lists_conflict(&outer.without_headers, &own.without_headers)
+        || lists_conflict(&outer.pseudo, &own.pseudo)
+        || lists_conflict(&outer.without_pseudo, &own.without_pseudo)
         || lists_conflict(&outer.query, &own.query)
         || lists_conflict(&outer.claims, &own.claims)
         || lists_conflict(&outer.without_claims, &own.without_claims)

@@ -3,6 +3,7 @@
 pub mod authority;
 pub mod claims;
 pub mod path;
+pub mod pseudo;
 pub mod request;
 pub mod scope;
 pub mod text;

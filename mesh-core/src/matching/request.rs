@@ -5,6 +5,7 @@ use std::fmt;
 use http::{HeaderMap, HeaderName};
 
 use super::claims::Claims;
+use super::pseudo::Pseudo;
 use super::text::TextMatch;
 use crate::vocab::label::Labels;
 use crate::vocab::name::Text;
@@ -57,6 +58,10 @@ pub struct RequestMatch {
     /// Header fields that must not pass; none of several values may. A missing one counts as empty
     /// where a value is tested.
     pub without_headers: Vec<(HeaderName, TextMatch)>,
+    /// The same of what is no field but written like one.
+    pub pseudo: Vec<(Pseudo, TextMatch)>,
+    /// The same, negated.
+    pub without_pseudo: Vec<(Pseudo, TextMatch)>,
     /// Query parameters, raw; the first of several is tested.
     pub query: Vec<(Text, TextMatch)>,
     /// Claims of a validated token that must be there and pass: path of the claim, test of a string or of any
@@ -87,6 +92,10 @@ pub enum Mismatch {
     Header(usize),
     /// Of the negated header condition with this index.
     WithoutHeader(usize),
+    /// Of the condition with this index on what is written like a field.
+    Pseudo(usize),
+    /// Of the negated one with this index.
+    WithoutPseudo(usize),
     /// Of the query condition with this index.
     Query(usize),
     /// Of the condition on a claim with this index.
@@ -127,6 +136,12 @@ impl RequestMatch {
         };
         if let Some(index) = self.without_headers.iter().position(present) {
             return Some(Mismatch::WithoutHeader(index));
+        }
+        if let Some(index) = self.pseudo.iter().position(|(name, test)| !name.passes(request, test)) {
+            return Some(Mismatch::Pseudo(index));
+        }
+        if let Some(index) = self.without_pseudo.iter().position(|(name, test)| !name.lacks(request, test)) {
+            return Some(Mismatch::WithoutPseudo(index));
         }
         let query_fails = |(name, test): &(Text, TextMatch)| {
             !query_value(request.query, name).is_some_and(|value| test.matches(value.as_bytes()))
@@ -179,6 +194,15 @@ impl RequestMatch {
                 let (name, test, found) = header(index, &self.without_headers);
                 format!("header {name} is {found}, must not be {test}")
             }
+            Mismatch::Pseudo(index) | Mismatch::WithoutPseudo(index) => {
+                let negated = matches!(mismatch, Mismatch::WithoutPseudo(_));
+                let list = if negated { &self.without_pseudo } else { &self.pseudo };
+                let Some((name, test)) = list.get(index) else { return String::new() };
+                let found = name.value(request);
+                let found = found.as_deref().unwrap_or("absent");
+                let wanted = if negated { "must not be" } else { "wanted" };
+                format!("header {name} is {found}, {wanted} {test}")
+            }
             Mismatch::Query(index) => match self.query.get(index) {
                 Some((name, test)) => {
                     let found = query_value(request.query, name).unwrap_or("absent");
@@ -214,6 +238,8 @@ impl fmt::Display for RequestMatch {
         words.extend(plain.into_iter().filter_map(|(name, test)| Some(format!("{name} {}", test.as_ref()?))));
         words.extend(self.headers.iter().map(|(name, test)| format!("header {name} {test}")));
         words.extend(self.without_headers.iter().map(|(name, test)| format!("without header {name} {test}")));
+        words.extend(self.pseudo.iter().map(|(name, test)| format!("header {name} {test}")));
+        words.extend(self.without_pseudo.iter().map(|(name, test)| format!("without header {name} {test}")));
         words.extend(self.query.iter().map(|(name, test)| format!("query parameter {name} {test}")));
         words.extend(self.claims.iter().map(|(path, test)| format!("claim {} {test}", path.join("."))));
         let without = self.without_claims.iter();

@@ -2,6 +2,7 @@
 
 use http::HeaderName;
 use mesh_core::matching::path::{PathMatch, PathTemplate};
+use mesh_core::matching::pseudo::Pseudo;
 use mesh_core::matching::request::RequestMatch;
 use mesh_core::matching::text::{Pattern, TextMatch};
 use mesh_core::vocab::name::Text;
@@ -97,6 +98,18 @@ impl Wire for HeaderName {
     }
 }
 
+impl Wire for Pseudo {
+    type Message = String;
+
+    fn to_wire(&self) -> String {
+        self.name().to_owned()
+    }
+
+    fn from_wire(message: String) -> Result<Pseudo, ConvertError> {
+        Pseudo::from_name(&message).ok_or_else(|| Fault::HeaderName(message).into())
+    }
+}
+
 /// A header field or query parameter and its test.
 impl<N: Wire<Message = String>> Wire for (N, TextMatch) {
     type Message = wire::NamedMatch;
@@ -141,6 +154,8 @@ impl Wire for RequestMatch {
             caller_namespace: self.caller_namespace.as_ref().map(Wire::to_wire),
             claims: to_wires(&self.claims),
             without_claims: to_wires(&self.without_claims),
+            pseudo: to_wires(&self.pseudo),
+            without_pseudo: to_wires(&self.without_pseudo),
         }
     }
 
@@ -158,6 +173,8 @@ impl Wire for RequestMatch {
             caller_namespace: message.caller_namespace.map(Text::from),
             claims: list(message.claims, "claims")?,
             without_claims: list(message.without_claims, "without_claims")?,
+            pseudo: list(message.pseudo, "pseudo")?,
+            without_pseudo: list(message.without_pseudo, "without_pseudo")?,
         })
     }
 }

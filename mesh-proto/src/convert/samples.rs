@@ -7,6 +7,7 @@ use mesh_core::balancing::balancer::LoadBalancer;
 use mesh_core::balancing::locality::{Distribute, Preference};
 use mesh_core::balancing::policy::{Algorithm, HashKey, HashTable, Warmup};
 use mesh_core::matching::path::{Normalization, PathMatch};
+use mesh_core::matching::pseudo::Pseudo;
 use mesh_core::matching::request::RequestMatch;
 use mesh_core::matching::scope::{EgressListener, Import};
 use mesh_core::matching::text::{Pattern, TextMatch};
@@ -247,6 +248,7 @@ impl Draw {
                 true => Outbound::Refuse,
                 false => Outbound::Allow(self.option(Draw::backend)),
             },
+            connect_timeout: self.option(Draw::duration),
         }
     }
 
@@ -670,6 +672,8 @@ impl Draw {
             query: self.list(|d| (d.text(), d.text_match())),
             claims: self.list(|d| (d.list(Draw::text), d.text_match())),
             without_claims: self.list(|d| (d.list(Draw::text), d.text_match())),
+            pseudo: self.list(|d| (d.one(&Pseudo::ALL), d.text_match())),
+            without_pseudo: self.list(|d| (d.one(&Pseudo::ALL), d.text_match())),
             caller_labels: self.labels(),
             caller_namespace: self.option(Draw::text),
         }

@@ -1785,6 +1785,11 @@ pub struct RequestMatch {
     pub claims: ::prost::alloc::vec::Vec<ClaimMatch>,
     #[prost(message, repeated, tag = "12")]
     pub without_claims: ::prost::alloc::vec::Vec<ClaimMatch>,
+    /// Tests of :method, :scheme, :authority, :path, :status.
+    #[prost(message, repeated, tag = "13")]
+    pub pseudo: ::prost::alloc::vec::Vec<NamedMatch>,
+    #[prost(message, repeated, tag = "14")]
+    pub without_pseudo: ::prost::alloc::vec::Vec<NamedMatch>,
 }
 /// A test of a claim of a validated token.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2101,6 +2106,9 @@ pub struct View {
     /// What is imported, port by port; absent for all that is exported.
     #[prost(message, optional, tag = "4")]
     pub egress: ::core::option::Option<Egress>,
+    /// Time to connect to an unknown host.
+    #[prost(message, optional, tag = "7")]
+    pub connect_timeout: ::core::option::Option<Duration>,
     #[prost(oneof = "view::Outbound", tags = "5, 6")]
     pub outbound: ::core::option::Option<view::Outbound>,
 }

@@ -1,20 +1,25 @@
 //! What is proved from outside, through the real binaries: one function a claim, grouped by subject.
 
+mod balancing;
 mod bookinfo;
 mod capture;
 pub mod changes;
 mod context;
 mod crash;
+mod egress;
 mod faults;
 mod identity;
 mod input;
 mod lab;
 pub mod observe;
 mod operator;
+mod origination;
 mod policy;
 mod protocols;
 mod routing;
+mod rules;
 mod tour;
+mod views;
 mod wire;
 
 pub use context::Context;
@@ -47,7 +52,12 @@ fn all() -> Vec<Claim> {
     let mut claims = Vec::new();
     claims.extend(lab::claims());
     claims.extend(routing::claims());
+    claims.extend(rules::claims());
+    claims.extend(balancing::claims());
+    claims.extend(origination::claims());
     claims.extend(faults::claims());
+    claims.extend(egress::claims());
+    claims.extend(views::claims());
     claims.extend(policy::claims());
     claims.extend(capture::claims());
     claims.extend(protocols::claims());

@@ -17,6 +17,8 @@ pub(super) fn claims() -> Vec<Claim> {
     vec![
         shared("protocols/tcp", tcp),
         shared("protocols/tcp-policy", tcp_policy),
+        shared("protocols/tcp-rules", tcp_rules),
+        shared("protocols/sni", sni),
         shared("protocols/http2", http2),
         shared("protocols/grpc", grpc),
         shared("protocols/redis", redis),
@@ -138,7 +140,80 @@ fn tcp_policy(context: &mut Context<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn find(names: &[&str]) -> Option<PathBuf> {
+/// Two services on h2, each of which says who it is.
+fn greeters(lab: &Lab, protocol: &str) -> anyhow::Result<(Extra, Extra, [Echo; 2])> {
+    let one = Echo::start(&lab.proxies[1].host, at_h2(7000), b"one:")?;
+    let two = Echo::start(&lab.proxies[1].host, at_h2(7001), b"two:")?;
+    let first = Extra::announce(lab, "one", 7000, protocol)?;
+    // Gone in the reverse order, as each puts back what it found.
+    Ok((Extra::announce(lab, "two", 7001, protocol)?, first, [one, two]))
+}
+
+fn tcp_rules(context: &mut Context<'_>) -> anyhow::Result<()> {
+    let lab = context.lab()?;
+    let services = greeters(lab, "tcp")?;
+    lab.control.apply_text(
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: one, namespace: default}
+spec:
+  hosts: [one]
+  tcp:
+    - {match: [{port: 7000, sourceLabels: {app: reviews}}], route: [{destination: {host: two, port: {number: 7001}}}]}
+    - {match: [{port: 7000}], route: [{destination: {host: one, port: {number: 7000}}}]}\n",
+    )?;
+    let mine = send(lab.h1(), lab.user("productpage-v1"), "one:7000", b"a".to_vec())?;
+    let theirs = send(&lab.proxies[2].host, lab.user("reviews-v3"), "one:7000", b"b".to_vec())?;
+    drop(services);
+    let heard = [mine, theirs].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    context.report.claim(
+        "a tcp rule for other callers leads elsewhere",
+        heard == ["one:a", "two:b"],
+        heard.join(" "),
+    );
+    Ok(())
+}
+
+/// The first bytes of a TLS client that asks for a name.
+fn client_hello(name: &str) -> Vec<u8> {
+    let sized = |bytes: &[u8], width: usize| {
+        let length = (bytes.len() as u32).to_be_bytes();
+        [&length[4 - width..], bytes].concat()
+    };
+    let list = sized(&[&[0][..], &sized(name.as_bytes(), 2)].concat(), 2);
+    let extensions = [&[0, 0][..], &sized(&list, 2)].concat();
+    let head = [&[3, 3][..], &[1; 32], &[0], &sized(&[0x13, 1], 2), &[1, 0]].concat();
+    let message = [&[1][..], &sized(&[head, sized(&extensions, 2)].concat(), 3)].concat();
+    [&[22, 3, 1][..], &sized(&message, 2)].concat()
+}
+
+fn sni(context: &mut Context<'_>) -> anyhow::Result<()> {
+    let lab = context.lab()?;
+    let services = greeters(lab, "tls")?;
+    lab.control.apply_text(
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: one, namespace: default}
+spec:
+  hosts: [one, '*.example.com']
+  tls:
+    - {match: [{sniHosts: ['*.example.com']}], route: [{destination: {host: one, port: {number: 7000}}}]}
+    - {match: [{sniHosts: [two.example.com]}], route: [{destination: {host: two, port: {number: 7001}}}]}\n",
+    )?;
+    let mut found = Vec::new();
+    for name in ["two.example.com", "any.example.com", "other.example"] {
+        let hello = client_hello(name);
+        let heard = send(lab.h1(), lab.user("productpage-v1"), "one:7000", hello.clone()).unwrap_or_default();
+        let greeting = heard.get(..4).map(|head| String::from_utf8_lossy(head).into_owned());
+        let whole = heard.get(4..) == Some(&hello[..]);
+        found.push(format!("{}{}", greeting.unwrap_or_default(), if whole { "whole" } else { "" }));
+    }
+    drop(services);
+    context.report.claim(
+        "TLS goes where its server name leads, the most specific first; another name leads nowhere",
+        found == ["two:whole", "one:whole", ""],
+        found.join(" "),
+    );
+    Ok(())
+}
+
+pub(super) fn find(names: &[&str]) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders: Vec<PathBuf> = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]).collect();
     names.iter().flat_map(|n| folders.iter().map(move |f| f.join(n))).find(|p| p.is_file())

@@ -1,6 +1,7 @@
 //! Conditions of an HTTP rule: `http[].match`.
 
 use http::HeaderName;
+use mesh_core::matching::pseudo::Pseudo;
 use mesh_core::matching::request::RequestMatch;
 use mesh_core::matching::text::TextMatch;
 use mesh_core::resource::reach::GatewayRef;
@@ -48,8 +49,8 @@ pub(crate) static NOTES: &[Note] = &[
     Note::Holds(&MATCH, "headers{}", &TEXT),
     Note::Holds(&MATCH, "withoutHeaders{}", &TEXT),
     Note::Holds(&MATCH, "queryParams{}", &TEXT),
-    Note::Later(&MATCH, "headers", "@request.auth.claims, :path, :status"),
-    Note::Later(&MATCH, "withoutHeaders", "@request.auth.claims, pseudo-headers"),
+    Note::Later(&MATCH, "headers", "@request.auth.claims"),
+    Note::Later(&MATCH, "withoutHeaders", "@request.auth.claims"),
 ];
 
 /// Reads one entry of `match`.
@@ -75,31 +76,31 @@ pub(super) fn condition(field: &Field<'_>, binding: &Binding<'_>) -> Option<Http
         authority: text_of(&entry, "authority"),
         headers: headers.plain,
         without_headers: without.plain,
+        pseudo: Vec::new(),
+        without_pseudo: without.pseudo,
         query: query(&entry),
         caller_labels: caller.labels,
         caller_namespace: caller.namespace,
     };
-    for (name, test, field) in headers.pseudo {
-        pseudo_header(&mut request, name, test, &field);
-    }
-    for (name, _, field) in without.pseudo {
-        field.later(format_args!("a negated condition on the pseudo-header {name}"));
+    for (name, test) in headers.pseudo {
+        pseudo_header(&mut request, name, test);
     }
     Some(HttpMatch { request, port: port(&entry), gateways: caller.gateways })
 }
 
 /// A condition on a pseudo-header is one on what the match has a field for, if that is free.
-fn pseudo_header(request: &mut RequestMatch, name: &str, test: TextMatch, field: &Field<'_>) {
+fn pseudo_header(request: &mut RequestMatch, name: Pseudo, test: TextMatch) {
     let place = match name {
-        ":method" => &mut request.method,
-        ":scheme" => &mut request.scheme,
-        ":authority" => &mut request.authority,
-        _ => return field.later(format_args!("a condition on the pseudo-header {name}")),
+        Pseudo::Method => Some(&mut request.method),
+        Pseudo::Scheme => Some(&mut request.scheme),
+        Pseudo::Authority => Some(&mut request.authority),
+        Pseudo::Path | Pseudo::Status => None,
     };
-    match (&place, test) {
-        (_, TextMatch::Present) => {}
-        (None, test) => *place = Some(test),
-        (Some(_), _) => field.later(format_args!("a second condition on {name}")),
+    match (place, test) {
+        // They are always there.
+        (Some(_), TextMatch::Present) => {}
+        (Some(place), test) if place.is_none() => *place = Some(test),
+        (_, test) => request.pseudo.push((name, test)),
     }
 }
 
@@ -184,21 +185,20 @@ pub(super) fn text_match(field: &Field<'_>, star: Star) -> Option<TextMatch> {
 
 /// Keys of `headers` that Istio ignores, as there are fields for them.
 const NO_HEADERS: [&str; 4] = ["uri", "scheme", "method", "authority"];
-/// Pseudo-headers of HTTP/2, which Istio lets pass as headers.
-const PSEUDO_HEADERS: [&str; 5] = [":authority", ":method", ":path", ":scheme", ":status"];
 /// What a condition on a claim begins with, in any case.
 const CLAIM: &str = "@request.auth.claims";
 
 /// Conditions on header fields, and what else is written among them.
 #[derive(Default)]
-struct Headers<'a> {
+struct Headers {
     plain: Vec<(HeaderName, TextMatch)>,
     claims: Vec<(Vec<Text>, TextMatch)>,
-    pseudo: Vec<(&'a str, TextMatch, Field<'a>)>,
+    /// Pseudo-headers of HTTP/2, which Istio lets pass as headers.
+    pseudo: Vec<(Pseudo, TextMatch)>,
 }
 
-impl<'a> Headers<'a> {
-    fn read(entry: &Object<'a>, key: &'static str, binding: &Binding<'_>) -> Headers<'a> {
+impl Headers {
+    fn read(entry: &Object<'_>, key: &'static str, binding: &Binding<'_>) -> Headers {
         let mut headers = Headers::default();
         for (name, field) in entry.get(key).map(|field| field.map()).unwrap_or_default() {
             let Some(test) = text_match(&field, Star::Present) else { continue };
@@ -213,8 +213,8 @@ impl<'a> Headers<'a> {
                 headers.claims.push((path, test));
             } else if NO_HEADERS.contains(&name) {
                 field.advise(format!("has no effect; use the field {name} of the match"));
-            } else if PSEUDO_HEADERS.contains(&name) {
-                headers.pseudo.push((name, test, field));
+            } else if let Some(pseudo) = Pseudo::from_name(name) {
+                headers.pseudo.push((pseudo, test));
             } else if let Some(name) = header_name(&field, name) {
                 headers.plain.push((name, test));
             }

@@ -1,6 +1,7 @@
 //! The rules of `http`: matches, actions, changes of requests.
 
 use http::HeaderName;
+use mesh_core::matching::pseudo::Pseudo;
 use mesh_core::matching::text::TextMatch;
 use mesh_core::resource::virtual_service::{HttpAction, HttpRoute};
 use mesh_core::routing::rewrite::{PathRewrite, RedirectPort};
@@ -130,12 +131,13 @@ fn conditions() {
     warned(&with_route("match: [{headers: {uri: {exact: x}}}]"), "has no effect");
     warned(&with_route("match: [{statPrefix: x}]"), "has no effect");
     assert!(validated(&rule_text(&with_route("match: [{gateways: [g]}]"))).pending.is_empty());
-    pending("match: [{headers: {':path': {exact: a}}}]", "match[0].headers[\":path\"]", "pseudo");
-    pending(
-        "match: [{withoutHeaders: {':method': {exact: a}}}]",
-        "match[0].withoutHeaders[\":method\"]",
-        "pseudo",
-    );
+    let conditions = "match: [{method: {exact: GET}, headers: {':path': {exact: a}, ':method': {prefix: G}}, \
+                      withoutHeaders: {':status': {}}}]";
+    let request = &routed(conditions).matches[0].request;
+    let expected =
+        [(Pseudo::Path, TextMatch::Exact("a".into())), (Pseudo::Method, TextMatch::Prefix("G".into()))];
+    assert_eq!(request.pseudo, expected);
+    assert_eq!(request.without_pseudo, [(Pseudo::Status, TextMatch::Present)]);
     let request = &routed("match: [{headers: {':authority': {exact: a}, ':method': {}}}]").matches[0].request;
     assert_eq!((&request.authority, &request.method), (&Some(TextMatch::Exact("a".into())), &None));
 }
