@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mesh_core::decide::aim::{Wanted, aim};
+use mesh_core::decide::aim::{self, Wanted, aim};
 use mesh_core::decide::facts::OutboundStream;
 use mesh_core::decide::plan::StreamPlan;
 use mesh_core::decide::refusal::{Reason, Refusal};
@@ -13,7 +13,6 @@ use mesh_core::decide::stream;
 use mesh_core::decide::witness::Silent;
 use mesh_core::matching::authority::host_matches;
 use mesh_core::matching::request::Caller;
-use mesh_core::resilience::timeout::CONNECT_TIMEOUT;
 use mesh_core::tables::destinations::Transport;
 use mesh_core::vocab::label::Labels;
 use mesh_core::vocab::name::{ServicePort, Text, WorkloadKey};
@@ -103,8 +102,9 @@ pub async fn outbound<S>(
         Ok(plan) => plan,
         Err(refusal) if matches!(refusal.reason, Reason::UnknownHost) => {
             let host = asked.unwrap_or(&service.host);
+            let patience = root.tables.patience(local.as_ref().map(|local| local.caller()).as_ref());
             let server = match thread.lookups.outside(thread.view.roots(), host, service.port).await {
-                Ok(addresses) => thread.pool.tcp(&addresses, CONNECT_TIMEOUT).await,
+                Ok(addresses) => thread.pool.tcp(&addresses, patience).await,
                 Err(error) => Err(error),
             };
             record.pass_through();
@@ -124,7 +124,7 @@ pub async fn outbound<S>(
     let mut destination = Arc::clone(&root.destinations[plan.destination]);
     record.cluster = destination.destination.cluster.clone();
     record.service = destination.service.number;
-    if destination.endpoints.is_empty() && destination.destination.policy.is_passthrough() {
+    if aim::is_aimed(&destination.destination, plan.hash, asked) {
         let named = sni.filter(|sni| host_matches(&plan.service.host, sni));
         let wanted = Wanted { asked, rewritten: named, service: Some(&plan.service), port: service.port };
         let aimed = match aim(&destination.destination.policy, &wanted) {

@@ -80,7 +80,7 @@ impl Compiled {
             put(&mut self.general, SectionKey::Trust, Some(security::trust(state)));
         }
         let key = SectionKey::View(everybody.key.clone());
-        put(&mut self.general, key, Some(views::view(&everybody)));
+        put(&mut self.general, key, Some(views::view(state, &everybody)));
         for host in &touched.hosts {
             self.refresh_host(state, &everybody, host);
         }
@@ -144,7 +144,7 @@ impl Compiled {
             self.hosts.retain(|_, held| !held.common.is_empty() || !held.apart.is_empty());
             return;
         };
-        let entry = kept_or_new(self.views.remove(key), views::view(view));
+        let entry = kept_or_new(self.views.remove(key), views::view(state, view));
         self.views.insert(key.clone(), entry);
         for host in state.all_hosts() {
             if touched.hosts.contains(host) {

@@ -11,13 +11,14 @@ use crate::state::{MeshState, hosts};
 use crate::vocab::name::Text;
 
 /// The section of a view.
-pub(super) fn view(view: &View) -> Section {
+pub(super) fn view(state: &MeshState, view: &View) -> Section {
     Section::View(Seen {
         key: view.key.clone(),
         namespace: view.namespace.clone(),
         origin: view.sidecar.as_ref().map(|key| key.to_string().into()),
         egress: view.egress.clone(),
         outbound: outbound(&view.outbound, view),
+        connect_timeout: state.mesh().connect_timeout,
     })
 }
 

@@ -94,7 +94,7 @@ pub fn for_caller(
 }
 
 fn of_view(state: &MeshState, compiled: &Compiled, view: &View) -> Sections {
-    let mut sections = fresh(vec![views::view(view)], None);
+    let mut sections = fresh(vec![views::view(state, view)], None);
     for host in state.all_hosts() {
         if !state.is_apart(view, host, &state.namespaces_apart(host)) {
             continue;

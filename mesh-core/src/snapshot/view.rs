@@ -1,5 +1,7 @@
 //! What a caller sees of the mesh.
 
+use std::time::Duration;
+
 use crate::matching::scope::{EgressListener, listener};
 use crate::routing::rule::Backend;
 use crate::snapshot::service::Service;
@@ -19,6 +21,8 @@ pub struct View {
     pub egress: Option<Vec<EgressListener>>,
     /// What becomes of traffic for hosts that the view does not know.
     pub outbound: Outbound,
+    /// Time to connect to such a host; `None` for the usual one.
+    pub connect_timeout: Option<Duration>,
 }
 
 /// What becomes of traffic for unknown hosts.

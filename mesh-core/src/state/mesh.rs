@@ -50,6 +50,11 @@ impl MeshState {
         &self.mesh.config
     }
 
+    /// What the control plane was started with.
+    pub fn started_with(&self) -> &Settings {
+        &self.base
+    }
+
     /// The MeshConfig that counts: the oldest; `None` where there is none.
     pub fn mesh_source(&self) -> Option<&Arc<Resource>> {
         self.mesh.source.as_ref()

@@ -1,10 +1,12 @@
 //! Views with what their unknown traffic gets.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Tables;
 use super::routes::{HostRoutes, Named, Resolved, RouteTable};
 use crate::matching::request::Caller;
+use crate::resilience::timeout::CONNECT_TIMEOUT;
 use crate::routing::rule::{Backend, HttpRule, TcpRule};
 use crate::snapshot::routes::Routes;
 use crate::snapshot::view::{Outbound, View};
@@ -90,6 +92,11 @@ impl Tables {
         let origin = rules.routes.section.origin.as_deref();
         let namespace = origin.and_then(|origin| origin.split('/').nth(1)).unwrap_or("");
         self.view(caller).is_none_or(|view| view.section.sees_rules(namespace, &rules.host, rules.port))
+    }
+
+    /// How long to try to connect to a host that a caller's view does not know.
+    pub fn patience(&self, caller: Option<&Caller<'_>>) -> Duration {
+        self.view(caller).and_then(|view| view.section.connect_timeout).unwrap_or(CONNECT_TIMEOUT)
     }
 
     /// The view of a caller; that of callers that are not known where it names none. `None` where there is no such

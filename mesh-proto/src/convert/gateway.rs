@@ -38,6 +38,7 @@ impl Wire for View {
                 }
                 Outbound::Refuse => Kind::Refuse(true),
             }),
+            connect_timeout: self.connect_timeout.as_ref().map(Wire::to_wire),
         }
     }
 
@@ -53,6 +54,7 @@ impl Wire for View {
                 Kind::Refuse(true) => Outbound::Refuse,
                 Kind::Refuse(false) => return Err(Fault::Missing).at("refuse"),
             },
+            connect_timeout: optional(message.connect_timeout, "connect_timeout")?,
         })
     }
 }

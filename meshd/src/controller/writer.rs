@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use mesh_core::compile::{Compiled, compile, recompile};
 use mesh_core::resource::diagnostic::{Diagnostic, Severity};
+use mesh_core::resource::{Resource, Spec};
 use mesh_core::snapshot::Version;
 use mesh_core::state::{Change as StateChange, MeshState, Registration, Settings, Touched};
 use mesh_core::vocab::health::Health;
@@ -14,7 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::{Applied, ApplyError, Batch, Command, Published, Refused, Rollback, StartError, batch};
-use crate::dialect::{self, Document};
+use crate::dialect::{self, Document, NOT_CARRIED_OUT};
 use crate::identity::members::Members;
 use crate::registry::announcement::{Announcement, understand};
 use crate::registry::lease::Leases;
@@ -212,10 +213,37 @@ impl Writer {
         self.apply(&batch)
     }
 
+    /// The authority signs for the trust domain that it was started with, and no settings change that.
+    fn check_trust_domain(&self, upserts: &[Arc<Resource>]) -> Vec<Diagnostic> {
+        let own = &self.state.started_with().trust_domain;
+        let other = upserts.iter().filter_map(|resource| match &resource.spec {
+            Spec::MeshConfig(config) => {
+                let wanted = config.trust_domain.as_deref().filter(|wanted| *wanted != own.as_str())?;
+                let message = format!(
+                    "certificates are of {own}; start meshd with --trust-domain {wanted} for another"
+                );
+                Some((resource, message))
+            }
+            _ => None,
+        });
+        let finding = |(resource, message): (&Arc<Resource>, String)| Diagnostic {
+            code: NOT_CARRIED_OUT,
+            severity: Severity::Error,
+            resource: resource.meta.key.to_string().into(),
+            file: resource.meta.place.file.clone(),
+            line: resource.meta.place.line,
+            column: 1,
+            field: "spec.trustDomain".to_owned(),
+            message,
+        };
+        other.map(finding).collect()
+    }
+
     fn apply(&mut self, batch: &Batch) -> Result<Applied, ApplyError> {
         let now = clock::now_milliseconds();
         let plan = batch::plan(batch, &self.documents, now).map_err(ApplyError::Findings)?;
         let mut findings = self.state.check(&plan.state.upserts);
+        findings.extend(self.check_trust_domain(&plan.state.upserts));
         place(&mut findings, batch);
         if findings.iter().any(|finding| finding.severity == Severity::Error) {
             return Err(ApplyError::Findings(findings));
@@ -445,10 +473,7 @@ impl Writer {
     }
 }
 
-fn resource(
-    reader: &dialect::Stored,
-    document: &StoredDocument,
-) -> Result<mesh_core::resource::Resource, String> {
+fn resource(reader: &dialect::Stored, document: &StoredDocument) -> Result<Resource, String> {
     let created = u64::try_from(document.created).unwrap_or(0);
     reader
         .resource(&document.json, created)

@@ -213,9 +213,6 @@ fn label_of(root: &Node, default_namespace: &str) -> String {
 /// Reads the settings of the mesh: out of Istio's ConfigMap, below `spec`, or bare beside `kind`.
 fn mesh_config(root: &Node, report: &Report) -> Option<MeshConfig> {
     let field = Field::root(root, report);
-    if let Some(kind) = field.below("kind") {
-        kind.later("the kind MeshConfig");
-    }
     if root.text_at("kind") != Some(Kind::MeshConfig.name()) {
         return kubernetes::config_map::mesh_config(&field);
     }

@@ -76,8 +76,7 @@ const GROUPS: [Group; 5] = [
 const SLICES: &str = "discovery.k8s.io";
 
 /// The kinds that have no effect on the wire yet, whatever they say; their reading says so.
-const LATER: [Kind; 5] =
-    [Kind::Gateway, Kind::ProxyConfig, Kind::RequestAuthentication, Kind::Telemetry, Kind::MeshConfig];
+const LATER: [Kind; 4] = [Kind::Gateway, Kind::ProxyConfig, Kind::RequestAuthentication, Kind::Telemetry];
 
 /// The kinds that are read for analysis only and skipped where resources are carried out: what Istio's own files have
 /// beside what they are about.

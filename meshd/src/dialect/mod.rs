@@ -34,6 +34,7 @@ mod tests;
 
 use document::{Interpreted, Meaning, interpret};
 use field::Compiled;
+pub(crate) use field::NOT_CARRIED_OUT;
 use node::{Entry, Mark, Node, Value};
 
 /// A file could not be read as YAML, or is beyond the limits.

@@ -5,11 +5,10 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::Version;
-use mesh_core::decide::aim::{Wanted, aim};
+use mesh_core::decide::aim::{self, Wanted, aim};
 use mesh_core::decide::plan::{Forward, Plan};
 use mesh_core::decide::refusal::{Reason, Refusal};
 use mesh_core::matching::authority::Authority as Strict;
-use mesh_core::resilience::timeout::CONNECT_TIMEOUT;
 
 use super::attempt::{Message, plain};
 use super::canonical::Head;
@@ -31,9 +30,13 @@ pub(super) fn port(connection: &Outbound, head: &Head) -> u16 {
 }
 
 /// Whether a plan's destination has no endpoints to choose from, but goes to where the request was sent.
-pub(super) fn is_aimed(root: &Root, forward: &Forward) -> bool {
-    let destination = &root.destinations[forward.destination];
-    destination.endpoints.is_empty() && destination.destination.policy.is_passthrough()
+pub(super) fn is_aimed(root: &Root, forward: &Forward, head: &Head) -> bool {
+    let destination = &root.destinations[forward.destination].destination;
+    if !destination.policy.is_passthrough() {
+        return false;
+    }
+    let asked = Strict::parse(head.authority.as_str()).map(|authority| authority.host);
+    aim::is_aimed(destination, forward.affinity.hash, asked.ok())
 }
 
 /// That destination with the addresses of what the client means.
@@ -94,11 +97,13 @@ async fn pass_through(connection: &Outbound, head: Head, mut record: Box<Record>
         Err(error) => return reply::failed(record, failure(connection, &error)),
     };
     record.upstream = addresses.first().copied();
+    let root = thread.view.root();
+    let caller = connection.local(&root).map(|local| local.caller());
+    let patience = root.tables.patience(caller.as_ref());
     let http2 = head.version == Version::HTTP_2;
     let Head { method, authority, target, headers, .. } = head;
     let message = Message { method, authority, target, headers };
-    let sent =
-        plain(thread, message, record.upload.as_ref(), Target::plain(&addresses, CONNECT_TIMEOUT), http2);
+    let sent = plain(thread, message, record.upload.as_ref(), Target::plain(&addresses, patience), http2);
     match sent.await {
         Ok(answer) => reply::pass_on(answer.response, answer.held, record, &[], None),
         Err(failure) => reply::failed(record, failure),

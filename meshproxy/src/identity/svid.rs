@@ -102,6 +102,7 @@ impl Svid {
 #[derive(Debug)]
 pub struct Trust {
     domain: TrustDomain,
+    aliases: Vec<TrustDomain>,
     roots: Vec<CertificateDer<'static>>,
     pub(super) anchors: Vec<rustls::pki_types::TrustAnchor<'static>>,
 }
@@ -114,7 +115,18 @@ impl Trust {
         for root in &roots {
             store.add(root.clone()).map_err(|source| SvidError::Root { domain: domain.clone(), source })?;
         }
-        Ok(Trust { domain, roots, anchors: store.roots })
+        Ok(Trust { domain, aliases: Vec::new(), roots, anchors: store.roots })
+    }
+
+    /// The same, believing identities of further domains whose certificates these roots verify.
+    #[must_use]
+    pub fn with_aliases(self, aliases: Vec<TrustDomain>) -> Trust {
+        Trust { aliases, ..self }
+    }
+
+    /// Whether identities of a domain are of the mesh.
+    pub fn covers(&self, domain: &str) -> bool {
+        self.domain.as_str() == domain || self.aliases.iter().any(|alias| alias.as_str() == domain)
     }
 
     /// The trust domain.
@@ -196,12 +208,9 @@ impl Svids {
 
     /// Replaces the trust bundle. The same bundle again changes nothing and keeps sessions alive.
     pub fn trust(&self, trust: Trust) {
-        let same = self
-            .0
-            .load()
-            .trust
-            .as_ref()
-            .is_some_and(|current| current.domain == trust.domain && current.roots == trust.roots);
+        let same = self.0.load().trust.as_ref().is_some_and(|current| {
+            current.domain == trust.domain && current.aliases == trust.aliases && current.roots == trust.roots
+        });
         if same {
             return;
         }

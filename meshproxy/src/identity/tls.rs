@@ -150,7 +150,7 @@ pub fn peer(
 }
 
 fn check_workload(id: &SpiffeId, trust: &Trust) -> Result<(), PeerError> {
-    if id.trust_domain() != trust.domain().as_str() {
+    if !trust.covers(id.trust_domain()) {
         return Err(PeerError::TrustDomain(id.clone()));
     }
     if id.account().is_none() {

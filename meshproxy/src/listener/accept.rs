@@ -8,7 +8,6 @@ use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use mesh_core::decide::refusal::Reason;
-use mesh_core::resilience::timeout::CONNECT_TIMEOUT;
 use mesh_core::vocab::name::{ServicePort, WorkloadKey};
 use mesh_core::vocab::protocol::{Detected, Protocol};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -243,9 +242,11 @@ impl Worker {
                 return answer(StatusCode::BAD_GATEWAY);
             }
         }
+        let local = connection.local(&root).map(|local| local.caller());
+        let patience = root.tables.patience(local.as_ref());
         drop(root);
         let connected = match self.thread.lookups.outside(self.thread.view.roots(), &host, port).await {
-            Ok(addresses) => self.thread.pool.tcp(&addresses, CONNECT_TIMEOUT).await,
+            Ok(addresses) => self.thread.pool.tcp(&addresses, patience).await,
             Err(error) => Err(error),
         };
         match connected {

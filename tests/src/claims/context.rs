@@ -80,9 +80,16 @@ impl<'a> Context<'a> {
 /// Removes what claims have applied and applies the beginning again.
 fn reset(lab: &Lab) -> anyhow::Result<()> {
     let control = &lab.control;
-    for kind in
-        ["virtualservice", "authorizationpolicy", "serviceentry", "destinationrule", "peerauthentication"]
-    {
+    for kind in [
+        "virtualservice",
+        "authorizationpolicy",
+        "serviceentry",
+        "destinationrule",
+        "peerauthentication",
+        "sidecar",
+        "workloadgroup",
+        "meshconfig",
+    ] {
         let listed = control.must(["get", kind, "-A", "-o", "json"])?.json()?;
         let rows = listed.as_array().or_else(|| listed["items"].as_array()).cloned().unwrap_or_default();
         for row in rows {

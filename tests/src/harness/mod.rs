@@ -8,6 +8,7 @@ pub mod echo;
 pub mod isolate;
 pub mod lab;
 pub mod load;
+pub mod nameserver;
 mod netlink;
 pub mod netns;
 pub mod peer;

@@ -46,7 +46,6 @@ pub(crate) static NOTES: &[Note] = &[
     Note::Holds(&LOAD_BALANCER, "localityLbSetting", &LOCALITY),
     Note::Holds(&LOAD_BALANCER, "warmup", &WARMUP),
     Note::Holds(&LOAD_BALANCER, "zoneAwareLbSetting", &ZONE_AWARE),
-    Note::Later(&LOAD_BALANCER, "simple", "PASSTHROUGH"),
 ];
 
 /// Share of a new endpoint at the start of its warm-up, in percent, where none is written.
@@ -76,10 +75,7 @@ fn simple(field: &Field<'_>) -> Option<Algorithm> {
     Some(match field.choice(&words)? {
         "ROUND_ROBIN" => Algorithm::Simple(LoadBalancer::RoundRobin),
         "RANDOM" => Algorithm::Simple(LoadBalancer::Random),
-        "PASSTHROUGH" => {
-            field.later("PASSTHROUGH");
-            Algorithm::Passthrough
-        }
+        "PASSTHROUGH" => Algorithm::Passthrough,
         _ => Algorithm::Simple(LoadBalancer::LeastRequest),
     })
 }

@@ -453,7 +453,7 @@ fn explained_only() {
         );
     }
     assert!(
-        !read(&resource(KIND, &with("{loadBalancer: {simple: RANDOM}, tls: {mode: ISTIO_MUTUAL}}")))
+        !read(&resource(KIND, &with("{loadBalancer: {simple: PASSTHROUGH}, tls: {mode: SIMPLE}}")))
             .is_refused()
     );
 }

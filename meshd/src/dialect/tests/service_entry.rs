@@ -245,22 +245,15 @@ fn hosts_ports_and_selectors() {
 
 #[test]
 fn explained_only() {
-    for (spec, field, words) in [
-        ("{hosts: [a.com]}", "spec", "resolution NONE (the default) is not carried out yet"),
-        ("{hosts: [a.com], resolution: DNS}", "spec.resolution", "resolution DNS is not carried out yet"),
-        (
-            "{hosts: [a.com], resolution: STATIC, addresses: [10.0.0.0/8]}",
-            "spec.addresses[0]",
-            "not carried out yet",
-        ),
-        (
-            "{hosts: [a.com], resolution: STATIC, subjectAltNames: [a]}",
-            "spec.subjectAltNames",
-            "not carried out yet",
-        ),
+    let network = "{hosts: [a.com], resolution: STATIC, endpoints: [{address: 1.2.3.4, network: n}]}";
+    refused(&resource(KIND, network), "spec.endpoints[0].network", "not carried out yet");
+    for carried in [
+        "{hosts: [a.com], ports: [{number: 80, name: h, protocol: http}]}",
+        "{hosts: [a.com], resolution: DNS, exportTo: [.], subjectAltNames: [a]}",
+        "{hosts: ['*.a.com'], resolution: DYNAMIC_DNS, ports: [{number: 80, name: h, protocol: http}]}",
+        "{hosts: [a.com], resolution: STATIC, addresses: [10.0.0.0/8]}",
+        "{hosts: [a.com], resolution: STATIC, ports: [{number: 80, name: h, protocol: http}], endpoints: [{address: '::1'}]}",
     ] {
-        refused(&resource(KIND, spec), field, words);
+        assert_eq!(specs(&resource(KIND, carried)).len(), 1);
     }
-    let carried = "{hosts: [a.com], resolution: STATIC, ports: [{number: 80, name: h, protocol: http}], endpoints: [{address: '::1'}]}";
-    assert_eq!(specs(&resource(KIND, carried)).len(), 1);
 }

@@ -47,7 +47,9 @@ fn what_is_read() {
     let empty = sidecar("{outboundTrafficPolicy: {}}");
     assert_eq!(empty.outbound.map(|outbound| outbound.mode), Some(OutboundMode::RegistryOnly));
     assert_eq!(sidecar("{egress: [], outboundTrafficPolicy: {mode: ALLOW_ANY}}").egress, None);
-    refused(&resource(KIND, &format!("{{{EGRESS}}}")), "spec.egress", "not carried out yet");
+    assert_eq!(specs(&resource(KIND, &format!("{{{EGRESS}}}"))).len(), 1);
+    let ingress = "{ingress: [{port: {number: 90, name: foo, protocol: http}}]}";
+    refused(&resource(KIND, ingress), "spec.ingress", "not carried out yet");
 }
 
 #[test]

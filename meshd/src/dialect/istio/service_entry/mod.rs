@@ -30,9 +30,10 @@ pub(crate) static SPEC: Message = Message {
         "location",
         "ports",
         "resolution",
+        "subjectAltNames",
         "workloadSelector",
     ],
-    later: &["subjectAltNames"],
+    later: &[],
     skipped: &[],
 };
 
