@@ -96,7 +96,8 @@ fn group(context: &mut Context<'_>) -> anyhow::Result<()> {
     proxy.launch()?;
     proxy.wait_ready()?;
     let health = |wanted: Option<&str>| -> anyhow::Result<(bool, String)> {
-        let end = Instant::now() + Duration::from_secs(10);
+        // A registration lives for half a minute after its proxy was last heard of.
+        let end = Instant::now() + Duration::from_secs(if wanted.is_some() { 10 } else { 45 });
         loop {
             let rows = lab.control.must(["workloads", "-A", "-o", "json"])?.json()?;
             let rows = rows.as_array().cloned().unwrap_or_default();
