@@ -71,7 +71,7 @@ impl Choice {
     }
 
     /// The endpoint that gets the next request; `None` if none is usable. By a hash, if the algorithm goes by one and
-    /// there is one. `turn` counts the requests of the destination.
+    /// there is one; where traffic goes to where it was sent, the hash is that of the one member that it may be. `turn` counts the requests of the destination.
     pub fn pick(
         &self,
         view: &impl LoadView,
@@ -79,6 +79,10 @@ impl Choice {
         turn: impl FnOnce() -> u64,
         random: &mut Random,
     ) -> Option<usize> {
+        if let (Algorithm::Passthrough, Some(hash)) = (&self.algorithm, hash) {
+            let sent_to = self.members.iter().find(|member| member.key == hash)?;
+            return view.usable(sent_to.index).then_some(sent_to.index);
+        }
         match self.members.as_slice() {
             [] => return None,
             [only] => return view.usable(only.index).then_some(only.index),

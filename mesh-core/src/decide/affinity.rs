@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use http::HeaderMap;
 
-use super::facts::OutboundRequest;
+use super::facts::{OutboundRequest, OutboundStream};
 use crate::balancing::hash::hash;
 use crate::balancing::policy::{Algorithm, HashKey};
+use crate::matching::authority::Authority;
 use crate::matching::request::query_value;
-use crate::snapshot::destination::Destination;
+use crate::tables::destinations::Destination;
 use crate::vocab::name::Text;
 use crate::vocab::random::Random;
 
@@ -25,9 +26,20 @@ pub struct Affinity {
 
 impl Affinity {
     /// Of a request to a destination.
-    pub fn of_request(policy: &Destination, facts: &OutboundRequest<'_>, random: &mut Random) -> Affinity {
-        let Algorithm::ConsistentHash { key, .. } = &policy.load_balancer else { return Affinity::default() };
+    pub fn of_request(
+        destination: &Destination,
+        facts: &OutboundRequest<'_>,
+        random: &mut Random,
+    ) -> Affinity {
         let by = |hash: Option<u64>| Affinity { hash, cookie: None };
+        let key = match &destination.policy.load_balancer {
+            Algorithm::Simple(_) => return Affinity::default(),
+            Algorithm::Passthrough => {
+                let asked = Authority::parse(facts.request.authority).map(|asked| asked.host);
+                return by(asked.ok().and_then(|host| addressed(destination, address(host))));
+            }
+            Algorithm::ConsistentHash { key, .. } => key,
+        };
         match key {
             HashKey::Header(name) => by(header_hash(facts.request.headers, name)),
             HashKey::QueryParameter(name) => {
@@ -50,13 +62,26 @@ impl Affinity {
         }
     }
 
-    /// Of a byte stream to a destination: only the address of its caller is known.
-    pub fn of_stream(policy: &Destination, source: Option<IpAddr>) -> Option<u64> {
-        match &policy.load_balancer {
-            Algorithm::ConsistentHash { key: HashKey::SourceIp, .. } => source.map(address_hash),
-            Algorithm::ConsistentHash { .. } | Algorithm::Simple(_) | Algorithm::Passthrough => None,
+    /// Of a byte stream to a destination: only addresses are known.
+    pub fn of_stream(destination: &Destination, facts: &OutboundStream<'_>) -> Option<u64> {
+        match &destination.policy.load_balancer {
+            Algorithm::ConsistentHash { key: HashKey::SourceIp, .. } => facts.source.map(address_hash),
+            Algorithm::Passthrough => addressed(destination, facts.destination),
+            Algorithm::ConsistentHash { .. } | Algorithm::Simple(_) => None,
         }
     }
+}
+
+/// What the endpoint with an address is found by, where traffic goes to where it was sent.
+fn addressed(destination: &Destination, asked: Option<IpAddr>) -> Option<u64> {
+    let asked = asked?;
+    let mut endpoints = destination.endpoints.iter();
+    let found = endpoints.find(|endpoint| endpoint.address.ip().is_some_and(|at| at.ip() == asked));
+    found.map(|endpoint| endpoint.address.hash())
+}
+
+fn address(host: &str) -> Option<IpAddr> {
+    host.trim_start_matches('[').trim_end_matches(']').parse().ok()
 }
 
 fn address_hash(address: IpAddr) -> u64 {
@@ -117,13 +142,15 @@ mod tests {
     use super::*;
     use crate::balancing::policy::HashTable;
     use crate::matching::request::Request;
+    use crate::snapshot::destination::Destination as Policy;
     use crate::vocab::name::DestinationKey;
     use crate::vocab::protocol::Protocol;
 
-    fn policy(key: HashKey) -> Destination {
+    fn destination(key: HashKey) -> Destination {
         let host = DestinationKey { host: "a".into(), port: 80, subset: None, scope: None };
         let load_balancer = Algorithm::ConsistentHash { key, table: HashTable::Ring(1024) };
-        Destination { load_balancer, ..Destination::plain(host, Protocol::Http) }
+        let policy = Policy { load_balancer, ..Policy::plain(host, Protocol::Http) };
+        Destination { policy, cluster: "c".into(), endpoints: Vec::new() }
     }
 
     fn affinity(key: HashKey, query: Option<&str>, fields: &[(&'static str, &'static str)]) -> Affinity {
@@ -145,7 +172,7 @@ mod tests {
         };
         let source = Some("10.0.0.7".parse().unwrap());
         let facts = OutboundRequest { request, port: 80, owner: None, caller: None, source };
-        Affinity::of_request(&policy(key), &facts, &mut Random::seeded(1))
+        Affinity::of_request(&destination(key), &facts, &mut Random::seeded(1))
     }
 
     #[test]
@@ -197,9 +224,41 @@ mod tests {
     }
 
     #[test]
+    fn where_traffic_goes_to_where_it_was_sent_an_endpoint_is_found_by_its_address() {
+        let mut destination = destination(HashKey::SourceIp);
+        destination.policy.load_balancer = Algorithm::Passthrough;
+        let destination = destination.aimed("x", &["10.0.0.1:8080".parse().unwrap()]);
+        let headers = HeaderMap::new();
+        let check = |authority: &str, expected: Option<u64>| {
+            let request = Request {
+                method: "GET",
+                scheme: "http",
+                authority,
+                path: "/",
+                query: None,
+                headers: &headers,
+                claims: None,
+            };
+            let facts = OutboundRequest { request, port: 80, owner: None, caller: None, source: None };
+            assert_eq!(Affinity::of_request(&destination, &facts, &mut Random::seeded(1)).hash, expected);
+        };
+        check("10.0.0.1", Some(hash(b"10.0.0.1:8080")));
+        check("10.0.0.1:80", Some(hash(b"10.0.0.1:8080")));
+        check("10.0.0.2:80", None);
+        check("a.example", None);
+    }
+
+    #[test]
     fn streams_are_hashed_by_the_address_only() {
-        let source: IpAddr = "::ffff:10.0.0.7".parse().unwrap();
-        let of = |key| Affinity::of_stream(&policy(key), Some(source));
+        let facts = OutboundStream {
+            service: 0,
+            port: 80,
+            destination: None,
+            sni: None,
+            caller: None,
+            source: "::ffff:10.0.0.7".parse().ok(),
+        };
+        let of = |key| Affinity::of_stream(&destination(key), &facts);
         assert_eq!(of(HashKey::SourceIp), Some(hash(b"10.0.0.7")));
         assert_eq!(of(HashKey::Header("x".into())), None);
     }

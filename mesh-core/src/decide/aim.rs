@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use crate::matching::authority::host_matches;
 use crate::snapshot::destination::Destination;
 use crate::snapshot::service::Service;
+use crate::tables::destinations as tables;
 use crate::tables::names::lower;
 use crate::vocab::resolution::Resolution;
 
@@ -28,6 +29,18 @@ pub struct Wanted<'a> {
     pub service: Option<&'a Service>,
     /// The port that it asked for.
     pub port: u16,
+}
+
+/// Whether a caller's traffic goes to what it asked for, and to none of the endpoints: there are none, or it asked for
+/// an address that is none of theirs. `hash` is by what the endpoint would be chosen.
+pub fn is_aimed(destination: &tables::Destination, hash: Option<u64>, asked: Option<&str>) -> bool {
+    let elsewhere = || {
+        let asked = asked.map(|asked| asked.trim_start_matches('[').trim_end_matches(']'));
+        let asked = asked.and_then(|asked| asked.parse::<IpAddr>().ok());
+        asked.is_some_and(|address| !address.is_loopback() && !address.is_unspecified())
+    };
+    destination.policy.is_passthrough()
+        && (destination.endpoints.is_empty() || (hash.is_none() && elsewhere()))
 }
 
 /// Where the traffic of a destination goes for which no endpoint is chosen; `None` where that cannot be told. The
@@ -54,9 +67,31 @@ pub fn aim(policy: &Destination, wanted: &Wanted<'_>) -> Option<Aim> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::balancing::policy::Algorithm;
     use crate::vocab::name::DestinationKey;
     use crate::vocab::origin::Origin;
     use crate::vocab::protocol::Protocol;
+
+    #[test]
+    fn an_address_that_is_no_endpoint_s_is_gone_to() {
+        let key = DestinationKey { host: "a.example".into(), port: 80, subset: None, scope: None };
+        let mut policy = Destination::plain(key, Protocol::Http);
+        policy.load_balancer = Algorithm::Passthrough;
+        let none = tables::Destination { policy, cluster: "c".into(), endpoints: Vec::new() };
+        let one = none.aimed("x", &["10.0.0.1:80".parse().unwrap()]);
+        let check = |destination: &tables::Destination, hash, asked, expected| {
+            assert_eq!(is_aimed(destination, hash, asked), expected, "{asked:?} {hash:?}");
+        };
+        check(&none, None, None, true);
+        check(&none, None, Some("a.example"), true);
+        check(&one, None, Some("a.example"), false);
+        check(&one, None, Some("127.64.0.1"), false);
+        check(&one, None, Some("10.0.0.2"), true);
+        check(&one, Some(1), Some("10.0.0.1"), false);
+        let mut balanced = one.aimed("x", &["10.0.0.1:80".parse().unwrap()]);
+        balanced.policy.load_balancer = Algorithm::default();
+        check(&balanced, None, Some("10.0.0.2"), false);
+    }
 
     #[test]
     fn the_name_that_is_asked_for_or_the_service_s_own() {

@@ -31,8 +31,8 @@ pub fn outbound(
 ) -> Result<Plan, Refusal> {
     let mut plan = act(select(tables, facts, witness)?, facts, random)?;
     if let Action::Forward(forward) = &mut plan.action {
-        let policy = &tables.destinations[forward.destination].policy;
-        forward.affinity = Affinity::of_request(policy, facts, random);
+        let destination = &tables.destinations[forward.destination];
+        forward.affinity = Affinity::of_request(destination, facts, random);
     }
     Ok(plan)
 }

@@ -34,7 +34,7 @@ pub fn outbound(
             kind,
             rule,
             destination,
-            hash: Affinity::of_stream(&tables.destinations[destination].policy, facts.source),
+            hash: Affinity::of_stream(&tables.destinations[destination], facts),
         }),
         None => Err(Refusal {
             reason: Reason::NoDestination { cluster: backends[chosen].cluster() },

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::balancing::hash::hash;
 use crate::balancing::priority::{Place, Standing, arrange};
 use crate::policy::mtls::ClientTls;
 use crate::snapshot::destination::Destination as Policy;
@@ -50,6 +51,11 @@ impl Dial {
             Dial::Ip(address) => Some(*address),
             Dial::Name(..) | Dial::Unix(_) => None,
         }
+    }
+
+    /// What it is known by on every host.
+    pub fn hash(&self) -> u64 {
+        hash(self.to_string().as_bytes())
     }
 
     /// The port; 0 for a Unix socket.

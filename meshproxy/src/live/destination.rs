@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use mesh_core::balancing::balancer::LoadView;
 use mesh_core::balancing::choice::{Choice, Member};
-use mesh_core::balancing::hash::hash;
 use mesh_core::tables::destinations::Destination;
 use mesh_core::vocab::random::Random;
 
@@ -74,8 +73,7 @@ impl LiveDestination {
 
 /// What an endpoint is known by on every host is its address: the same key finds the same endpoint everywhere.
 fn member(index: usize, endpoint: &LiveEndpoint) -> Member {
-    let endpoint = &endpoint.endpoint;
-    Member { index, weight: endpoint.weight, key: hash(endpoint.address.to_string().as_bytes()) }
+    Member { index, weight: endpoint.endpoint.weight, key: endpoint.endpoint.address.hash() }
 }
 
 /// The endpoints as the balancer sees them, those that were tried left out.

@@ -171,6 +171,19 @@ fn the_keys_of_an_unusable_endpoint_move_alone_and_to_many() {
 }
 
 #[test]
+fn traffic_that_goes_where_it_was_sent_finds_that_endpoint_only() {
+    let members = members(&[1; 5]);
+    let choice = Choice::new(&Algorithm::Passthrough, members.clone());
+    let mut view = View(vec![(0, true); 5]);
+    let pick = |view: &View, hash| choice.pick(view, hash, || 0, &mut Random::seeded(3));
+    assert_eq!(pick(&view, Some(members[3].key)), Some(3));
+    assert_eq!(pick(&view, Some(1)), None);
+    assert!(pick(&view, None).is_some());
+    view.0[3].1 = false;
+    assert_eq!(pick(&view, Some(members[3].key)), None);
+}
+
+#[test]
 fn a_table_of_no_prime_size_is_the_usual_one() {
     let choice = |size| Choice::new(&by_hash(HashTable::Maglev(size)), members(&[1; 3])).layout;
     for size in [0, 1, 4, 65_536, 5_000_011, u64::MAX] {
@@ -197,6 +210,7 @@ proptest! {
         };
         let choice = Choice::new(&algorithm, members(&weights));
         let view = View(unusable.iter().map(|unusable| (0, !unusable)).collect());
+        let hash = hash.filter(|_| which != 2);
         let any = (0..weights.len()).any(|index| view.usable(index));
         let found = choice.pick(&view, hash, || 3, &mut Random::seeded(2));
         prop_assert_eq!(found.is_some(), any);

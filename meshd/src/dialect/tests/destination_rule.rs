@@ -441,7 +441,7 @@ fn ports_tunnels_and_budgets() {
 fn explained_only() {
     for text in [
         "{outlierDetection: {}}",
-        "{loadBalancer: {simple: PASSTHROUGH}}",
+        "{loadBalancer: {warmupDurationSecs: 1s}}",
         "{tls: {mode: SIMPLE, credentialName: a}}",
     ] {
         let text = resource(KIND, &with(text));
