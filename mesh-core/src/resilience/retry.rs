@@ -18,7 +18,7 @@ pub enum RetryCondition {
     ResetBeforeRequest,
     /// Any 5xx, and whatever `Reset` covers.
     FiveXx,
-    /// 502, 503 or 504.
+    /// 502, 503 or 504, and whatever `Reset` covers.
     GatewayError,
     /// 409.
     Retriable4xx,
@@ -91,6 +91,10 @@ impl RetryCondition {
         RetryCondition::ALL.into_iter().find(|condition| condition.name() == name)
     }
 
+    fn covers_breaks(self) -> bool {
+        matches!(self, RetryCondition::Reset | RetryCondition::FiveXx | RetryCondition::GatewayError)
+    }
+
     fn covers(self, outcome: Outcome, codes: &[u16]) -> bool {
         match outcome {
             // What is limited is not asked again, unless just that is wanted.
@@ -121,30 +125,12 @@ impl RetryCondition {
                     | RetryCondition::FiveXx
                     | RetryCondition::GatewayError
             ),
-            Outcome::RefusedStream => {
-                matches!(self, RetryCondition::RefusedStream | RetryCondition::Reset | RetryCondition::FiveXx)
+            // Whatever ends without an answer becomes a 503 or 504, so the conditions on those cover it.
+            Outcome::RefusedStream => self.covers_breaks() || self == RetryCondition::RefusedStream,
+            Outcome::Reset { before_request } => {
+                self.covers_breaks() || (before_request && self == RetryCondition::ResetBeforeRequest)
             }
-            Outcome::Reset { before_request } => match self {
-                RetryCondition::Reset | RetryCondition::FiveXx => true,
-                RetryCondition::ResetBeforeRequest => before_request,
-                RetryCondition::ConnectFailure
-                | RetryCondition::RefusedStream
-                | RetryCondition::GatewayError
-                | RetryCondition::Retriable4xx
-                | RetryCondition::RetriableStatusCodes
-                | RetryCondition::RetriableHeaders
-                | RetryCondition::EnvoyRatelimited
-                | RetryCondition::Http3PostConnectFailure
-                | RetryCondition::Cancelled
-                | RetryCondition::DeadlineExceeded
-                | RetryCondition::Internal
-                | RetryCondition::ResourceExhausted
-                | RetryCondition::Unavailable => false,
-            },
-            Outcome::AttemptTimeout => {
-                matches!(self, RetryCondition::Reset | RetryCondition::FiveXx | RetryCondition::GatewayError)
-            }
-            Outcome::ProtocolError => matches!(self, RetryCondition::Reset | RetryCondition::FiveXx),
+            Outcome::AttemptTimeout | Outcome::ProtocolError => self.covers_breaks(),
             Outcome::RequestTimeout | Outcome::Overflow => false,
         }
     }
@@ -236,6 +222,46 @@ mod tests {
             (Outcome::Overflow, false),
         ] {
             assert_eq!(policy.allows(outcome, 1), expected, "{outcome:?}");
+        }
+    }
+
+    #[test]
+    fn each_condition_covers_its_outcomes() {
+        let response = |status, grpc_status| Outcome::Response { status, grpc_status, rate_limited: false };
+        let reset = Outcome::Reset { before_request: false };
+        let before = Outcome::Reset { before_request: true };
+        let breaks = [Outcome::RefusedStream, reset, Outcome::AttemptTimeout, Outcome::ProtocolError];
+        let check = |word: &str, covered: &[Outcome], others: &[Outcome]| {
+            let on = vec![RetryCondition::from_name(word).unwrap()];
+            let policy = RetryPolicy { on, codes: vec![425], ..RetryPolicy::default() };
+            for (list, expected) in [(covered, true), (others, false)] {
+                list.iter().for_each(|outcome| {
+                    assert_eq!(policy.covers(*outcome), expected, "{word} {outcome:?}");
+                });
+            }
+        };
+        check("connect-failure", &[Outcome::ConnectFailure, Outcome::ConnectTimeout], &breaks);
+        check("refused-stream", &[Outcome::RefusedStream], &[reset, Outcome::ConnectFailure]);
+        check("reset", &[&breaks[..], &[Outcome::ConnectFailure]].concat(), &[response(503, None)]);
+        check("reset-before-request", &[before, Outcome::ConnectFailure], &breaks);
+        check("5xx", &[&breaks[..], &[response(500, None)]].concat(), &[response(499, None)]);
+        check("gateway-error", &[&breaks[..], &[response(504, None)]].concat(), &[response(500, None)]);
+        check("retriable-4xx", &[response(409, None)], &[response(404, None), reset]);
+        check("retriable-status-codes", &[response(425, None)], &[response(503, None), reset]);
+        for (word, status) in [
+            ("cancelled", 1),
+            ("deadline-exceeded", 4),
+            ("resource-exhausted", 8),
+            ("internal", 13),
+            ("unavailable", 14),
+        ] {
+            check(word, &[response(200, Some(status))], &[response(200, Some(2)), response(503, None), reset]);
+        }
+        for inert in ["retriable-headers", "http3-post-connect-failure", "envoy-ratelimited"] {
+            check(inert, &[], &[reset, response(503, None), Outcome::ConnectFailure]);
+        }
+        for word in RetryCondition::ALL {
+            check(word.name(), &[], &[Outcome::RequestTimeout, Outcome::Overflow]);
         }
     }
 
