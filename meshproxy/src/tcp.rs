@@ -28,6 +28,8 @@ use crate::live::local::{LocalWorkload, source};
 use crate::live::root::Root;
 use crate::net::copy::{Carried, Ended, copy};
 use crate::net::downstream::Facts;
+use crate::net::rewind::Rewind;
+use crate::net::socket::Socket;
 use crate::telemetry::access::Entry;
 use crate::telemetry::flags::Flags;
 use crate::telemetry::labels::ServiceLabels;
@@ -37,7 +39,7 @@ use crate::upstream::connect::Opened;
 use crate::upstream::failure::ConnectError;
 use crate::upstream::pool::Who;
 use crate::upstream::thread::DataThread;
-use crate::upstream::tunnel::{self, Tunnel, TunnelError};
+use crate::upstream::tunnel::{self, Carrier, Tunnel, TunnelError};
 use crate::upstream::way::{Target, Way, proxy_header};
 
 /// A stream on which nothing moves is closed after so long (Istio's default).
@@ -145,7 +147,7 @@ pub async fn outbound<S>(
     let upstream = match connect(thread, &root, &destination, (facts, plan.hash), local.as_ref()).await {
         Ok((index, upstream)) => {
             let endpoint = &destination.endpoints[index];
-            record.upstream = endpoint.address;
+            record.upstream = endpoint.shown();
             record.destination = endpoint.party.number;
             upstream
         }
@@ -160,6 +162,7 @@ pub async fn outbound<S>(
     match upstream {
         Upstream::Plain(server, _permit) => record.carry(client, server, still_allowed).await,
         Upstream::Secured(server, _permit) => record.carry(client, server, still_allowed).await,
+        Upstream::Beyond(server, _permit) => record.carry(client, server, still_allowed).await,
         Upstream::Tunnel(tunnel, _permit) => {
             let Tunnel { io, .. } = *tunnel;
             record.carry(client, io, still_allowed).await;
@@ -229,9 +232,10 @@ fn meant(root: &Root, service: Option<usize>, connected: IpAddr) -> Option<IpAdd
 }
 
 enum Upstream {
-    Plain(TcpStream, crate::live::endpoint::Permit),
-    Secured(Box<TlsStream<TcpStream>>, crate::live::endpoint::Permit),
+    Plain(Socket, crate::live::endpoint::Permit),
+    Secured(Box<TlsStream<Socket>>, crate::live::endpoint::Permit),
     Tunnel(Box<Tunnel>, crate::live::endpoint::Permit),
+    Beyond(Rewind<Box<dyn Carrier>>, crate::live::endpoint::Permit),
 }
 
 /// The first endpoint that takes the stream; `None` if no endpoint may get traffic.
@@ -251,11 +255,29 @@ async fn connect(
         }
         tried.push(index);
         match connect_to(thread, root, destination, &destination.endpoints[index], client, local).await {
-            Ok(upstream) => return Ok((index, upstream)),
+            Ok(upstream) => match beyond(upstream, destination).await {
+                Ok(upstream) => return Ok((index, upstream)),
+                Err(error) => last = Some(error),
+            },
             Err(error) => last = Some(error),
         }
     }
     Err(last)
+}
+
+/// Goes on through a proxy, where the rule says that the endpoint is one.
+async fn beyond(upstream: Upstream, destination: &LiveDestination) -> Result<Upstream, TunnelError> {
+    let Some(to) = &destination.destination.policy.tunnel else { return Ok(upstream) };
+    let (io, permit): (Box<dyn Carrier>, _) = match upstream {
+        Upstream::Plain(io, permit) => (Box::new(io), permit),
+        Upstream::Secured(io, permit) => (io, permit),
+        Upstream::Tunnel(io, permit) => (io, permit),
+        Upstream::Beyond(io, permit) => (Box::new(io), permit),
+    };
+    let asking =
+        tokio::time::timeout(destination.destination.policy.connect_timeout, tunnel::through(io, to));
+    let io = asking.await.map_err(|_elapsed| TunnelError::Connect(ConnectError::Timeout))??;
+    Ok(Upstream::Beyond(io, permit))
 }
 
 async fn connect_to(
@@ -272,9 +294,12 @@ async fn connect_to(
     match &endpoint.endpoint.transport {
         Transport::Plaintext | Transport::Tls => {
             let proxy = proxy_header(destination, endpoint, client, local);
-            let asked = &destination.destination.policy.key.host;
+            // A wildcard is no name: then the endpoint is called as what was asked for.
+            let host = &destination.destination.policy.key.host;
+            let asked = if host.starts_with('*') { &endpoint.endpoint.workload.name } else { host };
             let Some(way) = Way::to(destination, endpoint, Inside::Opaque, asked, proxy)? else {
-                return Ok(Upstream::Plain(thread.pool.tcp(&[address], patience).await?, permit));
+                let server = thread.pool.tcp(&[address], patience).await?;
+                return Ok(Upstream::Plain(Socket::Tcp(server), permit));
             };
             let target = Target { addresses: &[address], patience, way: Some(&way) };
             Ok(match Box::pin(thread.pool.opened(target, &way)).await? {

@@ -82,5 +82,5 @@ impl Maglev {
 }
 
 fn is_prime(number: u64) -> bool {
-    number >= 2 && (2..).take_while(|divisor| divisor * divisor <= number).all(|d| number % d != 0)
+    number >= 2 && (2..).take_while(|divisor| divisor * divisor <= number).all(|d| !number.is_multiple_of(d))
 }

@@ -202,3 +202,45 @@ fn transport(tls: &ClientTls, declared: &Declared, port: u16) -> Transport {
         ClientTls::Auto => mesh.unwrap_or(Transport::Plaintext),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mutual_tls_expects_whom_a_rule_names() {
+        let id =
+            |name: &str| SpiffeId::parse(&format!("spiffe://cluster.local/ns/default/sa/{name}")).unwrap();
+        let hop: SocketAddr = "10.0.0.1:15008".parse().unwrap();
+        let endpoint = |identity: Option<&str>, tunnel: Option<SocketAddr>| Declared {
+            workload: WorkloadKey { namespace: "default".into(), name: "a".into() },
+            address: EndpointAddress::Ip(hop.ip()),
+            node: None,
+            ports: vec![(80, 80)],
+            labels: Labels::default(),
+            identity: identity.map(id),
+            tunnel,
+            plaintext_ports: Vec::new(),
+            locality: Locality::default(),
+            network: None,
+            weight: 1,
+            health: Health::Healthy,
+        };
+        let check = |names: &[&str], identity, tunnel, expected: Option<&str>| {
+            let names: Vec<Text> = names.iter().map(|name| id(name).as_str().into()).collect();
+            let tls = ClientTls::IstioMutual { sni: "s".into(), subject_alt_names: names };
+            let expected = match expected {
+                Some(peer) => Transport::Mesh { hop, peer: id(peer) },
+                None => Transport::Unreachable,
+            };
+            assert_eq!(transport(&tls, &endpoint(identity, tunnel), 80), expected, "{tls:?}");
+        };
+        check(&[], Some("a"), Some(hop), Some("a"));
+        check(&[], Some("a"), None, None);
+        check(&[], None, Some(hop), None);
+        check(&["b", "a"], Some("a"), Some(hop), Some("a"));
+        // Who answers there cannot prove to be this one, so that the connection fails.
+        check(&["b"], Some("a"), Some(hop), Some("b"));
+        check(&["b"], Some("a"), None, None);
+    }
+}

@@ -263,7 +263,7 @@ fn load(declared: &TlsOrigination) -> Result<Ready, OriginationError> {
         ServerRoots::Credential(name) => return Err(OriginationError::Credential((&**name).into())),
     };
     let crls = declared.crl.as_deref().map(|path| revoked(Path::new(path))).transpose()?;
-    let verifier = ServerVerifier::new(roots, crls.unwrap_or_default(), declared.names.clone());
+    let verifier = ServerVerifier::new(roots, crls.as_deref().unwrap_or_default(), declared.names.clone());
     let builder = rustls::ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .expect("the provider has both versions")

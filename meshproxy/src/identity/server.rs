@@ -26,7 +26,7 @@ impl ServerVerifier {
     /// of systems hold strange ones.
     pub(super) fn new(
         roots: Option<Vec<CertificateDer<'static>>>,
-        revoked: Vec<CertificateRevocationListDer<'static>>,
+        revoked: &[CertificateRevocationListDer<'static>],
         names: ServerNames,
     ) -> ServerVerifier {
         let roots = roots.map(|roots| {

@@ -325,6 +325,96 @@ async fn endpoints_are_spoken_to_as_the_rule_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_revoked_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let ours = Authority::new(folder.path(), "ours");
+    let list = |serials: &[u64]| {
+        let now = time::OffsetDateTime::now_utc();
+        let day = time::Duration::days(1);
+        let revoked = serials.iter().map(|serial| rcgen::RevokedCertParams {
+            serial_number: (*serial).into(),
+            revocation_time: now - day,
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let params = rcgen::CertificateRevocationListParams {
+            this_update: now - day,
+            next_update: now + day,
+            crl_number: 1_u64.into(),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: rcgen::KeyIdMethod::Sha256,
+        };
+        params.signed_by(&ours.issuer).unwrap().pem().unwrap()
+    };
+    let crl = folder.path().join("crl.pem");
+    std::fs::write(&crl, list(&[7])).unwrap();
+    let origination = TlsOrigination { crl: Some(text(&crl)), ..simple(&folder.path().join("ours.pem")) };
+    for (serial, expected) in [(6, 200), (7, 503)] {
+        let (chain, key) = (folder.path().join("s.crt"), KeyPair::generate().unwrap());
+        let mut params = CertificateParams::new(vec![HOST.to_owned()]).unwrap();
+        params.serial_number = Some(serial.into());
+        std::fs::write(&chain, params.signed_by(&key, &ours.issuer).unwrap().pem()).unwrap();
+        let chain = CertificateDer::pem_file_iter(chain).unwrap().map(Result::unwrap).collect();
+        let key = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).unwrap();
+        let config = rustls::ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&BOTH)
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let shape = originating(origination.clone(), UpstreamProtocol::Http1);
+        let mesh = mesh(server(Some(acceptor)).await, shape).await;
+        assert_eq!(get(&mesh).await.status, expected, "{serial}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_go_on_through_a_proxy_that_a_rule_names() {
+    let listener = TcpListener::bind("127.0.0.2:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(stream.read_u8().await.unwrap());
+            }
+            let head = String::from_utf8(head).unwrap();
+            let asked = head.lines().next().unwrap_or_default().to_owned();
+            if asked != "CONNECT db.example:5432 HTTP/1.1" {
+                drop(stream.write_all(b"HTTP/1.1 403 Forbidden\r\n\r\n").await);
+                continue;
+            }
+            // The server behind speaks first.
+            stream.write_all(b"HTTP/1.1 200 Fine\r\nx: y\r\n\r\nhello ").await.unwrap();
+            let (mut read, mut write) = stream.split();
+            drop(tokio::io::copy(&mut read, &mut write).await);
+            drop(write.shutdown().await);
+        }
+    });
+    for (host, over_mesh, expected) in [
+        ("db.example", false, "hello world"),
+        ("db.example", true, "hello world"),
+        ("other.example", false, ""),
+    ] {
+        let shape = Box::new(move |destination: &mut Destination| {
+            destination.tunnel =
+                Some(mesh_core::vocab::tunnel::Tunnel { post: false, host: host.into(), port: 5432 });
+        });
+        let plan = Plan { mesh: over_mesh, protocol: Protocol::Tcp, shape, ..Plan::new(&[address]) };
+        let mesh = Mesh::start(plan).await;
+        let (mut stream, _) = super::streams::connect(&mesh, "reviews:9080").await;
+        drop(stream.write_all(b"world").await);
+        drop(stream.shutdown().await);
+        let mut heard = String::new();
+        drop(stream.read_to_string(&mut heard).await);
+        assert_eq!(heard, expected, "{host} {over_mesh}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn byte_streams_begin_tls_too() {
     let folder = tempfile::tempdir().unwrap();
     let ours = Authority::new(folder.path(), "ours");

@@ -1,14 +1,20 @@
-//! HBONE out: a byte stream as a CONNECT stream of the mesh hop.
+//! HBONE out: a byte stream as a CONNECT stream of the mesh hop. And the way through a proxy that a rule names.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
+use bytes::BytesMut;
 use http::{HeaderValue, Method, Request, StatusCode, Uri, Version};
 use mesh_core::vocab::outcome::Outcome;
+use mesh_core::vocab::tunnel::Tunnel as Beyond;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 
 use super::failure::{self, ConnectError};
 use super::http2::Duplex;
 use super::pool::Stream;
 use crate::live::local::LocalWorkload;
+use crate::net::rewind::Rewind;
 
 /// Why no tunnel came about.
 #[derive(Debug, thiserror::Error)]
@@ -35,12 +41,75 @@ impl TunnelError {
     }
 }
 
+/// The head of a proxy's answer may be so long.
+const LONGEST_HEAD: usize = 16 * 1024;
+
+/// Both directions of a byte stream.
+pub trait Carrier: AsyncRead + AsyncWrite + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Carrier for T {}
+
+/// Asks the proxy at the other end of a stream for a way to a host and port (HTTP/1.1, CONNECT). What it sends after
+/// its consent comes first.
+pub async fn through(mut io: Box<dyn Carrier>, to: &Beyond) -> Result<Rewind<Box<dyn Carrier>>, TunnelError> {
+    let broken = |error: std::io::Error| TunnelError::Connect(ConnectError::Handshake(error.to_string()));
+    let ipv6 = to.host.contains(':');
+    let authority =
+        if ipv6 { format!("[{}]:{}", to.host, to.port) } else { format!("{}:{}", to.host, to.port) };
+    let head = format!("CONNECT {authority} HTTP/1.1\r\nhost: {authority}\r\n\r\n");
+    io.write_all(head.as_bytes()).await.map_err(broken)?;
+    let mut answer = BytesMut::with_capacity(1024);
+    let end = loop {
+        if let Some(end) = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
+            break end + 4;
+        }
+        if answer.len() > LONGEST_HEAD || io.read_buf(&mut answer).await.map_err(broken)? == 0 {
+            return Err(ConnectError::Handshake("the proxy on the way does not answer".to_owned()).into());
+        }
+    };
+    let after = answer.split_off(end).freeze();
+    let status = answer.strip_prefix(b"HTTP/1.").and_then(|line| line.get(2..5));
+    match status.and_then(|code| StatusCode::from_bytes(code).ok()) {
+        Some(status) if status.is_success() => Ok(Rewind::new(after, io)),
+        Some(status) => Err(TunnelError::Refused(status)),
+        None => Err(ConnectError::Handshake("the proxy on the way speaks no HTTP/1.1".to_owned()).into()),
+    }
+}
+
 /// The stream as bytes, and what keeps it counted at the connection.
 #[derive(Debug)]
 pub struct Tunnel {
     /// The bytes.
     pub io: Duplex,
     _stream: Stream,
+}
+
+impl AsyncRead for Tunnel {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Tunnel {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
 }
 
 /// Opens a tunnel to a workload's own address and port. `from` says who calls, for the other side's telemetry.

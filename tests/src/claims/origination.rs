@@ -155,8 +155,8 @@ fn tls(context: &mut Context<'_>) -> anyhow::Result<()> {
         said = shown(&ask(lab, 80)?);
     }
     let log = lab.proxies[0].access_log();
-    let told = log.iter().filter_map(|line| line["response_code_details"].as_str());
-    let details = told.filter(|details| details.contains("later.pem")).last().unwrap_or("nothing").to_owned();
+    let mut told = log.iter().filter_map(|line| line["response_code_details"].as_str());
+    let details = told.rev().find(|details| details.contains("later.pem")).unwrap_or("nothing").to_owned();
     found.push(("it is read when it comes", said.starts_with("200"), said));
     found.push(("the access log says which file", details.contains("cannot_read"), details));
     drop(server);

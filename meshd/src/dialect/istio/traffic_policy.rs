@@ -14,8 +14,8 @@ use crate::dialect::scalar;
 
 pub(crate) static POLICY: Message = Message {
     name: "a trafficPolicy",
-    fields: &["connectionPool", "loadBalancer", "portLevelSettings", "proxyProtocol", "tls"],
-    later: &["outlierDetection", "retryBudget", "tunnel"],
+    fields: &["connectionPool", "loadBalancer", "portLevelSettings", "proxyProtocol", "tls", "tunnel"],
+    later: &["outlierDetection", "retryBudget"],
     skipped: &[],
 };
 
@@ -54,6 +54,7 @@ pub(crate) static NOTES: &[Note] = &[
     Note::Holds(&POLICY, "tls", &CLIENT_TLS),
     Note::Holds(&PORT_POLICY, "tls", &CLIENT_TLS),
     Note::Holds(&POLICY, "tunnel", &TUNNEL),
+    Note::Later(&TUNNEL, "protocol", "POST"),
     Note::Holds(&POLICY, "proxyProtocol", &PROXY_PROTOCOL),
     Note::Holds(&POLICY, "retryBudget", &RETRY_BUDGET),
 ];
@@ -144,7 +145,13 @@ fn port_policy(field: &Field<'_>, own: &str) -> Option<(u16, TrafficBlocks)> {
 fn tunnel(field: &Field<'_>) -> Option<Tunnel> {
     let tunnel = field.object(&TUNNEL)?;
     let protocol = match tunnel.get("protocol").filter(|field| field.text() != Some("")) {
-        Some(field) => field.choice(&["CONNECT", "POST"]),
+        Some(field) => {
+            let word = field.choice(&["CONNECT", "POST"]);
+            if word == Some("POST") {
+                field.later("a tunnel by POST");
+            }
+            word
+        }
         None => Some("CONNECT"),
     };
     let host = tunnel.require("targetHost").and_then(|field| {
