@@ -45,7 +45,6 @@ static NOTES: &[&[Note]] = &[
     istio::sidecar::NOTES,
     istio::traffic_policy::NOTES,
     istio::workload_group::NOTES,
-    istio::workload::NOTES,
 ];
 
 /// The message of a kind's `spec`. A kind whose fields stand in the document itself has none, but notes on

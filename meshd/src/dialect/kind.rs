@@ -80,7 +80,7 @@ const LATER: [Kind; 4] = [Kind::Gateway, Kind::ProxyConfig, Kind::RequestAuthent
 
 /// The kinds that are read for analysis only and skipped where resources are carried out: what Istio's own files have
 /// beside what they are about.
-const ANALYSED: [Kind; 4] = [Kind::Secret, Kind::ConfigMap, Kind::Endpoints, Kind::EndpointSlice];
+const ANALYSED: [Kind; 2] = [Kind::Secret, Kind::ConfigMap];
 
 /// The kinds of Kubernetes' group `v1`.
 const CORE: [&str; 18] = [

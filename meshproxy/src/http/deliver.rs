@@ -83,7 +83,7 @@ async fn serve(peer: &MeshPeer, request: Request<Incoming>, upgrade: Option<OnUp
 /// How the application wants to be connected to, of which the caller's proxy knows.
 fn way(field: &HeaderValue) -> Option<Rc<Way>> {
     let proxy = ProxyHeader::from_field(field.to_str().ok()?)?;
-    Some(Rc::new(Way { proxy: Some(proxy), tls: None }))
+    Some(Rc::new(Way { unix: None, proxy: Some(proxy), tls: None }))
 }
 
 /// Judges a request: where it is delivered, or the answer in its place. What is known only here is gone before

@@ -89,7 +89,7 @@ pub async fn outbound(connection: &Outbound, mut request: Request<Incoming>) -> 
         }
         Action::Respond { status, body } => {
             tell(&mut record, &plan, &head);
-            reply::respond(record, &plan, *status, body.clone())
+            reply::respond(record, &plan, *status, body)
         }
         Action::Refuse(refusal) => Box::pin(outside::refused(connection, head, record, refusal)).await,
         Action::Preflight { fields } => reply::preflight(record, fields),
@@ -170,7 +170,7 @@ async fn send_on(
     let Tried { endpoint, permit, result, exhausted } = trial.run(message, record.upload.as_ref()).await;
     record.permit = permit;
     if let Some(endpoint) = endpoint.map(|index| &destination.endpoints[index]) {
-        record.upstream = endpoint.address;
+        record.upstream = endpoint.shown();
         record.destination = endpoint.party.number;
     }
     match result {

@@ -100,7 +100,7 @@ pub async fn send_on(
     };
     let endpoint = &destination.endpoints[index];
     record.permit = Some(endpoint.state.enter());
-    record.upstream = endpoint.address;
+    record.upstream = endpoint.shown();
     record.destination = endpoint.party.number;
     let mut message = message(plan, forward, head, &mut record);
     message.headers.insert(&ATTEMPT_COUNT, number(1));

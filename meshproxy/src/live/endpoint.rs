@@ -1,16 +1,19 @@
 //! What is learned about an endpoint, and the endpoint as the request path uses it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use http::HeaderValue;
-use mesh_core::tables::destinations::{Endpoint, Transport};
+use mesh_core::tables::destinations::{Dial, Endpoint, Transport};
 use mesh_core::vocab::health::Health;
 
 use super::registry::Registry;
 use crate::telemetry::labels::{Numbered, Party};
 use crate::telemetry::metrics::Metrics;
+
+/// Stands where a socket of this host has no address.
+const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// What is learned of an endpoint; outlives the tables that name it.
 #[derive(Debug, Default)]
@@ -59,7 +62,7 @@ pub struct LiveEndpoint {
     pub endpoint: Arc<Endpoint>,
     /// What is learned of it.
     pub state: Arc<EndpointState>,
-    /// Address and port; `None` for a name or a socket, which are not dialled.
+    /// Address and port: none in particular for a socket of this host. `None` for a name, which is not dialled.
     pub address: Option<SocketAddr>,
     /// Address and port as `x-mesh-to`.
     pub to: HeaderValue,
@@ -84,13 +87,22 @@ impl LiveEndpoint {
         let workload = &endpoint.workload;
         let party = Party::workload(&workload.name, &workload.namespace, identity, &endpoint.labels);
         LiveEndpoint {
-            address: endpoint.address.ip(),
+            address: match &endpoint.address {
+                Dial::Ip(address) => Some(*address),
+                Dial::Unix(_) => Some(NOWHERE),
+                Dial::Name(..) => None,
+            },
             to: endpoint.address.ip().map_or_else(|| HeaderValue::from_static(""), address_value),
             peer,
             party: metrics.party(party),
             endpoint: Arc::clone(endpoint),
             state,
         }
+    }
+
+    /// Its address for people; none for a socket of this host.
+    pub fn shown(&self) -> Option<SocketAddr> {
+        self.address.filter(|address| *address != NOWHERE)
     }
 
     /// Whether it may get traffic as the tables have it.

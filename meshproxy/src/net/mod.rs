@@ -6,3 +6,4 @@ pub mod downstream;
 pub mod patient;
 pub mod proxy_header;
 pub mod rewind;
+pub mod socket;

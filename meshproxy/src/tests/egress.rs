@@ -61,7 +61,10 @@ fn external(host: &str, port: u16, resolution: Resolution, endpoint: Option<&str
     }
     let endpoint = endpoint.map(|name| Endpoint {
         workload: WorkloadKey { namespace: "default".into(), name: "e".into() },
-        address: EndpointAddress::Name(name.into()),
+        address: match name.starts_with(['/', '@']) {
+            true => EndpointAddress::Unix(name.into()),
+            false => EndpointAddress::Name(name.into()),
+        },
         node: None,
         ports: vec![(port, port)],
         labels: Default::default(),
@@ -214,5 +217,34 @@ async fn what_has_no_endpoints_goes_to_the_name_that_is_asked_for() {
         assert_eq!(answer.status.as_u16(), 200, "{host} {resolution:?} {}", answer.body);
         let labels = ["response_code=\"200\"", &format!("destination_service=\"{host}\"")];
         assert_eq!(mesh.a.metric("istio_requests_total", &labels), 1, "{}", mesh.a.shared.metrics.render());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn endpoints_that_are_sockets_of_this_host() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("app.sock").display().to_string();
+    let name = format!("@meshproxy-test-{}", std::process::id());
+    for (at, bound) in [(&path, path.clone()), (&name, name.replacen('@', "\0", 1))] {
+        let listener = tokio::net::UnixListener::bind(bound).unwrap();
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                tokio::spawn(async move {
+                    let mut request = [0; 4096];
+                    while stream.read(&mut request).await.is_ok_and(|length| length > 0) {
+                        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi";
+                        stream.write_all(answer).await.unwrap();
+                    }
+                });
+            }
+        });
+        let mut plan = Plan::new(&[]);
+        plan.extra = external("local.example", 80, Resolution::Static, Some(at));
+        let mesh = Mesh::start(plan).await;
+        for _ in 0..2 {
+            let answer = mesh.get("http://local.example/x").await;
+            assert_eq!((answer.status.as_u16(), answer.body.as_str()), (200, "hi"), "{at}");
+        }
     }
 }

@@ -19,6 +19,7 @@ use super::http2::Http2;
 use super::way::Way;
 use crate::net::corked::Corked;
 use crate::net::patient::Patient;
+use crate::net::socket::Socket;
 
 /// Streams of one connection; when they run out another one is opened. Both ends of the mesh hop use it.
 pub const STREAMS: u32 = 100;
@@ -68,15 +69,18 @@ pub async fn tcp(address: SocketAddr, patience: Duration) -> Result<TcpStream, C
 #[derive(Debug)]
 pub enum Opened {
     /// In the clear from here on.
-    Plain(TcpStream),
+    Plain(Socket),
     /// In TLS.
-    Secured(Box<TlsStream<TcpStream>>),
+    Secured(Box<TlsStream<Socket>>),
 }
 
-/// A TCP connection, with what it begins with.
+/// A connection, with what it begins with.
 pub async fn opened(address: SocketAddr, way: &Way, patience: Duration) -> Result<Opened, ConnectError> {
     let opening = async {
-        let mut stream = tcp(address, patience).await?;
+        let mut stream = match &way.unix {
+            Some(path) => Socket::unix(path).await.map_err(|error| ConnectError::refused(&error))?,
+            None => Socket::Tcp(tcp(address, patience).await?),
+        };
         if let Some(header) = &way.proxy {
             stream.write_all(&header.encode()).await.map_err(|error| ConnectError::refused(&error))?;
         }

@@ -1,5 +1,5 @@
 //! What stands between a connection and what it carries, where no proxy stands before the endpoint: a PROXY header, and
-//! TLS as a rule says. A connection in the clear has nothing of it.
+//! TLS as a rule says; and that it goes to a socket of this host. A connection in the clear over TCP has nothing of it.
 
 use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 
-use mesh_core::tables::destinations::Transport;
+use mesh_core::tables::destinations::{Dial, Transport};
+use mesh_core::vocab::name::Text;
 
 use super::failure::ConnectError;
 use crate::identity::origination::{Inside, Originated};
@@ -40,6 +41,8 @@ impl<'a> Target<'a> {
 /// What a connection begins with. Connections are shared only where it is the same.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub struct Way {
+    /// The socket of this host that stands in the place of the address: a path, or `@NAME`.
+    pub unix: Option<Text>,
     /// Whose connection it carries on.
     pub proxy: Option<ProxyHeader>,
     /// TLS.
@@ -63,7 +66,12 @@ impl Way {
                 return Err(ConnectError::NoIdentity);
             }
         };
-        Ok((tls.is_some() || proxy.is_some()).then(|| Rc::new(Way { proxy, tls })))
+        let unix = match &endpoint.endpoint.address {
+            Dial::Unix(path) => Some(path.clone()),
+            Dial::Ip(_) | Dial::Name(..) => None,
+        };
+        let has_any = tls.is_some() || proxy.is_some() || unix.is_some();
+        Ok(has_any.then(|| Rc::new(Way { unix, proxy, tls })))
     }
 }
 

@@ -201,7 +201,7 @@ pub(super) fn direct_response(field: &Field<'_>) -> Option<DirectResponse> {
         Some(field) => body(&field)?,
         None => Vec::new(),
     };
-    Some(DirectResponse { status: status?, body })
+    Some(DirectResponse { status: status?, body: body.into() })
 }
 
 /// A status that an answer may be made with. (Istio's admission takes 600 for one.)

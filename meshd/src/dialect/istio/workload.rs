@@ -8,7 +8,7 @@ use mesh_core::vocab::locality::Locality;
 use mesh_core::vocab::name::{Text, check_subdomain};
 
 use super::unix_socket;
-use crate::dialect::field::{Field, Message, Note, Object, nearest};
+use crate::dialect::field::{Field, Message, Object, nearest};
 use crate::dialect::node::quoted;
 use crate::dialect::scalar;
 
@@ -18,9 +18,6 @@ pub(crate) static ENTRY: Message = Message {
     later: &["network"],
     skipped: &[],
 };
-
-/// What stands in the fields, for docs/compatibility.md.
-pub(crate) static NOTES: &[Note] = &[Note::Later(&ENTRY, "address", "Unix sockets")];
 
 const LONGEST_PORT_NAME: usize = 62;
 const MOST_PORTS: usize = 128;
@@ -152,9 +149,6 @@ fn address(entry: &Object<'_>, addressing: Addressing, network: Option<&str>) ->
         if path.ends_with('/') {
             field.fault("a Unix socket cannot end with '/'");
             return None;
-        }
-        if addressing != Addressing::Template {
-            field.later("an address that is a Unix socket");
         }
         return Some(Address::Unix(path.into()));
     }

@@ -175,7 +175,8 @@ fn header_operations() {
     let HttpAction::Route { destinations, rewrite } = rule.action else { panic!() };
     assert_eq!(rewrite.authority.as_deref(), Some("set.example:80"));
     assert_eq!(destinations[0].authority.as_deref(), Some("d"));
-    let known = "headers: {request: {set: {x: '%REQ(a?:path)% 100%%'}}, response: {add: {x: 'a %HOSTNAME%'}}}";
+    let known =
+        "headers: {request: {set: {x: '%REQ(a?:path)% 100%%'}}, response: {add: {x: 'a %HOSTNAME%'}}}";
     let parsed = validated(&rule_text(&with_route(known)));
     assert!(!parsed.is_refused() && parsed.pending.is_empty(), "{}", show(&parsed));
     for (operation, formatter) in [
