@@ -91,7 +91,7 @@ pub enum Action {
         /// Status.
         status: u16,
         /// Body.
-        body: Vec<u8>,
+        body: Arc<[u8]>,
     },
     /// Send it nowhere, for there is no such destination: faults come first, and the answer gets its fields.
     Refuse(Box<Refusal>),

@@ -1,6 +1,7 @@
 //! Rules: matches, and what follows.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -41,8 +42,8 @@ pub struct Backend {
 pub struct DirectResponse {
     /// Status, 200 to 599.
     pub status: u16,
-    /// Body.
-    pub body: Vec<u8>,
+    /// Body; every answer shares it.
+    pub body: Arc<[u8]>,
 }
 
 /// What follows a match.

@@ -70,7 +70,7 @@ impl Wire for HttpRule {
                 RuleAction::DirectResponse(DirectResponse { status, body }) => {
                     Action::DirectResponse(wire::DirectResponse {
                         status: status.to_wire(),
-                        body: body.clone(),
+                        body: body.to_vec(),
                     })
                 }
             }),
@@ -96,7 +96,7 @@ impl Wire for HttpRule {
             Action::DirectResponse(wire::DirectResponse { status, body }) => {
                 RuleAction::DirectResponse(DirectResponse {
                     status: field(status, "direct_response.status")?,
-                    body,
+                    body: body.into(),
                 })
             }
         };

@@ -683,7 +683,9 @@ impl Draw {
         let action = match self.below(3) {
             0 => RuleAction::Route { backends: self.list(Draw::backend), rewrite: self.rewrite() },
             1 => RuleAction::Redirect(self.redirect()),
-            _ => RuleAction::DirectResponse(DirectResponse { status: self.short(), body: self.bytes() }),
+            _ => {
+                RuleAction::DirectResponse(DirectResponse { status: self.short(), body: self.bytes().into() })
+            }
         };
         HttpRule {
             origin: self.origin(),

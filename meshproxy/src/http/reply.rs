@@ -2,6 +2,7 @@
 //! for the same case; a gRPC client gets them as trailers-only.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
@@ -119,10 +120,11 @@ pub fn redirect(mut record: Box<Record>, plan: &Plan, status: u16, location: &st
 }
 
 /// A rule answers by itself.
-pub fn respond(mut record: Box<Record>, plan: &Plan, status: u16, body: Vec<u8>) -> Reply {
+pub fn respond(mut record: Box<Record>, plan: &Plan, status: u16, body: &Arc<[u8]>) -> Reply {
     record.details = Cow::Borrowed("direct_response");
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
-    local_changed(record, status, body.into(), None, |headers, record| {
+    let body = if body.is_empty() { Bytes::new() } else { Bytes::from_owner(Arc::clone(body)) };
+    local_changed(record, status, body, None, |headers, record| {
         change_answer(headers, status, &[&plan.rule().response_headers], record);
     })
 }

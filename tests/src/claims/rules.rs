@@ -1,5 +1,6 @@
 //! What else rules do: cross-origin requests, header values with variables, copies, rules left to others.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use http::Method;
@@ -9,12 +10,17 @@ use super::{Claim, Context, shared};
 use crate::harness::client::Ask;
 use crate::harness::lab::{BOOKSHOP, Lab};
 
+/// The HTTP proxy on h1.
+const PROXY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 15080);
+
 pub(super) fn claims() -> Vec<Claim> {
     vec![
         shared("rules/cors", cors),
         shared("rules/variables", variables),
         shared("rules/mirror", mirror),
         shared("rules/delegate", delegate),
+        shared("rules/hosts", hosts),
+        shared("rules/redirect", redirect),
     ]
 }
 
@@ -166,5 +172,73 @@ spec:
         found == ["v3yes", "v2yes", "v1"],
         found.join(" "),
     );
+    Ok(())
+}
+
+fn hosts(context: &mut Context<'_>) -> anyhow::Result<()> {
+    let lab = context.lab()?;
+    lab.control.apply_text(
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: shop, namespace: default}
+spec:
+  hosts: ['*.shop.example', books.example, reviews]
+  http:
+    - {match: [{authority: {prefix: b}}], route: [{destination: {host: reviews, subset: v2, port: {number: 9080}}}]}
+    - {route: [{destination: {host: reviews, subset: v3, port: {number: 9080}}}]}
+---
+apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: ratings, namespace: default}
+spec: {hosts: [ratings], exportTo: [elsewhere], http: [{directResponse: {status: 418}}]}\n",
+    )?;
+    let mut found = Vec::new();
+    for url in ["http://a.shop.example", "http://books.example", "http://reviews:9080", "http://x.example"] {
+        let ask = Ask::get(format!("{url}/health")).through(PROXY);
+        let answer = lab.as_productpage(&ask)?;
+        found.push(answer.json()["version"].as_str().unwrap_or("none").to_owned());
+    }
+    let hidden = lab.as_productpage(&Ask::get("http://ratings:9080/health"))?;
+    context.report.claim(
+        "rules hold for each of several hosts, a wildcard and one that is no service among them",
+        found == ["v3", "v2", "v3", "none"],
+        found.join(" "),
+    );
+    context.report.claim(
+        "rules that are not exported to the caller do not hold",
+        hidden.status == 200,
+        hidden.status.to_string(),
+    );
+    Ok(())
+}
+
+fn redirect(context: &mut Context<'_>) -> anyhow::Result<()> {
+    let lab = context.lab()?;
+    lab.control.apply_text(&reviews_rules(
+        "    - {match: [{uri: {exact: /a}}], redirect: {uri: /b, authority: new.example, scheme: https, redirectCode: 308}}
+    - {match: [{uri: {exact: /c}}], redirect: {port: 8080}}
+    - {match: [{uri: {exact: /d}}], redirect: {authority: new.example, derivePort: FROM_REQUEST_PORT, redirectCode: 303}}
+    - match: [{uri: {exact: /e}}]
+      directResponse: {status: 200, body: {bytes: eyJhIjogMX0=}}
+      headers: {response: {set: {content-type: application/json, x-at: '%REQ(:path)%'}}}
+    - match: [{uri: {prefix: /old}}]
+      rewrite: {uriRegexRewrite: {match: '/old/(\\w+)/(\\w+)', rewrite: '/headers?\\2=\\1'}}
+      route: [{destination: {host: reviews, subset: v1}}]\n",
+    ))?;
+    let mut found = Vec::new();
+    for path in ["a?q=1", "c", "d"] {
+        let answer = lab.as_productpage(&Ask::get(format!("http://reviews:9080/{path}")))?;
+        found.push(format!("{} {}", answer.status, answer.header("location")));
+    }
+    let expected =
+        ["308 https://new.example/b?q=1", "301 http://reviews:8080/c", "303 http://new.example:9080/d"];
+    context.report.claim("redirects with all their fields", found == expected, found.join(", "));
+    let lab = context.lab()?;
+    let direct = lab.as_productpage(&Ask::get("http://reviews:9080/e?x"))?;
+    let rewritten = lab.as_productpage(&Ask::get("http://reviews:9080/old/one/two"))?;
+    let told = ["content-type", "x-at"].map(|name| direct.header(name).to_owned()).join(" ");
+    let uri = rewritten.json()["uri"].as_str().unwrap_or_default().to_owned();
+    context.report.claim(
+        "a direct response of bytes, with fields",
+        direct.text() == "{\"a\": 1}" && told == "application/json /e?x",
+        format!("{} {told}", direct.text()),
+    );
+    context.report.claim("a path is rewritten by a pattern", uri == "/headers?two=one", uri);
     Ok(())
 }
