@@ -28,7 +28,6 @@ use crate::live::local::{LocalWorkload, source};
 use crate::live::root::Root;
 use crate::net::copy::{Carried, Ended, copy};
 use crate::net::downstream::Facts;
-use crate::net::rewind::Rewind;
 use crate::net::socket::Socket;
 use crate::telemetry::access::Entry;
 use crate::telemetry::flags::Flags;
@@ -127,8 +126,9 @@ pub async fn outbound<S>(
     record.cluster = destination.destination.cluster.clone();
     record.service = destination.service.number;
     if aim::is_aimed(&destination.destination, plan.hash, asked) {
-        let named = sni.filter(|sni| host_matches(&plan.service.host, sni));
-        let wanted = Wanted { asked, rewritten: named, service: Some(&plan.service), port: service.port };
+        let named =
+            sni.filter(|sni| plan.service.as_ref().is_some_and(|service| host_matches(&service.host, sni)));
+        let wanted = Wanted { asked, rewritten: named, service: plan.service.as_deref(), port: service.port };
         let aimed = match aim(&destination.destination.policy, &wanted) {
             Some(aim) => {
                 let roots = thread.view.roots();
@@ -235,7 +235,7 @@ enum Upstream {
     Plain(Socket, crate::live::endpoint::Permit),
     Secured(Box<TlsStream<Socket>>, crate::live::endpoint::Permit),
     Tunnel(Box<Tunnel>, crate::live::endpoint::Permit),
-    Beyond(Rewind<Box<dyn Carrier>>, crate::live::endpoint::Permit),
+    Beyond(Box<dyn Carrier>, crate::live::endpoint::Permit),
 }
 
 /// The first endpoint that takes the stream; `None` if no endpoint may get traffic.
@@ -272,7 +272,7 @@ async fn beyond(upstream: Upstream, destination: &LiveDestination) -> Result<Ups
         Upstream::Plain(io, permit) => (Box::new(io), permit),
         Upstream::Secured(io, permit) => (io, permit),
         Upstream::Tunnel(io, permit) => (io, permit),
-        Upstream::Beyond(io, permit) => (Box::new(io), permit),
+        Upstream::Beyond(io, permit) => (io, permit),
     };
     let asking =
         tokio::time::timeout(destination.destination.policy.connect_timeout, tunnel::through(io, to));

@@ -383,6 +383,14 @@ async fn streams_go_on_through_a_proxy_that_a_rule_names() {
             }
             let head = String::from_utf8(head).unwrap();
             let asked = head.lines().next().unwrap_or_default().to_owned();
+            if asked == "POST / HTTP/1.1" && head.contains("host: db.example:5432") {
+                // What comes is chunked as what goes back is.
+                let greeting = b"HTTP/1.1 200 Fine\r\ntransfer-encoding: chunked\r\n\r\n6\r\nhello \r\n";
+                stream.write_all(greeting).await.unwrap();
+                let (mut read, mut write) = stream.split();
+                drop(tokio::io::copy(&mut read, &mut write).await);
+                continue;
+            }
             if asked != "CONNECT db.example:5432 HTTP/1.1" {
                 drop(stream.write_all(b"HTTP/1.1 403 Forbidden\r\n\r\n").await);
                 continue;
@@ -394,14 +402,17 @@ async fn streams_go_on_through_a_proxy_that_a_rule_names() {
             drop(write.shutdown().await);
         }
     });
-    for (host, over_mesh, expected) in [
-        ("db.example", false, "hello world"),
-        ("db.example", true, "hello world"),
-        ("other.example", false, ""),
+    for (host, post, over_mesh, expected) in [
+        ("db.example", false, false, "hello world"),
+        ("db.example", false, true, "hello world"),
+        ("db.example", true, false, "hello world"),
+        ("db.example", true, true, "hello world"),
+        ("other.example", false, false, ""),
+        ("other.example", true, false, ""),
     ] {
         let shape = Box::new(move |destination: &mut Destination| {
             destination.tunnel =
-                Some(mesh_core::vocab::tunnel::Tunnel { post: false, host: host.into(), port: 5432 });
+                Some(mesh_core::vocab::tunnel::Tunnel { post, host: host.into(), port: 5432 });
         });
         let plan = Plan { mesh: over_mesh, protocol: Protocol::Tcp, shape, ..Plan::new(&[address]) };
         let mesh = Mesh::start(plan).await;
@@ -410,7 +421,7 @@ async fn streams_go_on_through_a_proxy_that_a_rule_names() {
         drop(stream.shutdown().await);
         let mut heard = String::new();
         drop(stream.read_to_string(&mut heard).await);
-        assert_eq!(heard, expected, "{host} {over_mesh}");
+        assert_eq!(heard, expected, "{host} {post} {over_mesh}");
     }
 }
 

@@ -7,6 +7,7 @@ pub mod copied;
 pub mod failure;
 pub mod http2;
 pub mod pool;
+pub mod posted;
 pub mod resolve;
 pub mod thread;
 pub mod tunnel;

@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Re
 use super::failure::{self, ConnectError};
 use super::http2::Duplex;
 use super::pool::Stream;
+use super::posted::post;
 use crate::live::local::LocalWorkload;
 use crate::net::rewind::Rewind;
 
@@ -45,17 +46,24 @@ impl TunnelError {
 const LONGEST_HEAD: usize = 16 * 1024;
 
 /// Both directions of a byte stream.
-pub trait Carrier: AsyncRead + AsyncWrite + Unpin {}
+pub trait Carrier: AsyncRead + AsyncWrite + Unpin + 'static {}
 
-impl<T: AsyncRead + AsyncWrite + Unpin> Carrier for T {}
+impl<T: AsyncRead + AsyncWrite + Unpin + 'static> Carrier for T {}
 
-/// Asks the proxy at the other end of a stream for a way to a host and port (HTTP/1.1, CONNECT). What it sends after
-/// its consent comes first.
-pub async fn through(mut io: Box<dyn Carrier>, to: &Beyond) -> Result<Rewind<Box<dyn Carrier>>, TunnelError> {
-    let broken = |error: std::io::Error| TunnelError::Connect(ConnectError::Handshake(error.to_string()));
+/// Asks the proxy at the other end of a stream for a way to a host and port, in HTTP/1.1.
+pub async fn through(io: Box<dyn Carrier>, to: &Beyond) -> Result<Box<dyn Carrier>, TunnelError> {
     let ipv6 = to.host.contains(':');
     let authority =
         if ipv6 { format!("[{}]:{}", to.host, to.port) } else { format!("{}:{}", to.host, to.port) };
+    Ok(match to.post {
+        true => Box::new(post(io, &authority).await?),
+        false => Box::new(connect(io, &authority).await?),
+    })
+}
+
+/// By CONNECT. What the proxy sends after its consent comes first.
+async fn connect(mut io: Box<dyn Carrier>, authority: &str) -> Result<Rewind<Box<dyn Carrier>>, TunnelError> {
+    let broken = |error: std::io::Error| TunnelError::Connect(ConnectError::Handshake(error.to_string()));
     let head = format!("CONNECT {authority} HTTP/1.1\r\nhost: {authority}\r\n\r\n");
     io.write_all(head.as_bytes()).await.map_err(broken)?;
     let mut answer = BytesMut::with_capacity(1024);

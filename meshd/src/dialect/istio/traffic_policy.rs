@@ -54,7 +54,6 @@ pub(crate) static NOTES: &[Note] = &[
     Note::Holds(&POLICY, "tls", &CLIENT_TLS),
     Note::Holds(&PORT_POLICY, "tls", &CLIENT_TLS),
     Note::Holds(&POLICY, "tunnel", &TUNNEL),
-    Note::Later(&TUNNEL, "protocol", "POST"),
     Note::Holds(&POLICY, "proxyProtocol", &PROXY_PROTOCOL),
     Note::Holds(&POLICY, "retryBudget", &RETRY_BUDGET),
 ];
@@ -145,13 +144,7 @@ fn port_policy(field: &Field<'_>, own: &str) -> Option<(u16, TrafficBlocks)> {
 fn tunnel(field: &Field<'_>) -> Option<Tunnel> {
     let tunnel = field.object(&TUNNEL)?;
     let protocol = match tunnel.get("protocol").filter(|field| field.text() != Some("")) {
-        Some(field) => {
-            let word = field.choice(&["CONNECT", "POST"]);
-            if word == Some("POST") {
-                field.later("a tunnel by POST");
-            }
-            word
-        }
+        Some(field) => field.choice(&["CONNECT", "POST"]),
         None => Some("CONNECT"),
     };
     let host = tunnel.require("targetHost").and_then(|field| {
