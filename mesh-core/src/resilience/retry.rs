@@ -255,7 +255,11 @@ mod tests {
             ("internal", 13),
             ("unavailable", 14),
         ] {
-            check(word, &[response(200, Some(status))], &[response(200, Some(2)), response(503, None), reset]);
+            check(
+                word,
+                &[response(200, Some(status))],
+                &[response(200, Some(2)), response(503, None), reset],
+            );
         }
         for inert in ["retriable-headers", "http3-post-connect-failure", "envoy-ratelimited"] {
             check(inert, &[], &[reset, response(503, None), Outcome::ConnectFailure]);

@@ -15,12 +15,6 @@ pub enum FormatError {
     /// A percent sign that begins no variable.
     #[error("a percent sign that begins no variable; a literal one is written %%")]
     Percent,
-    /// A variable that is not carried out here.
-    #[error("variable %{0}% is not known")]
-    Unknown(String),
-    /// A variable with arguments that it cannot have.
-    #[error("variable %{0}% has arguments that it cannot have")]
-    Arguments(String),
     /// A character that no header field may have, or too many of them.
     #[error("it has a character that no header field may have, or is longer than {LONGEST} bytes")]
     Value,
@@ -141,23 +135,19 @@ pub enum Variable {
     Request(Field),
     /// `RESP(...)`: a header field of the response.
     Response(Field),
+    /// Something that has no value here, such as metadata of filters, as it is written; always empty.
+    Empty(Text),
 }
 
 impl Variable {
-    fn parse(name: &str, arguments: Option<&str>, limit: Option<usize>) -> Result<Variable, FormatError> {
-        let refused = || FormatError::Arguments(name.to_owned());
+    fn parse(name: &str, arguments: Option<&str>, limit: Option<usize>) -> Option<Variable> {
         match (name, arguments) {
-            ("REQ", Some(arguments)) => Ok(Variable::Request(field(arguments, limit).ok_or_else(refused)?)),
-            ("RESP", Some(arguments)) => Ok(Variable::Response(field(arguments, limit).ok_or_else(refused)?)),
-            _ => {
-                let known = Plain::ALL.iter().find(|plain| plain.name() == name);
-                match (known, arguments, limit) {
-                    (None, _, _) if name == "REQ" || name == "RESP" => Err(refused()),
-                    (None, _, _) => Err(FormatError::Unknown(name.to_owned())),
-                    (Some(plain), None | Some(""), None) => Ok(Variable::Plain(*plain)),
-                    (Some(_), _, _) => Err(refused()),
-                }
+            ("REQ", arguments) => Some(Variable::Request(field(arguments?, limit)?)),
+            ("RESP", arguments) => Some(Variable::Response(field(arguments?, limit)?)),
+            (_, None | Some("")) if limit.is_none() => {
+                Plain::ALL.iter().find(|plain| plain.name() == name).copied().map(Variable::Plain)
             }
+            _ => None,
         }
     }
 }
@@ -180,6 +170,7 @@ impl fmt::Display for Variable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (name, field) = match self {
             Variable::Plain(plain) => return write!(f, "%{}%", plain.name()),
+            Variable::Empty(written) => return write!(f, "%{written}%"),
             Variable::Request(field) => ("REQ", field),
             Variable::Response(field) => ("RESP", field),
         };
@@ -315,27 +306,50 @@ impl fmt::Display for Template {
     }
 }
 
-/// `NAME%`, `NAME(ARGUMENTS)%` or `NAME(ARGUMENTS):LIMIT%`, with what follows.
+/// What begins behind a percent sign, with what follows its end.
 fn variable(text: &str) -> Result<(Variable, &str), FormatError> {
+    match known(text) {
+        Some(found) => Ok(found),
+        None => {
+            let rest = empty(text).ok_or(FormatError::Percent)?;
+            let written = &text[..text.len() - rest.len() - 1];
+            Ok((Variable::Empty(written.into()), rest))
+        }
+    }
+}
+
+/// `NAME%`, `NAME(ARGUMENTS)%` or `NAME(ARGUMENTS):LIMIT%` of what has a value.
+fn known(text: &str) -> Option<(Variable, &str)> {
     let end = text.bytes().take_while(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || *b == b'_').count();
     let (name, mut rest) = text.split_at(end);
-    if name.is_empty() {
-        return Err(FormatError::Percent);
-    }
     let mut arguments = None;
     if let Some(inner) = rest.strip_prefix('(') {
-        let close = inner.find(')').ok_or(FormatError::Percent)?;
+        let close = inner.find(')')?;
         arguments = Some(&inner[..close]);
         rest = &inner[close + 1..];
     }
     let mut limit = None;
     if let Some(digits) = rest.strip_prefix(':') {
-        let close = digits.find('%').ok_or(FormatError::Percent)?;
-        limit = Some(digits[..close].parse().map_err(|_| FormatError::Arguments(name.to_owned()))?);
+        let close = digits.find('%')?;
+        limit = Some(digits[..close].parse().ok()?);
         rest = &digits[close..];
     }
-    let rest = rest.strip_prefix('%').ok_or(FormatError::Percent)?;
-    Ok((Variable::parse(name, arguments, limit)?, rest))
+    Some((Variable::parse(name, arguments, limit)?, rest.trim_start_matches(' ').strip_prefix('%')?))
+}
+
+/// Behind the end of anything else: up to a percent sign, which may stand in parentheses.
+fn empty(text: &str) -> Option<&str> {
+    let at = text.find(['%', '(']).filter(|at| *at > 0)?;
+    let Some(inner) = text[at..].strip_prefix('(') else { return Some(&text[at + 1..]) };
+    let mut chars = inner.char_indices();
+    while let Some((at, c)) = chars.next() {
+        match c {
+            '\\' => drop(chars.next()),
+            ')' => return inner[at + 1..].trim_start_matches(' ').strip_prefix('%'),
+            _ => {}
+        }
+    }
+    None
 }
 
 #[cfg(test)]
@@ -360,6 +374,8 @@ mod tests {
             ("a-%PROTOCOL%-b", Some("a-HTTP/2-b")),
             ("%REQ(X-User?:authority):3%!", Some("jason!")),
             ("%RESPONSE_FLAGS%", None),
+            ("a%NOBODY%%REQ%%REQ(a b)%b%START_TIME(%Y)%", Some("ab")),
+            ("%UPSTREAM_METADATA([\"a\", \"\\)\"]) %%REQ(x-user) %", Some("jason")),
             ("", None),
         ] {
             assert_eq!(value(text).as_deref(), expected, "{text}");
@@ -368,14 +384,16 @@ mod tests {
 
     #[test]
     fn what_is_no_variable_is_refused() {
-        for text in ["50%", "%nobody%", "%PROTOCOL", "%NOBODY%", "%REQ%", "%REQ()%", "%REQ(a b)%", "a\nb"] {
+        for text in ["50%", "%PROTOCOL", "%REQ(", "%REQ()x%", "a\nb"] {
             assert!(Template::parse(text).is_err(), "{text}");
         }
     }
 
     #[test]
     fn the_source_reads_as_the_same() {
-        for text in ["plain", "100%%", "a-%PROTOCOL%-%%-%REQ(x-user?:path):3%", "%RESP(server)%"] {
+        for text in
+            ["plain", "100%%", "a-%PROTOCOL%-%%-%REQ(x-user?:path):3%", "%RESP(server)%", "%X(%%)%%A%"]
+        {
             let parsed = Template::parse(text).unwrap();
             assert_eq!(parsed.source().as_deref(), Some(text));
             assert_eq!(Template::parse(&parsed.source().unwrap()).unwrap(), parsed);

@@ -125,6 +125,7 @@ impl HeaderOperations {
             let own = |name: &str| text(headers.get(name)?);
             let look = |variable: &Variable| match variable {
                 Variable::Plain(plain) => values.plain(*plain),
+                Variable::Empty(_) => None,
                 Variable::Request(field) if side == Side::Request => {
                     field.value(|name| own(name).or_else(|| values.request(name)))
                 }

@@ -88,7 +88,7 @@ fn action() -> impl Strategy<Value = RuleAction> {
             port,
         })),
         1 => (200u16..600)
-            .prop_map(|status| RuleAction::DirectResponse(DirectResponse { status, body: Arc::default() })),
+            .prop_map(|status| RuleAction::DirectResponse(DirectResponse { status, body: Default::default() })),
     ]
 }
 

@@ -155,8 +155,7 @@ fn the_proxy_s_own_answers() {
     assert_eq!((answer.action, answer.status), ("redirect", Some(307)));
     assert_eq!(answer.location.as_deref(), Some("http://elsewhere:9080/x?y"));
     let tables = all(|rule| {
-        rule.action =
-            RuleAction::DirectResponse(DirectResponse { status: 418, body: Arc::from(&b"teapot"[..]) });
+        rule.action = RuleAction::DirectResponse(DirectResponse { status: 418, body: b"teapot"[..].into() });
     });
     let answer = told(&tables, "GET /", &[]);
     assert_eq!((answer.action, answer.status, answer.flags), ("direct_response", Some(418), "-"));

@@ -150,6 +150,13 @@ pub(super) fn authority(field: &Field<'_>, text: &str) -> Option<Text> {
     }
 }
 
+/// A variable that is always empty.
+fn without_value(template: &Template) -> Option<&Variable> {
+    template.variables().find(|variable| {
+        matches!(variable, Variable::Empty(_) | Variable::Plain(Plain::UpstreamLocalAddress))
+    })
+}
+
 /// A value and whether it is more than text.
 struct Written {
     text: String,
@@ -169,14 +176,9 @@ fn host(field: &Field<'_>, written: &Written) -> Option<Text> {
 fn written(field: &Field<'_>, text: &str) -> Option<Written> {
     match formatter::parse(text) {
         Ok(formatter::Value::Literal(text)) => Some(Written { text, formatted: false }),
-        Ok(formatter::Value::Formatted(name)) => {
-            let known = Template::parse(text).is_ok_and(|template| {
-                !template
-                    .variables()
-                    .any(|variable| *variable == Variable::Plain(Plain::UpstreamLocalAddress))
-            });
-            if !known {
-                field.later(format_args!("a value with formatters such as {}", quoted(&format!("%{name}%"))));
+        Ok(formatter::Value::Formatted(_)) => {
+            if let Some(variable) = Template::parse(text).ok().as_ref().and_then(without_value) {
+                field.advise(format!("{variable} has no value here: it is always empty"));
             }
             Some(Written { text: text.to_owned(), formatted: true })
         }

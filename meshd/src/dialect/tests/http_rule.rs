@@ -179,13 +179,8 @@ fn header_operations() {
         "headers: {request: {set: {x: '%REQ(a?:path)% 100%%'}}, response: {add: {x: 'a %HOSTNAME%'}}}";
     let parsed = validated(&rule_text(&with_route(known)));
     assert!(!parsed.is_refused() && parsed.pending.is_empty(), "{}", show(&parsed));
-    for (operation, formatter) in [
-        ("set: {x: '%START_TIME(%s)%'}", "%START_TIME%"),
-        ("add: {x: '%UPSTREAM_LOCAL_ADDRESS%'}", "%UPSTREAM_LOCAL_ADDRESS%"),
-        ("set: {x: '%UNKNOWN%'}", "%UNKNOWN%"),
-    ] {
-        let field = format!("headers.request.{}.x", &operation[..3]);
-        pending(&format!("headers: {{request: {{{operation}}}}}"), &field, formatter);
+    for value in ["%START_TIME(%s)%", "%UPSTREAM_LOCAL_ADDRESS%", "%UNKNOWN%"] {
+        warned(&with_route(&format!("headers: {{request: {{set: {{x: 'a {value}'}}}}}}")), "always empty");
     }
     pending("headers: {request: {set: {host: '%REQ(a)%'}}}", "headers.request.set.host", "in the host");
     warned(&with_route("headers: {request: {set: {Content-Length: '0'}}}"), "frames the message");
@@ -381,7 +376,7 @@ fn actions_and_destinations() {
 
 #[test]
 fn an_accepted_rule_that_is_not_carried_out_is_refused_when_applied() {
-    let text = rule_text(&with_route("headers: {request: {set: {x: '%START_TIME(%s)%'}}}"));
+    let text = rule_text(&with_route("headers: {request: {set: {host: '%REQ(x)%'}}}"));
     assert!(!validated(&text).is_refused());
-    refused(&text, "spec.http[0].headers.request.set.x", "not carried out yet");
+    refused(&text, "spec.http[0].headers.request.set.host", "not carried out yet");
 }
