@@ -24,8 +24,7 @@ pub(crate) static NOTES: &[Note] = &[
     Note::Later(&OPERATIONS, "add", LATER_VALUES),
 ];
 
-const LATER_VALUES: &str =
-    "the host from formatters; formatters with arguments but for REQ and RESP; %UPSTREAM_LOCAL_ADDRESS%";
+const LATER_VALUES: &str = "the host from formatters such as %REQ(x)%";
 
 /// Fields that frame the message, which the proxy writes itself: changing them would break it on the way.
 const FRAMING: [&str; 9] = [
