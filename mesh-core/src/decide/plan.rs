@@ -149,8 +149,8 @@ pub struct MirrorPlan {
 /// What to do with a byte stream.
 #[derive(Debug)]
 pub struct StreamPlan {
-    /// The service it was addressed to.
-    pub service: Arc<Service>,
+    /// The service it was addressed to; `None` for what is unknown and goes to an egress proxy.
+    pub service: Option<Arc<Service>>,
     /// The rules, of which `rule` matched.
     pub routes: Arc<RouteTable>,
     /// Which list of them.

@@ -29,7 +29,7 @@ pub fn outbound(
     let view = facts.caller.and_then(|caller| caller.view);
     match routes.stream_destination(kind, rule, chosen, view) {
         Some(destination) => Ok(StreamPlan {
-            service: service.clone(),
+            service: service.cloned(),
             routes: routes.clone(),
             kind,
             rule,
@@ -38,7 +38,7 @@ pub fn outbound(
         }),
         None => Err(Refusal {
             reason: Reason::NoDestination { cluster: backends[chosen].cluster() },
-            service: Some(service.clone()),
+            service: service.cloned(),
             route: Some(routes.stream_rule(kind, rule).origin.clone()),
         }),
     }
@@ -68,15 +68,31 @@ pub fn addressed(
 /// The rule that a stream gets, before dice are rolled.
 #[derive(Debug)]
 pub(crate) struct SelectedStream<'t> {
-    pub(crate) service: &'t std::sync::Arc<crate::snapshot::service::Service>,
+    /// `None` for what is unknown to the caller and goes to its egress proxy.
+    pub(crate) service: Option<&'t std::sync::Arc<crate::snapshot::service::Service>>,
     pub(crate) routes: &'t std::sync::Arc<RouteTable>,
     pub(crate) kind: StreamKind,
     pub(crate) rule: usize,
     pub(crate) matched: Option<usize>,
 }
 
-/// Service, then first rule.
+/// Service, then first rule; an egress proxy for what is unknown.
 pub(crate) fn select<'t>(
+    tables: &'t Tables,
+    facts: &OutboundStream<'_>,
+    witness: &mut impl Witness,
+) -> Result<SelectedStream<'t>, Refusal> {
+    let found = select_known(tables, facts, witness);
+    match (&found, tables.egress_proxy(facts.caller.as_ref())) {
+        (Err(Refusal { reason: Reason::UnknownHost, .. }), Some(routes)) => {
+            witness.note(|| "an egress proxy takes what is unknown".to_owned());
+            Ok(SelectedStream { service: None, routes, kind: StreamKind::Tcp, rule: 0, matched: None })
+        }
+        _ => found,
+    }
+}
+
+fn select_known<'t>(
     tables: &'t Tables,
     facts: &OutboundStream<'_>,
     witness: &mut impl Witness,
@@ -98,7 +114,7 @@ pub(crate) fn select<'t>(
     let opaque = service.ports.iter().any(|port| port.number == facts.port && port.protocol.is_tls());
     let kind = if opaque { StreamKind::Tls } else { StreamKind::Tcp };
     match select_rule(routes, kind, facts, witness) {
-        Some((rule, matched)) => Ok(SelectedStream { service, routes, kind, rule, matched }),
+        Some((rule, matched)) => Ok(SelectedStream { service: Some(service), routes, kind, rule, matched }),
         // No filter chain of the listener matches, so what is outside the registry's knowledge decides.
         None => Err(Refusal { service: Some(service.clone()), ..unknown(tables, facts) }),
     }

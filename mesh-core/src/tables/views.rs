@@ -94,6 +94,11 @@ impl Tables {
         self.view(caller).is_none_or(|view| view.section.sees_rules(namespace, &rules.host, rules.port))
     }
 
+    /// What takes the traffic of a caller for hosts that its view does not know, where it names a proxy for that.
+    pub fn egress_proxy(&self, caller: Option<&Caller<'_>>) -> Option<&Arc<RouteTable>> {
+        self.view(caller)?.egress.as_ref()
+    }
+
     /// How long to try to connect to a host that a caller's view does not know.
     pub fn patience(&self, caller: Option<&Caller<'_>>) -> Duration {
         self.view(caller).and_then(|view| view.section.connect_timeout).unwrap_or(CONNECT_TIMEOUT)

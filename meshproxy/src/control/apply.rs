@@ -105,21 +105,30 @@ impl Apply {
         // A name that answers has an address before traffic comes; one that does not holds nothing up.
         drop(tokio::time::timeout(NAMES, self.roots.resolved()).await);
         self.in_force.send_replace(Some(InForce { snapshot, tables }));
-        let faults = faults(&report);
-        for fault in faults.iter().filter(|fault| !told.contains(fault)) {
+        let sockets = socket_faults(&report);
+        for fault in sockets.iter().filter(|fault| !told.contains(fault)) {
             tracing::warn!(
                 address = &*fault.address,
                 reason = &*fault.reason,
                 "a socket cannot be opened; trying on"
             );
         }
-        told.clone_from(&faults);
-        Ok(faults)
+        *told = sockets;
+        Ok(faults(&self.roots, &report))
     }
 }
 
-/// The faults of the sockets as they travel.
-pub fn faults(report: &SocketReport) -> Vec<ListenerFault> {
+/// What this proxy cannot do as it should, as it travels: sockets to open, certificates to use.
+pub fn faults(roots: &Roots, report: &SocketReport) -> Vec<ListenerFault> {
+    let mut faults = socket_faults(report);
+    let certificates = roots.originations().faults();
+    let fault =
+        |reason: &Arc<str>| ListenerFault { address: "certificates".into(), reason: Arc::clone(reason) };
+    faults.extend(certificates.iter().map(fault));
+    faults
+}
+
+fn socket_faults(report: &SocketReport) -> Vec<ListenerFault> {
     let fault = |fault: &crate::live::root::ListenerFault| {
         let holder = fault.holder.as_ref().map(|holder| format!(", held by {holder}")).unwrap_or_default();
         ListenerFault {

@@ -59,6 +59,7 @@ impl Discovery {
         let mut inbound = client.stream(ReceiverStream::new(receiver)).await?.into_inner();
         let mut assembly = Assembly::default();
         let mut sockets = self.roots.subscribe_sockets();
+        let mut certificates = self.roots.originations().subscribe();
         let mut reported: Option<Vec<ListenerFault>> = None;
         loop {
             tokio::select! {
@@ -83,8 +84,8 @@ impl Discovery {
                         send(&outbound, &answer).await?;
                     }
                 }
-                Ok(()) = sockets.changed() => {
-                    let now = faults(&sockets.borrow_and_update());
+                Ok(()) = either(sockets.changed(), certificates.changed()) => {
+                    let now = faults(&self.roots, &sockets.borrow_and_update());
                     if reported.as_ref().is_some_and(|reported| *reported != now) {
                         return Ok(Ended::Sockets);
                     }
@@ -116,6 +117,13 @@ impl Discovery {
                 self.subscriber.reject(delta.nonce, reasons).map(ClientMessage::Nack)
             }
         }
+    }
+}
+
+async fn either<T>(one: impl Future<Output = T>, other: impl Future<Output = T>) -> T {
+    tokio::select! {
+        first = one => first,
+        first = other => first,
     }
 }
 

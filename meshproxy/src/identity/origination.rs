@@ -16,6 +16,7 @@ use mesh_core::policy::mtls::{ClientCertificate, ServerRoots, TlsOrigination};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName};
 use rustls::sign::CertifiedKey;
+use tokio::sync::watch;
 
 use super::server::ServerVerifier;
 use super::tls::{OneKey, provider};
@@ -184,12 +185,15 @@ impl Originated {
 
 /// All ways that tables name.
 #[derive(Debug, Default)]
-pub struct Originations(Mutex<HashMap<TlsOrigination, Weak<Originated>>>);
+pub struct Originations {
+    known: Mutex<HashMap<TlsOrigination, Weak<Originated>>>,
+    changed: watch::Sender<()>,
+}
 
 impl Originations {
     /// The one that is declared so; its files are read if it is new.
     pub fn of(&self, declared: &TlsOrigination) -> Arc<Originated> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = known.get(declared).and_then(Weak::upgrade) {
             return found;
         }
@@ -201,18 +205,30 @@ impl Originations {
 
     /// What is wrong with the files of any.
     pub fn faults(&self) -> Vec<Arc<str>> {
-        self.alive().iter().filter_map(|one| one.fault()).collect()
+        let mut faults: Vec<Arc<str>> = self.alive().iter().filter_map(|one| one.fault()).collect();
+        faults.sort_unstable();
+        faults.dedup();
+        faults
     }
 
     /// Reads files that have changed.
     pub fn refresh(&self) {
+        let before = self.faults();
         for one in self.alive() {
             one.refresh();
         }
+        if self.faults() != before {
+            self.changed.send_replace(());
+        }
+    }
+
+    /// Hears of every change of what is wrong with files that are in use.
+    pub fn subscribe(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
     }
 
     fn alive(&self) -> Vec<Arc<Originated>> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.values().filter_map(Weak::upgrade).collect()
     }
 

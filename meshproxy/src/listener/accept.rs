@@ -236,7 +236,17 @@ impl Worker {
                 });
                 return answer(StatusCode::OK);
             }
-            Err(refusal) if matches!(refusal.reason, Reason::UnknownHost) => {}
+            Err(refusal) if matches!(refusal.reason, Reason::UnknownHost) => {
+                let local = connection.local(&root).map(|local| local.caller());
+                if root.tables.egress_proxy(local.as_ref()).is_some() {
+                    let service = ServicePort { host: host.as_str().into(), port };
+                    tokio::task::spawn_local(async move {
+                        let Ok(upgraded) = hyper::upgrade::on(request).await else { return };
+                        self.service(TokioIo::new(upgraded), facts, service, Some(host.into()), caller).await;
+                    });
+                    return answer(StatusCode::OK);
+                }
+            }
             Err(refusal) => {
                 tcp::refuse(&self.thread, facts, caller.as_ref(), &refusal);
                 return answer(StatusCode::BAD_GATEWAY);

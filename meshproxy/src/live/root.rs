@@ -150,6 +150,7 @@ impl Roots {
         let mut changed = false;
         for (name, answer) in answers {
             let known = registry.answers.get(&name);
+            let answer = answer.map(|answer| in_order(&answer, known.map_or(&[], |known| known)));
             match answer {
                 Some(answer) if known.is_none_or(|known| *known != answer) => {
                     registry.answers.insert(name, answer);
@@ -308,5 +309,31 @@ fn resolved(
     match before {
         Some(before) if *before.destination == next => Arc::clone(&before.destination),
         Some(_) | None => Arc::new(next),
+    }
+}
+
+/// Addresses in an order that only changes with them: resolvers turn it with every answer. The first of before stays
+/// the first while it is there, as some destinations use that one only.
+fn in_order(answer: &[IpAddr], before: &[IpAddr]) -> Arc<[IpAddr]> {
+    let kept = before.first().filter(|first| answer.contains(first));
+    let first = kept.or(answer.first()).copied();
+    let others: BTreeSet<IpAddr> = answer.iter().copied().filter(|address| Some(*address) != first).collect();
+    first.into_iter().chain(others).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_order_of_addresses_changes_with_them_only() {
+        let addresses = |list: &[&str]| -> Vec<IpAddr> { list.iter().map(|a| a.parse().unwrap()).collect() };
+        let check = |answer: &[&str], before: &[&str], expected: &[&str]| {
+            assert_eq!(*in_order(&addresses(answer), &addresses(before)), *addresses(expected));
+        };
+        check(&["1.0.0.3", "1.0.0.2", "1.0.0.1"], &[], &["1.0.0.3", "1.0.0.1", "1.0.0.2"]);
+        check(&["1.0.0.1", "1.0.0.3"], &["1.0.0.3", "1.0.0.1"], &["1.0.0.3", "1.0.0.1"]);
+        check(&["1.0.0.1", "1.0.0.2"], &["1.0.0.3", "1.0.0.1"], &["1.0.0.1", "1.0.0.2"]);
+        check(&[], &["1.0.0.3"], &[]);
     }
 }

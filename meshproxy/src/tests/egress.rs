@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mesh_core::resilience::retry::RetryPolicy;
-use mesh_core::routing::rule::{HttpRule, TcpRule};
+use mesh_core::routing::rule::{Backend, HttpRule, TcpRule};
 use mesh_core::snapshot::destination::Destination;
 use mesh_core::snapshot::endpoints::{Endpoint, EndpointAddress, EndpointSlice};
 use mesh_core::snapshot::routes::Routes;
@@ -19,7 +19,7 @@ use mesh_core::vocab::resolution::Resolution;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 
-use super::harness::{Mesh, Plan, echo, origin};
+use super::harness::{HOST, Mesh, Plan, echo, origin};
 use crate::dns::keep;
 
 /// What the resolver answers now; `None` for a failure.
@@ -247,4 +247,29 @@ async fn endpoints_that_are_sockets_of_this_host() {
             assert_eq!((answer.status.as_u16(), answer.body.as_str()), (200, "hi"), "{at}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_egress_proxy_takes_what_is_unknown() {
+    let mut plan = Plan::new(&[echo("127.0.0.3").await]);
+    plan.extra = vec![view(Outbound::Allow(Some(Backend::whole(HOST.into(), 9080))))];
+    plan.view = Some("v");
+    let mesh = Mesh::start(plan).await;
+    let answer = mesh.get("http://unknown.example/x").await;
+    assert_eq!(answer.status.as_u16(), 200);
+    assert!(answer.body.contains("host: unknown.example"), "{}", answer.body);
+    let mut stream = TcpStream::connect(mesh.a.explicit).await.unwrap();
+    stream
+        .write_all(b"CONNECT unknown.example:5555 HTTP/1.1\r\nHost: unknown.example:5555\r\n\r\n")
+        .await
+        .unwrap();
+    let mut head = [0; 256];
+    let length = stream.read(&mut head).await.unwrap();
+    assert!(head[..length].starts_with(b"HTTP/1.1 200"));
+    // What speaks no HTTP gets there too: the application says what it thinks of it.
+    stream.write_all(b"\x01\x02\x03\x04 hello\r\n\r\n").await.unwrap();
+    let length = stream.read(&mut head).await.unwrap();
+    assert!(head[..length].starts_with(b"HTTP/1.1 400"), "{}", String::from_utf8_lossy(&head[..length]));
+    let cluster = ["destination_service_name=\"reviews\"", "reporter=\"source\""];
+    assert_eq!(mesh.a.metric("istio_tcp_connections_opened_total", &cluster), 1);
 }

@@ -147,6 +147,18 @@ fn tls(context: &mut Context<'_>) -> anyhow::Result<()> {
         80,
         failed,
     )?;
+    let is_told = |lab: &Lab, told: bool| {
+        let end = Instant::now() + Duration::from_secs(8);
+        while Instant::now() < end {
+            let rows = lab.control.status().unwrap_or_default();
+            if rows.iter().any(|row| row.to_string().contains("later.pem")) == told {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        false
+    };
+    found.push(("meshd's status tells of it", is_told(lab, true), String::new()));
     std::fs::copy(&ours, &later).context("putting the file there")?;
     let end = Instant::now() + Duration::from_secs(10);
     let mut said = shown(&ask(lab, 80)?);
@@ -155,8 +167,9 @@ fn tls(context: &mut Context<'_>) -> anyhow::Result<()> {
         said = shown(&ask(lab, 80)?);
     }
     let log = lab.proxies[0].access_log();
-    let mut told = log.iter().filter_map(|line| line["response_code_details"].as_str());
+    let told = log.iter().filter_map(|line| line["response_code_details"].as_str());
     let details = told.rev().find(|details| details.contains("later.pem")).unwrap_or("nothing").to_owned();
+    found.push(("and no more when it is there", is_told(lab, false), String::new()));
     found.push(("it is read when it comes", said.starts_with("200"), said));
     found.push(("the access log says which file", details.contains("cannot_read"), details));
     drop(server);

@@ -7,7 +7,7 @@ use super::judgement::Judged;
 use super::outcome::{conclude, note_split, refuse};
 use super::{Explanation, Question, RouteFound, addressed, declared_protocol};
 use crate::decide::facts::OutboundStream;
-use crate::decide::stream::{select, unknown};
+use crate::decide::stream::select;
 use crate::decide::witness::{Remembering, Witness};
 use crate::snapshot::service::Service;
 use crate::tables::Tables;
@@ -39,16 +39,17 @@ pub(super) fn explain(
     };
     if service.is_none() {
         witness.note(|| format!("no service is called {}", question.host));
-        refuse(answer, &unknown(tables, &facts), witness);
-    } else {
-        match select(tables, &facts, witness) {
-            Ok(selected) => {
-                answer.service = Some(selected.service.host.to_string());
-                let rule = (selected.kind, selected.rule, selected.matched);
-                tell(tables, question, selected.routes, rule, answer, witness);
+    }
+    match select(tables, &facts, witness) {
+        Ok(selected) => {
+            answer.service = selected.service.map(|service| service.host.to_string());
+            let rule = (selected.kind, selected.rule, selected.matched);
+            tell(tables, question, selected.routes, rule, answer, witness);
+            if selected.service.is_none() {
+                answer.action = "passthrough";
             }
-            Err(refusal) => refuse(answer, &refusal, witness),
         }
+        Err(refusal) => refuse(answer, &refusal, witness),
     }
     answer.status = None;
 }

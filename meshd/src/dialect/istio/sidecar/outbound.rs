@@ -8,7 +8,7 @@ use crate::dialect::node::quoted;
 use crate::dialect::scalar;
 
 pub(super) static OUTBOUND: Message =
-    Message { name: "an outboundTrafficPolicy", fields: &["mode"], later: &["egressProxy"], skipped: &[] };
+    Message { name: "an outboundTrafficPolicy", fields: &["egressProxy", "mode"], later: &[], skipped: &[] };
 
 pub(super) static EGRESS_PROXY: Message =
     Message { name: "an egressProxy", fields: &["host", "port", "subset"], later: &[], skipped: &[] };
