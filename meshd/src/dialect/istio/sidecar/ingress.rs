@@ -50,9 +50,11 @@ fn ingress(field: &Field<'_>) -> Option<Ingress> {
     let bind = entry.get("bind").filter(|field| !field.is_empty_text()).and_then(|field| scalar::ip(&field));
     let capture = capture(&entry);
     let default_endpoint = entry.get("defaultEndpoint").filter(|field| !field.is_empty_text());
-    if let Some(field) = &default_endpoint {
-        check_endpoint(field);
-    }
+    let default_endpoint = default_endpoint.and_then(|field| {
+        let text = field.text()?;
+        check_endpoint(&field, text);
+        Some(Text::from(text))
+    });
     let tls_field = entry.get("tls");
     let tls = tls_field.as_ref().and_then(server_tls);
     if let Some(field) = &tls_field {
@@ -69,15 +71,14 @@ fn ingress(field: &Field<'_>) -> Option<Ingress> {
         port: port?,
         bind: bind.map(|address| address.to_string().into()),
         capture,
-        default_endpoint: default_endpoint.and_then(|field| field.text().map(Text::from)),
+        default_endpoint,
         tls,
         connection_pool: pool,
     })
 }
 
 /// `127.0.0.1:PORT`, `[::1]:PORT`, `0.0.0.0:PORT`, `[::]:PORT`, `:PORT` or a Unix socket.
-fn check_endpoint(field: &Field<'_>) {
-    let Some(text) = field.text() else { return };
+fn check_endpoint(field: &Field<'_>, text: &str) {
     if let Some(path) = unix_socket::path_of(text) {
         unix_socket::check(field, path);
         return;
