@@ -166,7 +166,7 @@ pub(crate) fn mesh_config(field: &Field<'_>) -> Option<MeshConfig> {
         trust_domain_aliases: spec.items("trustDomainAliases").iter().filter_map(trust_domain).collect(),
         root_namespace: spec
             .get("rootNamespace")
-            .filter(|field| field.text() != Some(""))
+            .filter(|field| !field.is_empty_text())
             .and_then(|field| scalar::label_name(&field)),
         outbound: spec.get("outboundTrafficPolicy").and_then(|field| outbound(&field)),
         auto_mtls: boolean("enableAutoMtls"),
