@@ -136,10 +136,10 @@ pub(super) fn proxy(field: &Field<'_>) -> Proxy {
         }
     }
     for key in ["discoveryAddress", "statsdUdpAddress", "envoyMetricsServiceAddress"] {
-        if let Some(field) = object.get(key) {
-            if key == "discoveryAddress" || !field.is_blank() {
-                address(&field, false);
-            }
+        if let Some(field) = object.get(key)
+            && (key == "discoveryAddress" || !field.is_blank())
+        {
+            address(&field, false);
         }
     }
     for key in ["envoyAccessLogService", "envoyMetricsService"] {
