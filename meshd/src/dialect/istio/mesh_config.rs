@@ -54,6 +54,7 @@ pub(crate) static SPEC: Message = Message {
     skipped: &[
         "ca",
         "certificates",
+        "compliancePolicy",
         "configSources",
         "defaultInboundHttpRetryPolicy",
         "disableEnvoyListenerLog",
@@ -69,6 +70,7 @@ pub(crate) static SPEC: Message = Message {
         "outboundClusterStatName",
         "proxyHttpPort",
         "proxyInboundListenPort",
+        "serviceScopeConfigs",
         "thriftConfig",
         "verifyCertificateAtClient",
     ],
