@@ -334,11 +334,8 @@ async fn what_a_node_announces_reaches_the_others_when_it_is_healthy() {
     announcing.report("reviews-v1", wire::Health::Healthy).await;
     let delta = following.follow().await;
     let touched: Vec<_> = delta.delta.upserts.iter().map(|(key, _)| key.clone()).collect();
-    let slice = SectionKey::Endpoints {
-        host: "reviews.default.svc.cluster.local".into(),
-        scope: None,
-        slice: 0,
-    };
+    let slice =
+        SectionKey::Endpoints { host: "reviews.default.svc.cluster.local".into(), scope: None, slice: 0 };
     assert_eq!(touched, [slice], "one endpoint's health is one endpoint slice");
     assert!(
         following.subscriber.current().is_some_and(|snapshot| {
