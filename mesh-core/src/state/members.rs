@@ -153,7 +153,7 @@ impl MeshState {
         let addresses = endpoints.subsets.iter().flat_map(|subset| {
             subset.addresses.iter().map(move |address| (address, subset.ports.as_slice()))
         });
-        let member = |(index, (address, ports)): (usize, (&StaticAddress, &[(Text, u16)]))| {
+        let member = |index: usize, address: &StaticAddress, ports: &[(Text, u16)]| {
             let mut entry = written(Address::Ip(address.ip));
             entry.locality = Locality { zone: address.zone.clone(), ..Locality::default() };
             if let Some(node) = &address.node {
@@ -163,7 +163,7 @@ impl MeshState {
             workload.set_ready(address.ready);
             Member { workload: Arc::new(workload), ports: known.static_ports(ports) }
         };
-        addresses.enumerate().map(member).collect()
+        addresses.enumerate().map(|(index, (address, ports))| member(index, address, ports)).collect()
     }
 
     /// The services that have this workload as an endpoint, by host.

@@ -396,11 +396,12 @@ impl<'a> Field<'a> {
     fn check_entry(&self, entry: &'a Entry, message: &'static Message) {
         let key = &*entry.key;
         let path = || self.path.then(At::Key(key)).to_string();
-        if message.skipped.contains(&key) {
+        let is_null = entry.value.value == Value::Null;
+        let skipped = message.skipped.contains(&key);
+        if skipped && !(is_null && key != "status") {
             return;
         }
-        let is_null = entry.value.value == Value::Null;
-        let known = message.fields.contains(&key) || message.later.contains(&key);
+        let known = skipped || message.fields.contains(&key) || message.later.contains(&key);
         if is_null && (self.report.null_is_absent || (known && NULLABLE.contains(&key))) {
             return;
         }

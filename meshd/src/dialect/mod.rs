@@ -261,7 +261,7 @@ impl<'o> Batch<'o> {
             Err(fault) => return self.unreadable(&file, fault),
         };
         let json = json::document(text);
-        if let (None, Err(fault)) = (&json, yaml::check_punctuation(text)) {
+        if let (None, Err(fault)) = (&json, yaml::check_shape(text)) {
             return self.unreadable(&file, fault);
         }
         let is_json = json.is_some();

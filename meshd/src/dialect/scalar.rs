@@ -218,7 +218,8 @@ fn labels_by(field: &Field<'_>, rules: LabelRules) -> Labels {
             LabelRules::Kubernetes => (text.len() <= 63, "at most 63 "),
             LabelRules::Istio => (true, ""),
         };
-        if !text.is_empty() && !(fits && value_part(text)) {
+        let value_valid = text.is_empty() || (fits && value_part(text));
+        if !value_valid {
             value.fault(format!(
                 "{} is no label value: wanted {most}letters, digits, '-', '_' and '.', letter or digit at both ends",
                 quoted(text)

@@ -13,6 +13,9 @@ pub const LARGEST_FILE: usize = 64 << 20;
 /// Most punctuation in a document. The parser keeps the tokens of a whole flow collection (and so of a JSON
 /// document) until it knows whether that is a key; this bounds their number before it begins.
 const MOST_PUNCTUATION: usize = 2_500_000;
+/// Longest line, and longest stretch of comments and blank lines: no resource is as large, so a file like that is
+/// not what somebody meant to hand in.
+const LONGEST_LINE: usize = 4 << 20;
 /// Deepest nesting.
 pub(crate) const DEEPEST: usize = 64;
 /// Most values in a document. Documents are read one at a time, so this bounds memory, too.
@@ -55,7 +58,35 @@ pub(crate) fn text(bytes: &[u8]) -> Result<&str, Fault> {
 }
 
 /// Checks that the parser can be let loose on a text.
-pub(crate) fn check_punctuation(text: &str) -> Result<(), Fault> {
+pub(crate) fn check_shape(text: &str) -> Result<(), Fault> {
+    check_punctuation(text)?;
+    check_lines(text)
+}
+
+fn check_lines(text: &str) -> Result<(), Fault> {
+    let (mut passed, mut first) = (0, 1);
+    for (index, line) in text.as_bytes().split(|&b| b == b'\n').enumerate() {
+        let fault = |line: usize, what: &str, found: usize| {
+            let found = found as f64 / f64::from(1 << 20);
+            let message = format!("{what} of {found:.1} MiB, at most {} MiB are read", LONGEST_LINE >> 20);
+            Err(Fault { mark: mark(line, 1), message })
+        };
+        if line.len() > LONGEST_LINE {
+            return fault(index + 1, "a line", line.len());
+        }
+        if !matches!(line.trim_ascii_start().first(), None | Some(b'#')) {
+            (passed, first) = (0, index + 2);
+            continue;
+        }
+        passed += line.len() + 1;
+        if passed > LONGEST_LINE {
+            return fault(first, "comments and blank lines", passed);
+        }
+    }
+    Ok(())
+}
+
+fn check_punctuation(text: &str) -> Result<(), Fault> {
     let (mut count, mut first) = (0, 1);
     for (index, line) in text.as_bytes().split(|&b| b == b'\n').enumerate() {
         // No text goes on behind the mark between documents.

@@ -80,7 +80,7 @@ fn explain(meshd: &Path, small: &Path, report: &mut Report) -> anyhow::Result<()
     }
     let (middle, worst) = spread(&mut times).context("nothing was explained")?;
     report.claim(
-        &format!("explain answers from a folder of {SMALL} files in under 50 ms"),
+        format!("explain answers from a folder of {SMALL} files in under 50 ms"),
         middle < Duration::from_millis(50),
         format!("{middle:.1?} in the median, {worst:.1?} at worst, with the start of the process"),
     );
@@ -119,7 +119,7 @@ fn edit(setup: &mut Setup, meshd: &Path, large: &Path, report: &mut Report) -> a
     for (kind, mut times) in edits {
         let (middle, worst) = spread(&mut times).context("nothing was edited")?;
         report.claim(
-            &format!("a change of one {kind} recompiles in under 5 ms"),
+            format!("a change of one {kind} recompiles in under 5 ms"),
             middle < Duration::from_millis(5),
             format!("{middle:.2?} in the median, {worst:.2?} at worst"),
         );

@@ -12,6 +12,7 @@ const CORE: &[(&str, &[&str])] = &[
     ("policy", &["vocab", "matching"]),
     ("resource", &["vocab", "matching", "resilience", "balancing", "routing", "policy"]),
     ("state", &["vocab", "matching", "resilience", "balancing", "routing", "policy", "resource"]),
+    ("analysis", &["vocab", "matching", "policy", "resource", "state"]),
     ("snapshot", &["vocab", "matching", "resilience", "balancing", "routing", "policy"]),
     (
         "compile",

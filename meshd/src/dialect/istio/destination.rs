@@ -83,7 +83,7 @@ fn weighted(field: &Field<'_>, message: &'static Message) -> Option<RouteDestina
 /// Reads a destination by itself: host, subset, port.
 fn destination(field: &Field<'_>) -> Option<RouteDestination> {
     let destination = field.object(&DESTINATION)?;
-    let subset = destination.get("subset").filter(|field| field.text() != Some(""));
+    let subset = destination.get("subset").filter(|field| !field.is_empty_text());
     let subset = match subset {
         Some(field) => scalar::subset_name(&field).map(Some),
         None => Some(None),

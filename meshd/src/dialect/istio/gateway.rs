@@ -7,7 +7,7 @@ use mesh_core::vocab::label::Labels;
 use mesh_core::vocab::name::Text;
 use mesh_core::vocab::protocol::Protocol;
 
-use super::server_tls::{SERVER_TLS, server_tls};
+use super::server_tls::{SERVER_TLS, TlsPlace, server_tls};
 use super::{port, scoped_host, unix_socket};
 use crate::dialect::field::{Field, Message, Note, Object};
 use crate::dialect::node::quoted;
@@ -102,7 +102,7 @@ fn server(field: &Field<'_>) -> Option<Server> {
     }
     let name = server.text("name").map(Text::from);
     let tls_field = server.get("tls");
-    let tls = tls_field.as_ref().and_then(server_tls);
+    let tls = tls_field.as_ref().and_then(|field| server_tls(field, TlsPlace::Gateway));
     let (number, port_name, protocol) = port?;
     if let Some(field) = &tls_field {
         check_tls(field, tls.as_ref(), protocol);

@@ -1,30 +1,43 @@
 //! Whether a text is a set of keys that verify tokens (RFC 7517), and whether one is the address of such.
 
 use base64::Engine;
-use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::{GeneralPurpose, STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
 use serde_json::{Map, Value};
 
-/// Says what is wrong with an inline key set: `{"keys": [...]}`, or a single key.
-pub(super) fn check_keys(text: &str) -> Result<(), String> {
+/// How the numbers of a key may be written.
+const BASES: [GeneralPurpose; 4] = [URL_SAFE_NO_PAD, URL_SAFE, STANDARD, STANDARD_NO_PAD];
+
+/// Curves of keys.
+const CURVES: [&str; 7] = ["Ed25519", "Ed448", "P-256", "P-384", "P-521", "X25519", "X448"];
+
+/// Reads an inline key set: `{"keys": [...]}`, or a single key. Says which of the keys are secret, or what is wrong.
+pub(super) fn check_keys(text: &str) -> Result<Vec<usize>, String> {
     let value: Value = serde_json::from_str(text).map_err(|error| format!("is not JSON: {error}"))?;
     let Value::Object(set) = value else {
         return Err("must be a JSON object with the list keys".to_owned());
     };
-    match set.get("keys") {
-        None => check_key(&set),
-        Some(Value::Array(keys)) => keys.iter().enumerate().try_for_each(|(index, key)| {
-            let checked = match key {
-                Value::Object(key) => check_key(key),
-                _ => Err("is no JSON object".to_owned()),
-            };
-            checked.map_err(|error| format!("key {index}: {error}"))
-        }),
-        Some(_) => Err("must have a list as its keys".to_owned()),
+    let keys = match set.get("keys") {
+        None => return Ok(if check_key(&set)? { vec![0] } else { Vec::new() }),
+        Some(Value::Array(keys)) => keys,
+        Some(_) => return Err("must have a list as its keys".to_owned()),
+    };
+    let mut secret = Vec::new();
+    for (index, key) in keys.iter().enumerate() {
+        let checked = match key {
+            Value::Object(key) => check_key(key),
+            _ => Err("is no JSON object".to_owned()),
+        };
+        if checked.map_err(|error| format!("key {index}: {error}"))? {
+            secret.push(index);
+        }
     }
+    Ok(secret)
 }
 
-fn check_key(key: &Map<String, Value>) -> Result<(), String> {
-    let wanted: &[&str] = match key.get("kty").and_then(Value::as_str) {
+/// Whether a key is a secret, and not one to verify with only; or what is wrong with it.
+fn check_key(key: &Map<String, Value>) -> Result<bool, String> {
+    let kind = key.get("kty").and_then(Value::as_str);
+    let wanted: &[&str] = match kind {
         Some("RSA") => &["n", "e"],
         Some("EC") => &["x", "y"],
         Some("OKP") => &["x"],
@@ -32,18 +45,33 @@ fn check_key(key: &Map<String, Value>) -> Result<(), String> {
         Some(other) => return Err(format!("kty {other:?} is none of RSA, EC, OKP, oct")),
         None => return Err("has no kty".to_owned()),
     };
-    if wanted.contains(&"x") && key.get("crv").and_then(Value::as_str).is_none() {
-        return Err("has no crv".to_owned());
+    if wanted.contains(&"x") {
+        match key.get("crv").and_then(Value::as_str) {
+            Some(curve) if CURVES.contains(&curve) => {}
+            Some(curve) => return Err(format!("crv {curve:?} is none of {}", CURVES.join(", "))),
+            None => return Err("has no crv".to_owned()),
+        }
     }
     for name in wanted {
         let Some(text) = key.get(*name).and_then(Value::as_str) else {
             return Err(format!("has no {name}"));
         };
-        if URL_SAFE_NO_PAD.decode(text).or_else(|_| URL_SAFE.decode(text)).is_err() {
+        if BASES.iter().all(|base| base.decode(text).is_err()) {
             return Err(format!("{name} is not base64url"));
         }
     }
-    Ok(())
+    for name in ["kid", "alg"] {
+        if key.get(name).is_some_and(|value| !value.is_string()) {
+            return Err(format!("{name} is no text"));
+        }
+    }
+    match key.get("use") {
+        Some(Value::String(purpose)) if !["sig", "enc"].contains(&purpose.as_str()) => {
+            return Err(format!("use {purpose:?} is none of sig, enc"));
+        }
+        _ => {}
+    }
+    Ok(kind == Some("oct") || key.contains_key("d"))
 }
 
 /// Whether a text is an absolute `http` or `https` URL.
@@ -91,7 +119,7 @@ mod tests {
             r#"{"kty": "EC", "crv": "P-256", "x": "AQAB", "y": "AQAB"}"#,
             r#"{"keys": [{"kty": "oct", "k": "c2VjcmV0"}, {"kty": "OKP", "crv": "Ed25519", "x": "AQAB"}]}"#,
         ] {
-            assert_eq!(check_keys(good), Ok(()), "{good}");
+            assert!(check_keys(good).is_ok(), "{good}");
         }
         for bad in [
             "foo",
@@ -103,9 +131,14 @@ mod tests {
             r#"{"keys": [{"kty": "RSA", "n": "!", "e": "AQAB"}]}"#,
             r#"{"keys": [{"kty": "XYZ"}]}"#,
             r#"{"kty": "EC", "x": "AQAB", "y": "AQAB"}"#,
+            r#"{"kty": "EC", "crv": "P-1", "x": "AQAB", "y": "AQAB"}"#,
+            r#"{"kty": "oct", "k": "AQAB", "use": "all"}"#,
+            r#"{"kty": "oct", "k": "AQAB", "kid": 1}"#,
         ] {
             assert!(check_keys(bad).is_err(), "{bad}");
         }
+        let mixed = r#"{"keys": [{"kty": "RSA", "n": "AQAB", "e": "AQAB"}, {"kty": "oct", "k": "YS+/"}]}"#;
+        assert_eq!(check_keys(mixed), Ok(vec![1]));
     }
 
     #[test]

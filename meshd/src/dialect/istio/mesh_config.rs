@@ -55,6 +55,7 @@ pub(crate) static SPEC: Message = Message {
     skipped: &[
         "ca",
         "certificates",
+        "compliancePolicy",
         "configSources",
         "defaultInboundHttpRetryPolicy",
         "disableEnvoyListenerLog",
@@ -70,6 +71,7 @@ pub(crate) static SPEC: Message = Message {
         "outboundClusterStatName",
         "proxyHttpPort",
         "proxyInboundListenPort",
+        "serviceScopeConfigs",
         "thriftConfig",
         "verifyCertificateAtClient",
     ],
@@ -167,7 +169,7 @@ pub(crate) fn mesh_config(field: &Field<'_>) -> Option<MeshConfig> {
         trust_domain_aliases: spec.items("trustDomainAliases").iter().filter_map(trust_domain).collect(),
         root_namespace: spec
             .get("rootNamespace")
-            .filter(|field| field.text() != Some(""))
+            .filter(|field| !field.is_empty_text())
             .and_then(|field| scalar::label_name(&field)),
         outbound: spec.get("outboundTrafficPolicy").and_then(|field| outbound(&field)),
         auto_mtls: boolean("enableAutoMtls"),

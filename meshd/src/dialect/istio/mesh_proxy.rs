@@ -136,10 +136,10 @@ pub(super) fn proxy(field: &Field<'_>) -> Proxy {
         }
     }
     for key in ["discoveryAddress", "statsdUdpAddress", "envoyMetricsServiceAddress"] {
-        if let Some(field) = object.get(key) {
-            if key == "discoveryAddress" || !field.is_blank() {
-                address(&field, false);
-            }
+        if let Some(field) = object.get(key)
+            && (key == "discoveryAddress" || !field.is_blank())
+        {
+            address(&field, false);
         }
     }
     for key in ["envoyAccessLogService", "envoyMetricsService"] {
@@ -260,8 +260,10 @@ fn tracing(field: &Field<'_>) {
         }
         super::tracing::tags(&tags);
     }
-    if let Some(field) = object.get("sampling") {
-        super::tracing::percentage(&field);
+    if let Some(field) = object.get("sampling")
+        && field.number().is_some_and(|percent| !(0.0..=100.0).contains(&percent))
+    {
+        field.warn("is no percentage from 0 to 100");
     }
 }
 

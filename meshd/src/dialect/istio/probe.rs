@@ -94,7 +94,7 @@ fn count(probe: &Object<'_>, key: &'static str, default: u32) -> Option<u32> {
 
 fn http_get(field: &Field<'_>) -> Option<ProbeAction> {
     let object = field.object(&HTTP_GET)?;
-    let scheme = match object.get("scheme").filter(|field| field.text() != Some("")) {
+    let scheme = match object.get("scheme").filter(|field| !field.is_empty_text()) {
         Some(field) => field.choice(&["HTTP", "HTTPS"]),
         None => Some("HTTP"),
     };

@@ -50,7 +50,8 @@ pub(super) fn rewrite(field: &Field<'_>) -> Option<Rewrite> {
     if uri.is_some() && by_regex.is_some() {
         field.fault("only one of uri and uriRegexRewrite can be set");
     }
-    if uri.is_none() && by_regex.is_none() && new_authority.is_none() {
+    let says = |key| entry.get(key).is_some_and(|field| !field.is_empty_text());
+    if !["uri", "authority", "uriRegexRewrite"].into_iter().any(says) {
         field.fault("a rewrite needs uri, uriRegexRewrite or authority");
     }
     let path = match (uri, by_regex) {
@@ -120,9 +121,9 @@ pub(super) fn redirect(field: &Field<'_>, matches: &[HttpMatch]) -> Option<Redir
     let entry = field.object(&REDIRECT)?;
     let (path, prefix) = (entry.text("uri"), entry.text("prefixRewrite"));
     let (new_authority, scheme) = (entry.text("authority"), entry.get("scheme"));
-    let scheme = scheme.filter(|field| field.text() != Some(""));
-    let says = path.is_some() || prefix.is_some() || new_authority.is_some() || scheme.is_some();
-    if !says && !entry.has("port") && !entry.has("derivePort") {
+    let scheme = scheme.filter(|field| !field.is_empty_text());
+    let says = |key| entry.get(key).is_some_and(|field| !field.is_empty_text());
+    if !["uri", "prefixRewrite", "authority", "scheme", "port", "derivePort"].into_iter().any(says) {
         field.fault("a redirect needs uri, prefixRewrite, authority, scheme, port or derivePort");
     }
     if path.is_some() && prefix.is_some() {

@@ -113,8 +113,13 @@ fn keys(inline: Option<Field<'_>>, uri: Option<Field<'_>>) -> Keys {
     if let Some(field) = inline
         && let Some(text) = field.text().filter(|text| !text.is_empty())
     {
-        if let Err(error) = jwks::check_keys(text) {
-            field.fault(format!("is no set of keys: {error}"));
+        match jwks::check_keys(text) {
+            Err(error) => field.fault(format!("is no set of keys: {error}")),
+            Ok(secret) => {
+                for index in secret {
+                    field.warn(format!("key {index} is a secret; a public one is enough to verify tokens"));
+                }
+            }
         }
         return Keys::Inline(text.into());
     }

@@ -35,7 +35,7 @@ pub(super) fn timeout(field: &Field<'_>) -> Option<Duration> {
 pub(crate) fn retries(field: &Field<'_>) -> Option<RetryPolicy> {
     let entry = field.object(&RETRIES)?;
     let attempts = entry.get("attempts").map_or(Some(0), |field| field.integer(0..=i64::from(i32::MAX)));
-    let retry_on = entry.get("retryOn").filter(|field| field.text() != Some(""));
+    let retry_on = entry.get("retryOn").filter(|field| !field.is_empty_text());
     if attempts == Some(0) && !entry.is_misspelt("attempts") {
         let off = "attempts is 0 or missing, which turns retries off";
         let set = |key| entry.get(key).is_some();

@@ -76,8 +76,17 @@ const MODES: [ServerTlsMode; 6] = [
     ServerTlsMode::OptionalMutual,
 ];
 
+/// Where a `tls` stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TlsPlace {
+    /// At a server of a Gateway, which can have its certificate from a Secret.
+    Gateway,
+    /// At a listener of a Sidecar, which has it from files.
+    Sidecar,
+}
+
 /// Reads `tls`. A block without a mode passes TLS on: the enum's zero.
-pub(super) fn server_tls(field: &Field<'_>) -> Option<ServerTls> {
+pub(super) fn server_tls(field: &Field<'_>, place: TlsPlace) -> Option<ServerTls> {
     let object = field.object(&SERVER_TLS)?;
     let mode = match object.get("mode") {
         Some(field) => {
@@ -113,7 +122,7 @@ pub(super) fn server_tls(field: &Field<'_>) -> Option<ServerTls> {
         if exclusive && mode != ServerTlsMode::IstioMutual {
             refuse_several_sources(&object);
         }
-        check(&object, mode, &listed);
+        check(&object, mode, &listed, place);
     }
     let mut all = Vec::new();
     if !top.certificate.is_empty() || !top.key.is_empty() {
@@ -180,7 +189,12 @@ fn refuse_several_sources(object: &Object<'_>) {
 }
 
 /// What a mode needs and what it cannot have.
-fn check(object: &Object<'_>, mode: ServerTlsMode, listed: &[(Field<'_>, CertificateFiles)]) {
+fn check(
+    object: &Object<'_>,
+    mode: ServerTlsMode,
+    listed: &[(Field<'_>, CertificateFiles)],
+    place: TlsPlace,
+) {
     let is_set = |key: &str| is_set(object, key);
     let certificates = [
         "serverCertificate",
@@ -226,7 +240,11 @@ fn check(object: &Object<'_>, mode: ServerTlsMode, listed: &[(Field<'_>, Certifi
         }
     }
     let needs = |field: &Field<'_>, key: &str| {
-        field.fault(format!("{} needs {key}, or credentialName instead", mode.name()));
+        let instead = match place {
+            TlsPlace::Gateway => ", or credentialName instead",
+            TlsPlace::Sidecar => "",
+        };
+        field.fault(format!("{} needs {key}{instead}", mode.name()));
     };
     if listed.is_empty() {
         for key in ["serverCertificate", "privateKey"].into_iter().filter(|key| !is_set(key)) {

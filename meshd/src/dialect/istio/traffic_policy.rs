@@ -143,7 +143,7 @@ fn port_policy(field: &Field<'_>, own: &str) -> Option<(u16, TrafficBlocks)> {
 
 fn tunnel(field: &Field<'_>) -> Option<Tunnel> {
     let tunnel = field.object(&TUNNEL)?;
-    let protocol = match tunnel.get("protocol").filter(|field| field.text() != Some("")) {
+    let protocol = match tunnel.get("protocol").filter(|field| !field.is_empty_text()) {
         Some(field) => field.choice(&["CONNECT", "POST"]),
         None => Some("CONNECT"),
     };

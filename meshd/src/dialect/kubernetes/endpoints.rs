@@ -92,12 +92,12 @@ pub(crate) fn slice(object: &Object<'_>, labels: &Labels) -> StaticEndpoints {
     if service.is_empty() {
         object.field().warn(format!("belongs to no Service: the label {SERVICE_NAME} is missing"));
     }
-    let of_names = object.require("addressType").and_then(|field| {
+    let family = object.require("addressType").and_then(|field| {
         let kind = field.choice(&["IPv4", "IPv6", "FQDN"])?;
         if kind == "FQDN" {
             field.warn("names are passed over; use a ServiceEntry with resolution DNS");
         }
-        Some(kind == "FQDN")
+        Some(kind)
     });
     let mut addresses = Vec::new();
     for item in object.items("endpoints") {
@@ -108,15 +108,28 @@ pub(crate) fn slice(object: &Object<'_>, labels: &Labels) -> StaticEndpoints {
         let ready = ready.and_then(|field| field.boolean()).unwrap_or(true);
         let text = |key| endpoint.text(key).map(Text::from);
         let (zone, node) = (text("zone"), text("nodeName"));
-        let ips: Vec<IpAddr> = match of_names {
-            Some(false) => endpoint.items("addresses").iter().filter_map(scalar::ip).collect(),
-            _ => Vec::new(),
+        let ips: Vec<IpAddr> = match family {
+            Some("FQDN") | None => Vec::new(),
+            Some(family) => {
+                endpoint.items("addresses").iter().filter_map(|item| address_of(item, family)).collect()
+            }
         };
         let address = |ip| StaticAddress { ip, ready, zone: zone.clone(), node: node.clone() };
         addresses.extend(ips.into_iter().map(address));
     }
     let subset = StaticSubset { addresses, ports: ports(object) };
     StaticEndpoints { service: service.into(), subsets: vec![subset] }
+}
+
+/// An address of the family that a slice is of.
+fn address_of(field: &Field<'_>, family: &str) -> Option<IpAddr> {
+    let address = scalar::ip(field)?;
+    let found = if address.is_ipv4() { "IPv4" } else { "IPv6" };
+    if found != family {
+        field.fault(format!("found an address of {found} in a slice of the addressType {family}"));
+        return None;
+    }
+    Some(address)
 }
 
 /// Reads `ports`; the mesh carries no datagrams.

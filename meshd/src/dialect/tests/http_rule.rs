@@ -227,6 +227,7 @@ fn rewrites() {
     for (fields, field, words) in [
         ("{}", "", "needs uri, uriRegexRewrite or authority"),
         ("{uri: ''}", "", "needs uri, uriRegexRewrite or authority"),
+        ("{uri: 1}", ".uri", "put it in quotes"),
         ("{uri: /a, uriRegexRewrite: {match: a, rewrite: b}}", "", "only one of"),
         ("{uri: /a b}", ".uri", "no path may have"),
         ("{uriRegexRewrite: {match: a}}", ".uriRegexRewrite", "the field rewrite is missing"),

@@ -242,6 +242,12 @@ fn kinds_for_analysis() {
             "subsets[0].addresses[0].ip",
             "no IP address",
         ),
+        (
+            "{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, addressType: IPv4, endpoints: [{addresses: ['::1']}], \
+             metadata: {name: s, labels: {kubernetes.io/service-name: e}}}",
+            "endpoints[0].addresses[0]",
+            "an address of IPv6",
+        ),
     ] {
         faulty(text, field, words);
     }

@@ -89,6 +89,8 @@ fn what_means_nothing_here_is_passed_over() {
     accepted(&text("defaultConfig: {proxyMetadata: {ISTIO_META_DNS_AUTO_ALLOCATE: 'true'}}"), "deprecated");
     accepted(&text("tlsDefaults: {ecdhCurves: [P-256, P-256]}"), "twice");
     accepted(&text("tlsDefaults: {ecdhCurves: [foo]}"), "not known");
+    accepted(&text("defaultConfig: {tracing: {sampling: 101}}"), "no percentage");
+    accepted(&text("serviceScopeConfigs: [], compliancePolicy: ''"), "means nothing here");
     for address in
         ["istio-pilot:80", "10.0.0.100:9090", "'[2001:db8::100]:80'", "'[fe80::1%eth0]:80'", "'[host]:080'"]
     {

@@ -45,6 +45,8 @@ fn rules() {
     {
         accepted(&resource("RequestAuthentication", spec), "");
     }
+    let secret = r#"{"keys": [{"kty": "oct", "k": "c2VjcmV0"}]}"#;
+    accepted(&text(&format!("{{issuer: i, jwks: '{secret}'}}")), "key 0 is a secret");
     refused(&text("{issuer: i}"), "spec", "the kind RequestAuthentication is not carried out yet");
 }
 

@@ -174,6 +174,11 @@ fn ingress() {
         "spec.ingress[0].tls.credentialNames",
         "Sidecar",
     );
+    let unnamed = "{mode: SIMPLE, serverCertificate: /c, privateKey: ''}";
+    denied(KIND, &https(unnamed), "spec.ingress[0].tls", "SIMPLE needs privateKey");
+    let silent =
+        "{ingress: [{port: {number: 90}, tls: {mode: SIMPLE, serverCertificate: /c, privateKey: /k}}]}";
+    denied(KIND, silent, "spec.ingress[0].tls", "without a protocol");
     denied(KIND, &https("{mode: ISTIO_MUTUAL}"), "spec.ingress[0].tls.mode", "ISTIO_MUTUAL");
     denied(KIND, &https("{mode: AUTO_PASSTHROUGH}"), "spec.ingress[0].tls.mode", "AUTO_PASSTHROUGH");
     warned(

@@ -218,6 +218,11 @@ fn rules_for_streams() {
             "no network",
         ),
         (
+            "match: [{sourceSubnet: null}], route: [{destination: {host: b}}]",
+            ".match[0].sourceSubnet",
+            "null is not allowed",
+        ),
+        (
             "match: [{sourceSubnet: 1}], route: [{destination: {host: b}}]",
             ".match[0].sourceSubnet",
             "wanted text",

@@ -56,6 +56,10 @@ fn what_cannot_be_read() {
     unreadable(b"{[a]: b}\n", 1, 2, "a key must be text, found a list");
     unreadable("[".repeat(100).as_bytes(), 1, 66, "more than 64 levels");
     unreadable(format!("a: [{}]", "1,".repeat(2_600_000)).as_bytes(), 1, 1, "more than 2000000 values");
+    let long = format!("a: b\n# {}\n", "x".repeat(5 << 20));
+    unreadable(long.as_bytes(), 2, 1, "a line of 5.0 MiB, at most 4 MiB are read");
+    let remarks = format!("a: b\n{}c: d\n", "# x\n\n".repeat(1 << 20));
+    unreadable(remarks.as_bytes(), 2, 1, "comments and blank lines of 4.0 MiB, at most 4 MiB");
     unreadable(&vec![b' '; yaml_limit() + 1], 0, 0, "the file has 64.0 MiB, at most 64 MiB are read");
 }
 

@@ -4,11 +4,12 @@ use std::collections::HashSet;
 
 use mesh_core::resource::sidecar::{Ingress, SidecarPort};
 use mesh_core::vocab::name::Text;
+use mesh_core::vocab::protocol::Protocol;
 
 use super::listener::{capture, listener_port};
 use crate::dialect::field::{Field, Message, Object};
 use crate::dialect::istio::connection_pool::connection_pool;
-use crate::dialect::istio::server_tls::server_tls;
+use crate::dialect::istio::server_tls::{TlsPlace, server_tls};
 use crate::dialect::istio::{port, unix_socket};
 use crate::dialect::node::{Value, quoted};
 use crate::dialect::scalar;
@@ -52,7 +53,7 @@ fn ingress(field: &Field<'_>) -> Option<Ingress> {
     let default_endpoint = entry.get("defaultEndpoint").filter(|field| !field.is_empty_text());
     let default_endpoint = default_endpoint.and_then(|field| check_endpoint(&field));
     let tls_field = entry.get("tls");
-    let tls = tls_field.as_ref().and_then(server_tls);
+    let tls = tls_field.as_ref().and_then(|field| server_tls(field, TlsPlace::Sidecar));
     if let Some(field) = &tls_field {
         check_tls(field, port.as_ref());
     }
@@ -116,9 +117,10 @@ fn check_tls(field: &Field<'_>, port: Option<&SidecarPort>) {
     if let Some(port) = port
         && !port::is_tls(port.protocol)
     {
-        field.fault(format!(
-            "a port of the protocol {} cannot have tls: wanted HTTPS or TLS",
-            port.protocol.name().to_ascii_uppercase()
-        ));
+        let what = match port.protocol {
+            Protocol::Auto => "without a protocol".to_owned(),
+            protocol => format!("of the protocol {}", protocol.name().to_ascii_uppercase()),
+        };
+        field.fault(format!("a port {what} cannot have tls: wanted HTTPS or TLS"));
     }
 }
