@@ -49,8 +49,14 @@ struct Known {
 #[derive(Debug, Default)]
 struct Targets {
     serial: u64,
-    known: HashMap<(usize, Box<str>, u16), (Rc<[IpAddr]>, Arc<LiveDestination>), RandomState>,
+    known: HashMap<Aimed, Target, RandomState>,
 }
+
+/// The index of a destination, and the host and port that a caller means.
+type Aimed = (usize, Box<str>, u16);
+
+/// A destination of certain addresses.
+type Target = (Rc<[IpAddr]>, Arc<LiveDestination>);
 
 /// One name less is asked for when this is dropped, however the asking ended.
 struct Asking<'a>(&'a Cell<usize>);
