@@ -18,7 +18,7 @@ use crate::snapshot::service::Service;
 use crate::snapshot::view::Outbound;
 use crate::tables::Tables;
 use crate::tables::names::lower;
-use crate::tables::routes::{RouteTable, unowned};
+use crate::tables::routes::RouteTable;
 use crate::vocab::name::Text;
 use crate::vocab::random::Random;
 
@@ -137,16 +137,14 @@ pub(crate) fn select_rule<W: Witness>(
     let found = if W::LISTENS {
         let mut rules = rules.iter().enumerate();
         rules.find_map(|(index, rule)| Some((index, first_match(rule, routes, facts, witness)?)))
+    let caller = facts.caller.as_ref();
     } else {
-        routes.first_http(facts.request.path, |index| first_match(&rules[index], routes, facts, witness))
+        routes.first_http(&facts.request, |condition| condition.mismatch(&facts.request, caller).is_none())
     };
     if found.is_some() {
         return found;
     }
-    let caller = facts.caller.as_ref();
-    let foreign =
-        |rule: &HttpRule| !rule.matches.is_empty() && rule.matches.iter().all(|m| !m.concerns(caller));
-    if routes.section.fallback.is_some() && rules.iter().all(foreign) {
+    if routes.section.fallback.is_some() && routes.is_for_others(caller) {
         witness.note(|| "every rule is for other callers, so the default route holds".to_owned());
         return Some((rules.len(), None));
     }
@@ -208,12 +206,12 @@ fn unowned_rules<'t>(
     let name = lower(host);
     let service = found.map(|index| &tables.services[index].service.host);
     let by_wildcard = service.is_none_or(|service| service.starts_with('*'));
-    if !by_wildcard && !tables.unowned_hosts.contains(&*name) {
+    if !by_wildcard && !tables.unowned.names(&name) {
         return None;
     }
     let caller = facts.caller.as_ref();
     let view = caller.and_then(|caller| caller.view);
-    let routes = unowned(&tables.unowned, &name, facts.port, view, |rules| tables.sees_rules(caller, rules))?;
+    let routes = tables.unowned.find(&name, facts.port, view, |rules| tables.sees_rules(caller, rules))?;
     let theirs = &routes.section.at.host;
     let says_more = |service: &Text| by_wildcard && specificity(theirs) > specificity(service);
     (**theirs == *name || service.is_none_or(says_more)).then_some(routes)

@@ -273,7 +273,7 @@ fn header_passes(request: &Request<'_>, name: &HeaderName, test: &TextMatch) -> 
 }
 
 /// The values of a header field. `Host` is the authority, wherever it came from.
-fn header_values<'r>(request: &Request<'r>, name: &HeaderName) -> impl Iterator<Item = &'r [u8]> {
+pub(crate) fn header_values<'r>(request: &Request<'r>, name: &HeaderName) -> impl Iterator<Item = &'r [u8]> {
     let is_host = *name == http::header::HOST;
     let authority = is_host.then_some(request.authority.as_bytes());
     let fields = request.headers.get_all(name).into_iter();

@@ -51,6 +51,15 @@ impl Pattern {
         &self.source
     }
 
+    /// What every text that matches begins with: often nothing.
+    pub fn beginning(&self) -> String {
+        let parsed = regex_syntax::ParserBuilder::new().utf8(false).build().parse(&self.source);
+        let literals = parsed.map(|parsed| regex_syntax::hir::literal::Extractor::new().extract(&parsed));
+        let common = literals.as_ref().ok().and_then(|literals| literals.longest_common_prefix());
+        let text = common.unwrap_or_default().utf8_chunks().next();
+        text.map(|text| text.valid().to_owned()).unwrap_or_default()
+    }
+
     /// Whether the whole text matches.
     pub fn matches(&self, text: &[u8]) -> bool {
         self.full.is_match(text)
@@ -217,6 +226,26 @@ mod tests {
     fn what_re2_refuses_is_refused() {
         for bad in ["(", "a)", "[", r"(?=x)", r"(a)\1", "*", &"a".repeat(1025), r"(\w{1000}){1000}"] {
             assert!(Pattern::new(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_all_matches_begin_with() {
+        for (source, expected) in [
+            ("/api/v[0-9]+/.*", "/api/v"),
+            ("/a|/b", "/"),
+            ("a|b", ""),
+            ("/ab?c", "/a"),
+            ("/ab*", "/a"),
+            ("/(en|de)/x", "/"),
+            ("^/a\\.b$", "/a.b"),
+            ("(?i)/abc", "/"),
+            (".*", ""),
+            ("/é.*", "/é"),
+            ("/[é-ê]", "/"),
+            ("", ""),
+        ] {
+            assert_eq!(Pattern::new(source).unwrap().beginning(), expected, "{source}");
         }
     }
 

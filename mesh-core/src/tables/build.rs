@@ -6,11 +6,10 @@ use std::sync::Arc;
 use super::destinations::Destination;
 use super::gateway::GatewayTable;
 use super::governance::Policies;
-use super::routes::{HostRoutes, Named, Resolved, RouteTable, ServiceTable};
+use super::routes::{HostRoutes, Named, Resolved, RouteTable, ServiceTable, Unowned};
 use super::views::ViewTable;
 use super::workloads;
-use super::{Index, Tables};
-use crate::matching::authority::specificity;
+use super::{Credentials, Index, Tables};
 use crate::routing::rule::RuleAction;
 use crate::snapshot::Snapshot;
 use crate::snapshot::endpoints::Endpoint as Declared;
@@ -182,16 +181,8 @@ fn add_routes(tables: &mut Tables, sorted: &Sorted<'_>, resolver: &Resolver<'_>)
     for service in &sorted.services {
         by_host.remove(&service.host);
     }
-    for (host, ports) in by_host {
-        let host = |(port, scope, routes)| HostRoutes { host: host.clone(), port, scope, routes };
-        tables.unowned.extend(ports.into_iter().map(host));
-    }
-    let named = tables.unowned.iter().map(|entry| &entry.host).filter(|host| !host.starts_with('*'));
-    tables.unowned_hosts = named.cloned().collect();
-    tables.unowned.sort_by(|a, b| {
-        specificity(&b.host)
-            .cmp(&specificity(&a.host))
-            .then_with(|| (&a.host, a.port).cmp(&(&b.host, b.port)))
+    let unowned = by_host.into_iter().flat_map(|(host, ports)| {
+        ports.into_iter().map(|(port, scope, routes)| HostRoutes { host: host.clone(), port, scope, routes })
     });
 }
 
@@ -208,6 +199,8 @@ struct Resolver<'s> {
     /// The views that shape a host for their own callers.
     scopes: HashMap<&'s Text, Vec<&'s Text>>,
     /// Hosts that are exported to some namespaces only, with the views of callers there.
+    tables.unowned = Unowned::new(unowned);
+    tables.names.arrange();
     restricted: HashMap<&'s Text, Vec<&'s Text>>,
 }
 

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use super::governance::{Governance, Policies};
+use super::hosts::Hosts;
 use super::routes::{Named, Resolved, RouteTable};
-use crate::matching::authority::host_matches;
 use crate::matching::request::Caller;
 use crate::snapshot::gateway::{Gateway, GatewayListener, GatewayServer, VirtualHost};
+use crate::vocab::name::Text;
 
 /// A gateway: what it listens on, and what holds for what enters.
 #[derive(Debug)]
@@ -21,14 +22,25 @@ pub struct GatewayTable {
 /// One port of a gateway, servers in the order of the section.
 #[derive(Debug)]
 struct ListenerTable {
-    hosts: Vec<Arc<RouteTable>>,
+    hosts: VirtualHosts,
     servers: Vec<ServerTable>,
+    /// Servers by host: of one host the first.
+    by_host: Hosts<usize>,
+    /// The first server that takes every name.
+    for_all: Option<usize>,
 }
 
 #[derive(Debug)]
 struct ServerTable {
-    hosts: Vec<Arc<RouteTable>>,
+    hosts: VirtualHosts,
     streams: Arc<RouteTable>,
+}
+
+/// Virtual hosts, in the order of the section, by host.
+#[derive(Debug)]
+struct VirtualHosts {
+    tables: Vec<Arc<RouteTable>>,
+    by_host: Hosts<usize>,
 }
 
 /// A listener of a gateway.
@@ -60,14 +72,27 @@ impl GatewayTable {
         let table = |routes: &crate::snapshot::routes::Routes| {
             Arc::new(RouteTable::new(Arc::new(routes.clone()), &resolve))
         };
-        let hosts = |hosts: &[VirtualHost]| hosts.iter().map(|host| table(&host.routes)).collect();
+        let hosts = |hosts: &[VirtualHost]| VirtualHosts {
+            tables: hosts.iter().map(|host| table(&host.routes)).collect(),
+            by_host: Hosts::new(
+                hosts.iter().enumerate().map(|(index, host)| (host.routes.at.host.clone(), index)),
+            ),
+        };
         let server = |server: &GatewayServer| ServerTable {
             hosts: hosts(&server.virtual_hosts),
             streams: table(&server.streams),
         };
-        let listeners = section.listeners.iter().map(|listener| ListenerTable {
-            hosts: hosts(&listener.virtual_hosts),
-            servers: listener.servers.iter().map(server).collect(),
+        let listeners = section.listeners.iter().map(|listener| {
+            let named = |(index, server): (usize, &GatewayServer)| -> Vec<(Text, usize)> {
+                server.hosts.iter().map(|host| (host.clone(), index)).collect()
+            };
+            let takes_all = |server: &GatewayServer| server.hosts.iter().any(|host| &**host == "*");
+            ListenerTable {
+                hosts: hosts(&listener.virtual_hosts),
+                servers: listener.servers.iter().map(server).collect(),
+                by_host: Hosts::new(listener.servers.iter().enumerate().flat_map(named)),
+                for_all: listener.servers.iter().position(takes_all),
+            }
         });
         GatewayTable {
             governance: policies.govern(&section.policies, &section.tokens, None),
@@ -103,23 +128,11 @@ impl<'t> Listener<'t> {
     /// The server for a TLS client: the one whose most specific host holds the server name asked for. A client that
     /// names no server gets one that takes every name.
     pub fn server_for(self, name: Option<&str>) -> Option<Server<'t>> {
-        let fitting = |server: &Server<'t>| -> Option<usize> {
-            let mut hosts = server.section.hosts.iter();
-            let held = hosts.find(|host| match name {
-                Some(name) => host_matches(host, name),
-                None => &***host == "*",
-            })?;
-            Some(if held.starts_with('*') { held.len() } else { usize::MAX })
-        };
-        let mut best: Option<(usize, Server<'t>)> = None;
-        for server in self.servers() {
-            if let Some(length) = fitting(&server)
-                && best.is_none_or(|(longest, _)| length > longest)
-            {
-                best = Some((length, server));
-            }
-        }
-        best.map(|(_, server)| server)
+        let index = match name {
+            Some(name) => self.table.by_host.most_specific(name, |index| Some(*index)),
+            None => self.table.for_all,
+        }?;
+        Some(Server { section: self.section.servers.get(index)?, table: self.table.servers.get(index)? })
     }
 
     /// The virtual host of a plain HTTP request.
@@ -140,11 +153,11 @@ impl<'t> Server<'t> {
     }
 }
 
-/// The first that holds the name: the lists are sorted.
 fn most_specific<'t>(
     hosts: &'t [VirtualHost],
-    tables: &'t [Arc<RouteTable>],
+    tables: &'t VirtualHosts,
     name: &str,
 ) -> Option<HostFound<'t>> {
-    hosts.iter().zip(tables).find(|(host, _)| host_matches(&host.routes.at.host, name))
+    let index = tables.by_host.most_specific(name, |index| Some(*index))?;
+    Some((hosts.get(index)?, tables.tables.get(index)?))
 }

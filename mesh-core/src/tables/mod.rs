@@ -1,6 +1,6 @@
 //! A snapshot arranged for look-up: what decisions read.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -14,10 +14,12 @@ use crate::vocab::name::{DestinationKey, Text, WorkloadKey};
 
 pub mod build;
 pub mod destinations;
+mod affixes;
 pub mod gateway;
+mod condition_index;
 pub mod governance;
 pub mod names;
-mod path_index;
+mod hosts;
 mod resolved;
 pub mod routes;
 pub mod views;
@@ -26,7 +28,7 @@ pub mod workloads;
 use destinations::Destination;
 use gateway::GatewayTable;
 use names::Names;
-use routes::{HostRoutes, ServiceTable};
+use routes::{ServiceTable, Unowned};
 use views::ViewTable;
 use workloads::HostedWorkload;
 
@@ -50,9 +52,7 @@ pub struct Tables {
     pub(crate) names: Names,
     /// Services that the callers of a view find in the place of others of the same host, by view and host.
     pub(crate) variants: Index<Text, Index<Text, usize>>,
-    pub(crate) unowned: Vec<HostRoutes>,
-    /// Their hosts, without the wildcards.
-    pub(crate) unowned_hosts: HashSet<Text, FixedState>,
+    pub(crate) unowned: Unowned,
     pub(crate) views: Index<Text, ViewTable>,
     pub(crate) gateways: BTreeMap<(Text, Text), GatewayTable>,
     pub(crate) by_address: Index<SocketAddr, WorkloadKey>,

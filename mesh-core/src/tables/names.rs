@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::Index;
+use super::affixes::{Affixes, Side};
 use crate::snapshot::service::Service;
 use crate::vocab::name::Text;
 use crate::vocab::resolution::Resolution;
@@ -15,13 +16,17 @@ use crate::vocab::resolution::Resolution;
 pub(crate) struct Names {
     full: Index<Text, usize>,
     hosts: Index<Text, usize>,
+    /// By namespace.
     short: Index<Text, Vec<(Text, usize)>>,
-    /// Services of wildcard hosts by what follows the `*`, the longest first.
-    wildcards: Vec<(Text, usize)>,
-    /// Byte streams to these networks and ports belong to services, the narrowest network first.
-    networks: Vec<(IpNet, u16, usize)>,
+    /// Services of wildcard hosts by what follows the `*`, in the order in which they were added.
+    added: Vec<(Text, usize)>,
+    wildcards: Affixes<usize>,
+    /// Byte streams to these networks and ports belong to services.
+    networks: Index<(IpNet, u16), usize>,
+    /// Lengths of the prefixes of these networks, the longest first.
+    lengths: Vec<u8>,
     /// Ports on which streams to every address belong to a service: it has none of its own.
-    everywhere: Vec<(u16, usize)>,
+    everywhere: Index<u16, usize>,
 }
 
 impl Names {
@@ -34,14 +39,16 @@ impl Names {
         let own = service.short_name.iter().map(|short| (&service.namespace, short));
         let others = service.aliases.iter().map(|(namespace, short)| (namespace, short));
         for (namespace, short) in own.chain(others) {
-            self.short.entry(short.clone()).or_default().push((namespace.clone(), index));
+            let in_namespaces = self.short.entry(short.clone()).or_default();
+            if let Err(place) = in_namespaces.binary_search_by(|(of, _)| of.cmp(namespace)) {
+                in_namespaces.insert(place, (namespace.clone(), index));
+            }
         }
         for address in service.addresses.iter().chain(&service.auto_address) {
             self.full.entry(address.to_string().into()).or_insert(index);
         }
         if let Some(suffix) = service.host.strip_prefix('*') {
-            let place = self.wildcards.partition_point(|(other, _)| other.len() >= suffix.len());
-            self.wildcards.insert(place, (suffix.into(), index));
+            self.added.push((suffix.into(), index));
         }
         self.add_streams(index, service);
     }
@@ -51,22 +58,31 @@ impl Names {
             && service.addresses.is_empty()
             && service.networks.is_empty();
         for port in service.ports.iter().filter(|port| !port.protocol.is_http()) {
-            for network in &service.networks {
-                let place =
-                    self.networks.partition_point(|(other, ..)| other.prefix_len() >= network.prefix_len());
-                self.networks.insert(place, (*network, port.number, index));
+            for network in service.networks.iter().map(IpNet::trunc) {
+                self.networks.entry((network, port.number)).or_insert(index);
+                let length = network.prefix_len();
+                if let Err(place) = self.lengths.binary_search_by(|other| length.cmp(other)) {
+                    self.lengths.insert(place, length);
+                }
             }
             if unaddressed {
-                self.everywhere.push((port.number, index));
+                self.everywhere.entry(port.number).or_insert(index);
             }
         }
     }
 
-    /// The service that byte streams to an address belong to where no service has that address.
+    /// Makes what was added ready to be looked up.
+    pub(crate) fn arrange(&mut self) {
+        self.wildcards = Affixes::new(Side::Back, std::mem::take(&mut self.added));
+    }
+
+    /// The service that byte streams to an address belong to where no service has that address: the one of the
+    /// narrowest network.
     pub(crate) fn around(&self, address: IpAddr, port: u16) -> Option<usize> {
-        let within = self.networks.iter().find(|(network, of, _)| *of == port && network.contains(&address));
-        let within = within.map(|(.., index)| *index);
-        within.or_else(|| self.everywhere.iter().find(|(of, _)| *of == port).map(|(_, index)| *index))
+        let network = |length: &u8| Some((IpNet::new(address, *length).ok()?.trunc(), port));
+        let mut networks = self.lengths.iter().filter_map(network);
+        let within = networks.find_map(|network| self.networks.get(&network));
+        within.or_else(|| self.everywhere.get(&port)).copied()
     }
 
     /// The service whose host this is exactly.
@@ -82,13 +98,16 @@ impl Names {
         if !name.contains(['.', ':']) {
             let namespace = namespace?;
             let in_namespaces = self.short.get(&*name)?;
-            return in_namespaces.iter().find(|(of, _)| &**of == namespace).map(|(_, index)| *index);
+            let found = in_namespaces.binary_search_by(|(of, _)| (**of).cmp(namespace)).ok();
+            return found.map(|found| in_namespaces[found].1);
         }
         if let Some(index) = self.full.get(&*name) {
             return Some(*index);
         }
-        let holding = self.wildcards.iter().find(|(suffix, _)| name.ends_with(&**suffix));
-        holding.filter(|_| name.parse::<IpAddr>().is_err()).map(|(_, index)| *index)
+        let mut longest = None;
+        // A wildcard stands for something, so that the suffix is never all of the name.
+        self.wildcards.each(name.as_bytes().get(1..)?, |index| longest = Some(*index));
+        longest.filter(|_| name.parse::<IpAddr>().is_err())
     }
 }
 
@@ -134,6 +153,7 @@ mod tests {
     fn names(services: &[Service]) -> Names {
         let mut names = Names::default();
         services.iter().enumerate().for_each(|(index, service)| names.add(index, service));
+        names.arrange();
         names
     }
 
@@ -179,6 +199,7 @@ mod tests {
                 service.resolution = Resolution::None;
                 port(service, 8080, Protocol::Http);
             }),
+            service("six", |service| service.networks = vec!["fd00::1/64".parse().unwrap()]),
         ]);
         let check = |address: &str, port: u16, expected: Option<usize>| {
             assert_eq!(names.around(address.parse().unwrap(), port), expected, "{address}:{port}");
@@ -186,6 +207,8 @@ mod tests {
         check("10.2.0.1", 80, Some(0));
         check("10.1.0.1", 80, Some(1));
         check("10.1.0.1", 81, None);
+        check("::ffff:10.1.0.1", 80, None);
+        check("fd00::2", 80, Some(4));
         check("9.9.9.9", 3306, Some(2));
         check("9.9.9.9", 8080, None);
     }

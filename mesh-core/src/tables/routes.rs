@@ -1,9 +1,11 @@
 //! Host, then rules, with every backend resolved to a destination.
 
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use super::path_index::PathIndex;
-use crate::matching::authority::host_matches;
+use super::condition_index::ConditionIndex;
+use super::hosts::Hosts;
+use crate::matching::request::{Caller, Request, RequestMatch};
 use crate::routing::mirror::Mirror;
 use crate::routing::rule::{Backend, HttpRule, RuleAction, TcpRule};
 use crate::snapshot::routes::Routes;
@@ -41,7 +43,10 @@ impl ServiceTable {
 pub struct RouteTable {
     /// The rules. Where they have a fallback it has the index after the last rule of a list.
     pub section: Arc<Routes>,
-    paths: Option<PathIndex>,
+    conditions: Option<ConditionIndex>,
+    /// A match for each kind of caller that the rules for requests are for, by rule and match; `None` where some rule is
+    /// for all callers.
+    audiences: Option<Vec<(usize, usize)>>,
     http: Vec<ResolvedRule>,
     tcp: Vec<Vec<Resolved>>,
     tls: Vec<Vec<Resolved>>,
@@ -91,22 +96,37 @@ impl RouteTable {
             http: http.collect(),
             tcp: streams(&section.tcp),
             tls: streams(&section.tls),
-            paths: PathIndex::new(&section.http),
+            conditions: ConditionIndex::new(&section.http),
+            audiences: audiences(&section.http),
             section,
         }
     }
 
-    /// The first rule of the list for requests that `matches`. It is asked about rules in any order, and only about
-    /// those that may match the path.
-    pub(crate) fn first_http<M>(
+    /// The first rule of the list for requests that has no condition or one that `holds`, with that condition. It is
+    /// asked only about those that may hold, in the order of the list.
+    pub(crate) fn first_http(
         &self,
-        path: &str,
-        mut matches: impl FnMut(usize) -> Option<M>,
-    ) -> Option<(usize, M)> {
-        match &self.paths {
-            Some(index) => index.first(path, matches),
-            None => (0..self.section.http.len()).find_map(|rule| Some((rule, matches(rule)?))),
+        request: &Request<'_>,
+        mut holds: impl FnMut(&RequestMatch) -> bool,
+    ) -> Option<(usize, Option<usize>)> {
+        let rules = &self.section.http;
+        if let Some(index) = &self.conditions {
+            return index.first(request, |rule, condition| {
+                condition.is_none_or(|condition| holds(&rules[rule].matches[condition]))
+            });
         }
+        rules.iter().enumerate().find_map(|(number, rule)| {
+            let held = rule.matches.iter().position(&mut holds);
+            (rule.matches.is_empty() || held.is_some()).then_some((number, held))
+        })
+    }
+
+    /// Whether every rule for requests is for other callers.
+    pub(crate) fn is_for_others(&self, caller: Option<&Caller<'_>>) -> bool {
+        let concerns = |(rule, condition): &(usize, usize)| {
+            self.section.http[*rule].matches[*condition].concerns(caller)
+        };
+        self.audiences.as_ref().is_some_and(|audiences| !audiences.iter().any(concerns))
     }
 
     /// A rule for requests.
@@ -180,6 +200,26 @@ impl Resolved {
     }
 }
 
+/// One condition for each kind of caller that the conditions of a list name, if all rules name some.
+fn audiences(rules: &[HttpRule]) -> Option<Vec<(usize, usize)>> {
+    let mut known = HashSet::new();
+    let mut found = Vec::new();
+    for (number, rule) in rules.iter().enumerate() {
+        if rule.matches.is_empty() {
+            return None;
+        }
+        for (within, condition) in rule.matches.iter().enumerate() {
+            if condition.caller_labels.is_empty() && condition.caller_namespace.is_none() {
+                return None;
+            }
+            if known.insert((&condition.caller_labels, &condition.caller_namespace)) {
+                found.push((number, within));
+            }
+        }
+    }
+    Some(found)
+}
+
 /// Rules of a host that no service has (a VirtualService alone), possibly a wildcard.
 #[derive(Debug)]
 pub(crate) struct HostRoutes {
@@ -189,33 +229,53 @@ pub(crate) struct HostRoutes {
     pub(crate) routes: Arc<RouteTable>,
 }
 
-/// The most specific of such hosts that callers of a view know; the list is sorted most specific first. Of one host
-/// the rules of the view count; where these are empty its callers do not know the host. `seen` tells of rules that are
-/// not the view's own whether its callers see them.
-pub(crate) fn unowned<'t>(
-    list: &'t [HostRoutes],
-    host: &str,
-    port: u16,
-    view: Option<&str>,
-    seen: impl Fn(&HostRoutes) -> bool,
-) -> Option<&'t Arc<RouteTable>> {
-    let holds = |entry: &&HostRoutes| entry.port == port && host_matches(&entry.host, host);
-    let scoped = |entry: &&HostRoutes| entry.scope.as_deref() == view;
-    let mut rest =
-        list.iter().filter(holds).filter(|entry| entry.scope.is_none() || scoped(entry)).peekable();
-    while let Some(first) = rest.next() {
-        let mut chosen = first;
-        while let Some(other) = rest.next_if(|entry| entry.host == first.host) {
-            if other.scope.is_some() {
-                chosen = other;
-            }
+/// The rules of all such hosts.
+#[derive(Debug, Default)]
+pub(crate) struct Unowned {
+    /// Of each host by port and view.
+    hosts: Hosts<Vec<HostRoutes>>,
+}
+
+impl Unowned {
+    /// Arranges rules.
+    pub(crate) fn new(list: impl IntoIterator<Item = HostRoutes>) -> Unowned {
+        let mut by_host: BTreeMap<Text, Vec<HostRoutes>> = BTreeMap::new();
+        for entry in list {
+            by_host.entry(entry.host.clone()).or_default().push(entry);
         }
-        let visible = chosen.scope.is_some() || seen(chosen);
-        if visible && !chosen.routes.section.http.is_empty() {
-            return Some(&chosen.routes);
+        for entries in by_host.values_mut() {
+            entries.sort_by(|a, b| (a.port, &a.scope).cmp(&(b.port, &b.scope)));
         }
+        Unowned { hosts: Hosts::new(by_host) }
     }
-    None
+
+    /// Whether this very host is one of them, and no wildcard.
+    pub(crate) fn names(&self, host: &str) -> bool {
+        self.hosts.named(host).is_some()
+    }
+
+    /// The most specific of the hosts that callers of a view know. Of one host the rules of the view count; where
+    /// these are empty its callers do not know the host. `seen` tells of rules that are not the view's own whether its
+    /// callers see them.
+    pub(crate) fn find(
+        &self,
+        host: &str,
+        port: u16,
+        view: Option<&str>,
+        seen: impl Fn(&HostRoutes) -> bool,
+    ) -> Option<&Arc<RouteTable>> {
+        self.hosts.most_specific(host, |entries| {
+            let of = |scope: Option<&str>| {
+                let found = entries
+                    .binary_search_by(|entry| (entry.port, entry.scope.as_deref()).cmp(&(port, scope)));
+                found.ok().map(|index| &entries[index])
+            };
+            let own = view.and_then(|view| of(Some(view)));
+            let chosen = own.or_else(|| of(None))?;
+            let visible = chosen.scope.is_some() || seen(chosen);
+            (visible && !chosen.routes.section.http.is_empty()).then_some(&chosen.routes)
+        })
+    }
 }
 
 /// What live state is kept under: an endpoint of a destination.

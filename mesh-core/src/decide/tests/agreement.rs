@@ -22,8 +22,14 @@ fn uri() -> impl Strategy<Value = TextMatch> {
         path().prop_map(|text| TextMatch::Exact(text.into())),
         path().prop_map(|text| TextMatch::Prefix(text.into())),
         path().prop_map(|text| TextMatch::PrefixIgnoringCase(text.into())),
-        Just(TextMatch::Regex(crate::matching::text::Pattern::new("/a+.*").unwrap())),
+        path().prop_map(|text| TextMatch::ExactIgnoringCase(text.into())),
+        pattern().prop_map(TextMatch::Regex),
     ]
+}
+
+fn pattern() -> impl Strategy<Value = crate::matching::text::Pattern> {
+    let sources = vec!["/a+.*", "/ab?/b*", "/a|/b", "(?i)/a.*", "/(a|b)/a", ".*a", "/a[ab]/?.*", "^/b", "a?/b{1,2}"];
+    prop::sample::select(sources).prop_map(|source| crate::matching::text::Pattern::new(source).unwrap())
 }
 
 fn condition() -> impl Strategy<Value = RequestMatch> {
