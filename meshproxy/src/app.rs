@@ -210,6 +210,7 @@ fn listen(
         access,
         drain: drain.clone(),
         forwarder: forwarder.clone(),
+        most_age: config.most_age,
     };
     Listeners::start(settings, shared, writer).context("cannot start the data threads")
 }

@@ -116,6 +116,15 @@ pub struct RunArgs {
         value_parser = duration
     )]
     pub drain_time: Duration,
+    /// Connections older than this take no new requests and end, each somewhat earlier by chance; 0s: never
+    #[arg(
+        long,
+        env = "MESHPROXY_MAX_CONNECTION_AGE",
+        value_name = "DURATION",
+        default_value = "10m",
+        value_parser = duration
+    )]
+    pub max_connection_age: Duration,
     /// Form of the log on stderr
     #[arg(long, env = "MESHPROXY_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,

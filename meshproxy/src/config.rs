@@ -83,6 +83,8 @@ pub struct Config {
     pub metrics_addr: SocketAddr,
     /// Bound of the graceful end.
     pub drain_time: Duration,
+    /// Connections take new requests for so long; `None` for ever.
+    pub most_age: Option<Duration>,
     /// Form of the log.
     pub log_format: LogFormat,
 }
@@ -143,6 +145,7 @@ impl Config {
             ready_addr: args.ready_addr,
             metrics_addr: args.metrics_addr,
             drain_time: args.drain_time,
+            most_age: (!args.max_connection_age.is_zero()).then_some(args.max_connection_age),
             log_format: args.log_format,
         })
     }

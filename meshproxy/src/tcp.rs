@@ -316,7 +316,7 @@ async fn connect_to(
             let id = caller.id().ok_or(ConnectError::NoIdentity)?;
             let own = Who { number: caller.identity, id };
             let peer = Who { number: endpoint.peer, id: peer };
-            let stream = thread.pool.mesh(*hop, own, peer, patience).await?;
+            let stream = || thread.pool.mesh(*hop, own, peer, patience);
             let opening = tunnel::open(stream, address, Some(&**caller), &root.version);
             let mut tunnel = tokio::time::timeout(patience, opening)
                 .await
@@ -451,7 +451,7 @@ impl StreamRecord {
         self.carried = carried;
         match ended {
             None => self.termination = "refused_by_newer_configuration".to_owned(),
-            Some(Ended::ServerFailed(_)) => self.flags.push("UC"),
+            Some(Ended::ServerFailed(_)) => self.flags.push("UR"),
             Some(Ended::ClientFailed(_)) => self.flags.push("DC"),
             Some(Ended::Closed | Ended::Idle) => {}
         }

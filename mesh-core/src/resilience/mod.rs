@@ -1,5 +1,6 @@
 //! Small machines and policies of resilience: state, event and now go in, an answer comes out.
 
+pub mod age;
 pub mod fault;
 pub mod outlier;
 pub mod pool;

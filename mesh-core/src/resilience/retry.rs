@@ -130,10 +130,16 @@ impl RetryCondition {
             Outcome::Reset { before_request } => {
                 self.covers_breaks() || (before_request && self == RetryCondition::ResetBeforeRequest)
             }
-            Outcome::AttemptTimeout | Outcome::ProtocolError => self.covers_breaks(),
+            Outcome::RemoteReset | Outcome::AttemptTimeout | Outcome::ProtocolError => self.covers_breaks(),
             Outcome::RequestTimeout | Outcome::Overflow => false,
         }
     }
+}
+
+/// Whether a request may be sent again without asking a rule, when a connection that had served others closed under it:
+/// the server may or may not have read it, so only where twice means the same as once (RFC 9110, section 9.2.2).
+pub fn is_idempotent(method: &str) -> bool {
+    matches!(method, "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE" | "TRACE")
 }
 
 /// How often, on what and how soon to try again.
@@ -218,6 +224,7 @@ mod tests {
             (response(200, Some(14)), true),
             (response(200, Some(13)), false),
             (Outcome::Reset { before_request: true }, false),
+            (Outcome::RemoteReset, false),
             (Outcome::RequestTimeout, false),
             (Outcome::Overflow, false),
         ] {
@@ -230,7 +237,13 @@ mod tests {
         let response = |status, grpc_status| Outcome::Response { status, grpc_status, rate_limited: false };
         let reset = Outcome::Reset { before_request: false };
         let before = Outcome::Reset { before_request: true };
-        let breaks = [Outcome::RefusedStream, reset, Outcome::AttemptTimeout, Outcome::ProtocolError];
+        let breaks = [
+            Outcome::RefusedStream,
+            Outcome::RemoteReset,
+            reset,
+            Outcome::AttemptTimeout,
+            Outcome::ProtocolError,
+        ];
         let check = |word: &str, covered: &[Outcome], others: &[Outcome]| {
             let on = vec![RetryCondition::from_name(word).unwrap()];
             let policy = RetryPolicy { on, codes: vec![425], ..RetryPolicy::default() };

@@ -34,9 +34,51 @@ pub fn request_timeout(route: Option<Duration>, grpc_timeout: Option<&str>) -> O
     }
 }
 
+/// Time that an endpoint is told it has for a try: the try's own, and never more than what is left of the whole. Nothing
+/// left is told as a millisecond, as 0 would mean no limit (Envoy, `setTimeoutHeaders`).
+pub fn expected_time(per_try: Option<Duration>, left: Option<Duration>) -> Option<Duration> {
+    let left = left.map(|left| left.max(Duration::from_millis(1)));
+    match (per_try, left) {
+        (Some(per_try), Some(left)) => Some(per_try.min(left)),
+        (per_try, left) => per_try.or(left),
+    }
+}
+
+/// Writes a `grpc-timeout` header: eight digits at most, so in the finest unit from milliseconds on that they suffice for.
+pub fn grpc_timeout(time: Duration) -> String {
+    const MOST: u128 = 99_999_999;
+    let mut amount = time.as_millis();
+    for (unit, next) in [('m', 1000), ('S', 60), ('M', 60)] {
+        if amount <= MOST {
+            return format!("{amount}{unit}");
+        }
+        amount /= next;
+    }
+    format!("{}H", amount.min(MOST))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn endpoints_are_told_the_shortest_time() {
+        let ms = Duration::from_millis;
+        assert_eq!(expected_time(None, None), None);
+        assert_eq!(expected_time(Some(ms(5)), None), Some(ms(5)));
+        assert_eq!(expected_time(Some(ms(5)), Some(ms(3))), Some(ms(3)));
+        assert_eq!(expected_time(None, Some(Duration::ZERO)), Some(ms(1)));
+    }
+
+    #[test]
+    fn grpc_timeouts_are_written_in_eight_digits() {
+        let check = |time: Duration, expected: &str| assert_eq!(grpc_timeout(time), expected);
+        check(Duration::from_millis(250), "250m");
+        check(Duration::from_secs(99_999), "99999000m");
+        check(Duration::from_secs(100_000), "100000S");
+        check(Duration::from_secs(600_000_000), "10000000M");
+        check(Duration::from_secs(u64::MAX), "99999999H");
+    }
 
     #[test]
     fn grpc_timeouts() {

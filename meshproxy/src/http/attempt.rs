@@ -1,23 +1,28 @@
 //! Attempts until one is final: pick an endpoint, find a connection, send, judge the outcome, wait, try another.
 
 use std::borrow::Borrow;
+use std::future::poll_fn;
+use std::io::ErrorKind;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{self, Poll};
 use std::time::Duration;
 
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Version, header};
-use mesh_core::resilience::retry::RetryPolicy;
+use mesh_core::resilience::retry::{RetryPolicy, is_idempotent};
+use mesh_core::resilience::timeout::{expected_time, grpc_timeout};
 use mesh_core::tables::destinations::Transport;
 use mesh_core::vocab::outcome::Outcome;
 use tokio::time::Instant;
 
 use super::body::{Held, UpstreamBody, grpc_status};
 use super::canonical::absolute;
+use super::deadline::Deadline;
 use super::headers::{
-    ATTEMPT_COUNT, EXPECTED_TIMEOUT, MESH_FROM, MESH_PROTO, MESH_PROXY, MESH_TO, MESH_VERSION, RATE_LIMITED,
-    number,
+    ATTEMPT_COUNT, EXPECTED_TIMEOUT, GRPC_TIMEOUT, MESH_FROM, MESH_PROTO, MESH_PROXY, MESH_TO, MESH_VERSION,
+    RATE_LIMITED, number,
 };
 use super::reply::Failure;
 use crate::identity::origination::Inside;
@@ -29,13 +34,10 @@ use crate::net::downstream::Facts;
 use crate::net::proxy_header::ProxyHeader;
 use crate::upstream::body::{RequestBody, Upload};
 use crate::upstream::failure::{self, ConnectError};
-use crate::upstream::http2::SendError;
+use crate::upstream::http2::{MOST_TURNS, SendError};
 use crate::upstream::pool::{Stream, Who};
 use crate::upstream::thread::DataThread;
 use crate::upstream::way::{Target, Way, proxy_header};
-
-/// So many connections that close just then are put up with for one attempt.
-const MOST_TURNS: u32 = 3;
 
 /// What is sent upstream, ready but for what depends on the endpoint.
 #[derive(Debug, Clone)]
@@ -69,10 +71,8 @@ pub struct Trial<'a> {
     pub direct_http2: bool,
     /// Where the request came from, for destinations that want to hear it ([`client`]).
     pub client: Option<Box<Facts>>,
-    /// The request's time.
-    pub timeout: Option<Duration>,
-    /// When it is over.
-    pub deadline: Option<Instant>,
+    /// Whether the request is gRPC, whose endpoints are told of their time in a field of its own.
+    pub grpc: bool,
     /// Hash that endpoints are chosen by, where the destination goes by one.
     pub hash: Option<u64>,
 }
@@ -105,9 +105,14 @@ pub struct Tried {
 }
 
 impl Trial<'_> {
-    /// Tries until an outcome is final.
-    pub async fn run(&self, message: Message, upload: Option<&Upload>) -> Tried {
-        if let (0, Some(upload)) = (self.retry.attempts, upload) {
+    /// Tries until an outcome is final, or the request's time is over.
+    pub async fn run(
+        &self,
+        message: Message,
+        upload: Option<&Upload>,
+        whole: &mut Option<Deadline>,
+    ) -> Tried {
+        if let (0, false, Some(upload)) = (self.retry.attempts, self.direct_http2, upload) {
             upload.settle();
         }
         let mut message = Some(message);
@@ -129,23 +134,38 @@ impl Trial<'_> {
                     None => break Tried::nothing(),
                 },
             };
-            let deadline = self.try_deadline();
+            let expected = expected_time(self.retry.per_try_timeout, self.left(whole, tries));
+            let mut own = self.retry.per_try_timeout.map(|time| Deadline::new(time, Instant::now(), upload));
             let result = {
                 // Pinned here and not in a function of its own: a future that is moved is stored twice.
-                let once = pin!(self.once(sent, upload, endpoint, tries));
-                match deadline {
-                    None => once.await,
-                    Some(at) => match tokio::time::timeout_at(at, once).await {
-                        Ok(result) => result,
-                        Err(_elapsed) => Err(self.timed_out(deadline)),
-                    },
+                let mut once = pin!(self.once(sent, upload, endpoint, (tries, expected)));
+                match (&mut *whole, &mut own) {
+                    (None, None) => once.await,
+                    (whole, own) => {
+                        poll_fn(|cx| {
+                            if let Poll::Ready(result) = once.as_mut().poll(cx) {
+                                return Poll::Ready(result);
+                            }
+                            let over = |deadline: &mut Option<Deadline>, cx: &mut task::Context<'_>| {
+                                deadline.as_mut().is_some_and(|deadline| deadline.poll(cx).is_ready())
+                            };
+                            if over(whole, cx) {
+                                return Poll::Ready(Err(fail(Outcome::RequestTimeout, String::new())));
+                            }
+                            if over(own, cx) {
+                                return Poll::Ready(Err(fail(Outcome::AttemptTimeout, String::new())));
+                            }
+                            Poll::Pending
+                        })
+                        .await
+                    }
                 }
             };
             let outcome = outcome(&result);
             let covered = self.retry.attempts > 0 && self.retry.covers(outcome);
             let repeatable = upload.is_none_or(Upload::can_repeat);
             let again = covered && may_repeat && repeatable && outcome != Outcome::RequestTimeout;
-            if !again || !self.wait(tries).await {
+            if !again || !self.wait(tries, whole.as_ref()).await {
                 if let Some(upload) = upload {
                     upload.settle();
                 }
@@ -163,7 +183,7 @@ impl Trial<'_> {
     }
 
     /// The endpoint for the next try.
-    fn choose(&self, tried: &[usize]) -> Option<usize> {
+    pub(super) fn choose(&self, tried: &[usize]) -> Option<usize> {
         let far = self.avoids_localities(tried);
         let avoid: &[usize] = match &far {
             Some(far) => far,
@@ -188,28 +208,19 @@ impl Trial<'_> {
     }
 
     /// Waits before the next try; `false` if the request's time would be over then.
-    async fn wait(&self, tries: u32) -> bool {
+    pub(super) async fn wait(&self, tries: u32, whole: Option<&Deadline>) -> bool {
         let wait = self.thread.random(|random| self.retry.wait(tries, random));
-        if self.deadline.is_some_and(|deadline| Instant::now() + wait >= deadline) {
+        if whole.and_then(Deadline::at).is_some_and(|at| Instant::now() + wait >= at) {
             return false;
         }
         tokio::time::sleep(wait).await;
         true
     }
 
-    /// When a try that begins now must have ended.
-    fn try_deadline(&self) -> Option<Instant> {
-        let own = self.retry.per_try_timeout.map(|time| Instant::now() + time);
-        match (own, self.deadline) {
-            (Some(own), Some(whole)) => Some(own.min(whole)),
-            (own, whole) => own.or(whole),
-        }
-    }
-
-    /// What it means that a try has not ended by its deadline.
-    fn timed_out(&self, deadline: Option<Instant>) -> Failure {
-        let whole_is_over = self.deadline.is_some() && self.deadline == deadline;
-        fail(if whole_is_over { Outcome::RequestTimeout } else { Outcome::AttemptTimeout }, String::new())
+    /// What is left of the request's time. The same for every first try, so that the table of HTTP/2 has its text.
+    fn left(&self, whole: &Option<Deadline>, tries: u32) -> Option<Duration> {
+        let whole = whole.as_ref()?;
+        Some(if tries == 1 { whole.time() } else { whole.left() })
     }
 
     async fn once(
@@ -217,13 +228,14 @@ impl Trial<'_> {
         mut message: Message,
         upload: Option<&Upload>,
         endpoint: &LiveEndpoint,
-        tries: u32,
+        (tries, expected): (u32, Option<Duration>),
     ) -> Result<Answer, Failure> {
         message.headers.insert(&ATTEMPT_COUNT, number(u128::from(tries)));
-        if let (Some(timeout), Some(deadline)) = (self.timeout, self.deadline) {
-            // The same text for every first try, so that the table of HTTP/2 has it.
-            let left = if tries == 1 { timeout } else { deadline.saturating_duration_since(Instant::now()) };
-            message.headers.insert(&EXPECTED_TIMEOUT, number(left.as_millis()));
+        if let Some(expected) = expected {
+            message.headers.insert(&EXPECTED_TIMEOUT, number(expected.as_millis()));
+            if let (true, Ok(text)) = (self.grpc, HeaderValue::try_from(grpc_timeout(expected))) {
+                message.headers.insert(&GRPC_TIMEOUT, text);
+            }
         }
         let patience = self.destination.destination.policy.connect_timeout;
         match &endpoint.endpoint.transport {
@@ -239,7 +251,8 @@ impl Trial<'_> {
                 let own = own(self.root, self.caller)?;
                 let peer = Who { number: endpoint.peer, id: peer };
                 let request = message.into_http2(body(upload));
-                send_shared(request, || self.thread.pool.mesh(*hop, own, peer, patience)).await
+                let sent = send_shared(request, || self.thread.pool.mesh(*hop, own, peer, patience)).await;
+                sent.map_err(Sent::failure)
             }
             Transport::Unreachable => Err(connect_failed(ConnectError::NoIdentity)),
         }
@@ -251,7 +264,7 @@ impl Trial<'_> {
         Way::to(self.destination, endpoint, inside, asked, self.proxy(endpoint)).map_err(connect_failed)
     }
 
-    fn proxy(&self, endpoint: &LiveEndpoint) -> Option<ProxyHeader> {
+    pub(super) fn proxy(&self, endpoint: &LiveEndpoint) -> Option<ProxyHeader> {
         let client = self.client.as_deref()?;
         proxy_header(self.destination, endpoint, *client, self.caller)
     }
@@ -304,14 +317,15 @@ pub async fn plain(
     http2: bool,
 ) -> Result<Answer, Failure> {
     if http2 {
-        let request = message.into_http2(body(upload));
-        return send_shared(request, || thread.pool.http2(target)).await;
+        return Box::pin(plain_http2(thread, message, upload, target)).await;
     }
     // Boxed, like every dial: requests that find a connection should not carry its size.
     let mut lease = match thread.pool.idle_http1(target) {
         Some(idle) => idle,
         None => Box::pin(thread.pool.new_http1(target)).await.map_err(connect_failed)?,
     };
+    let again =
+        (lease.rested && upload.is_none() && is_idempotent(message.method.as_str())).then(|| message.clone());
     let mut request = message.into_http1(body(upload));
     loop {
         let sender = lease.sender().expect("a lease has its connection until it is given back");
@@ -325,29 +339,84 @@ pub async fn plain(
         match error.take_message() {
             // An idle connection was closed in the meantime and nothing was sent: that is no attempt.
             Some(unsent) if lease.reused => request = unsent,
+            // The same, but it had been written; one that may come twice is simply sent again.
+            None if lease.reused && is_closed(error.error()) => match again.clone() {
+                Some(again) => request = again.into_http1(RequestBody::Empty),
+                None => return Err(broken(error.error())),
+            },
             Some(_) | None => return Err(broken(error.error())),
         }
         lease = Box::pin(thread.pool.new_http1(target)).await.map_err(connect_failed)?;
     }
 }
 
+/// Whether the server closed the connection in place of an answer.
+fn is_closed(error: &hyper::Error) -> bool {
+    let reset = |error: &(dyn std::error::Error + 'static)| {
+        let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        matches!(kind, Some(ErrorKind::ConnectionReset | ErrorKind::BrokenPipe))
+    };
+    error.is_incomplete_message() || std::error::Error::source(error).is_some_and(reset)
+}
+
+/// The same in HTTP/2. Servers end connections with streams still under way towards them, and say which they have not
+/// taken (GOAWAY): such a request is sent on another connection, as if it had found this one closed.
+async fn plain_http2(
+    thread: &DataThread,
+    message: Message,
+    upload: Option<&Upload>,
+    target: Target<'_>,
+) -> Result<Answer, Failure> {
+    let mut turns = 0;
+    loop {
+        turns += 1;
+        let request = message.clone().into_http2(body(upload));
+        let failure = match send_shared(request, || thread.pool.http2(target)).await {
+            Err(Sent::Untaken(failure)) if turns < MOST_TURNS => failure,
+            sent => return sent.map_err(Sent::failure),
+        };
+        if !upload.is_none_or(Upload::can_repeat) {
+            return Err(failure);
+        }
+    }
+}
+
+/// Why a request got no answer on a shared connection.
+enum Sent {
+    /// The peer says that it has not taken it.
+    Untaken(Failure),
+    /// Anything else.
+    Failed(Failure),
+}
+
+impl Sent {
+    fn failure(self) -> Failure {
+        match self {
+            Sent::Untaken(failure) | Sent::Failed(failure) => failure,
+        }
+    }
+}
+
 /// Sends on a stream of a shared connection. One that was closing and took nothing is no attempt: another is used.
-async fn send_shared<F>(mut request: Request<RequestBody>, stream: impl Fn() -> F) -> Result<Answer, Failure>
+async fn send_shared<F>(mut request: Request<RequestBody>, stream: impl Fn() -> F) -> Result<Answer, Sent>
 where
     F: Future<Output = Result<Stream, ConnectError>>,
 {
     let mut turns = 0;
     loop {
         turns += 1;
-        let stream = stream().await.map_err(connect_failed)?;
+        let mut stream = stream().await.map_err(|error| Sent::Failed(connect_failed(error)))?;
         match stream.connection().send(request).await {
-            Ok(response) => {
+            Ok((response, sending)) => {
+                stream.hold(sending);
                 let response = response.map(UpstreamBody::Http2);
                 return Ok(Answer { response, held: Held::Http2(stream) });
             }
             Err(SendError::Closing(unsent, _)) if turns < MOST_TURNS => request = *unsent,
             Err(SendError::Closing(_, error) | SendError::Broken(error)) => {
-                return Err(fail(failure::http2_outcome(&error), String::new()));
+                let failure = fail(failure::http2_outcome(&error), String::new());
+                let untaken = error.is_go_away() && error.is_remote();
+                return Err(if untaken { Sent::Untaken(failure) } else { Sent::Failed(failure) });
             }
         }
     }

@@ -1,7 +1,6 @@
 //! The body of an answer on its way to the client. It carries the record of the exchange, which is written when the body
 //! has ended or is dropped, and gives the upstream's connection back when it was read whole.
 
-use std::future::Future as _;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -11,9 +10,9 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use mesh_core::vocab::outcome::Outcome;
-use tokio::time::{Instant, Sleep};
 
 use super::activity::UnderWay;
+use super::deadline::Deadline;
 use super::headers::GRPC_STATUS;
 use super::record::Record;
 use crate::upstream::failure;
@@ -87,25 +86,6 @@ pub struct ReplyBody {
     under_way: Option<UnderWay>,
 }
 
-/// When the answer must be whole; a timer only runs once something is waited for.
-#[derive(Debug)]
-enum Deadline {
-    At(Instant),
-    Running(Pin<Box<Sleep>>),
-}
-
-impl Deadline {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if let Deadline::At(at) = self {
-            *self = Deadline::Running(Box::pin(tokio::time::sleep_until(*at)));
-        }
-        match self {
-            Deadline::Running(sleep) => sleep.as_mut().poll(cx),
-            Deadline::At(_) => Poll::Pending,
-        }
-    }
-}
-
 #[derive(Debug)]
 enum Content {
     Own(Bytes),
@@ -140,13 +120,13 @@ impl ReplyBody {
         incoming: UpstreamBody,
         held: Held,
         record: Box<Record>,
-        deadline: Option<Instant>,
+        deadline: Option<Deadline>,
     ) -> ReplyBody {
         ReplyBody {
             content: Content::Upstream(incoming),
             record: Some(record),
             held: Some(held),
-            deadline: deadline.map(Deadline::At),
+            deadline,
             under_way: None,
         }
     }
@@ -171,8 +151,10 @@ impl ReplyBody {
         if let Some(mut record) = self.record.take() {
             record.complete();
         }
-        if let Some(Held::Http1(mut lease)) = self.held.take() {
-            lease.give_back();
+        match self.held.take() {
+            Some(Held::Http1(mut lease)) => lease.give_back(),
+            Some(Held::Http2(stream)) => stream.finish(),
+            None => {}
         }
         self.deadline = None;
     }
@@ -182,6 +164,14 @@ impl ReplyBody {
             record.broke_off(flag, reason);
         }
         self.held = None;
+    }
+
+    /// An answer that is whole before its request is may be followed by a reset without an error, and the rest of the
+    /// request is not wanted (RFC 9113, section 8.1). Where the request is whole, such a reset cuts the answer short.
+    fn is_early_end(&self, error: &ReplyError) -> bool {
+        let ReplyError::UpstreamStream(error) = error else { return false };
+        let sending = matches!(&self.held, Some(Held::Http2(stream)) if stream.is_sending());
+        sending && error.is_reset() && error.reason() == Some(h2::Reason::NO_ERROR)
     }
 
     fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ReplyError>>> {
@@ -209,17 +199,25 @@ impl ReplyBody {
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => {
+                if self.is_early_end(&error) {
+                    self.finish();
+                    return Poll::Ready(None);
+                }
                 let outcome = match &error {
-                    ReplyError::Upstream(error) => failure::outcome(error),
+                    // What ends before its framing says is not the protocol, however it ends (Envoy).
+                    ReplyError::Upstream(_) => Outcome::ProtocolError,
                     ReplyError::UpstreamStream(error) => failure::http2_outcome(error),
                     ReplyError::Deadline => Outcome::RequestTimeout,
                 };
-                match outcome {
-                    Outcome::ProtocolError => {
-                        self.fail("UPE", "upstream_reset_after_response_started{protocol_error}");
+                let details = match outcome {
+                    Outcome::ProtocolError => "upstream_reset_after_response_started{protocol_error}",
+                    Outcome::RemoteReset => "upstream_reset_after_response_started{remote_reset}",
+                    Outcome::RefusedStream => {
+                        "upstream_reset_after_response_started{remote_refused_stream_reset}"
                     }
-                    _ => self.fail("UC", "upstream_reset_after_response_started{connection_termination}"),
-                }
+                    _ => "upstream_reset_after_response_started{connection_termination}",
+                };
+                self.fail(outcome.flag(), details);
                 Poll::Ready(Some(Err(error)))
             }
             None => {

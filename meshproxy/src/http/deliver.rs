@@ -50,9 +50,11 @@ async fn serve(peer: &MeshPeer, request: Request<Incoming>, upgrade: Option<OnUp
         Err(bad) => return reply::bad_request(record, bad),
     };
     record.request(&head);
-    record.upload = Upload::once(body, &peer.thread.bodies);
     record.source = peer.party(head.headers.get(&MESH_FROM));
     let http2 = head.headers.get(&MESH_PROTO).is_some_and(|proto| proto == "h2");
+    // Kept until the application has answered: it may end its connection without having taken the request.
+    let upload = if http2 { Upload::of } else { Upload::once };
+    record.upload = upload(body, &peer.thread.bodies);
     let Some(to) = head.headers.get(&MESH_TO).and_then(address) else {
         return reply::plain(record, StatusCode::MISDIRECTED_REQUEST, "NR", "workload_not_found", "");
     };
@@ -74,7 +76,11 @@ async fn serve(peer: &MeshPeer, request: Request<Incoming>, upgrade: Option<OnUp
     if let Some(client) = upgrade {
         return Box::pin(upgrade::deliver(record, message, target, client)).await;
     }
-    match plain(&peer.thread, message, record.upload.as_ref(), target, http2).await {
+    let sent = plain(&peer.thread, message, record.upload.as_ref(), target, http2).await;
+    if let (true, Some(upload)) = (http2, &record.upload) {
+        upload.settle();
+    }
+    match sent {
         Ok(answer) => reply::pass_on(answer.response, answer.held, record, &[], None),
         Err(failure) => reply::failed(record, failure),
     }

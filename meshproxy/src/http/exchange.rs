@@ -3,12 +3,13 @@
 use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderValue, Request, Version};
 use hyper::body::Incoming;
 use mesh_core::decide::facts::OutboundRequest;
-use mesh_core::decide::plan::{Action, Forward, Plan};
+use mesh_core::decide::plan::{Action, AnswerChanges, Forward, Plan};
 use mesh_core::decide::refusal::Refusal;
 use mesh_core::decide::request;
 use mesh_core::decide::witness::Silent;
@@ -17,10 +18,12 @@ use mesh_core::routing::header::HeaderOperations;
 use mesh_core::vocab::label::Labels;
 use mesh_core::vocab::outcome::Outcome;
 use mesh_core::vocab::protocol::{Protocol, UpstreamProtocol};
+use tokio::time::Instant;
 
 use super::attempt::{Message, Trial, Tried, client};
 use super::canonical::{self, Head, with_path};
 use super::connection::{Outbound, caller};
+use super::deadline::Deadline;
 use super::headers::{
     FORWARDED_PROTO, GRPC_TIMEOUT, ORIGINAL_HOST, ORIGINAL_PATH, REQUEST_ID, strip_internal,
 };
@@ -55,7 +58,7 @@ pub async fn outbound(connection: &Outbound, mut request: Request<Incoming>) -> 
     record.source = local.map_or(0, |local| local.party.number);
     let plan = match decide(connection, &root, local, &head) {
         Ok(plan) => plan,
-        Err(refusal) => return Box::pin(outside::refused(connection, head, record, &refusal)).await,
+        Err(refusal) => return Box::pin(outside::refused(connection, head, record, &refusal, upgrade)).await,
     };
     note_plan(&root, &plan, &mut record);
     if let Some(delay) = plan.fault.delay {
@@ -63,6 +66,7 @@ pub async fn outbound(connection: &Outbound, mut request: Request<Incoming>) -> 
         tokio::time::sleep(delay).await;
     }
     if let Some(abort) = plan.fault.abort {
+        tell(&mut record, &plan, &head);
         return reply::abort(record, abort);
     }
     let mut reply = match &plan.action {
@@ -85,17 +89,40 @@ pub async fn outbound(connection: &Outbound, mut request: Request<Incoming>) -> 
         }
         Action::Redirect { status, location } => {
             tell(&mut record, &plan, &head);
-            reply::redirect(record, &plan, *status, location)
+            reply::redirect(record, *status, location)
         }
         Action::Respond { status, body } => {
             tell(&mut record, &plan, &head);
-            reply::respond(record, &plan, *status, body)
+            reply::respond(record, *status, body)
         }
-        Action::Refuse(refusal) => Box::pin(outside::refused(connection, head, record, refusal)).await,
+        Action::Refuse { refusal, .. } => {
+            tell(&mut record, &plan, &head);
+            Box::pin(outside::refused(connection, head, record, refusal, upgrade)).await
+        }
         Action::Preflight { fields } => reply::preflight(record, fields),
     };
     reply::mark(&mut reply, &plan.answer_fields);
     reply
+}
+
+/// What a client sent was no request: it was answered as such where it is still there, and here it is told.
+pub fn unread(connection: &Outbound, error: &hyper::Error) {
+    if !error.is_parse() && !error.is_incomplete_message() {
+        return;
+    }
+    let root = connection.thread.view.root();
+    let mut record = Record::begin(&connection.thread, &root, connection.shown(), Reporter::Source, false);
+    record.source = connection.local(&root).map_or(0, |local| local.party.number);
+    if error.is_parse() {
+        let (code, details) = match error.is_parse_too_large() {
+            true => (431, "http1.headers_too_large"),
+            false => (400, "http1.codec_error"),
+        };
+        record.flags.push("DPE");
+        record.details = Cow::Borrowed(details);
+        record.reply(code, 0, None);
+        record.complete();
+    }
 }
 
 fn decide(
@@ -113,6 +140,7 @@ fn decide(
         request: head.seen(),
         port,
         owner,
+        listener: connection.listener(local),
         caller: Some(caller),
         source: Some(connection.source(local)),
     };
@@ -121,6 +149,7 @@ fn decide(
 
 /// What the decision says about an exchange, for metrics and the log.
 fn note_plan(root: &Root, plan: &Plan, record: &mut Record) {
+    record.changes = plan.own_answer_changes();
     if record.thread().log.is_on() {
         record.route = plan.route_name().map(Cow::Owned);
     }
@@ -130,7 +159,7 @@ fn note_plan(root: &Root, plan: &Plan, record: &mut Record) {
             record.cluster = named(&destination.destination.cluster);
             record.service = destination.service.number;
         }
-        Action::Redirect { .. } | Action::Respond { .. } | Action::Preflight { .. } | Action::Refuse(_) => {
+        Action::Redirect { .. } | Action::Respond { .. } | Action::Preflight { .. } | Action::Refuse { .. } => {
             if let Some(service) = &plan.service {
                 let labels = ServiceLabels::of(&service.host, &service.namespace);
                 record.service = record.thread().metrics().service(labels).number;
@@ -149,8 +178,7 @@ async fn send_on(
     head: Head,
     mut record: Box<Record>,
 ) -> Reply {
-    let grpc_timeout = if head.grpc { head.headers.get(&GRPC_TIMEOUT) } else { None };
-    let timeout = request_timeout(forward.timeout, grpc_timeout.and_then(|value| value.to_str().ok()));
+    let (timeout, mut deadline) = deadline(plan, forward, &head, &record);
     let rule = plan.rule();
     let thread = Rc::clone(record.thread());
     let trial = Trial {
@@ -162,12 +190,12 @@ async fn send_on(
         http2: speaks_http2(destination.destination.policy.protocol, head.version),
         direct_http2: speaks_http2_directly(destination.destination.policy.upstream, head.version),
         client: client(destination, record.client()),
-        timeout,
-        deadline: timeout.map(|timeout| record.started() + timeout),
+        grpc: head.grpc,
         hash: forward.affinity.hash,
     };
-    let message = copied(&trial, root, plan, forward, head, &mut record);
-    let Tried { endpoint, permit, result, exhausted } = trial.run(message, record.upload.as_ref()).await;
+    let message = copied(&trial, root, plan, forward, head, timeout, &mut record);
+    let tried = trial.run(message, record.upload.as_ref(), &mut deadline).await;
+    let Tried { endpoint, permit, result, exhausted } = tried;
     record.permit = permit;
     if let Some(endpoint) = endpoint.map(|index| &destination.endpoints[index]) {
         record.upstream = endpoint.shown();
@@ -175,8 +203,8 @@ async fn send_on(
     }
     match result {
         None => reply::no_healthy(record),
-        // Envoy counts the client's own limit as the duration of the stream, not as a slow upstream.
-        Some(Err(failure)) if failure.outcome == Outcome::RequestTimeout && timeout != forward.timeout => {
+        // Where the rule has none, Envoy counts the client's own limit as the duration of the stream, not as a slow upstream.
+        Some(Err(failure)) if failure.outcome == Outcome::RequestTimeout && forward.timeout.is_none() => {
             reply::out_of_time(record)
         }
         Some(Err(failure)) => reply::failed(record, failure),
@@ -184,13 +212,28 @@ async fn send_on(
             if exhausted {
                 record.flags.push("URX");
             }
-            let deadline = trial.deadline;
             let changes = plan.response_changes(forward);
             let mut reply = reply::pass_on(answer.response, answer.held, record, &changes, deadline);
             reply::keep(&mut reply, &forward.affinity);
             reply
         }
     }
+}
+
+/// The request's time, and when it is over. Where the rule has a time, that or the client's shorter one runs from the end
+/// of the request; the client's alone runs from the beginning, and neither while a fault holds the request up.
+fn deadline(
+    plan: &Plan,
+    forward: &Forward,
+    head: &Head,
+    record: &Record,
+) -> (Option<Duration>, Option<Deadline>) {
+    let grpc_timeout = if head.grpc { head.headers.get(&GRPC_TIMEOUT) } else { None };
+    let timeout = request_timeout(forward.timeout, grpc_timeout.and_then(|value| value.to_str().ok()));
+    let Some(time) = timeout else { return (None, None) };
+    let since = if plan.fault.delay.is_some() { Instant::now() } else { record.started() };
+    let upload = if forward.timeout.is_some() { record.upload.as_ref() } else { None };
+    (timeout, Some(Deadline::new(time, since, upload)))
 }
 
 /// The message of a request, of which copies are on their way where the plan has some.
@@ -200,12 +243,13 @@ fn copied(
     plan: &Plan,
     forward: &Forward,
     head: Head,
+    timeout: Option<Duration>,
     record: &mut Record,
 ) -> Message {
     let version = head.version;
     let message = message(plan, forward, head, record);
     if !forward.mirrors.is_empty() {
-        let Trial { thread, caller, timeout, .. } = *trial;
+        let Trial { thread, caller, .. } = *trial;
         let client = record.client();
         let upload = record.upload.as_ref();
         let message = &message;
@@ -275,7 +319,8 @@ fn rewritten(path: &str, query: Option<&str>) -> Option<PathAndQuery> {
 
 /// Keeps what the changes of an answer of our own need to know of the request.
 fn tell(record: &mut Record, plan: &Plan, head: &Head) {
-    if plan.rule().response_headers.has_variables() {
+    let varies = |changes: &AnswerChanges| changes.list().iter().any(|change| change.has_variables());
+    if record.changes.as_ref().is_some_and(varies) {
         record.told = Some(Told::answered(head, plan));
     }
 }

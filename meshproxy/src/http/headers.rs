@@ -91,7 +91,7 @@ pub fn scan(headers: &HeaderMap) -> Scan {
             "transfer-encoding" => found.encodings += 1,
             "content-type" => found.grpc = is_grpc(value),
             "connection" => found.connection = true,
-            "keep-alive" | "proxy-connection" | "upgrade" | "http2-settings" => found.hop = true,
+            "keep-alive" | "proxy-connection" | "upgrade" | "http2-settings" | "expect" => found.hop = true,
             "te" => found.trailers_only &= value.as_bytes().eq_ignore_ascii_case(b"trailers"),
             "x-forwarded-client-cert" => found.internal = true,
             name if name.starts_with("x-mesh-") => found.mesh += 1,
@@ -123,6 +123,8 @@ impl Scan {
             headers.remove(&PROXY_CONNECTION);
             headers.remove(header::UPGRADE);
             headers.remove(&HTTP2_SETTINGS);
+            // The client hears that it may go on as soon as its body is asked for, so nobody upstream needs to say it.
+            headers.remove(header::EXPECT);
         }
         if self.encodings > 0 {
             headers.remove(header::TRANSFER_ENCODING);

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use super::attempt::{Answer, Message, Trial, client};
 use super::body::ReplyBody;
+use super::deadline::Deadline;
 use super::exchange::{speaks_http2, speaks_http2_directly};
 use crate::live::local::LocalWorkload;
 use crate::live::view::Held;
@@ -145,11 +146,12 @@ impl Copy {
             http2: speaks_http2(destination.destination.policy.protocol, self.version),
             direct_http2: speaks_http2_directly(destination.destination.policy.upstream, self.version),
             client: client(destination, self.client),
-            timeout: self.timeout,
-            deadline: self.timeout.map(|timeout| Instant::now() + timeout),
+            grpc: false,
             hash: None,
         };
-        let tried = trial.run(self.message.clone(), self.upload.as_ref()).await;
+        let upload = self.upload.as_ref();
+        let mut whole = self.timeout.map(|timeout| Deadline::new(timeout, Instant::now(), upload));
+        let tried = trial.run(self.message.clone(), upload, &mut whole).await;
         let Some(Ok(Answer { response, held })) = tried.result else { return false };
         let mut body = ReplyBody::unread(response.into_body(), held);
         while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {

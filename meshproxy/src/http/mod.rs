@@ -5,6 +5,7 @@ pub mod attempt;
 pub mod body;
 pub mod canonical;
 pub mod connection;
+pub mod deadline;
 pub mod deliver;
 pub mod exchange;
 pub mod headers;

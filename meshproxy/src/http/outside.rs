@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::Version;
+use hyper::upgrade::OnUpgrade;
 use mesh_core::decide::aim::{self, Wanted, aim};
 use mesh_core::decide::plan::{Forward, Plan};
 use mesh_core::decide::refusal::{Reason, Refusal};
@@ -15,6 +16,7 @@ use super::canonical::Head;
 use super::connection::{Entrance, Outbound};
 use super::record::{Cluster, Record};
 use super::reply::{self, Failure, Reply};
+use super::upgrade;
 use crate::live::destination::LiveDestination;
 use crate::live::root::Root;
 use crate::telemetry::labels::ServiceLabels;
@@ -25,7 +27,8 @@ use crate::upstream::way::Target;
 pub(super) fn port(connection: &Outbound, head: &Head) -> u16 {
     match &connection.entrance {
         Entrance::Service(service) => service.port,
-        Entrance::Explicit => head.authority.port_u16().unwrap_or(80),
+        Entrance::Bound { port: Some(port), .. } => *port,
+        Entrance::Explicit | Entrance::Bound { port: None, .. } => head.authority.port_u16().unwrap_or(80),
     }
 }
 
@@ -67,9 +70,10 @@ pub(super) async fn refused(
     head: Head,
     mut record: Box<Record>,
     refusal: &Refusal,
+    upgrade: Option<OnUpgrade>,
 ) -> Reply {
     match &refusal.reason {
-        Reason::UnknownHost => return pass_through(connection, head, record).await,
+        Reason::UnknownHost => return pass_through(connection, head, record, upgrade).await,
         Reason::Blocked => {
             record.route = Some(Cow::Borrowed("block_all"));
             let service = connection.thread.metrics().service(ServiceLabels::outside("BlackHoleCluster"));
@@ -85,12 +89,18 @@ pub(super) async fn refused(
     reply::refuse(record, refusal)
 }
 
-async fn pass_through(connection: &Outbound, head: Head, mut record: Box<Record>) -> Reply {
+async fn pass_through(
+    connection: &Outbound,
+    head: Head,
+    mut record: Box<Record>,
+    upgrade: Option<OnUpgrade>,
+) -> Reply {
     let thread = &connection.thread;
     record.route = Some(Cow::Borrowed("allow_any"));
     record.cluster = Cluster::Passthrough;
     record.service = thread.metrics().service(ServiceLabels::outside("PassthroughCluster")).number;
     let host = Strict::parse(head.authority.as_str()).map_or("", |authority| authority.host);
+    let host = &host.to_ascii_lowercase();
     let addresses = thread.lookups.outside(thread.view.roots(), host, port(connection, &head)).await;
     let addresses = match addresses {
         Ok(addresses) => addresses,
@@ -103,6 +113,9 @@ async fn pass_through(connection: &Outbound, head: Head, mut record: Box<Record>
     let http2 = head.version == Version::HTTP_2;
     let Head { method, authority, target, headers, .. } = head;
     let message = Message { method, authority, target, headers };
+    if let Some(client) = upgrade {
+        return upgrade::deliver(record, message, Target::plain(&addresses, patience), client).await;
+    }
     let sent = plain(thread, message, record.upload.as_ref(), Target::plain(&addresses, patience), http2);
     match sent.await {
         Ok(answer) => reply::pass_on(answer.response, answer.held, record, &[], None),

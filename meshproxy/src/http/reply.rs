@@ -8,20 +8,20 @@ use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Response, StatusCode, Version};
 use mesh_core::decide::affinity::Affinity;
-use mesh_core::decide::plan::Plan;
 use mesh_core::decide::refusal::Refusal;
 use mesh_core::resilience::fault::AbortStatus;
 use mesh_core::routing::cors::Fields;
 use mesh_core::routing::header::HeaderOperations;
 use mesh_core::vocab::outcome::Outcome;
-use tokio::time::Instant;
 
 use super::body::{Held, ReplyBody, UpstreamBody, grpc_status};
 use super::canonical::BadRequest;
+use super::deadline::Deadline;
 use super::headers::{GRPC_MESSAGE, GRPC_STATUS, OVERLOADED, SERVICE_TIME, number, scan, strip_mesh};
 use super::record::Record;
 use super::variables::change_answer;
 use crate::telemetry::flags::Flags;
+use crate::upstream::body::Upload;
 
 /// What goes back to the client.
 pub type Reply = Response<ReplyBody>;
@@ -45,14 +45,14 @@ pub fn pass_on(
     held: Held,
     mut record: Box<Record>,
     changes: &[&HeaderOperations],
-    deadline: Option<Instant>,
+    deadline: Option<Deadline>,
 ) -> Reply {
     let (mut parts, incoming) = response.into_parts();
     if parts.status == StatusCode::SWITCHING_PROTOCOLS {
         // Upgrades are not asked for, so nobody may grant one.
-        record.flags.push("UPE");
-        record.details = Cow::Borrowed("upstream_reset_before_response_started{protocol_error}");
-        return local(record, StatusCode::BAD_GATEWAY, Cow::Borrowed(""), None);
+        let outcome = Outcome::ProtocolError;
+        let failure = Failure { outcome, transport: String::new(), retried: false, exhausted: false };
+        return failed(record, failure);
     }
     let found = scan(&parts.headers);
     found.strip_connection(&mut parts.headers);
@@ -63,9 +63,9 @@ pub fn pass_on(
         }
     }
     strip_mesh(&mut parts.headers, &found);
-    change_answer(&mut parts.headers, parts.status, changes, &mut record);
     let time = record.answered();
     parts.headers.insert(&SERVICE_TIME, number(time.as_millis()));
+    change_answer(&mut parts.headers, parts.status, changes, &mut record);
     parts.headers.insert(header::SERVER, server(&record));
     parts.version = Version::HTTP_11;
     let status = if record.grpc { grpc_status(&parts.headers) } else { None };
@@ -108,30 +108,28 @@ pub fn abort(mut record: Box<Record>, abort: AbortStatus) -> Reply {
 }
 
 /// A rule sends the client elsewhere.
-pub fn redirect(mut record: Box<Record>, plan: &Plan, status: u16, location: &str) -> Reply {
+pub fn redirect(mut record: Box<Record>, status: u16, location: &str) -> Reply {
     record.details = Cow::Borrowed("direct_response");
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::MOVED_PERMANENTLY);
-    local_changed(record, status, Bytes::new(), None, |headers, record| {
-        if let Ok(location) = HeaderValue::from_str(location) {
-            headers.insert(header::LOCATION, location);
-        }
-        change_answer(headers, status, &[&plan.rule().response_headers], record);
-    })
+    let mut headers = HeaderMap::with_capacity(4);
+    if let Ok(location) = HeaderValue::from_str(location) {
+        headers.insert(header::LOCATION, location);
+    }
+    local_with(record, status, headers, Bytes::new(), None)
 }
 
 /// A rule answers by itself.
-pub fn respond(mut record: Box<Record>, plan: &Plan, status: u16, body: &Arc<[u8]>) -> Reply {
+pub fn respond(mut record: Box<Record>, status: u16, body: &Arc<[u8]>) -> Reply {
     record.details = Cow::Borrowed("direct_response");
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
     let body = if body.is_empty() { Bytes::new() } else { Bytes::from_owner(Arc::clone(body)) };
-    local_changed(record, status, body, None, |headers, record| {
-        change_answer(headers, status, &[&plan.rule().response_headers], record);
-    })
+    local_with(record, status, HeaderMap::with_capacity(4), body, None)
 }
 
 /// A preflight is answered here.
 pub fn preflight(mut record: Box<Record>, fields: &Fields) -> Reply {
     record.details = Cow::Borrowed("cors_response");
+    record.changes = None;
     let mut reply = local(record, StatusCode::OK, Cow::Borrowed(""), None);
     mark(&mut reply, fields);
     reply
@@ -160,6 +158,9 @@ pub fn no_healthy(mut record: Box<Record>) -> Reply {
 
 /// Every attempt failed.
 pub fn failed(mut record: Box<Record>, failure: Failure) -> Reply {
+    if record.upload.as_ref().is_some_and(Upload::is_broken) {
+        return broken_off(record);
+    }
     if failure.exhausted {
         record.flags.push("URX");
     }
@@ -185,6 +186,18 @@ pub fn failed(mut record: Box<Record>, failure: Failure) -> Reply {
     if outcome == Outcome::Overflow {
         reply.headers_mut().insert(&OVERLOADED, HeaderValue::from_static("true"));
     }
+    reply
+}
+
+/// The client did not end its request, or its body is none: no endpoint is to blame for what became of it.
+fn broken_off(record: Box<Record>) -> Reply {
+    if record.upload.as_ref().is_some_and(Upload::is_malformed) {
+        return bad_request(record, BadRequest::codec("http1.codec_error"));
+    }
+    // Nobody hears this any more, and the record says that the client has gone.
+    drop(record);
+    let mut reply = assemble(StatusCode::BAD_REQUEST, HeaderMap::new(), ReplyBody::silent());
+    reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     reply
 }
 
@@ -214,34 +227,38 @@ fn local(record: Box<Record>, status: StatusCode, body: Cow<'static, str>, grpc:
         Cow::Borrowed(text) => Bytes::from_static(text.as_bytes()),
         Cow::Owned(text) => Bytes::from(text),
     };
-    local_changed(record, status, body, grpc, |_, _| {})
+    local_with(record, status, HeaderMap::with_capacity(4), body, grpc)
 }
 
-/// An answer of our own whose fields are changed before it goes out.
-fn local_changed(
+/// An answer of our own that has some fields already. The rule's changes come before what every such answer gets, as
+/// Envoy does: what says what its body is cannot be taken away, but replaced where there is one.
+fn local_with(
     mut record: Box<Record>,
     status: StatusCode,
+    mut headers: HeaderMap,
     body: Bytes,
     grpc: Option<u16>,
-    change: impl FnOnce(&mut HeaderMap, &mut Record),
 ) -> Reply {
-    let mut headers = HeaderMap::with_capacity(4);
+    if let Some(changes) = record.changes.take() {
+        change_answer(&mut headers, status, &changes.list(), &mut record);
+    }
     headers.insert(header::SERVER, server(&record));
     if record.grpc {
-        let grpc = grpc.unwrap_or_else(|| grpc_of(status, record.flags));
+        let set = grpc_status(&headers);
+        let grpc = set.unwrap_or_else(|| grpc.unwrap_or_else(|| grpc_of(status, record.flags)));
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert(&GRPC_STATUS, HeaderValue::from(grpc));
         if let (false, Ok(message)) = (body.is_empty(), HeaderValue::from_bytes(&percent_encoded(&body))) {
             headers.insert(&GRPC_MESSAGE, message);
         }
-        change(&mut headers, &mut record);
         record.reply(200, 60, Some(grpc));
         return assemble(StatusCode::OK, headers, ReplyBody::own(Bytes::new(), record));
     }
-    if !body.is_empty() {
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    if body.is_empty() {
+        headers.remove(header::CONTENT_TYPE);
+    } else {
+        headers.entry(header::CONTENT_TYPE).or_insert(HeaderValue::from_static("text/plain"));
     }
-    change(&mut headers, &mut record);
     record.reply(status.as_u16(), 60, None);
     assemble(status, headers, ReplyBody::own(body, record))
 }

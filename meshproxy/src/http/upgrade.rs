@@ -19,7 +19,7 @@ use mesh_core::tables::destinations::Transport;
 use mesh_core::vocab::outcome::Outcome;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::attempt::{Message, connect_failed, own, pass_proxy};
+use super::attempt::{Message, Trial, client, connect_failed, own, pass_proxy};
 use super::body::{Held, ReplyBody, UpstreamBody};
 use super::canonical::{Head, absolute};
 use super::exchange::message;
@@ -32,14 +32,16 @@ use super::reply::{self, Failure, Reply};
 use super::variables::change_answer;
 use crate::identity::origination::Inside;
 use crate::live::destination::LiveDestination;
+use crate::live::endpoint::LiveEndpoint;
 use crate::live::local::LocalWorkload;
 use crate::live::root::Root;
 use crate::net::copy::{Carried, copy};
 use crate::upstream::body::RequestBody;
-use crate::upstream::failure;
+use crate::upstream::failure::{self, ConnectError};
 use crate::upstream::http2::Duplex;
 use crate::upstream::pool::{Lease, Stream, Who};
-use crate::upstream::way::{Target, Way, proxy_header};
+use crate::upstream::tunnel::{self, TunnelError};
+use crate::upstream::way::{Target, Way};
 
 /// A stream on which nothing moves is closed after so long.
 const IDLE: std::time::Duration = std::time::Duration::from_secs(3600);
@@ -82,7 +84,9 @@ enum Answered {
     Http2(Response<()>, Duplex, Stream),
 }
 
-/// Sends the request on to one endpoint of the destination and joins both ends if it agrees.
+/// Sends the request on to one endpoint of the destination and joins both ends if it agrees. One that cannot be reached
+/// or refuses the stream is passed over as the rule's retries say; a timeout of the rule has no meaning for a request that
+/// never ends.
 #[allow(clippy::too_many_arguments, reason = "everything that an exchange has, once")]
 pub async fn send_on(
     root: &Root,
@@ -91,59 +95,83 @@ pub async fn send_on(
     plan: &Plan,
     forward: &Forward,
     head: Head,
-    client: OnUpgrade,
+    upgrade: OnUpgrade,
     mut record: Box<Record>,
 ) -> Reply {
     let thread = Rc::clone(record.thread());
-    let Some(index) = thread.random(|random| destination.pick(&[], forward.affinity.hash, random)) else {
-        return reply::no_healthy(record);
+    let trial = Trial {
+        thread: &thread,
+        root,
+        destination,
+        caller: local,
+        retry: &plan.rule().retry,
+        http2: false,
+        direct_http2: false,
+        client: client(destination, record.client()),
+        grpc: false,
+        hash: forward.affinity.hash,
     };
-    let endpoint = &destination.endpoints[index];
-    record.permit = Some(endpoint.state.enter());
-    record.upstream = endpoint.shown();
-    record.destination = endpoint.party.number;
-    let mut message = message(plan, forward, head, &mut record);
-    message.headers.insert(&ATTEMPT_COUNT, number(1));
-    let patience = destination.destination.policy.connect_timeout;
-    let sent = match &endpoint.endpoint.transport {
-        Transport::Plaintext | Transport::Tls => {
-            let proxy = proxy_header(destination, endpoint, record.client(), local);
-            match Way::to(destination, endpoint, Inside::Http1, message.authority.host(), proxy) {
-                Ok(way) => {
-                    let addresses = endpoint.address.as_slice();
-                    plain(&thread, message, Target { addresses, patience, way: way.as_ref() }).await
-                }
-                Err(error) => Err(connect_failed(error)),
-            }
+    let message = message(plan, forward, head, &mut record);
+    let mut tried = Vec::new();
+    let sent = loop {
+        let Some(index) = trial.choose(&tried) else { return reply::no_healthy(record) };
+        let endpoint = &destination.endpoints[index];
+        tried.push(index);
+        let tries = u32::try_from(tried.len()).unwrap_or(u32::MAX);
+        record.permit = Some(endpoint.state.enter());
+        record.upstream = endpoint.shown();
+        record.destination = endpoint.party.number;
+        let failure = match once(&trial, endpoint, message.clone(), tries).await {
+            Ok(answered) => break Ok(answered),
+            Err(failure) => failure,
+        };
+        let covered = trial.retry.attempts > 0 && trial.retry.covers(failure.outcome);
+        let exhausted = covered && tries > trial.retry.attempts;
+        if !covered || exhausted || !trial.wait(tries, None).await {
+            break Err(Failure { retried: tries > 1, exhausted, ..failure });
         }
-        Transport::Mesh { hop, peer } => {
-            let own = match own(root, local) {
-                Ok(own) => own,
-                Err(failure) => return reply::failed(record, failure),
-            };
-            let peer = Who { number: endpoint.peer, id: peer };
-            match thread.pool.mesh(*hop, own, peer, patience).await {
-                Ok(stream) => {
-                    message.headers.insert(&MESH_VERSION, root.version.clone());
-                    let proxy = proxy_header(destination, endpoint, record.client(), local);
-                    pass_proxy(&mut message.headers, proxy);
-                    if let Some(local) = local {
-                        message.headers.insert(&MESH_FROM, local.from.clone());
-                    }
-                    hop_stream(stream, message, endpoint.to.as_bytes()).await
-                }
-                Err(error) => Err(connect_failed(error)),
-            }
-        }
-        Transport::Unreachable => return reply::no_healthy(record),
+        thread.metrics().proxy.retries.increment(1);
     };
     match sent {
         Ok(answered) => {
-            let mut reply = join(answered, client, record, &plan.response_changes(forward));
+            let mut reply = join(answered, upgrade, record, &plan.response_changes(forward));
             reply::keep(&mut reply, &forward.affinity);
             reply
         }
         Err(failure) => reply::failed(record, failure),
+    }
+}
+
+/// One try at one endpoint.
+async fn once(
+    trial: &Trial<'_>,
+    endpoint: &LiveEndpoint,
+    mut message: Message,
+    tries: u32,
+) -> Result<Answered, Failure> {
+    let Trial { thread, root, destination, caller: local, .. } = *trial;
+    message.headers.insert(&ATTEMPT_COUNT, number(u128::from(tries)));
+    let patience = destination.destination.policy.connect_timeout;
+    let proxy = trial.proxy(endpoint);
+    match &endpoint.endpoint.transport {
+        Transport::Plaintext | Transport::Tls => {
+            let host = message.authority.host();
+            let way = Way::to(destination, endpoint, Inside::Http1, host, proxy).map_err(connect_failed)?;
+            let addresses = endpoint.address.as_slice();
+            plain(thread, message, Target { addresses, patience, way: way.as_ref() }).await
+        }
+        Transport::Mesh { hop, peer } => {
+            let own = own(root, local)?;
+            let peer = Who { number: endpoint.peer, id: peer };
+            message.headers.insert(&MESH_VERSION, root.version.clone());
+            pass_proxy(&mut message.headers, proxy);
+            if let Some(local) = local {
+                message.headers.insert(&MESH_FROM, local.from.clone());
+            }
+            let stream = || thread.pool.mesh(*hop, own, peer, patience);
+            hop_stream(stream, message, endpoint.to.as_bytes()).await
+        }
+        Transport::Unreachable => Err(connect_failed(ConnectError::NoIdentity)),
     }
 }
 
@@ -171,7 +199,10 @@ async fn plain(
     Ok(Answered::Http1(response, lease))
 }
 
-async fn hop_stream(stream: Stream, message: Message, to: &[u8]) -> Result<Answered, Failure> {
+async fn hop_stream<F>(stream: impl Fn() -> F, message: Message, to: &[u8]) -> Result<Answered, Failure>
+where
+    F: Future<Output = Result<Stream, ConnectError>>,
+{
     let Message { authority, target, mut headers, .. } = message;
     let field = |text: &str| HeaderValue::from_str(text);
     if let (Ok(authority), Ok(path)) = (field(authority.as_str()), field(target.as_str())) {
@@ -185,8 +216,11 @@ async fn hop_stream(stream: Stream, message: Message, to: &[u8]) -> Result<Answe
     *request.version_mut() = Version::HTTP_2;
     *request.uri_mut() = uri;
     *request.headers_mut() = headers;
-    let connected = stream.connection().connect(request).await;
-    let (response, duplex) = connected.map_err(|error| broken(failure::http2_outcome(&error)))?;
+    let connected = tunnel::stream(request, stream).await;
+    let (response, duplex, stream) = connected.map_err(|error| match error {
+        TunnelError::Connect(error) => connect_failed(error),
+        error => broken(error.outcome()),
+    })?;
     Ok(Answered::Http2(response, duplex, stream))
 }
 

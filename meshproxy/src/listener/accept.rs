@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 
 use super::inbound;
 use super::socket::Accepted;
-use crate::capture::Purpose;
+use crate::capture::{Bound, Purpose};
 use crate::http::body::ReplyBody;
 use crate::http::connection::{Entrance, Outbound};
 use crate::http::exchange;
@@ -26,6 +26,7 @@ use crate::net::rewind::Rewind;
 use crate::runtime::worker::Jobs;
 use crate::tcp::{self, Asked};
 use crate::telemetry::metrics::Metrics;
+use crate::upstream::failure;
 use crate::upstream::thread::{DataThread, Shared};
 use crate::workload::owner::{self, SocketOwners};
 
@@ -65,7 +66,7 @@ impl Drop for CountPanics<'_> {
 
 impl Worker {
     async fn connection(&self, accepted: Accepted) {
-        let Accepted { stream, facts, purpose, open, place } = accepted;
+        let Accepted { stream, facts, user, purpose, open, place } = accepted;
         let Ok(stream) = TcpStream::from_std(stream) else { return };
         // Fails only on a socket that is already dead, which the first use will tell.
         drop(stream.set_nodelay(true));
@@ -78,6 +79,13 @@ impl Worker {
             Purpose::Service(service) => {
                 let caller = self.caller(facts);
                 self.service(stream, facts, service, None, caller).await;
+            }
+            Purpose::Bound(bound) => {
+                let caller = match user {
+                    Some(user) => self.caller_of(Some(user)),
+                    None => self.caller(facts),
+                };
+                Box::pin(self.bound(stream, facts, *bound, caller)).await;
             }
         }
         drop((open, place));
@@ -94,7 +102,93 @@ impl Worker {
                 .and_then(|owners| owners.user(facts.peer, facts.local)),
             false => None,
         };
+        drop(root);
+        self.caller_of(user)
+    }
+
+    fn caller_of(&self, user: Option<u32>) -> Option<WorkloadKey> {
+        let root = self.thread.view.root();
         owner::workload_of(&root.tables, user).map(|workload| workload.section.key.clone())
+    }
+
+    /// A connection to a socket that a Sidecar asks for: requests say which service they are for, TLS says it by its
+    /// server name, and other streams are for the one service that is there.
+    async fn bound(&self, mut stream: TcpStream, facts: Facts, bound: Bound, caller: Option<WorkloadKey>) {
+        let patience = match bound.protocol {
+            Protocol::Tcp | Protocol::Udp => None,
+            Protocol::Auto => Some(DETECTION),
+            _ => Some(FIRST_BYTE),
+        };
+        let looked = match patience {
+            Some(patience) => look(&mut stream, patience).await.ok(),
+            None => None,
+        };
+        let head = looked.as_ref().map(|looked| looked.head.clone()).unwrap_or_default();
+        let http2 = match looked.map(|looked| looked.detected) {
+            Some(Detected::Http1) if !bound.protocol.is_tls() => false,
+            Some(Detected::Http2) if !bound.protocol.is_tls() => true,
+            Some(Detected::Tls) if !bound.protocol.is_http() => {
+                return self.named(stream, head, facts, &bound, caller).await;
+            }
+            Some(_) if bound.protocol != Protocol::Auto => return,
+            Some(_) | None => {
+                if let Some(service) = bound.behind {
+                    self.service(Rewind::new(head, stream), facts, service, None, caller).await;
+                }
+                return;
+            }
+        };
+        let entrance = Entrance::Bound { view: bound.view, listener: bound.listener, port: bound.port };
+        let is_proxy = bound.port.is_none();
+        let connection = Rc::new(Outbound::new(Rc::clone(&self.thread), facts, entrance, caller));
+        let from = Rc::clone(&connection);
+        let worker = self.clone();
+        let answer = move |request: Request<Incoming>| {
+            let (worker, connection) = (worker.clone(), Rc::clone(&connection));
+            async move {
+                if is_proxy && request.method() == Method::CONNECT {
+                    return Box::pin(worker.connect(request, &connection)).await;
+                }
+                exchange::outbound(&connection, request).await
+            }
+        };
+        self.http(&from, Rewind::new(head, stream), http2, answer).await;
+    }
+
+    /// A client of a Sidecar's socket that speaks TLS, of which `head` was read: for the service of that server name.
+    async fn named(
+        &self,
+        mut stream: TcpStream,
+        head: Bytes,
+        facts: Facts,
+        bound: &Bound,
+        caller: Option<WorkloadKey>,
+    ) {
+        let Ok((head, sni)) = server_name(&mut stream, head, DETECTION).await else { return };
+        let stream = Rewind::new(head, stream);
+        let port = bound.port.or(bound.behind.as_ref().map(|service| service.port)).unwrap_or(443);
+        let found = sni.as_deref().map(|name| {
+            let root = self.thread.view.root();
+            tcp::addressed(&root, name, port, caller.as_ref())
+        });
+        match (found, &bound.behind) {
+            (Some(Ok(service)), _) => {
+                let asked = Asked { host: sni.as_deref(), sni: sni.as_deref() };
+                tcp::outbound(&self.thread, facts, &service, asked, caller.as_ref(), stream).await;
+            }
+            // A name that nobody has: it goes where it asks for, where that may be.
+            (Some(Err(refusal)), _) if matches!(refusal.reason, Reason::UnknownHost) => {
+                let service = ServicePort { host: sni.as_deref().unwrap_or("").into(), port };
+                let asked = Asked { host: sni.as_deref(), sni: sni.as_deref() };
+                tcp::outbound(&self.thread, facts, &service, asked, caller.as_ref(), stream).await;
+            }
+            (Some(Err(refusal)), _) => tcp::refuse(&self.thread, facts, caller.as_ref(), &refusal),
+            (None, Some(service)) => {
+                let asked = Asked { host: None, sni: None };
+                tcp::outbound(&self.thread, facts, service, asked, caller.as_ref(), stream).await;
+            }
+            (None, None) => {}
+        }
     }
 
     /// A connection to the HTTP proxy.
@@ -103,10 +197,13 @@ impl Worker {
         let http2 = match looked.detected {
             Detected::Http1 => false,
             Detected::Http2 => true,
-            Detected::Tls | Detected::Opaque | Detected::NeedMore => return,
+            Detected::NeedMore if looked.head.is_empty() => return,
+            // Malformed HTTP, which is answered as such.
+            Detected::Tls | Detected::Opaque | Detected::NeedMore => false,
         };
         let outbound = Outbound::new(Rc::clone(&self.thread), facts, Entrance::Explicit, caller);
         let connection = Rc::new(outbound);
+        let from = Rc::clone(&connection);
         let worker = self.clone();
         let answer = move |request: Request<Incoming>| {
             let (worker, connection) = (worker.clone(), Rc::clone(&connection));
@@ -117,7 +214,7 @@ impl Worker {
                 exchange::outbound(&connection, request).await
             }
         };
-        self.http(Rewind::new(looked.head, stream), http2, answer).await;
+        self.http(&from, Rewind::new(looked.head, stream), http2, answer).await;
     }
 
     /// A connection to a port of a service, or a tunnel to one that the HTTP proxy was asked for by this name.
@@ -165,11 +262,12 @@ impl Worker {
         };
         let outbound = Outbound::new(Rc::clone(&self.thread), facts, Entrance::Service(service), caller);
         let connection = Rc::new(outbound);
+        let from = Rc::clone(&connection);
         let answer = move |request: Request<Incoming>| {
             let connection = Rc::clone(&connection);
             async move { exchange::outbound(&connection, request).await }
         };
-        self.http(Rewind::new(looked.head, stream), http2, answer).await;
+        self.http(&from, Rewind::new(looked.head, stream), http2, answer).await;
     }
 
     /// A connection whose client speaks TLS, of which `head` was read: the server name that it asks for is a fact.
@@ -190,7 +288,7 @@ impl Worker {
         tcp::outbound(&self.thread, facts, &service, asked, caller.as_ref(), stream).await;
     }
 
-    async fn http<T, S, F>(&self, stream: T, http2: bool, answer: S)
+    async fn http<T, S, F>(&self, connection: &Outbound, stream: T, http2: bool, answer: S)
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         S: Fn(Request<Incoming>) -> F,
@@ -198,14 +296,29 @@ impl Worker {
     {
         let drain = &self.thread.drain;
         let stream = Patient::new(stream);
+        let retire = async {
+            match self.thread.age_of_applications() {
+                None => std::future::pending().await,
+                Some(age) => tokio::time::sleep(age).await,
+            }
+            self.thread.metrics().proxy.retired_downstream.increment(1);
+        };
         let ended = match http2 {
-            false => server::http1(stream, drain, answer).await,
+            false => server::http1(stream, drain, retire, answer).await.map_err(|fault| {
+                if fault.between {
+                    exchange::unread(connection, &fault.error);
+                }
+                fault.error
+            }),
             true => {
                 let stream = crate::net::corked::Corked::new(stream);
-                server::http2(stream, drain, Side::Application, std::future::pending(), answer).await
+                server::http2(stream, drain, Side::Application, retire, answer).await
             }
         };
         if let Err(error) = ended {
+            if error.is_parse() || failure::is_malformed(&error) {
+                self.thread.metrics().proxy.malformed_downstream.increment(1);
+            }
             tracing::debug!(%error, "a connection ended");
         }
     }

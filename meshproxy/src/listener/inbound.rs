@@ -25,6 +25,7 @@ use crate::identity::tls::{self, Leaf};
 use crate::net::corked::Corked;
 use crate::net::downstream::Facts;
 use crate::net::patient::Patient;
+use crate::upstream::failure;
 
 const HANDSHAKE: Duration = Duration::from_secs(5);
 /// A connection takes no new requests after so long, so that the keys that made it do not live on for ever.
@@ -56,7 +57,11 @@ pub(super) async fn serve(worker: &Worker, stream: TcpStream, facts: Facts) {
         return;
     };
     drop(material);
-    let retire = tokio::time::sleep(age(&leaf));
+    let age = age(&leaf).min(thread.age_of_peers().unwrap_or(MOST_AGE));
+    let retire = async {
+        tokio::time::sleep(age).await;
+        thread.metrics().proxy.retired_peers.increment(1);
+    };
     let peer = Rc::new(MeshPeer::new(Rc::clone(thread), facts, leaf.id, own, client_cert));
     let answer = |request: Request<Incoming>| {
         let peer = Rc::clone(&peer);
@@ -74,6 +79,9 @@ pub(super) async fn serve(worker: &Worker, stream: TcpStream, facts: Facts) {
     let stream = Corked::new(Patient::new(stream));
     let ended = server::http2(stream, &thread.drain, Side::Mesh, retire, answer).await;
     if let Err(error) = ended {
+        if failure::is_malformed(&error) {
+            thread.metrics().proxy.malformed_mesh.increment(1);
+        }
         tracing::debug!(peer = %facts.peer, %error, "a mesh connection ended");
     }
 }

@@ -129,6 +129,16 @@ pub struct ProxyCounters {
     pub panics: Counter,
     /// Attempts beyond the first.
     pub retries: Counter,
+    /// Connections that were ended because what came was not the protocol: of applications, of other proxies.
+    pub malformed_downstream: Counter,
+    /// See `malformed_downstream`.
+    pub malformed_mesh: Counter,
+    /// Connections that take no new requests because of their age: of applications, of other proxies, upstream.
+    pub retired_downstream: Counter,
+    /// See `retired_downstream`.
+    pub retired_peers: Counter,
+    /// See `retired_downstream`.
+    pub retired_upstream: Counter,
     /// Copies of requests that were sent.
     pub mirrors: Counter,
     /// Copies that were not sent, or given up: too many at once, or too far behind.
@@ -192,6 +202,18 @@ impl Metrics {
             recorder
                 .register_counter(&Key::from_parts("mesh_proxy_name_resolutions_total", labels), &METADATA)
         };
+        let retired = |side: &'static str| {
+            let labels = vec![Label::new("side", side)];
+            recorder
+                .register_counter(&Key::from_parts("mesh_proxy_connections_retired_total", labels), &METADATA)
+        };
+        let malformed = |side: &'static str| {
+            let labels = vec![Label::new("side", side)];
+            recorder.register_counter(
+                &Key::from_parts("mesh_proxy_connections_malformed_total", labels),
+                &METADATA,
+            )
+        };
         let proxy = ProxyCounters {
             accepted: counter("mesh_proxy_connections_accepted_total"),
             shed: counter("mesh_proxy_connections_shed_total"),
@@ -199,6 +221,11 @@ impl Metrics {
             log_dropped: counter("mesh_proxy_access_log_dropped_total"),
             panics: counter("mesh_proxy_panics_total"),
             retries: counter("mesh_proxy_retries_total"),
+            malformed_downstream: malformed("downstream"),
+            malformed_mesh: malformed("mesh"),
+            retired_downstream: retired("downstream"),
+            retired_peers: retired("mesh"),
+            retired_upstream: retired("upstream"),
             mirrors: counter("mesh_proxy_mirrors_total"),
             mirrors_dropped: counter("mesh_proxy_mirrors_dropped_total"),
             mirrors_failed: counter("mesh_proxy_mirrors_failed_total"),

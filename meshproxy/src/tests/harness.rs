@@ -68,6 +68,10 @@ pub(super) struct Plan {
     pub(super) shape: Shape,
     /// Rules for TLS that is passed on.
     pub(super) tls: Vec<TcpRule>,
+    /// How old connections of `a` and of `b` become.
+    pub(super) most_age: [Option<Duration>; 2],
+    /// The access logs of both hosts.
+    pub(super) logs: [AccessSink; 2],
 }
 
 /// Changes a destination.
@@ -88,6 +92,8 @@ impl Plan {
             resolver: None,
             shape: Box::new(|_| {}),
             tls: Vec::new(),
+            most_age: [None; 2],
+            logs: [AccessSink::off(), AccessSink::off()],
         }
     }
 }
@@ -127,8 +133,10 @@ impl Mesh {
     pub(super) async fn start(plan: Plan) -> Mesh {
         let ca = TestCa::new();
         let resolver = plan.resolver;
-        let start = |ip, id| Proxy::start(&ca, ip, id, resolver);
-        let (a, b) = (start("127.0.0.1", A), start("127.0.0.2", B));
+        let start = |ip, id, host: usize| {
+            Proxy::start(&ca, ip, id, resolver, plan.most_age[host], plan.logs[host].clone())
+        };
+        let (a, b) = (start("127.0.0.1", A, 0), start("127.0.0.2", B, 1));
         let mesh = Mesh { a, b, ca, plan };
         mesh.install(1).await;
         mesh
@@ -164,6 +172,7 @@ impl Mesh {
             auto_address: None,
             resolution: Resolution::Static,
             headless: false,
+            stands_for: None,
             external: false,
         };
         let at = ServicePort { host: host.clone(), port: 9080 };
@@ -255,7 +264,14 @@ impl Mesh {
 }
 
 impl Proxy {
-    fn start(ca: &TestCa, ip: &str, id: &str, resolver: Option<SocketAddr>) -> Proxy {
+    fn start(
+        ca: &TestCa,
+        ip: &str,
+        id: &str,
+        resolver: Option<SocketAddr>,
+        most_age: Option<Duration>,
+        access: AccessSink,
+    ) -> Proxy {
         // Nobody answers there.
         let nobody = "127.0.0.1:9".parse().unwrap();
         let resolvers = HostResolvers::new(vec![resolver.unwrap_or(nobody)], nobody);
@@ -267,9 +283,10 @@ impl Proxy {
             roots: Arc::new(Roots::new(Arc::clone(&metrics))),
             svids,
             metrics,
-            access: AccessSink::off(),
+            access,
             drain: Drain::new(),
             forwarder: Forwarder::new(Arc::new(resolvers)),
+            most_age,
         };
         let (explicit, inbound) = (free(ip), free(ip));
         let settings = Settings { inbound, explicit: Some(explicit), loopback: None, threads: 1 };

@@ -1,5 +1,6 @@
 //! Two proxies' data paths over loopback, with certificates of a test authority and sections written by hand.
 
+mod ages;
 mod balancing;
 mod egress;
 mod harness;
@@ -7,6 +8,7 @@ mod origination;
 mod policy;
 mod requests;
 mod resilience;
+mod streaming;
 mod rotation;
 mod rules;
 mod streams;

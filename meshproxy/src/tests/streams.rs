@@ -12,7 +12,7 @@ use super::harness::{HOST, Mesh, Plan, origin};
 use super::policy::allow;
 
 /// Greets first, as many protocols do, then sends back what it hears.
-async fn server_first() -> SocketAddr {
+pub(super) async fn server_first() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.2:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {

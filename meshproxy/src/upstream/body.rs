@@ -4,13 +4,15 @@
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::time::Instant;
 
 use super::budget::{Budget, Share};
+use super::failure;
 use super::copied::{Copied, Filler, Piece, Watch, copy};
 
 /// A body is kept for another attempt up to this size; a longer one is sent once. (Envoy's buffer of a stream.)
@@ -64,7 +66,12 @@ struct Shared {
     taken: Cell<usize>,
     received: Cell<u64>,
     complete: Cell<bool>,
+    /// Whether somebody wants to know when it was complete, when it was, and who waits for that.
+    noted: Cell<bool>,
+    ended: Cell<Option<Instant>>,
+    waiting: RefCell<Option<Waker>>,
     broken: Cell<bool>,
+    malformed: Cell<bool>,
     copies: RefCell<Vec<Filler>>,
 }
 
@@ -96,7 +103,11 @@ impl Upload {
             taken: Cell::new(0),
             received: Cell::new(0),
             complete: Cell::new(false),
+            noted: Cell::new(false),
+            ended: Cell::new(None),
+            waiting: RefCell::default(),
             broken: Cell::new(false),
+            malformed: Cell::new(false),
             copies: RefCell::default(),
         }))
     }
@@ -135,9 +146,33 @@ impl Upload {
         self.0.received.get()
     }
 
+    /// From now on it is noted when all of it was read.
+    pub fn note_end(&self) {
+        self.0.noted.set(true);
+    }
+
+    /// When all of it was read, if it was.
+    pub fn ended(&self) -> Option<Instant> {
+        self.0.ended.get()
+    }
+
+    /// Ready when all of it was read. One task waits for that: the exchange's.
+    pub fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.0.ended.get().is_some() {
+            return Poll::Ready(());
+        }
+        *self.0.waiting.borrow_mut() = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
     /// Whether the client broke off.
     pub fn is_broken(&self) -> bool {
         self.0.broken.get()
+    }
+
+    /// Whether it broke off because what it sent is no body.
+    pub fn is_malformed(&self) -> bool {
+        self.0.malformed.get()
     }
 }
 
@@ -175,6 +210,9 @@ impl Attempted {
             }
             Some(Err(error)) => {
                 shared.broken.set(true);
+                if let BodyError::Client(error) = &error {
+                    shared.malformed.set(failure::is_malformed(error));
+                }
                 shared.copies.borrow_mut().clear();
                 Poll::Ready(Some(Err(error)))
             }
@@ -205,6 +243,12 @@ impl Shared {
 
     fn finish(&self) {
         self.complete.set(true);
+        if self.noted.get() && self.ended.get().is_none() {
+            self.ended.set(Some(Instant::now()));
+            if let Some(waiting) = self.waiting.take() {
+                waiting.wake();
+            }
+        }
         self.copies.borrow_mut().drain(..).for_each(|copy| copy.finish());
     }
 

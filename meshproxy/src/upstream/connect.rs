@@ -15,7 +15,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::body::RequestBody;
 use super::failure::ConnectError;
-use super::http2::Http2;
+use super::http2::{Age, Http2};
 use super::way::Way;
 use crate::net::corked::Corked;
 use crate::net::patient::Patient;
@@ -28,6 +28,9 @@ pub const STREAMS: u32 = 100;
 pub const STREAM_WINDOW: u32 = 256 * 1024;
 /// Header lists of HTTP/2 (reliability notes, limits).
 pub const HEADER_LIST: u32 = 32 * 1024;
+
+/// What is read ahead of an HTTP/1 answer for a client that takes it slowly.
+const BUFFER: usize = 64 * 1024;
 
 /// Sends requests on an HTTP/1 connection.
 pub type Http1 = http1::SendRequest<RequestBody>;
@@ -112,7 +115,8 @@ where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     // hyper's limit of 100 fields stays: any other takes their room from the heap, anew for each answer.
-    let builder = http1::Builder::new();
+    let mut builder = http1::Builder::new();
+    builder.max_buf_size(BUFFER);
     let (sender, connection) =
         builder.handshake(TokioIo::new(Patient::new(stream))).await.map_err(handshake)?;
     tokio::task::spawn_local(async move {
@@ -128,25 +132,31 @@ pub async fn http2(
     address: SocketAddr,
     way: Option<&Rc<Way>>,
     patience: Duration,
+    most_age: Option<Age>,
 ) -> Result<Http2, ConnectError> {
     let Some(way) = way else {
-        return Http2::start(Corked::new(tcp(address, patience).await?)).await;
+        return Http2::start(Corked::new(tcp(address, patience).await?), most_age).await;
     };
     match Box::pin(opened(address, way, patience)).await? {
-        Opened::Plain(stream) => Http2::start(Corked::new(stream)).await,
+        Opened::Plain(stream) => Http2::start(Corked::new(stream), most_age).await,
         Opened::Secured(stream) => {
             // A server that names no protocol at all may still speak it; one that names another does not.
             let agreed = stream.get_ref().1.alpn_protocol();
             if agreed.is_some_and(|agreed| agreed != b"h2") {
                 return Err(ConnectError::Handshake("the server speaks no HTTP/2".to_owned()));
             }
-            Http2::start(Corked::new(*stream)).await
+            Http2::start(Corked::new(*stream), most_age).await
         }
     }
 }
 
 /// The mesh hop: HTTP/2 over TLS, both sides proven.
-pub async fn mesh(hop: SocketAddr, tls: &MeshTls, patience: Duration) -> Result<Http2, ConnectError> {
+pub async fn mesh(
+    hop: SocketAddr,
+    tls: &MeshTls,
+    patience: Duration,
+    most_age: Option<Age>,
+) -> Result<Http2, ConnectError> {
     let connecting = async {
         let stream = TcpStream::connect(hop).await.map_err(|error| ConnectError::refused(&error))?;
         drop(stream.set_nodelay(true));
@@ -158,7 +168,7 @@ pub async fn mesh(hop: SocketAddr, tls: &MeshTls, patience: Duration) -> Result<
     };
     let stream =
         tokio::time::timeout(patience, connecting).await.map_err(|_elapsed| ConnectError::Timeout)??;
-    Http2::start(Corked::new(stream)).await
+    Http2::start(Corked::new(stream), most_age).await
 }
 
 fn handshake(error: impl std::fmt::Display) -> ConnectError {

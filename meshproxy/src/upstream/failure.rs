@@ -1,5 +1,6 @@
 //! How an attempt failed: one classification for retries, replies, metrics and the log.
 
+use std::error::Error as _;
 use std::io;
 
 use mesh_core::vocab::outcome::Outcome;
@@ -68,12 +69,27 @@ fn plain(error: &io::Error) -> String {
     text.split(" (os error").next().unwrap_or(&text).to_owned()
 }
 
-/// Classifies what went wrong on an HTTP/1 connection that was there.
+/// Classifies what went wrong on an HTTP/1 connection that was there, before its answer.
 pub fn outcome(error: &hyper::Error) -> Outcome {
-    if error.is_parse() {
+    if error.is_parse() || is_malformed(error) {
         return Outcome::ProtocolError;
     }
     Outcome::Reset { before_request: error.is_canceled() }
+}
+
+/// Whether a body is not framed as it says, rather than that its sender went away.
+pub fn is_malformed(error: &hyper::Error) -> bool {
+    let mut source = error.source();
+    while let Some(error) = source {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            return matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput);
+        }
+        if let Some(error) = error.downcast_ref::<h2::Error>() {
+            return error.is_library();
+        }
+        source = error.source();
+    }
+    false
 }
 
 /// Classifies what went wrong on an HTTP/2 connection that was there.
@@ -83,6 +99,12 @@ pub fn http2_outcome(error: &h2::Error) -> Outcome {
     }
     if error.is_library() {
         return Outcome::ProtocolError;
+    }
+    if error.is_reset() && error.is_remote() {
+        return match error.reason() {
+            Some(h2::Reason::PROTOCOL_ERROR) => Outcome::ProtocolError,
+            _ => Outcome::RemoteReset,
+        };
     }
     Outcome::Reset { before_request: false }
 }

@@ -13,7 +13,9 @@ use h2::client::{Builder, Connection, SendRequest};
 use h2::{Ping, PingPong, Reason, RecvStream, SendStream};
 use http::{Request, Response};
 use http_body::{Body as _, Frame};
+use metrics::Counter;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::AbortHandle;
 
 use super::body::RequestBody;
 use super::connect::{HEADER_LIST, STREAM_WINDOW, STREAMS};
@@ -21,8 +23,19 @@ use super::failure::ConnectError;
 
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_WITHIN: Duration = Duration::from_secs(10);
+/// So many connections that close just then are put up with for one attempt: all that a peer which is ending may have.
+pub const MOST_TURNS: u32 = 32;
 /// Bytes of one stream that may wait to be sent.
-const SEND_BUFFER: usize = 256 * 1024;
+const SEND_BUFFER: usize = 128 * 1024;
+
+/// How long a connection takes requests.
+#[derive(Debug)]
+pub struct Age {
+    /// So long.
+    pub most: Duration,
+    /// Counts those that have got so old.
+    pub retired: Counter,
+}
 
 /// Sends requests on one connection. Clones share it; it ends when the last one is gone and its streams are over.
 #[derive(Debug, Clone)]
@@ -33,16 +46,47 @@ pub struct Http2 {
 
 /// Why a request has no answer.
 #[derive(Debug)]
-pub enum SendError {
+pub enum SendError<B> {
     /// The connection takes no more requests; nothing was sent.
-    Closing(Box<Request<RequestBody>>, h2::Error),
+    Closing(Box<Request<B>>, h2::Error),
     /// The connection or the stream broke.
     Broken(h2::Error),
 }
 
+/// The task that sends a request's body. It ends with its exchange: one that waits for room would not see that nobody
+/// wants the answer any more.
+#[derive(Debug)]
+pub struct Sending(Option<Upload>);
+
+#[derive(Debug)]
+struct Upload {
+    task: AbortHandle,
+    whole: Rc<Cell<bool>>,
+}
+
+impl Sending {
+    /// The answer is whole; what is left of the body goes on by itself.
+    pub fn let_go(mut self) {
+        self.0 = None;
+    }
+
+    /// Whether the request has not been sent whole.
+    pub fn goes_on(&self) -> bool {
+        self.0.as_ref().is_some_and(|upload| !upload.whole.get())
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        if let Some(upload) = self.0.take() {
+            upload.task.abort();
+        }
+    }
+}
+
 impl Http2 {
-    /// Begins HTTP/2 on a stream and starts the task that carries it.
-    pub async fn start<T>(io: T) -> Result<Http2, ConnectError>
+    /// Begins HTTP/2 on a stream and starts the task that carries it. At the age of `most_age` it takes no more requests.
+    pub async fn start<T>(io: T, most_age: Option<Age>) -> Result<Http2, ConnectError>
     where
         T: AsyncRead + AsyncWrite + Unpin + 'static,
     {
@@ -58,7 +102,7 @@ impl Http2 {
         let started = builder.handshake::<T, Bytes>(io).await;
         let (sender, connection) = started.map_err(|error| ConnectError::Handshake(error.to_string()))?;
         let closed = Rc::new(Cell::new(false));
-        tokio::task::spawn_local(carry(connection, Rc::clone(&closed)));
+        tokio::task::spawn_local(carry(connection, Rc::clone(&closed), most_age));
         Ok(Http2 { sender, closed })
     }
 
@@ -67,8 +111,16 @@ impl Http2 {
         self.closed.get()
     }
 
+    /// How many streams the peer allows at a time.
+    pub fn most_streams(&self) -> usize {
+        self.sender.current_max_send_streams()
+    }
+
     /// Sends a request and waits for the head of its answer.
-    pub async fn send(&self, request: Request<RequestBody>) -> Result<Response<RecvStream>, SendError> {
+    pub async fn send(
+        &self,
+        request: Request<RequestBody>,
+    ) -> Result<(Response<RecvStream>, Sending), SendError<RequestBody>> {
         let mut sender = self.sender.clone();
         if let Err(error) = poll_fn(|cx| sender.poll_ready(cx)).await {
             self.closed.set(true);
@@ -78,34 +130,52 @@ impl Http2 {
         let ended = body.is_end_stream();
         let sent = sender.send_request(Request::from_parts(head, ()), ended);
         let (response, upload) = sent.map_err(SendError::Broken)?;
-        if !ended {
-            tokio::task::spawn_local(pump(upload, body));
-        }
-        response.await.map_err(SendError::Broken)
+        let sending = match ended {
+            true => Sending(None),
+            false => {
+                let whole = Rc::new(Cell::new(false));
+                let task = tokio::task::spawn_local(pump(upload, body, Rc::clone(&whole))).abort_handle();
+                Sending(Some(Upload { task, whole }))
+            }
+        };
+        Ok((response.await.map_err(SendError::Broken)?, sending))
     }
 
     /// Sends a CONNECT request; its stream carries bytes both ways once the answer agrees.
-    pub async fn connect(&self, request: Request<()>) -> Result<(Response<()>, Duplex), h2::Error> {
+    pub async fn connect(&self, request: Request<()>) -> Result<(Response<()>, Duplex), SendError<()>> {
         let mut sender = self.sender.clone();
-        poll_fn(|cx| sender.poll_ready(cx)).await?;
-        let (response, send) = sender.send_request(request, false)?;
-        let (head, receive) = response.await?.into_parts();
+        if let Err(error) = poll_fn(|cx| sender.poll_ready(cx)).await {
+            self.closed.set(true);
+            return Err(SendError::Closing(Box::new(request), error));
+        }
+        let (response, send) = sender.send_request(request, false).map_err(SendError::Broken)?;
+        let (head, receive) = response.await.map_err(SendError::Broken)?.into_parts();
         let duplex = Duplex { send, receive, unread: Bytes::new() };
         Ok((Response::from_parts(head, ()), duplex))
     }
 }
 
 /// Carries a connection to its end, and ends it when it does not answer pings.
-async fn carry<T>(mut connection: Connection<T, Bytes>, closed: Rc<Cell<bool>>)
+async fn carry<T>(mut connection: Connection<T, Bytes>, closed: Rc<Cell<bool>>, most_age: Option<Age>)
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
     let pings = connection.ping_pong();
+    let retires = async {
+        if let Some(Age { most, retired }) = most_age {
+            tokio::time::sleep(most).await;
+            if !closed.replace(true) {
+                retired.increment(1);
+            }
+        }
+        std::future::pending::<()>().await;
+    };
     tokio::select! {
         ended = connection => if let Err(error) = ended {
             tracing::debug!(%error, "an upstream connection ended");
         },
         () = silence(pings) => tracing::debug!("an upstream connection does not answer pings"),
+        () = retires => {}
     }
     closed.set(true);
 }
@@ -122,8 +192,8 @@ async fn silence(pings: Option<PingPong>) {
     }
 }
 
-/// Sends a request's body as the peer's windows allow, until its end or the stream's.
-async fn pump(mut stream: SendStream<Bytes>, mut body: RequestBody) {
+/// Sends a request's body as the peer's windows allow, until its end or the stream's, and notes that it is `whole`.
+async fn pump(mut stream: SendStream<Bytes>, mut body: RequestBody, whole: Rc<Cell<bool>>) {
     loop {
         let next = poll_fn(|cx| match stream.poll_reset(cx) {
             Poll::Ready(_) => Poll::Ready(Next::Over),
@@ -136,10 +206,14 @@ async fn pump(mut stream: SendStream<Bytes>, mut body: RequestBody) {
         let sent = match next.await {
             Next::Over => return,
             Next::Broken => return stream.send_reset(Reason::CANCEL),
-            Next::End => return drop(stream.send_data(Bytes::new(), true)),
+            Next::End => {
+                whole.set(true);
+                return drop(stream.send_data(Bytes::new(), true));
+            }
             Next::Frame(frame) => match frame.into_data() {
                 Ok(data) => send(&mut stream, data).await,
                 Err(frame) => {
+                    whole.set(true);
                     let trailers = frame.into_trailers().unwrap_or_default();
                     return drop(stream.send_trailers(trailers));
                 }
@@ -182,8 +256,6 @@ pub fn poll_frame(
             drop(stream.flow_control().release_capacity(data.len()));
             Poll::Ready(Some(Ok(Frame::data(data))))
         }
-        // An answer that is whole before the request is may be followed by this (RFC 9113, section 8.1).
-        Some(Err(error)) if error.reason() == Some(Reason::NO_ERROR) => Poll::Ready(None),
         Some(Err(error)) => Poll::Ready(Some(Err(error))),
         None => Poll::Ready(ready!(stream.poll_trailers(cx)).transpose().map(|t| t.map(Frame::trailers))),
     }

@@ -12,14 +12,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
+use mesh_core::resilience::age;
 use mesh_core::vocab::identity::SpiffeId;
+use mesh_core::vocab::random::Random;
+use metrics::Counter;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::connect::{self, Http1, MeshTls, Opened, STREAMS};
 use super::failure::ConnectError;
-use super::http2::Http2;
+use super::http2::{Age, Http2, Sending};
 use super::resolve;
 use super::way::{Target, Way};
 use crate::identity::svid::{Material, Svid, Svids, Trust};
@@ -36,6 +39,8 @@ const IDLE_HTTP2: u32 = 20;
 const MOST_IDLE: usize = 256;
 /// Idle connections with PROXY headers that are kept: each is of use to one client only.
 const MOST_PROXIED: usize = 1024;
+/// A server that closes connections without a word does so after they had nothing to do; busy ones are not looked at so.
+const RESTED: Duration = Duration::from_millis(100);
 /// How often idle connections are looked through. Age is counted in looks, so that requests read no clock.
 const SWEEP: Duration = Duration::from_secs(15);
 
@@ -73,13 +78,24 @@ pub struct Pool {
     shared: RefCell<Map<Http2Key, Rc<Slot>>>,
     pairs: RefCell<Map<(u32, u32), Rc<Pair>>>,
     looks: Cell<u32>,
+    ages: Ages,
     this: Weak<Pool>,
+}
+
+/// How old connections become.
+#[derive(Debug)]
+struct Ages {
+    most: Option<Duration>,
+    random: RefCell<Random>,
+    retired: Counter,
 }
 
 #[derive(Debug)]
 struct Idle {
     sender: Http1,
     since: u32,
+    last: u32,
+    kept: Instant,
 }
 
 /// TLS of one identity pair, with the material that it was made from.
@@ -111,18 +127,42 @@ struct Shared {
 
 /// One stream of a shared connection; counted until it is dropped.
 #[derive(Debug)]
-pub struct Stream(Rc<Shared>);
+pub struct Stream {
+    shared: Rc<Shared>,
+    sending: Option<Sending>,
+}
 
 impl Stream {
+    fn new(shared: Rc<Shared>) -> Stream {
+        Stream { shared, sending: None }
+    }
+
     /// The connection.
     pub fn connection(&self) -> &Http2 {
-        &self.0.sender
+        &self.shared.sender
+    }
+
+    /// The request's body is sent as long as this stream is held.
+    pub fn hold(&mut self, sending: Sending) {
+        self.sending = Some(sending);
+    }
+
+    /// Whether the request has not been sent whole.
+    pub fn is_sending(&self) -> bool {
+        self.sending.as_ref().is_some_and(Sending::goes_on)
+    }
+
+    /// The answer was read whole. What the peer still takes of the request it gets.
+    pub fn finish(mut self) {
+        if let Some(sending) = self.sending.take() {
+            sending.let_go();
+        }
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.0.streams.set(self.0.streams.get().saturating_sub(1));
+        self.shared.streams.set(self.shared.streams.get().saturating_sub(1));
     }
 }
 
@@ -131,8 +171,12 @@ impl Drop for Stream {
 pub struct Lease {
     sender: Option<Http1>,
     key: Option<Http1Key>,
+    /// The last look at which it may serve another exchange.
+    last: u32,
     /// Whether it had served another exchange before: then it may have been closed in the meantime.
     pub reused: bool,
+    /// Whether it had nothing to do for a while: then its server may be about to close it.
+    pub rested: bool,
     pool: Weak<Pool>,
 }
 
@@ -150,26 +194,34 @@ impl Lease {
             return;
         };
         if sender.is_ready() {
-            return pool.keep(key, sender);
+            return pool.keep(key, sender, self.last);
         }
         if sender.is_closed() {
             return;
         }
-        let pool = Rc::downgrade(&pool);
+        let (pool, last) = (Rc::downgrade(&pool), self.last);
         tokio::task::spawn_local(async move {
             // The connection's task needs another turn to see that the answer has ended.
             let ready = tokio::time::timeout(Duration::from_secs(1), sender.ready()).await;
             if let (Ok(Ok(())), Some(pool)) = (ready, pool.upgrade()) {
-                pool.keep(key, sender);
+                pool.keep(key, sender, last);
             }
         });
     }
 }
 
 impl Pool {
-    /// An empty pool.
-    pub fn new(svids: Arc<Svids>, roots: Arc<Roots>) -> Rc<Pool> {
+    /// An empty pool. Its connections serve nothing new once they are older than `most_age`, which `retired` counts.
+    pub fn new(
+        svids: Arc<Svids>,
+        roots: Arc<Roots>,
+        most_age: Option<Duration>,
+        retired: Counter,
+    ) -> Rc<Pool> {
+        let random = RefCell::new(Random::seeded(rand::random()));
+        let ages = Ages { most: most_age, random, retired };
         Rc::new_cyclic(|this| Pool {
+            ages,
             svids,
             roots,
             idle: RefCell::default(),
@@ -184,7 +236,10 @@ impl Pool {
     pub fn idle_http1(&self, target: Target<'_>) -> Option<Lease> {
         target.addresses.iter().find_map(|address| {
             let key = Http1Key { address: *address, way: target.way.cloned() };
-            self.idle(&key).map(|sender| self.lease(key, sender, true))
+            self.idle(&key).map(|one| {
+                let rested = one.kept.elapsed() > RESTED;
+                Lease { reused: true, rested, ..self.lease(key, one.sender, one.last) }
+            })
         })
     }
 
@@ -195,7 +250,8 @@ impl Pool {
             self.check(address)?;
             match connect::http1(address, target.way, target.patience).await {
                 Ok(sender) => {
-                    return Ok(self.lease(Http1Key { address, way: target.way.cloned() }, sender, false));
+                    let key = Http1Key { address, way: target.way.cloned() };
+                    return Ok(self.lease(key, sender, self.ages.last_look(self.looks.get())));
                 }
                 Err(error @ ConnectError::Refused { .. }) => last = last.or(Some(error)),
                 Err(error) => return Err(error),
@@ -214,7 +270,7 @@ impl Pool {
             }
             let dial = || async move {
                 self.check(address)?;
-                connect::http2(address, target.way, target.patience).await
+                connect::http2(address, target.way, target.patience, self.ages.age()).await
             };
             match Box::pin(slot.dial(None, dial)).await {
                 Ok(stream) => return Ok(stream),
@@ -275,7 +331,8 @@ impl Pool {
             return Ok(stream);
         }
         let tls = pair.tls.clone();
-        Box::pin(slot.dial(Some(pair), || async move { connect::mesh(hop, &tls, patience).await })).await
+        let age = self.ages.age();
+        Box::pin(slot.dial(Some(pair), || async move { connect::mesh(hop, &tls, patience, age).await })).await
     }
 
     /// Closes what has been idle for long, again and again; runs as long as its data thread.
@@ -297,6 +354,9 @@ impl Pool {
         let now = self.looks.get() + 1;
         self.looks.set(now);
         self.idle.borrow_mut().retain(|_, idle| {
+            let before = idle.len();
+            idle.retain(|one| one.last >= now || !one.sender.is_ready());
+            self.ages.retired.increment((before - idle.len()) as u64);
             idle.retain(|one| one.sender.is_ready() && now - one.since <= IDLE_HTTP1);
             !idle.is_empty()
         });
@@ -315,18 +375,22 @@ impl Pool {
         }
     }
 
-    fn idle(&self, key: &Http1Key) -> Option<Http1> {
+    fn idle(&self, key: &Http1Key) -> Option<Idle> {
         let mut idle = self.idle.borrow_mut();
         let waiting = idle.get_mut(key)?;
         while let Some(one) = waiting.pop() {
             if one.sender.is_ready() {
-                return Some(one.sender);
+                return Some(one);
             }
         }
         None
     }
 
-    fn keep(&self, key: Http1Key, sender: Http1) {
+    fn keep(&self, key: Http1Key, sender: Http1, last: u32) {
+        if last < self.looks.get() {
+            self.ages.retired.increment(1);
+            return;
+        }
         let mut idle = self.idle.borrow_mut();
         let proxied = key.way.as_ref().is_some_and(|way| way.proxy.is_some());
         if proxied && idle.len() >= MOST_PROXIED {
@@ -334,12 +398,13 @@ impl Pool {
         }
         let waiting = idle.entry(key).or_default();
         if waiting.len() < MOST_IDLE {
-            waiting.push(Idle { sender, since: self.looks.get() });
+            waiting.push(Idle { sender, since: self.looks.get(), last, kept: Instant::now() });
         }
     }
 
-    fn lease(&self, key: Http1Key, sender: Http1, reused: bool) -> Lease {
-        Lease { sender: Some(sender), key: Some(key), reused, pool: self.this.clone() }
+    fn lease(&self, key: Http1Key, sender: Http1, last: u32) -> Lease {
+        let pool = self.this.clone();
+        Lease { sender: Some(sender), key: Some(key), last, reused: false, rested: false, pool }
     }
 
     fn slot(&self, key: Http2Key) -> Rc<Slot> {
@@ -377,9 +442,37 @@ impl Pool {
     }
 }
 
+impl Ages {
+    /// The age of a new connection that many exchanges share.
+    fn age(&self) -> Option<Age> {
+        let most = age::retirement(self.most?, &mut self.random.borrow_mut());
+        Some(Age { most, retired: self.retired.clone() })
+    }
+
+    /// The last look at which a connection that is made now may serve another exchange.
+    fn last_look(&self, now: u32) -> u32 {
+        let Some(most) = self.most else { return u32::MAX };
+        let age = age::retirement(most, &mut self.random.borrow_mut());
+        now.saturating_add(u32::try_from(age.as_secs() / SWEEP.as_secs()).unwrap_or(u32::MAX))
+    }
+}
+
 impl Shared {
     fn is_open(&self) -> bool {
         !self.sender.is_closed()
+    }
+
+    /// Other proxies allow what we open at most; other servers say what they allow.
+    fn most_streams(&self) -> u32 {
+        match self.pair {
+            Some(_) => STREAMS,
+            None => u32::try_from(self.sender.most_streams()).unwrap_or(STREAMS).min(STREAMS),
+        }
+    }
+
+    /// A server that allows no stream at all has done with a connection, whatever it may allow later.
+    fn is_of_use(&self) -> bool {
+        self.streams.get() > 0 || self.most_streams() > 0
     }
 
     fn was_made_with(&self, pair: Option<&Rc<Pair>>) -> bool {
@@ -411,7 +504,7 @@ impl Slot {
             Ok(sender) => {
                 let shared = Rc::new(Shared { sender, pair, streams: Cell::new(1), idle: Cell::new(0) });
                 self.connections.borrow_mut().push(Rc::clone(&shared));
-                Ok(Stream(shared))
+                Ok(Stream::new(shared))
             }
             Err(error) => {
                 *self.failed.borrow_mut() = Some((Instant::now(), error.clone()));
@@ -423,10 +516,10 @@ impl Slot {
     fn room(&self, pair: Option<&Rc<Pair>>) -> Option<Stream> {
         let mut connections = self.connections.borrow_mut();
         // Those that are closed or were made with other keys end with their last stream.
-        connections.retain(|one| one.is_open() && one.was_made_with(pair));
-        let free = connections.iter().find(|one| one.streams.get() < STREAMS)?;
+        connections.retain(|one| one.is_open() && one.was_made_with(pair) && one.is_of_use());
+        let free = connections.iter().find(|one| one.streams.get() < one.most_streams())?;
         free.streams.set(free.streams.get() + 1);
         free.idle.set(0);
-        Some(Stream(Rc::clone(free)))
+        Some(Stream::new(Rc::clone(free)))
     }
 }

@@ -80,6 +80,9 @@ impl Lookups {
         host: &str,
         port: u16,
     ) -> Result<Vec<SocketAddr>, ConnectError> {
+        let root = roots.load();
+        let namespace = root.namespace();
+        let host = root.tables.stands_for(host, Some(&namespace)).map_or(host, |target| target);
         let found = self.addresses(host).await?;
         let root = roots.load();
         let at = |ip: &IpAddr| SocketAddr::new(*ip, port);

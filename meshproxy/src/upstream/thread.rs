@@ -3,7 +3,9 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
+use mesh_core::resilience::age;
 use mesh_core::vocab::random::Random;
 
 use super::budget::Budget;
@@ -32,6 +34,8 @@ pub struct Shared {
     pub drain: Drain,
     /// Asks the host's resolvers.
     pub forwarder: Forwarder,
+    /// Connections take new requests for so long; `None` for ever.
+    pub most_age: Option<Duration>,
 }
 
 /// What one data thread works with.
@@ -55,6 +59,7 @@ pub struct DataThread {
     pub mirrors: Rc<Cell<usize>>,
     /// Names that requests asked for.
     pub lookups: Lookups,
+    most_age: Option<Duration>,
     random: RefCell<Random>,
 }
 
@@ -63,7 +68,13 @@ impl DataThread {
     pub fn start(shared: &Shared) -> Rc<DataThread> {
         let thread = DataThread {
             view: View::new(Arc::clone(&shared.roots)),
-            pool: Pool::new(Arc::clone(&shared.svids), Arc::clone(&shared.roots)),
+            pool: Pool::new(
+                Arc::clone(&shared.svids),
+                Arc::clone(&shared.roots),
+                shared.most_age,
+                shared.metrics.proxy.retired_upstream.clone(),
+            ),
+            most_age: shared.most_age,
             series: SeriesCache::new(Arc::clone(&shared.metrics)),
             log: Rc::new(AccessLog::new(shared.access.clone(), Arc::clone(&shared.metrics))),
             svids: Arc::clone(&shared.svids),
@@ -83,6 +94,16 @@ impl DataThread {
     /// Uses the thread's generator.
     pub fn random<R>(&self, use_it: impl FnOnce(&mut Random) -> R) -> R {
         use_it(&mut self.random.borrow_mut())
+    }
+
+    /// How old a connection becomes that an application opened.
+    pub fn age_of_applications(&self) -> Option<Duration> {
+        self.most_age.map(|most| self.random(|random| age::retirement(most, random)))
+    }
+
+    /// How old a connection becomes that another proxy opened.
+    pub fn age_of_peers(&self) -> Option<Duration> {
+        self.most_age.map(|most| self.random(|random| age::later_retirement(most, random)))
     }
 
     /// The metrics.

@@ -5,13 +5,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
-use http::{HeaderValue, Method, Request, StatusCode, Uri, Version};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use mesh_core::vocab::outcome::Outcome;
 use mesh_core::vocab::tunnel::Tunnel as Beyond;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 
 use super::failure::{self, ConnectError};
-use super::http2::Duplex;
+use super::http2::{Duplex, MOST_TURNS, SendError};
 use super::pool::Stream;
 use super::posted::post;
 use crate::live::local::LocalWorkload;
@@ -120,13 +120,39 @@ impl AsyncWrite for Tunnel {
     }
 }
 
-/// Opens a tunnel to a workload's own address and port. `from` says who calls, for the other side's telemetry.
-pub async fn open(
-    stream: Stream,
+/// A CONNECT stream of the mesh hop. A connection that was closing took nothing: another is used.
+pub async fn stream<F>(
+    mut request: Request<()>,
+    hop: impl Fn() -> F,
+) -> Result<(Response<()>, Duplex, Stream), TunnelError>
+where
+    F: Future<Output = Result<Stream, ConnectError>>,
+{
+    let mut turns = 0;
+    loop {
+        turns += 1;
+        let stream = hop().await?;
+        match stream.connection().connect(request).await {
+            Ok((response, duplex)) => return Ok((response, duplex, stream)),
+            Err(SendError::Closing(unsent, _)) if turns < MOST_TURNS => request = *unsent,
+            Err(SendError::Closing(_, error) | SendError::Broken(error)) => {
+                return Err(TunnelError::Broken(error));
+            }
+        }
+    }
+}
+
+/// Opens a tunnel to a workload's own address and port, on a stream of the mesh hop to it. `from` says who calls, for the
+/// other side's telemetry.
+pub async fn open<F>(
+    hop: impl Fn() -> F,
     to: SocketAddr,
     from: Option<&LocalWorkload>,
     version: &HeaderValue,
-) -> Result<Tunnel, TunnelError> {
+) -> Result<Tunnel, TunnelError>
+where
+    F: Future<Output = Result<Stream, ConnectError>>,
+{
     let authority = to.to_string();
     let uri = Uri::builder().authority(authority.as_str()).build().expect("an address is an authority");
     let mut request = Request::new(());
@@ -137,7 +163,7 @@ pub async fn open(
         request.headers_mut().insert("x-mesh-from", from.from.clone());
     }
     request.headers_mut().insert("x-mesh-version", version.clone());
-    let (response, io) = stream.connection().connect(request).await.map_err(TunnelError::Broken)?;
+    let (response, io, stream) = stream(request, hop).await?;
     if response.status() != StatusCode::OK {
         return Err(TunnelError::Refused(response.status()));
     }
