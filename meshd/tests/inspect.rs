@@ -145,7 +145,7 @@ fn diff_shows_what_apply_would_change() {
     );
     check(&server.run(&["diff", "--exit-code", "-f", "-"], reordered), 0, "unchanged", "");
     // What apply passes over is passed over.
-    let secret = "---\n{kind: Secret, apiVersion: v1, metadata: {name: s}, data: {}}\n";
+    let secret = "---\n{kind: Pod, apiVersion: v1, metadata: {name: s}, spec: {containers: []}}\n";
     let with_secret = format!("{MESH}{secret}");
     assert_eq!(out(&server, &diff, &with_secret), same);
     check(

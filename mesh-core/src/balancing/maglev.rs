@@ -51,10 +51,14 @@ impl Maglev {
                 due: 0,
             })
             .collect();
+        // Whoever lists them in another order has the same table.
+        let mut order: Vec<usize> = (0..members.len()).collect();
+        order.sort_unstable_by_key(|number| members[*number].key);
         let (mut empty, mut round) = (slots.len(), 0);
         while empty > 0 {
             round += 1;
-            for (number, member) in filling.iter_mut().enumerate() {
+            for number in order.iter().copied() {
+                let member = &mut filling[number];
                 if empty == 0 || round * member.weight < member.due {
                     continue;
                 }

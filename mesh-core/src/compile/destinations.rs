@@ -5,15 +5,15 @@
 
 use std::sync::Arc;
 
-use super::origination::client_tls;
+use super::origination::{Named, client_tls};
 use crate::balancing::balancer::LoadBalancer;
 use crate::balancing::locality::Preference;
-use crate::balancing::policy::{Algorithm, LoadBalancerPolicy, Warmup};
+use crate::balancing::policy::{Algorithm, HashKey, HashTable, LoadBalancerPolicy, Warmup};
 use crate::policy::mtls::ClientTls;
 use crate::resilience::pool::{ConnectionPool, H2Upgrade, RetryBudget};
+use crate::resource::Resource;
 use crate::resource::destination_rule::{Subset, TrafficBlocks, TrafficPolicy, Tunnel};
 use crate::resource::service::{Port, TargetPort, TrafficDistribution};
-use crate::resource::{Resource, Spec};
 use crate::snapshot::destination::Destination;
 use crate::state::MeshState;
 use crate::state::index::KnownService;
@@ -23,6 +23,8 @@ use crate::vocab::name::{DestinationKey, Text};
 use crate::vocab::protocol::{Protocol, UpstreamProtocol};
 use crate::vocab::resolution::Resolution;
 
+/// Points of the ring that `sessionAffinity: ClientIP` is carried out by.
+const RING: u64 = 1024;
 /// Labels that endpoints are preferred by where a Service says `PreferSameZone` or `PreferClose`.
 const SAME_ZONE: [&str; 4] = [
     "topology.istio.io/network",
@@ -76,19 +78,27 @@ impl Shape<'_> {
         let outliers = blocks.outlier_detection.clone().or_else(|| mesh.default_outlier_detection.clone());
         let balancing = blocks.load_balancer.clone().unwrap_or_default();
         let passthrough = service.resolution == Resolution::None;
-        let load_balancer = if passthrough { Algorithm::Passthrough } else { balancing.algorithm.clone() };
+        let load_balancer = match &blocks.load_balancer {
+            _ if passthrough => Algorithm::Passthrough,
+            None if service.client_affinity => {
+                Algorithm::ConsistentHash { key: HashKey::SourceIp, table: HashTable::Ring(RING) }
+            }
+            _ => balancing.algorithm.clone(),
+        };
         let key = DestinationKey {
             host: service.host.clone(),
             port: port.number,
             subset: subset.map(|(_, subset)| subset.name.clone()),
             scope: self.scope.cloned(),
         };
-        // Credentials are given to those proxies only that a rule selects.
-        let selecting = subset.filter(|_| own.is_some_and(|own| own.blocks.tls.is_some()));
-        let selecting = selecting.map(|(resource, _)| resource).or(top.map(|(resource, _)| resource));
-        let selected = selecting.is_some_and(|resource| has_selector(resource));
         let tls = match &blocks.tls {
-            Some(settings) => client_tls(settings, &key, &service.subject_alt_names, selected),
+            Some(settings) => {
+                let from = subset.map(|(resource, _)| resource).or(top.map(|(resource, _)| resource));
+                let namespace = from.map_or(&service.namespace, |resource| &resource.meta.key.namespace);
+                let named =
+                    Named { names: &service.subject_alt_names, namespace, selected: self.rules.selects };
+                client_tls(settings, &key, &named)
+            }
             None if self.state.auto_mtls() => ClientTls::Auto,
             None => ClientTls::Disable,
         };
@@ -114,6 +124,7 @@ impl Shape<'_> {
             tunnel: policy.tunnel,
             proxy_protocol: policy.proxy_protocol,
             upstream: upstream(port.protocol, &pool, mesh.h2_upgrade),
+            node_local: service.node_local,
             key,
         }
     }
@@ -171,10 +182,6 @@ fn effective(top: Option<&TrafficPolicy>, subset: Option<&TrafficPolicy>, port: 
 
 fn for_port(policy: &TrafficPolicy, port: u16) -> Option<&TrafficBlocks> {
     policy.ports.iter().find(|(number, _)| *number == port).map(|(_, blocks)| blocks)
-}
-
-fn has_selector(resource: &Resource) -> bool {
-    matches!(&resource.spec, Spec::DestinationRule(rule) if rule.workload_selector.is_some())
 }
 
 /// Where traffic goes to where it was sent, or to the name that it asks for, only a target port changes anything.

@@ -14,6 +14,7 @@ use crate::state::{MeshState, Touched};
 use crate::vocab::name::{Text, WorkloadKey};
 
 mod aliases;
+mod credentials;
 mod delegates;
 mod destinations;
 mod endpoints;
@@ -42,6 +43,8 @@ pub struct Compiled {
     views: BTreeMap<Text, Entry>,
     /// Gateways.
     gateways: Sections,
+    /// Halves of credentials.
+    credentials: Sections,
     /// Authorization policies, and which tokens are accepted.
     policies: Sections,
     /// Workloads, by the node that they belong to.
@@ -93,6 +96,10 @@ impl Compiled {
         for key in &touched.gateways {
             let held = SectionKey::Gateway(key.namespace.clone(), key.name.clone());
             put(&mut self.gateways, held, gateways::gateway(state, key));
+        }
+        for key in touched.credentials.iter().flat_map(credentials::keys_of) {
+            let section = credentials::credential(state, &key);
+            put(&mut self.credentials, SectionKey::Credential(key), section);
         }
         for key in &touched.policies {
             put(&mut self.policies, security::policy_key(key), security::policy(state, key));

@@ -1,21 +1,27 @@
 //! `tls` of a DestinationRule: how a proxy connects.
 
+use super::credentials::full_name;
 use crate::policy::mtls::{ClientCertificate, ClientTls, ServerNames, ServerRoots, TlsOrigination};
 use crate::resource::destination_rule::{TlsMode, TlsSettings};
 use crate::vocab::name::{DestinationKey, Text};
 
-/// What the settings mean for a destination. `service_names` are those that its ServiceEntry allows a server;
-/// `selected` tells whether the rule selects the proxies it is for, as only these and gateways are given secrets.
-pub(super) fn client_tls(
-    settings: &TlsSettings,
-    key: &DestinationKey,
-    service_names: &[Text],
-    selected: bool,
-) -> ClientTls {
+/// What settings refer to.
+pub(super) struct Named<'s> {
+    /// Names that the ServiceEntry allows a server.
+    pub(super) names: &'s [Text],
+    /// The namespace of the rule, where its credentials are.
+    pub(super) namespace: &'s str,
+    /// Whether the rule selects the proxies that it is for, as only these and gateways are given credentials.
+    pub(super) selected: bool,
+}
+
+/// What the settings mean for a destination.
+pub(super) fn client_tls(settings: &TlsSettings, key: &DestinationKey, named: &Named<'_>) -> ClientTls {
     let names = match settings.subject_alt_names.as_slice() {
-        [] => service_names,
+        [] => named.names,
         written => written,
     };
+    let credential = settings.credential.as_deref().map(|name| full_name(name, named.namespace));
     match settings.mode {
         TlsMode::Disable => ClientTls::Disable,
         TlsMode::IstioMutual => ClientTls::IstioMutual {
@@ -23,8 +29,8 @@ pub(super) fn client_tls(
             subject_alt_names: names.to_vec(),
         },
         TlsMode::Simple | TlsMode::Mutual => ClientTls::Originate(TlsOrigination {
-            certificate: certificate(settings),
-            roots: roots(settings),
+            certificate: certificate(settings, credential.as_ref()),
+            roots: roots(settings, credential.as_ref()),
             crl: settings.ca_crl.clone(),
             sni: settings.sni.clone(),
             names: match names {
@@ -32,7 +38,7 @@ pub(super) fn client_tls(
                 [] => ServerNames::Requested,
                 names => ServerNames::OneOf(names.to_vec()),
             },
-            gateways_only: settings.credential.is_some() && !selected,
+            gateways_only: credential.is_some() && !named.selected,
         }),
     }
 }
@@ -42,11 +48,11 @@ fn mesh_sni(key: &DestinationKey) -> Text {
     format!("outbound_.{}_.{}_.{}", key.port, key.subset.as_deref().unwrap_or(""), key.host).into()
 }
 
-fn certificate(settings: &TlsSettings) -> Option<ClientCertificate> {
+fn certificate(settings: &TlsSettings, credential: Option<&Text>) -> Option<ClientCertificate> {
     if settings.mode != TlsMode::Mutual {
         return None;
     }
-    Some(match (&settings.credential, &settings.client_certificate, &settings.private_key) {
+    Some(match (credential, &settings.client_certificate, &settings.private_key) {
         (Some(name), ..) => ClientCertificate::Credential(name.clone()),
         (None, chain, key) => ClientCertificate::Files {
             chain: chain.clone().unwrap_or_else(|| "".into()),
@@ -55,11 +61,11 @@ fn certificate(settings: &TlsSettings) -> Option<ClientCertificate> {
     })
 }
 
-fn roots(settings: &TlsSettings) -> ServerRoots {
+fn roots(settings: &TlsSettings, credential: Option<&Text>) -> ServerRoots {
     if settings.insecure_skip_verify {
         return ServerRoots::Unverified;
     }
-    match (&settings.ca_certificates, &settings.credential) {
+    match (&settings.ca_certificates, credential) {
         (Some(path), _) => ServerRoots::File(path.clone()),
         (None, Some(name)) => ServerRoots::Credential(name.clone()),
         (None, None) => ServerRoots::System,
@@ -75,7 +81,8 @@ mod tests {
         let key =
             DestinationKey { host: "a.example".into(), port: 443, subset: Some("v1".into()), scope: None };
         let check = |settings: &TlsSettings, service_names: &[Text], selected: bool, expected: &ClientTls| {
-            assert_eq!(client_tls(settings, &key, service_names, selected), *expected, "{settings:?}");
+            let named = Named { names: service_names, namespace: "default", selected };
+            assert_eq!(client_tls(settings, &key, &named), *expected, "{settings:?}");
         };
         let text = |text: &str| Some(Text::from(text));
         let of = |mode| TlsSettings { mode, ..TlsSettings::default() };
@@ -120,8 +127,8 @@ mod tests {
         check(&files, &[], false, &originate(&by_file));
         let secret = TlsSettings { credential: text("s"), ..of(TlsMode::Mutual) };
         let by_secret = |gateways_only| TlsOrigination {
-            certificate: Some(ClientCertificate::Credential("s".into())),
-            roots: ServerRoots::Credential("s".into()),
+            certificate: Some(ClientCertificate::Credential("default/s".into())),
+            roots: ServerRoots::Credential("default/s".into()),
             gateways_only,
             ..plain.clone()
         };

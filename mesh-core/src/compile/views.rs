@@ -1,10 +1,14 @@
 //! What callers see, and the sections that differ for them from what most callers find.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
 use super::{destinations, endpoints, routes, services};
-use crate::resource::sidecar::{OutboundMode, OutboundPolicy};
+use crate::resource::Spec;
+use crate::resource::sidecar::{CaptureMode, Egress, OutboundMode, OutboundPolicy};
 use crate::routing::rule::Backend;
 use crate::snapshot::section::Section;
-use crate::snapshot::view::{Outbound, View as Seen};
+use crate::snapshot::view::{Bind, BoundListener, Outbound, View as Seen};
 use crate::state::index::KnownService;
 use crate::state::view::View;
 use crate::state::{MeshState, hosts};
@@ -17,9 +21,36 @@ pub(super) fn view(state: &MeshState, view: &View) -> Section {
         namespace: view.namespace.clone(),
         origin: view.sidecar.as_ref().map(|key| key.to_string().into()),
         egress: view.egress.clone(),
+        bound: bound(state, view),
         outbound: outbound(&view.outbound, view),
         connect_timeout: state.mesh().connect_timeout,
     })
+}
+
+/// The sockets that the Sidecar of a view asks for. An entry without a bind and with the usual capture has none: its
+/// traffic comes in as all other does.
+fn bound(state: &MeshState, view: &View) -> Vec<BoundListener> {
+    let sidecar = view.sidecar.as_ref().and_then(|key| state.resource(key));
+    let egress = match sidecar.map(|resource| &resource.spec) {
+        Some(Spec::Sidecar(sidecar)) => sidecar.egress.as_deref().unwrap_or_default(),
+        _ => &[],
+    };
+    let socket = |(listener, entry): (usize, &Egress)| {
+        let port = entry.port.as_ref()?;
+        let at = match (&entry.bind, entry.capture) {
+            (_, CaptureMode::Iptables) | (None, CaptureMode::Default) => return None,
+            (Some(bind), _) => match bind.strip_prefix("unix://") {
+                Some(path) => Bind::Unix(path.into()),
+                None => Bind::Ip(SocketAddr::new(bind.parse().ok()?, port.number)),
+            },
+            (None, CaptureMode::None) => {
+                Bind::Ip(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port.number))
+            }
+        };
+        let meant = Some(port.number).filter(|number| *number > 0 && !entry.is_proxy);
+        Some(BoundListener { at, protocol: port.protocol, port: meant, listener })
+    };
+    egress.iter().enumerate().filter_map(socket).collect()
 }
 
 fn outbound(policy: &OutboundPolicy, view: &View) -> Outbound {
@@ -40,7 +71,15 @@ pub(super) fn common(state: &MeshState, view: &View, host: &Text) -> Vec<Section
     match state.service(host) {
         // Another name of a service is one of that service's names; rules that name it are for this name alone.
         Some(service) if service.alias.is_none() => of_service(state, view, service),
-        _ => routes::without_service(state, view, host).map(Section::Routes).into_iter().collect(),
+        other => {
+            // Of a host that is not the mesh's the names are known, and nothing else.
+            let leads_out = |_: &&Arc<KnownService>| {
+                state.concrete_host(host).is_some_and(|target| state.service(&target).is_none())
+            };
+            let name = other.filter(leads_out).map(|known| services::service(state, known, None));
+            let rules = routes::without_service(state, view, host).map(Section::Routes);
+            name.map(Section::Service).into_iter().chain(rules).collect()
+        }
     }
 }
 
@@ -56,7 +95,11 @@ pub(super) fn apart(state: &MeshState, view: &View, host: &Text, common: &[&Sect
     }
     let mut own = Vec::new();
     if state.service_for(view, host).is_some() {
-        own.extend(routes::of_service(state, view, service).into_iter().map(Section::Routes));
+        let here = routes::of_service(state, view, service).into_iter().filter(|routes| {
+            // On a port that is not imported there is nothing but rules that are.
+            routes.origin.is_some() || view.imports(&service.namespace, host, Some(routes.at.port))
+        });
+        own.extend(here.map(Section::Routes));
         own = scoped_where_different(own, common, view);
     } else if let Some(rules) = routes::without_service(state, view, host) {
         // Its Sidecar imports a VirtualService for this host, but not the service.
@@ -96,7 +139,9 @@ fn shaped(state: &MeshState, view: &View, service: &KnownService) -> Vec<Section
 fn rules_apart(state: &MeshState, view: &View, host: &Text, common: &[&Section]) -> Vec<Section> {
     let own = routes::without_service(state, view, host).map(Section::Routes);
     let own = scope_removed(own.into_iter().collect());
-    match (own.as_slice(), common) {
+    let common: Vec<&Section> =
+        common.iter().copied().filter(|section| matches!(section, Section::Routes(_))).collect();
+    match (own.as_slice(), common.as_slice()) {
         ([], []) => Vec::new(),
         ([own], [other]) if own == *other => Vec::new(),
         ([], [Section::Routes(other), ..]) => {
@@ -154,7 +199,8 @@ fn with_scope(mut section: Section, scope: Option<Text>) -> Section {
         | Section::Tokens(_)
         | Section::Workload(_)
         | Section::View(_)
-        | Section::Gateway(_) => {}
+        | Section::Gateway(_)
+        | Section::Credential(_) => {}
     }
     section
 }

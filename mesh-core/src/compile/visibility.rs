@@ -46,7 +46,23 @@ impl Compiled {
                 sections.extend(own.iter().map(|(key, entry)| (key.clone(), entry.clone())));
             }
         }
+        let named = self.credentials_named(&sections);
+        sections.extend(named);
         Snapshot { version, sections }
+    }
+
+    /// The halves of credentials that the proxy of a host needs for these destinations, and no others.
+    fn credentials_named(&self, sections: &Sections) -> Sections {
+        if self.credentials.is_empty() {
+            return Sections::new();
+        }
+        let destinations = sections.values().filter_map(|entry| match &*entry.section {
+            Section::Destination(destination) => Some(destination),
+            _ => None,
+        });
+        let keys = destinations.flat_map(|destination| destination.tls.credentials(false));
+        let keys = keys.map(SectionKey::Credential);
+        keys.filter_map(|key| self.credentials.get(&key).map(|entry| (key.clone(), entry.clone()))).collect()
     }
 
     /// The policies of these names, and those on tokens.
@@ -61,7 +77,7 @@ impl Compiled {
     pub fn whole(&self, version: Version) -> Snapshot {
         let mut sections = self.common();
         let apart = self.hosts.values().flat_map(|held| held.apart.values()).flatten();
-        let others = self.policies.iter().chain(&self.gateways).chain(apart);
+        let others = self.policies.iter().chain(&self.gateways).chain(&self.credentials).chain(apart);
         sections.extend(others.map(|(key, entry)| (key.clone(), entry.clone())));
         let views = self.views.iter();
         sections.extend(views.map(|(key, entry)| (SectionKey::View(key.clone()), entry.clone())));
@@ -115,6 +131,66 @@ mod tests {
     use crate::resource::Spec;
     use crate::resource::security::AuthorizationPolicy;
     use crate::state::sample::{declare, entry, joined, labels, mesh, node, service, virtual_service};
+
+    #[test]
+    fn a_node_gets_the_halves_of_credentials_that_its_workloads_need() {
+        use crate::resource::destination_rule::{
+            DestinationRule, TlsMode, TlsSettings, TrafficBlocks, TrafficPolicy,
+        };
+        use crate::resource::kubernetes::Secret;
+        let rule = |id: &str, mode: TlsMode, selector: &str| {
+            let tls = TlsSettings { mode, credential: Some("shop".into()), ..TlsSettings::default() };
+            let blocks = TrafficBlocks { tls: Some(tls), ..TrafficBlocks::default() };
+            let rule = DestinationRule {
+                host: "a.default.svc.cluster.local".into(),
+                policy: Some(TrafficPolicy { blocks, ..TrafficPolicy::default() }),
+                workload_selector: (!selector.is_empty()).then(|| labels(selector)),
+                ..DestinationRule::default()
+            };
+            declare(id, Spec::DestinationRule(Box::new(rule)))
+        };
+        let keys = ["tls.crt", "tls.key", "ca.crt"].map(|key| (Text::from(key), key.as_bytes().to_vec()));
+        let secret =
+            |id: &str| declare(id, Spec::Secret(Secret { kind: "Opaque".into(), data: keys.clone().into() }));
+        let given = |rules: Vec<_>, holder: &str| -> Vec<String> {
+            let mut resources = rules;
+            resources.extend([
+                service("default/a", &["http:80"], "app=a"),
+                secret(holder),
+                secret("default/else"),
+            ]);
+            let nodes = vec![
+                node("h1", "10.0.0.1", vec![entry("default/wa", "10.0.0.1", "app=a")]),
+                node("h2", "10.0.0.2", vec![entry("default/wb", "10.0.0.2", "app=b")]),
+            ];
+            let compiled = compile(&joined(&mesh(resources), nodes));
+            let of = |node: &str| {
+                let sections = compiled.snapshot_for(node, Version::default()).sections;
+                let keys = sections.into_keys().map(|key| key.to_string());
+                let keys: Vec<_> =
+                    keys.filter_map(|key| Some(key.strip_prefix("credential/")?.to_owned())).collect();
+                format!("{node}: {}", keys.join(" "))
+            };
+            vec![of("h1"), of("h2")]
+        };
+        let mutual = |selector| rule("default/r", TlsMode::Mutual, selector);
+        let simple = |selector| rule("default/r", TlsMode::Simple, selector);
+        let both = "h1: default/shop default/shop-cacert";
+        assert_eq!(given(vec![mutual("app=a")], "default/shop"), [both, "h2: "]);
+        // Who only verifies servers is given no key.
+        assert_eq!(given(vec![simple("app=a")], "default/shop"), ["h1: default/shop-cacert", "h2: "]);
+        assert_eq!(given(vec![simple("app=a")], "default/shop-cacert"), ["h1: default/shop-cacert", "h2: "]);
+        assert_eq!(given(vec![mutual("")], "default/shop"), ["h1: ", "h2: "]);
+        assert_eq!(given(vec![mutual("app=a")], "other/shop"), ["h1: ", "h2: "]);
+        // What a rule that selects takes over from one that does not is for whom it selects too.
+        let plain = DestinationRule {
+            host: "a.default.svc.cluster.local".into(),
+            workload_selector: Some(labels("app=a")),
+            ..DestinationRule::default()
+        };
+        let plain = declare("default/s", Spec::DestinationRule(Box::new(plain)));
+        assert_eq!(given(vec![plain, mutual("")], "default/shop"), [both, "h2: "]);
+    }
 
     #[test]
     fn a_node_gets_what_callers_need_and_what_its_own_workloads_name() {

@@ -10,7 +10,8 @@ use super::facts::{OutboundRequest, OutboundStream};
 use crate::balancing::hash::hash;
 use crate::balancing::policy::{Algorithm, HashKey};
 use crate::matching::authority::Authority;
-use crate::matching::request::query_value;
+use crate::matching::pseudo::Pseudo;
+use crate::matching::request::{Request, query_value};
 use crate::tables::destinations::Destination;
 use crate::vocab::name::Text;
 use crate::vocab::random::Random;
@@ -41,7 +42,7 @@ impl Affinity {
             Algorithm::ConsistentHash { key, .. } => key,
         };
         match key {
-            HashKey::Header(name) => by(header_hash(facts.request.headers, name)),
+            HashKey::Header(name) => by(header_hash(&facts.request, name)),
             HashKey::QueryParameter(name) => {
                 by(query_value(facts.request.query, name).map(|value| hash(value.as_bytes())))
             }
@@ -88,8 +89,15 @@ fn address_hash(address: IpAddr) -> u64 {
     hash(address.to_canonical().to_string().as_bytes())
 }
 
-/// The order of several values says nothing.
-fn header_hash(headers: &HeaderMap, name: &str) -> Option<u64> {
+/// The order of several values says nothing. A name may be that of a part of the request, as HTTP/2 writes it.
+fn header_hash(request: &Request<'_>, name: &str) -> Option<u64> {
+    let headers = request.headers;
+    if name.eq_ignore_ascii_case(http::header::HOST.as_str()) {
+        return Some(hash(request.authority.as_bytes()));
+    }
+    if name.starts_with(':') {
+        return Some(hash(Pseudo::from_name(name)?.value(request)?.as_bytes()));
+    }
     let mut values = headers.get_all(name).iter();
     let first = values.next()?;
     if values.next().is_none() {
@@ -141,7 +149,6 @@ mod tests {
 
     use super::*;
     use crate::balancing::policy::HashTable;
-    use crate::matching::request::Request;
     use crate::snapshot::destination::Destination as Policy;
     use crate::vocab::name::DestinationKey;
     use crate::vocab::protocol::Protocol;
@@ -171,7 +178,7 @@ mod tests {
             claims: None,
         };
         let source = Some("10.0.0.7".parse().unwrap());
-        let facts = OutboundRequest { request, port: 80, owner: None, caller: None, source };
+        let facts = OutboundRequest { request, port: 80, owner: None, listener: None, caller: None, source };
         Affinity::of_request(&destination(key), &facts, &mut Random::seeded(1))
     }
 
@@ -186,6 +193,14 @@ mod tests {
         check(header(), None, &[("x-user", "ann")], Some("ann"));
         check(header(), None, &[("x-user", "b"), ("x-user", "a")], Some("ab"));
         check(header(), None, &[("x-other", "ann")], None);
+        // Parts of the request, as HTTP/2 writes them.
+        let part = |name: &str| HashKey::Header(name.into());
+        check(part(":path"), Some("q=1"), &[], Some("/?q=1"));
+        check(part(":path"), None, &[], Some("/"));
+        check(part(":authority"), None, &[], Some("a"));
+        check(part("host"), None, &[("host", "else")], Some("a"));
+        check(part(":method"), None, &[], Some("GET"));
+        check(part(":status"), None, &[], None);
         let parameter = || HashKey::QueryParameter("user".into());
         check(parameter(), Some("a=1&user=ann"), &[], Some("ann"));
         check(parameter(), Some("a=1"), &[], None);
@@ -239,7 +254,14 @@ mod tests {
                 headers: &headers,
                 claims: None,
             };
-            let facts = OutboundRequest { request, port: 80, owner: None, caller: None, source: None };
+            let facts = OutboundRequest {
+                request,
+                port: 80,
+                owner: None,
+                listener: None,
+                caller: None,
+                source: None,
+            };
             assert_eq!(Affinity::of_request(&destination, &facts, &mut Random::seeded(1)).hash, expected);
         };
         check("10.0.0.1", Some(hash(b"10.0.0.1:8080")));

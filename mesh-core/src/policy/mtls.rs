@@ -1,6 +1,8 @@
 //! Mutual TLS on both sides: what a workload's port accepts (PeerAuthentication) and how a client connects
 //! (DestinationRule `tls`).
 
+use std::fmt;
+
 use crate::vocab::name::Text;
 
 /// Mode of a port after inheritance.
@@ -108,8 +110,35 @@ pub enum ClientCertificate {
         /// Path of the key.
         key: Text,
     },
-    /// A secret.
+    /// A credential of the control plane, by its full name.
     Credential(Text),
+}
+
+/// Which half of a credential. The name is `NAMESPACE/NAME` of a Secret, or `configmap://NAMESPACE/NAME`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum CredentialKey {
+    /// What is shown: a certificate with its key.
+    Shown(Text),
+    /// What verifies others: their authority.
+    Authority(Text),
+}
+
+impl CredentialKey {
+    /// The name of the credential.
+    pub fn name(&self) -> &Text {
+        match self {
+            CredentialKey::Shown(name) | CredentialKey::Authority(name) => name,
+        }
+    }
+}
+
+impl fmt::Display for CredentialKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CredentialKey::Shown(name) => f.write_str(name),
+            CredentialKey::Authority(name) => write!(f, "{name}-cacert"),
+        }
+    }
 }
 
 /// What verifies a server.
@@ -119,7 +148,7 @@ pub enum ServerRoots {
     System,
     /// A file on the proxy's host.
     File(Text),
-    /// A secret.
+    /// A credential of the control plane, by its full name.
     Credential(Text),
     /// Nothing: every certificate is taken (`insecureSkipVerify`).
     Unverified,
@@ -137,6 +166,22 @@ pub enum ServerNames {
 }
 
 impl ClientTls {
+    /// The halves of credentials that proxies of hosts need to connect, or gateways.
+    pub fn credentials(&self, gateway: bool) -> Vec<CredentialKey> {
+        let ClientTls::Originate(origination) = self else { return Vec::new() };
+        if origination.gateways_only && !gateway {
+            return Vec::new();
+        }
+        let mut keys = Vec::new();
+        if let Some(ClientCertificate::Credential(name)) = &origination.certificate {
+            keys.push(CredentialKey::Shown(name.clone()));
+        }
+        if let ServerRoots::Credential(name) = &origination.roots {
+            keys.push(CredentialKey::Authority(name.clone()));
+        }
+        keys
+    }
+
     /// The word shown to people; `AUTO` where no DestinationRule says anything.
     pub fn name(&self) -> &'static str {
         match self {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+pub mod credential;
 pub mod delta;
 pub mod destination;
 pub mod digest;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::credential::Credential;
 use super::destination::Destination;
 use super::endpoints::EndpointSlice;
 use super::gateway::Gateway;
@@ -12,6 +13,7 @@ use super::view::View;
 use super::workload::Workload;
 use crate::policy::authorization::AuthorizationPolicy;
 use crate::policy::jwt::TokenPolicy;
+use crate::policy::mtls::CredentialKey;
 use crate::vocab::name::{DestinationKey, ServicePort, Text, WorkloadKey};
 
 /// Names a section.
@@ -54,6 +56,8 @@ pub enum SectionKey {
     View(Text),
     /// A Gateway: namespace and name.
     Gateway(Text, Text),
+    /// One half of a credential.
+    Credential(CredentialKey),
 }
 
 impl SectionKey {
@@ -69,7 +73,8 @@ impl SectionKey {
             | SectionKey::Tokens(..)
             | SectionKey::Workload(_)
             | SectionKey::View(_)
-            | SectionKey::Gateway(..) => None,
+            | SectionKey::Gateway(..)
+            | SectionKey::Credential(_) => None,
         }
     }
 }
@@ -89,6 +94,7 @@ impl fmt::Display for SectionKey {
             SectionKey::Workload(key) => write!(f, "workload/{key}"),
             SectionKey::View(key) => write!(f, "view/{key}"),
             SectionKey::Gateway(namespace, name) => write!(f, "gateway/{namespace}/{name}"),
+            SectionKey::Credential(key) => write!(f, "credential/{key}"),
         }
     }
 }
@@ -126,6 +132,8 @@ pub enum Section {
     View(View),
     /// See [`SectionKey::Gateway`].
     Gateway(Gateway),
+    /// See [`SectionKey::Credential`].
+    Credential(Credential),
 }
 
 impl Section {
@@ -151,6 +159,7 @@ impl Section {
             Section::Workload(workload) => SectionKey::Workload(workload.key.clone()),
             Section::View(view) => SectionKey::View(view.key.clone()),
             Section::Gateway(gateway) => SectionKey::Gateway(gateway.namespace.clone(), gateway.name.clone()),
+            Section::Credential(credential) => SectionKey::Credential(credential.key.clone()),
         }
     }
 }

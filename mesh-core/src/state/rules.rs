@@ -23,6 +23,8 @@ pub struct Merged {
     pub policy: Option<(Arc<Resource>, TrafficPolicy)>,
     /// Subsets of all, the first of a name winning, each with the rule that it is from.
     pub subsets: Vec<(Arc<Resource>, Subset)>,
+    /// Whether they were picked because one of them selects the callers. Only such callers are given credentials.
+    pub selects: bool,
 }
 
 /// Rules that are merged, on their way.
@@ -126,7 +128,7 @@ impl MeshState {
             }
         }
         if apart {
-            let mut merged = Merged::default();
+            let mut merged = Merged { selects: selector.is_some(), ..Merged::default() };
             merged.add(resource, rule);
             groups.push(Group { exported_to, selector, first: &resource.meta.key, merged });
         }

@@ -29,6 +29,8 @@ pub struct Touched {
     pub views: BTreeSet<Text>,
     /// Gateways.
     pub gateways: BTreeSet<ResourceKey>,
+    /// Secrets and ConfigMaps, in which credentials may be.
+    pub credentials: BTreeSet<ResourceKey>,
 }
 
 impl Touched {
@@ -52,6 +54,11 @@ impl Touched {
                 .collect(),
             views: state.views().map(|view| view.key.clone()).collect(),
             gateways: state.resources(Kind::Gateway).map(|gateway| gateway.meta.key.clone()).collect(),
+            credentials: [Kind::Secret, Kind::ConfigMap]
+                .into_iter()
+                .flat_map(|kind| state.resources(kind))
+                .map(|holder| holder.meta.key.clone())
+                .collect(),
         }
     }
 
@@ -64,6 +71,7 @@ impl Touched {
         self.policies.extend(later.policies);
         self.views.extend(later.views);
         self.gateways.extend(later.gateways);
+        self.credentials.extend(later.credentials);
     }
 }
 
@@ -95,6 +103,8 @@ impl Step {
             let sides = before.iter().chain(after);
             self.touched.hosts.extend(sides.flat_map(|service| self.next.aliased_to(service)));
         }
+        let aliases = changed.iter().flat_map(|host| self.next.aliases_of(host));
+        self.touched.hosts.extend(aliases.map(|alias| alias.host.clone()));
         self.touch_renamed(turns);
         // A wildcard has rules of its own only while it holds no service.
         let wildcards = self.next.index.virtual_services.wildcards();
@@ -168,9 +178,10 @@ impl Step {
                     | Spec::Gateway(_)
                     | Spec::ProxyConfig(_)
                     | Spec::Telemetry(_)
-                    | Spec::MeshConfig(_)
-                    | Spec::Secret(_)
-                    | Spec::ConfigMap(_) => {}
+                    | Spec::MeshConfig(_) => {}
+                    Spec::Secret(_) | Spec::ConfigMap(_) => {
+                        self.touched.credentials.insert(edit.key.clone());
+                    }
                     // Addresses that are written down are those of a Service.
                     Spec::Endpoints(endpoints) => {
                         let host = hosts::service_host(&endpoints.service, &edit.key.namespace);

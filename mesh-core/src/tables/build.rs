@@ -12,6 +12,7 @@ use super::workloads;
 use super::{Credentials, Index, Tables};
 use crate::routing::rule::RuleAction;
 use crate::snapshot::Snapshot;
+use crate::snapshot::credential::Credential;
 use crate::snapshot::endpoints::Endpoint as Declared;
 use crate::snapshot::section::{Section, SectionKey};
 use crate::snapshot::workload::Workload;
@@ -36,6 +37,7 @@ pub fn build(snapshot: &Snapshot, previous: Option<&Tables>) -> Result<Tables, V
     let sorted = Sorted::of(snapshot);
     let mut tables = Tables { version: snapshot.version, ..Tables::default() };
     tables.trust = sorted.trust.clone();
+    tables.credentials = credentials(&sorted, previous);
     add_destinations(&mut tables, &sorted, previous);
     let resolver = Resolver::new(&sorted);
     add_routes(&mut tables, &sorted, &resolver);
@@ -86,6 +88,7 @@ fn policies(snapshot: &Snapshot, previous: Option<&Tables>) -> Policies {
 struct Sorted<'s> {
     trust: Option<Arc<crate::snapshot::security::TrustBundle>>,
     services: Vec<&'s crate::snapshot::service::Service>,
+    elsewhere: Vec<&'s crate::snapshot::service::Service>,
     routes: Vec<&'s crate::snapshot::routes::Routes>,
     destinations: Vec<&'s crate::snapshot::destination::Destination>,
     /// By host and view.
@@ -93,6 +96,7 @@ struct Sorted<'s> {
     views: Vec<&'s crate::snapshot::view::View>,
     gateways: Vec<&'s crate::snapshot::gateway::Gateway>,
     workloads: Vec<&'s Workload>,
+    credentials: Vec<&'s Credential>,
 }
 
 impl<'s> Sorted<'s> {
@@ -101,6 +105,7 @@ impl<'s> Sorted<'s> {
         for entry in snapshot.sections.values() {
             match &*entry.section {
                 Section::Trust(trust) => sorted.trust = Some(Arc::new(trust.clone())),
+                Section::Service(service) if service.stands_for.is_some() => sorted.elsewhere.push(service),
                 Section::Service(service) => sorted.services.push(service),
                 Section::Routes(routes) => sorted.routes.push(routes),
                 Section::View(view) => sorted.views.push(view),
@@ -111,6 +116,7 @@ impl<'s> Sorted<'s> {
                     held.extend(&slice.endpoints);
                 }
                 Section::Authorization(_) | Section::Tokens(_) => {}
+                Section::Credential(credential) => sorted.credentials.push(credential),
                 Section::Workload(workload) => sorted.workloads.push(workload),
             }
         }
@@ -119,6 +125,17 @@ impl<'s> Sorted<'s> {
         }
         sorted
     }
+}
+
+/// Those of before where they stay.
+fn credentials(sorted: &Sorted<'_>, previous: Option<&Tables>) -> Arc<Credentials> {
+    let before = previous.map(|tables| tables.credentials.clone()).unwrap_or_default();
+    let held = |credential: &Credential| match before.get(&credential.key) {
+        Some(before) if **before == *credential => before.clone(),
+        _ => Arc::new(credential.clone()),
+    };
+    let next: Credentials = sorted.credentials.iter().map(|one| (one.key.clone(), held(one))).collect();
+    if *before == next { before } else { Arc::new(next) }
 }
 
 fn add_destinations(tables: &mut Tables, sorted: &Sorted<'_>, previous: Option<&Tables>) {
@@ -184,6 +201,9 @@ fn add_routes(tables: &mut Tables, sorted: &Sorted<'_>, resolver: &Resolver<'_>)
     let unowned = by_host.into_iter().flat_map(|(host, ports)| {
         ports.into_iter().map(|(port, scope, routes)| HostRoutes { host: host.clone(), port, scope, routes })
     });
+    tables.unowned = Unowned::new(unowned);
+    sorted.elsewhere.iter().for_each(|service| tables.names.add_elsewhere(service));
+    tables.names.arrange();
 }
 
 fn add_gateways(tables: &mut Tables, sorted: &Sorted<'_>, resolver: &Resolver<'_>, policies: &mut Policies) {
@@ -199,8 +219,6 @@ struct Resolver<'s> {
     /// The views that shape a host for their own callers.
     scopes: HashMap<&'s Text, Vec<&'s Text>>,
     /// Hosts that are exported to some namespaces only, with the views of callers there.
-    tables.unowned = Unowned::new(unowned);
-    tables.names.arrange();
     restricted: HashMap<&'s Text, Vec<&'s Text>>,
 }
 

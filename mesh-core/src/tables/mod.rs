@@ -8,18 +8,20 @@ use foldhash::fast::FixedState;
 
 use crate::matching::path::Normalization;
 use crate::policy::jwt::check::TokenRules;
+use crate::policy::mtls::CredentialKey;
 use crate::snapshot::Version;
+use crate::snapshot::credential::Credential;
 use crate::snapshot::security::TrustBundle;
 use crate::vocab::name::{DestinationKey, Text, WorkloadKey};
 
-pub mod build;
-pub mod destinations;
 mod affixes;
-pub mod gateway;
+pub mod build;
 mod condition_index;
+pub mod destinations;
+pub mod gateway;
 pub mod governance;
-pub mod names;
 mod hosts;
+pub mod names;
 mod resolved;
 pub mod routes;
 pub mod views;
@@ -34,6 +36,9 @@ use workloads::HostedWorkload;
 
 /// A map that is looked up on the request path. Its hash is fixed: the keys are the operator's, not the client's.
 pub(crate) type Index<K, V> = HashMap<K, V, FixedState>;
+
+/// Halves of credentials by what names them.
+pub type Credentials = BTreeMap<CredentialKey, Arc<Credential>>;
 
 /// Everything that a proxy decides with, at one version. Immutable; parts are shared with the tables before.
 #[derive(Debug, Default)]
@@ -56,6 +61,8 @@ pub struct Tables {
     pub(crate) views: Index<Text, ViewTable>,
     pub(crate) gateways: BTreeMap<(Text, Text), GatewayTable>,
     pub(crate) by_address: Index<SocketAddr, WorkloadKey>,
+    /// Halves of credentials that this host was given.
+    pub credentials: Arc<Credentials>,
     pub(crate) tokens: BTreeMap<(Text, Text), Arc<TokenRules>>,
 }
 
@@ -69,6 +76,11 @@ impl Tables {
     /// its trailing dot.
     pub fn service_named(&self, name: &str, namespace: Option<&str>) -> Option<usize> {
         self.names.service(name, namespace)
+    }
+
+    /// The host outside the mesh that a name stands for (ExternalName), for callers of a namespace.
+    pub fn stands_for(&self, name: &str, namespace: Option<&str>) -> Option<&Text> {
+        self.names.elsewhere(name, namespace)
     }
 
     /// The service that a connection to a host or address and a port is for: the one of that name or address, else
@@ -123,6 +135,11 @@ impl Tables {
         let mut workloads = self.workloads.values();
         let only = workloads.next()?;
         workloads.next().is_none().then_some(only)
+    }
+
+    /// This host, if it has workloads.
+    pub fn node(&self) -> Option<&str> {
+        self.workloads.values().next().map(|workload| &*workload.section.node)
     }
 
     /// The namespaces of this host's workloads, sorted, each once: where bare names are looked for.

@@ -3,7 +3,10 @@
 use mesh_core::balancing::balancer::LoadBalancer;
 use mesh_core::balancing::locality::{Distribute, Preference};
 use mesh_core::balancing::policy::{Algorithm, HashKey, HashTable, Warmup};
-use mesh_core::policy::mtls::{ClientCertificate, ClientTls, ServerNames, ServerRoots, TlsOrigination};
+use mesh_core::policy::mtls::{
+    ClientCertificate, ClientTls, CredentialKey, ServerNames, ServerRoots, TlsOrigination,
+};
+use mesh_core::snapshot::credential::{Credential, Pem};
 use mesh_core::snapshot::destination::Destination;
 use mesh_core::vocab::name::Text;
 use mesh_core::vocab::tunnel::Tunnel;
@@ -40,6 +43,7 @@ impl Wire for Destination {
             tunnel: self.tunnel.as_ref().map(Wire::to_wire),
             proxy_protocol: self.proxy_protocol.map(u32::from),
             upstream: self.upstream.to_wire(),
+            node_local: self.node_local,
         }
     }
 
@@ -69,6 +73,7 @@ impl Wire for Destination {
                 ),
             },
             upstream: field(message.upstream, "upstream")?,
+            node_local: message.node_local,
         })
     }
 }
@@ -254,6 +259,47 @@ impl Wire for ClientCertificate {
                 ClientCertificate::Files { chain: chain.into(), key: key.into() }
             }
             Source::Credential(name) => ClientCertificate::Credential(name.into()),
+        })
+    }
+}
+
+impl Wire for CredentialKey {
+    type Message = wire::CredentialKey;
+
+    fn to_wire(&self) -> wire::CredentialKey {
+        use wire::credential_key::Half;
+        let half = match self {
+            CredentialKey::Shown(name) => Half::Shown(name.to_wire()),
+            CredentialKey::Authority(name) => Half::Authority(name.to_wire()),
+        };
+        wire::CredentialKey { half: Some(half) }
+    }
+
+    fn from_wire(message: wire::CredentialKey) -> Result<CredentialKey, ConvertError> {
+        use wire::credential_key::Half;
+        Ok(match message.half.ok_or(Fault::Missing).at("half")? {
+            Half::Shown(name) => CredentialKey::Shown(name.into()),
+            Half::Authority(name) => CredentialKey::Authority(name.into()),
+        })
+    }
+}
+
+impl Wire for Credential {
+    type Message = wire::Credential;
+
+    fn to_wire(&self) -> wire::Credential {
+        wire::Credential {
+            key: Some(self.key.to_wire()),
+            certificates: self.certificates.0.clone(),
+            other: self.other.0.clone(),
+        }
+    }
+
+    fn from_wire(message: wire::Credential) -> Result<Credential, ConvertError> {
+        Ok(Credential {
+            key: required(message.key, "key")?,
+            certificates: Pem(message.certificates),
+            other: Pem(message.other),
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use mesh_core::matching::scope::{EgressListener, Import};
 use mesh_core::snapshot::gateway::{Gateway, GatewayListener, GatewayServer, GatewayTls, VirtualHost};
-use mesh_core::snapshot::view::{Outbound, View};
+use mesh_core::snapshot::view::{Bind, BoundListener, Outbound, View};
 use mesh_core::vocab::name::Text;
 
 use super::error::{At as _, ConvertError, Fault};
@@ -32,6 +32,7 @@ impl Wire for View {
             namespace: self.namespace.to_wire(),
             origin: self.origin.as_ref().map(Wire::to_wire),
             egress: self.egress.as_ref().map(|listeners| wire::Egress { listeners: to_wires(listeners) }),
+            bound: to_wires(&self.bound),
             outbound: Some(match &self.outbound {
                 Outbound::Allow(proxy) => {
                     Kind::Allow(wire::AllowAny { proxy: proxy.as_ref().map(Wire::to_wire) })
@@ -49,12 +50,45 @@ impl Wire for View {
             namespace: message.namespace.into(),
             origin: message.origin.map(Text::from),
             egress: message.egress.map(|egress| list(egress.listeners, "egress.listeners")).transpose()?,
+            bound: list(message.bound, "bound")?,
             outbound: match message.outbound.ok_or(Fault::Missing).at("outbound")? {
                 Kind::Allow(wire::AllowAny { proxy }) => Outbound::Allow(optional(proxy, "allow.proxy")?),
                 Kind::Refuse(true) => Outbound::Refuse,
                 Kind::Refuse(false) => return Err(Fault::Missing).at("refuse"),
             },
             connect_timeout: optional(message.connect_timeout, "connect_timeout")?,
+        })
+    }
+}
+
+impl Wire for BoundListener {
+    type Message = wire::BoundListener;
+
+    fn to_wire(&self) -> wire::BoundListener {
+        use wire::bound_listener::At as Kind;
+        wire::BoundListener {
+            at: Some(match &self.at {
+                Bind::Ip(address) => Kind::Ip(address.to_wire()),
+                Bind::Unix(path) => Kind::Unix(path.to_wire()),
+            }),
+            protocol: self.protocol.to_wire(),
+            port: self.port.as_ref().map(Wire::to_wire),
+            listener: self.listener.try_into().unwrap_or(u32::MAX),
+        }
+    }
+
+    fn from_wire(message: wire::BoundListener) -> Result<BoundListener, ConvertError> {
+        use wire::bound_listener::At as Kind;
+        Ok(BoundListener {
+            at: match message.at.ok_or(Fault::Missing).at("at")? {
+                Kind::Ip(address) => Bind::Ip(field(address, "ip")?),
+                Kind::Unix(path) => Bind::Unix(path.into()),
+            },
+            protocol: field(message.protocol, "protocol")?,
+            port: optional(message.port, "port")?,
+            listener: usize::try_from(message.listener)
+                .map_err(|_| Fault::OutOfRange(message.listener.into()))
+                .at("listener")?,
         })
     }
 }

@@ -17,7 +17,8 @@ use mesh_core::policy::authorization::{
 use mesh_core::policy::external::{Authorizer, Provider};
 use mesh_core::policy::jwt::{JwtRule, Keys, TokenPolicy};
 use mesh_core::policy::mtls::{
-    ClientCertificate, ClientTls, MtlsMode, MtlsPolicy, ServerNames, ServerRoots, TlsOrigination,
+    ClientCertificate, ClientTls, CredentialKey, MtlsMode, MtlsPolicy, ServerNames, ServerRoots,
+    TlsOrigination,
 };
 use mesh_core::resilience::fault::{AbortStatus, FaultPolicy};
 use mesh_core::resilience::outlier::OutlierDetection;
@@ -29,6 +30,7 @@ use mesh_core::routing::header::HeaderOperations;
 use mesh_core::routing::mirror::Mirror;
 use mesh_core::routing::rewrite::{PathRewrite, Redirect, RedirectPort, Rewrite};
 use mesh_core::routing::rule::{Backend, DirectResponse, HttpRule, RuleAction, StreamMatch, TcpRule};
+use mesh_core::snapshot::credential::{Credential, Pem};
 use mesh_core::snapshot::destination::Destination;
 use mesh_core::snapshot::endpoints::{Endpoint, EndpointAddress, EndpointSlice};
 use mesh_core::snapshot::gateway::{Gateway, GatewayListener, GatewayServer, GatewayTls, VirtualHost};
@@ -36,7 +38,7 @@ use mesh_core::snapshot::routes::{Fallback, Routes};
 use mesh_core::snapshot::section::Section;
 use mesh_core::snapshot::security::TrustBundle;
 use mesh_core::snapshot::service::{Port, Service};
-use mesh_core::snapshot::view::{Outbound, View};
+use mesh_core::snapshot::view::{Bind, BoundListener, Outbound, View};
 use mesh_core::snapshot::workload::{Recognition, Workload, WorkloadPort};
 use mesh_core::snapshot::{Entry, Snapshot, Version};
 use mesh_core::vocab::health::{Health, Probe, ProbeAction};
@@ -149,7 +151,7 @@ impl Draw {
     }
 
     fn section(&mut self) -> Section {
-        match self.below(10) {
+        match self.below(11) {
             0 => self.trust(),
             1 => Section::Service(self.service()),
             2 => Section::Routes(self.routes()),
@@ -164,6 +166,14 @@ impl Draw {
             6 => Section::Tokens(self.tokens()),
             7 => Section::View(self.view()),
             8 => Section::Gateway(self.gateway()),
+            9 => Section::Credential(Credential {
+                key: match self.flag() {
+                    true => CredentialKey::Shown(self.text()),
+                    false => CredentialKey::Authority(self.text()),
+                },
+                certificates: Pem(self.bytes()),
+                other: Pem(self.bytes()),
+            }),
             _ => Section::Workload(self.workload()),
         }
     }
@@ -244,6 +254,15 @@ impl Draw {
                     }),
                 })
             }),
+            bound: self.list(|d| BoundListener {
+                at: match d.flag() {
+                    true => Bind::Unix(d.text()),
+                    false => Bind::Ip(std::net::SocketAddr::new(d.address(), d.short())),
+                },
+                protocol: d.protocol(),
+                port: d.option(Draw::short),
+                listener: usize::from(d.short()),
+            }),
             outbound: match self.flag() {
                 true => Outbound::Refuse,
                 false => Outbound::Allow(self.option(Draw::backend)),
@@ -306,6 +325,7 @@ impl Draw {
             auto_address: self.option(Draw::address),
             resolution: self.resolution(),
             headless: self.flag(),
+            stands_for: self.option(Draw::text),
             host: self.text(),
             namespace: self.text(),
             origin: self.origin(),

@@ -111,6 +111,7 @@ impl Wire for SectionKey {
                 SectionKey::Tokens(namespace, name) => Kind::Tokens(named(namespace, name)),
                 SectionKey::View(key) => Kind::View(key.to_wire()),
                 SectionKey::Gateway(namespace, name) => Kind::Gateway(named(namespace, name)),
+                SectionKey::Credential(key) => Kind::Credential(key.to_wire()),
             }),
         }
     }
@@ -148,6 +149,7 @@ impl Wire for SectionKey {
             Kind::Gateway(wire::NamespacedName { namespace, name }) => {
                 SectionKey::Gateway(namespace.into(), name.into())
             }
+            Kind::Credential(key) => SectionKey::Credential(field(key, "credential")?),
         })
     }
 }
@@ -169,6 +171,7 @@ impl Wire for Section {
                 Section::Tokens(policy) => Content::Tokens(policy.to_wire()),
                 Section::View(view) => Content::View(view.to_wire()),
                 Section::Gateway(gateway) => Content::Gateway(gateway.to_wire()),
+                Section::Credential(credential) => Content::Credential(credential.to_wire()),
             }),
         }
     }
@@ -187,6 +190,7 @@ impl Wire for Section {
             Content::Tokens(policy) => Section::Tokens(Wire::from_wire(policy)?),
             Content::View(view) => Section::View(Wire::from_wire(view)?),
             Content::Gateway(gateway) => Section::Gateway(Wire::from_wire(gateway)?),
+            Content::Credential(credential) => Section::Credential(Wire::from_wire(credential)?),
         })
     }
 }

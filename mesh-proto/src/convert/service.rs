@@ -34,6 +34,7 @@ impl Wire for Service {
             auto_address: self.auto_address.as_ref().map(Wire::to_wire).unwrap_or_default(),
             resolution: self.resolution.to_wire(),
             headless: self.headless,
+            stands_for: self.stands_for.as_ref().map(Wire::to_wire),
         }
     }
 
@@ -58,6 +59,7 @@ impl Wire for Service {
             },
             resolution: field(message.resolution, "resolution")?,
             headless: message.headless,
+            stands_for: message.stands_for.map(Text::from),
         })
     }
 }

@@ -1132,6 +1132,9 @@ pub struct Destination {
     pub proxy_protocol: ::core::option::Option<u32>,
     #[prost(enumeration = "UpstreamProtocol", tag = "20")]
     pub upstream: i32,
+    /// Callers reach the endpoints of their own host only.
+    #[prost(bool, tag = "21")]
+    pub node_local: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct MutualTls {
@@ -1963,7 +1966,7 @@ pub struct Version {
 pub struct SectionKey {
     #[prost(
         oneof = "section_key::Kind",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14"
     )]
     pub kind: ::core::option::Option<section_key::Kind>,
 }
@@ -2001,7 +2004,40 @@ pub mod section_key {
         View(::prost::alloc::string::String),
         #[prost(message, tag = "13")]
         Gateway(super::NamespacedName),
+        #[prost(message, tag = "14")]
+        Credential(super::CredentialKey),
     }
+}
+/// One half of what a `credentialName` stands for.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CredentialKey {
+    /// Must be there.
+    #[prost(oneof = "credential_key::Half", tags = "1, 2")]
+    pub half: ::core::option::Option<credential_key::Half>,
+}
+/// Nested message and enum types in `CredentialKey`.
+pub mod credential_key {
+    /// Must be there.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Half {
+        /// A certificate with its key, by the credential's name.
+        #[prost(string, tag = "1")]
+        Shown(::prost::alloc::string::String),
+        /// Roots that verify others.
+        #[prost(string, tag = "2")]
+        Authority(::prost::alloc::string::String),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Credential {
+    #[prost(message, optional, tag = "1")]
+    pub key: ::core::option::Option<CredentialKey>,
+    /// PEM.
+    #[prost(bytes = "vec", tag = "2")]
+    pub certificates: ::prost::alloc::vec::Vec<u8>,
+    /// The private key, or what revokes certificates: PEM.
+    #[prost(bytes = "vec", tag = "3")]
+    pub other: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ScopedHost {
@@ -2033,7 +2069,7 @@ pub struct EndpointsKey {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Section {
-    #[prost(oneof = "section::Content", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
+    #[prost(oneof = "section::Content", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
     pub content: ::core::option::Option<section::Content>,
 }
 /// Nested message and enum types in `Section`.
@@ -2060,6 +2096,8 @@ pub mod section {
         View(super::View),
         #[prost(message, tag = "10")]
         Gateway(super::Gateway),
+        #[prost(message, tag = "11")]
+        Credential(super::Credential),
     }
 }
 /// A section under its key. `digest` is the writer's; to a reader it is an opaque name of the content.
@@ -2109,6 +2147,8 @@ pub struct View {
     /// Time to connect to an unknown host.
     #[prost(message, optional, tag = "7")]
     pub connect_timeout: ::core::option::Option<Duration>,
+    #[prost(message, repeated, tag = "8")]
+    pub bound: ::prost::alloc::vec::Vec<BoundListener>,
     #[prost(oneof = "view::Outbound", tags = "5, 6")]
     pub outbound: ::core::option::Option<view::Outbound>,
 }
@@ -2122,6 +2162,32 @@ pub mod view {
         /// Must be true: they are refused.
         #[prost(bool, tag = "6")]
         Refuse(bool),
+    }
+}
+/// A socket on the hosts of a view's callers.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BoundListener {
+    #[prost(enumeration = "Protocol", tag = "3")]
+    pub protocol: i32,
+    #[prost(uint32, optional, tag = "4")]
+    pub port: ::core::option::Option<u32>,
+    /// Index among the view's listeners.
+    #[prost(uint32, tag = "5")]
+    pub listener: u32,
+    /// Must be there.
+    #[prost(oneof = "bound_listener::At", tags = "1, 2")]
+    pub at: ::core::option::Option<bound_listener::At>,
+}
+/// Nested message and enum types in `BoundListener`.
+pub mod bound_listener {
+    /// Must be there.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum At {
+        #[prost(message, tag = "1")]
+        Ip(super::SocketAddress),
+        /// A path, or `@NAME`.
+        #[prost(string, tag = "2")]
+        Unix(::prost::alloc::string::String),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2256,6 +2322,9 @@ pub struct Service {
     pub resolution: i32,
     #[prost(bool, tag = "16")]
     pub headless: bool,
+    /// The host outside the mesh that it is another name for, and nothing else.
+    #[prost(string, optional, tag = "17")]
+    pub stands_for: ::core::option::Option<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Port {

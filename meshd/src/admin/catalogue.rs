@@ -132,6 +132,7 @@ fn parts(snapshot: &Snapshot) -> Value {
     let mut views = Vec::new();
     let mut gateways = Vec::new();
     let mut secrets = json!({});
+    let mut credentials = Vec::new();
     for entry in snapshot.sections.values() {
         match &*entry.section {
             Section::Trust(trust) => {
@@ -197,6 +198,8 @@ fn parts(snapshot: &Snapshot) -> Value {
                 "gateway": format!("{}/{}", gateway.namespace, gateway.name),
                 "ports": gateway.listeners.iter().map(|listener| listener.port).collect::<Vec<_>>(),
             })),
+            // Their names only.
+            Section::Credential(credential) => credentials.push(credential.key.to_string()),
             Section::Workload(workload) => workloads.push(json!({
                 "workload": workload.key.to_string(),
                 "address": workload.address,
@@ -211,6 +214,7 @@ fn parts(snapshot: &Snapshot) -> Value {
             })),
         }
     }
+    secrets["credentials"] = json!(credentials);
     secrets["identities"] =
         workloads.iter().filter_map(|workload| workload.get("identity")).cloned().collect();
     json!({

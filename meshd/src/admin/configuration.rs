@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::{Path, Query, State};
 use mesh_core::vocab::origin::{Kind, ResourceKey};
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::server::{By, Refusal, Shared, blocking};
 use super::view::{
@@ -14,7 +15,6 @@ use super::view::{
 };
 use crate::clock;
 use crate::controller::{Applied, Batch, Published, Rollback, outcome, parse_key};
-use crate::dialect::kind::is_analysed_only;
 use crate::dialect::{Document, Input, Options, Parsed, parse};
 
 fn read(files: &[FileView], options: Options, namespace: Option<&str>) -> Parsed {
@@ -24,10 +24,7 @@ fn read(files: &[FileView], options: Options, namespace: Option<&str>) -> Parsed
     if let Some(namespace) = namespace {
         options.default_namespace = namespace.into();
     }
-    let mut parsed = parse(&inputs, &options);
-    // What is read for analysis only is never in force.
-    parsed.documents.retain(|document| !is_analysed_only(document.resource.meta.key.kind));
-    parsed
+    parse(&inputs, &options)
 }
 
 fn views(parsed: &Parsed) -> Vec<DiagnosticView> {
@@ -111,14 +108,35 @@ fn compared(document: &Document, published: &Published) -> ComparedView {
     let resource = meta.key.to_string();
     let present = published.documents.get(&resource);
     let value = |json: &str| serde_json::from_str(json).unwrap_or_default();
+    let mut before = present.map_or(Value::Null, |present| value(&present.json));
+    let mut after = value(&document.json);
+    if meta.key.kind == Kind::Secret {
+        cover(&mut before, &mut after);
+    }
     ComparedView {
         result: outcome(present, &document.json).to_owned(),
         resource,
         file: meta.place.file.to_string(),
         line: meta.place.line,
         version: present.map_or(0, |present| present.version),
-        before: present.map_or(serde_json::Value::Null, |present| value(&present.json)),
-        after: value(&document.json),
+        before,
+        after,
+    }
+}
+
+/// Covers what a Secret holds: only what changes is told.
+fn cover(before: &mut Value, after: &mut Value) {
+    for key in ["data", "stringData"] {
+        let held = (before.get(key).cloned(), after.get(key).cloned());
+        for (document, own, other, side) in
+            [(&mut *before, &held.0, &held.1, "before"), (&mut *after, &held.1, &held.0, "after")]
+        {
+            let Some(Value::Object(entries)) = document.get_mut(key) else { continue };
+            for (name, value) in entries {
+                let of = |held: &Option<Value>| held.as_ref().and_then(|held| held.get(name)).cloned();
+                *value = if of(own) == of(other) { "***".into() } else { format!("*** ({side})").into() };
+            }
+        }
     }
 }
 
@@ -224,4 +242,22 @@ pub(super) async fn history(
         connected: connected.len(),
     };
     Ok(Json(entries.into_iter().map(view).collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_difference_shows_nothing_of_a_secret() {
+        let mut before = json!({"type": "Opaque", "data": {"a": "b25l", "b": "dHdv"}});
+        let mut after =
+            json!({"type": "Opaque", "data": {"a": "b25l", "b": "dGhyZWU="}, "stringData": {"c": "plain"}});
+        cover(&mut before, &mut after);
+        assert_eq!(before, json!({"type": "Opaque", "data": {"a": "***", "b": "*** (before)"}}));
+        let covered = json!({"a": "***", "b": "*** (after)"});
+        assert_eq!(after, json!({"type": "Opaque", "data": covered, "stringData": {"c": "*** (after)"}}));
+    }
 }

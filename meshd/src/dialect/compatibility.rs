@@ -76,8 +76,6 @@ pub enum Standing {
     CarriedOut,
     /// Validated, analysed and explained; `apply` refuses it, as nothing on the wire follows it yet.
     ExplainedOnly,
-    /// Of a kind that is validated and analysed; `apply` skips it with a warning.
-    AnalysedOnly,
     /// Has no meaning here and is passed over.
     Skipped,
     /// An error, for this reason.
@@ -102,7 +100,6 @@ pub fn rows(kind: Kind) -> Vec<Row> {
     let above = match kind::fate(kind) {
         Fate::Carried => Standing::CarriedOut,
         Fate::Later => Standing::ExplainedOnly,
-        Fate::Analysed => Standing::AnalysedOnly,
         Fate::Refused(why) => Standing::Refused(why),
     };
     for (key, standing) in fields(top) {
@@ -214,8 +211,6 @@ Every field of every kind, and what becomes of it:
 - **explained only**: read, validated, analysed and explained like the others, but nothing on the wire follows it
   yet; `apply`, `--config` and announcements of workloads refuse it (MSH0010), `validate`, `analyze`, `explain` and
   `diff` take it. *Explained only: VALUES* is said of a field that is carried out but for these values.
-- **analysed only**: `validate` and `analyze` read it, for what other resources refer to; `apply` skips it with a
-  warning.
 - **skipped**: has no meaning without Kubernetes or is set by its server; passed over.
 - **refused**: an error, for the reason given.
 
@@ -229,7 +224,6 @@ fn kinds(page: &mut String) {
         let fate = match known.fate {
             Fate::Carried => "carried out".to_owned(),
             Fate::Later => "explained only".to_owned(),
-            Fate::Analysed => "analysed only".to_owned(),
             Fate::Refused(why) => format!("refused: {why}"),
         };
         writeln!(page, "| {} | {} | {} |", known.name, code(&known.versions), cell(&fate)).ok();
@@ -251,7 +245,6 @@ fn table(page: &mut String, title: &str, rows: &[Row]) {
         let mut standing = match row.standing {
             Standing::CarriedOut => "carried out".to_owned(),
             Standing::ExplainedOnly => "explained only".to_owned(),
-            Standing::AnalysedOnly => "analysed only".to_owned(),
             Standing::Skipped => "skipped".to_owned(),
             Standing::Refused(why) => format!("refused: {why}"),
         };
@@ -288,7 +281,6 @@ mod tests {
 
     #[test]
     fn what_is_explained_only_has_nothing_carried_out_below_it() {
-        assert!(rows(Kind::Secret).iter().all(|row| row.standing != Standing::CarriedOut));
         for kind in Kind::ALL {
             let rows = rows(kind);
             for row in rows.iter().filter(|row| row.standing == Standing::ExplainedOnly) {

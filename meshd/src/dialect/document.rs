@@ -10,7 +10,7 @@ use mesh_core::vocab::name::Text;
 use mesh_core::vocab::origin::{Kind, ResourceKey};
 
 use super::field::{Compiled, Field, Message, Report};
-use super::kind::{Standing, is_analysed_only, standing};
+use super::kind::{Standing, standing};
 use super::metadata::{EXPORT_TO, MESH_CONFIG, SERVER_SET, metadata, tried_out};
 use super::node::{Entry, Mark, Node, Value};
 use super::{UNREADABLE, istio, kubernetes};
@@ -88,12 +88,11 @@ pub(crate) fn top(kind: Kind) -> &'static Message {
     }
 }
 
-/// Reads one document. `carried_out` is whether it is to be carried out, and not only analysed.
+/// Reads one document.
 pub(crate) fn interpret(
     root: &Node,
     file: &Text,
     default_namespace: &str,
-    carried_out: bool,
     compiled: &Rc<Compiled>,
 ) -> Interpreted {
     let refused = |report: Report| {
@@ -112,10 +111,6 @@ pub(crate) fn interpret(
     let resource = label_of(root, default_namespace);
     let report = Report::new(file, &resource, false, compiled);
     let kind = match standing(root, &report) {
-        Some(Standing::Carried(kind)) if carried_out && is_analysed_only(kind) => {
-            let version = root.text_at("apiVersion").unwrap_or("");
-            return skipped(format!("{version} {}", kind.name()), None);
-        }
         Some(Standing::Carried(kind)) => kind,
         Some(Standing::Skipped(kind)) => {
             return skipped(kind, kubernetes::pod::template(root, file, default_namespace));

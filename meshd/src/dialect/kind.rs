@@ -78,10 +78,6 @@ const SLICES: &str = "discovery.k8s.io";
 /// The kinds that have no effect on the wire yet, whatever they say; their reading says so.
 const LATER: [Kind; 4] = [Kind::Gateway, Kind::ProxyConfig, Kind::RequestAuthentication, Kind::Telemetry];
 
-/// The kinds that are read for analysis only and skipped where resources are carried out: what Istio's own files have
-/// beside what they are about.
-const ANALYSED: [Kind; 2] = [Kind::Secret, Kind::ConfigMap];
-
 /// The kinds of Kubernetes' group `v1`.
 const CORE: [&str; 18] = [
     "Binding",
@@ -167,8 +163,6 @@ pub(crate) enum Fate {
     Carried,
     /// It is read, but has no effect on the wire yet.
     Later,
-    /// It is read for analysis, and skipped where resources are carried out.
-    Analysed,
     /// Refused for good; what to use instead.
     Refused(&'static str),
 }
@@ -185,14 +179,8 @@ pub(crate) struct Known {
 pub(crate) fn fate(kind: Kind) -> Fate {
     match kind {
         kind if LATER.contains(&kind) => Fate::Later,
-        kind if ANALYSED.contains(&kind) => Fate::Analysed,
         _ => Fate::Carried,
     }
-}
-
-/// Whether a kind is read for analysis only.
-pub(crate) fn is_analysed_only(kind: Kind) -> bool {
-    ANALYSED.contains(&kind)
 }
 
 /// Every kind that is read or that has a sentence of its own.

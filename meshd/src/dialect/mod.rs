@@ -112,7 +112,7 @@ impl Document {
 
     /// A document out of the store, to be carried out again. `created_ms` is when it was first committed.
     pub fn from_json(json: &str, created_ms: u64) -> Result<Document, Vec<Diagnostic>> {
-        let read = interpret(&stored(json)?, &"".into(), "default", true, &Rc::default());
+        let read = interpret(&stored(json)?, &"".into(), "default", &Rc::default());
         let resource = understood(read, created_ms, true)?;
         Ok(Document { resource, json: json.into(), marks: Box::default() })
     }
@@ -163,7 +163,7 @@ pub struct Stored {
 impl Stored {
     /// The resource of a document. `created_ms` is when it was first committed.
     pub fn resource(&self, json: &str, created_ms: u64) -> Result<Resource, Vec<Diagnostic>> {
-        understood(interpret(&stored(json)?, &"".into(), "default", false, &self.compiled), created_ms, false)
+        understood(interpret(&stored(json)?, &"".into(), "default", &self.compiled), created_ms, false)
     }
 }
 
@@ -359,7 +359,7 @@ impl<'o> Batch<'o> {
 
     fn resource(&mut self, file: &Text, node: Node) {
         let options = self.options;
-        let read = interpret(&node, file, &options.default_namespace, options.carried_out, &self.compiled);
+        let read = interpret(&node, file, &options.default_namespace, &self.compiled);
         if self.parsed.pods.len() < MOST_RESOURCES {
             self.parsed.pods.extend(read.pods);
         }

@@ -1,5 +1,6 @@
 //! What is in force, as JSON for people. No keys: only whose certificates are here and how long they hold.
 
+use mesh_core::policy::mtls::CredentialKey;
 use mesh_core::routing::rule::{Backend, HttpRule, RuleAction};
 use mesh_core::tables::destinations::Transport;
 use serde_json::{Value, json};
@@ -33,7 +34,7 @@ pub fn dump(
             "routes" => routes(root),
             "endpoints" => endpoints(root),
             "policies" => policies(root),
-            "secrets" => secrets(certificates),
+            "secrets" => secrets(root, certificates),
             _ => return None,
         })
     };
@@ -180,7 +181,10 @@ fn policies(root: &Root) -> Value {
     root.tables.workloads.values().map(workload).collect()
 }
 
-fn secrets(certificates: &[Certificate]) -> Value {
+/// Of credentials that were given only their names.
+fn secrets(root: &Root, certificates: &[Certificate]) -> Value {
     let certificate = |one: &Certificate| json!({ "identity": one.identity, "not_before": one.not_before, "not_after": one.not_after });
-    certificates.iter().map(certificate).collect()
+    let credential = |key: &CredentialKey| json!({ "credential": key.to_string() });
+    let credentials = root.tables.credentials.keys().map(credential);
+    certificates.iter().map(certificate).chain(credentials).collect()
 }

@@ -1,7 +1,9 @@
 //! TLS that the proxy begins towards servers that are not the mesh's (DestinationRule `tls`, SIMPLE and MUTUAL).
 //!
-//! What a rule names are files of this host. They are read when tables name them and again when they change, never by
-//! a request. While one cannot be used there is no connection at all: what was to be encrypted never goes in the clear.
+//! What a rule names are files of this host, or credentials of the control plane. They are read when tables name them
+//! and again when they change, never by a request. While one cannot be used there is no connection at all: what was to
+//! be encrypted never goes in the clear. A file that goes bad leaves what it held before in use; a credential that was
+//! taken away is not used again.
 
 use std::collections::HashMap;
 use std::fs;
@@ -12,7 +14,9 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use mesh_core::policy::mtls::{ClientCertificate, ServerRoots, TlsOrigination};
+use mesh_core::policy::mtls::{ClientCertificate, ClientTls, CredentialKey, ServerRoots, TlsOrigination};
+use mesh_core::snapshot::credential::Credential;
+use mesh_core::tables::Credentials;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName};
 use rustls::sign::CertifiedKey;
@@ -64,8 +68,8 @@ pub enum OriginationError {
     /// This host has no roots.
     #[error("this host's system has no roots to verify servers with")]
     NoRoots,
-    /// Secrets do not come to proxies of hosts.
-    #[error("the secret {0} is not at hand")]
+    /// The control plane has no such credential, or gives it to others only.
+    #[error("there is no credential {0}")]
     Credential(Box<str>),
     /// The server cannot be asked for by that name.
     #[error("{0} is no name to ask a server for")]
@@ -125,10 +129,32 @@ pub struct Originated {
 
 #[derive(Debug)]
 struct State {
-    stamps: Vec<Stamp>,
+    sources: Sources,
     outcome: Result<Arc<Ready>, Arc<str>>,
     /// Why the newest files are not in use, where older ones are.
     stale: Option<Arc<str>>,
+}
+
+/// What it was made of.
+#[derive(Debug, PartialEq, Eq)]
+struct Sources {
+    stamps: Vec<Stamp>,
+    credentials: Vec<Option<Arc<Credential>>>,
+}
+
+impl Sources {
+    /// As they are now.
+    fn of(declared: &TlsOrigination, known: &Credentials) -> Sources {
+        let keys = ClientTls::Originate(declared.clone()).credentials(false);
+        Sources {
+            stamps: files(declared).iter().map(|path| stamp(path)).collect(),
+            credentials: keys.iter().map(|key| known.get(key).cloned()).collect(),
+        }
+    }
+
+    fn is_complete(&self) -> bool {
+        self.credentials.iter().all(Option::is_some)
+    }
 }
 
 /// Tells one content of a file from another; `None` where there is no file.
@@ -140,14 +166,14 @@ fn stamp(path: &Path) -> Stamp {
 }
 
 impl Originated {
-    /// Reads the files.
-    fn new(declared: TlsOrigination) -> Originated {
-        let stamps = stamps(&declared);
-        let outcome = load(&declared).map(Arc::new).map_err(|error| {
+    /// Reads what it is made of.
+    fn new(declared: TlsOrigination, known: &Credentials) -> Originated {
+        let sources = Sources::of(&declared, known);
+        let outcome = load(&declared, known).map(Arc::new).map_err(|error| {
             tracing::warn!(%error, "TLS to servers cannot be begun; what needs it is refused");
             error.to_string().into()
         });
-        Originated { declared, state: ArcSwap::from_pointee(State { stamps, outcome, stale: None }) }
+        Originated { declared, state: ArcSwap::from_pointee(State { sources, outcome, stale: None }) }
     }
 
     /// What connections are begun with, or why there can be none.
@@ -155,23 +181,27 @@ impl Originated {
         self.state.load().outcome.clone()
     }
 
-    /// What is wrong with its files.
+    /// What is wrong with what it is made of.
     pub fn fault(&self) -> Option<Arc<str>> {
         let state = self.state.load();
         state.outcome.as_ref().err().or(state.stale.as_ref()).cloned()
     }
 
-    /// Reads the files again if they have changed. What cannot be used does not replace what can.
-    fn refresh(&self) {
+    /// Reads again what has changed. What cannot be used does not replace what can, but what was taken away is gone.
+    fn refresh(&self, known: &Credentials, taking_away: bool) {
         let before = self.state.load_full();
-        let stamps = stamps(&self.declared);
-        if stamps == before.stamps {
+        let sources = Sources::of(&self.declared, known);
+        if sources == before.sources || !(taking_away || sources.is_complete()) {
             return;
         }
-        let (outcome, stale) = match (load(&self.declared), &before.outcome) {
+        let (outcome, stale) = match (load(&self.declared, known), &before.outcome) {
             (Ok(ready), _) => {
                 tracing::info!("certificates for TLS to servers were read again");
                 (Ok(Arc::new(ready)), None)
+            }
+            (Err(error @ OriginationError::Credential(_)), _) => {
+                tracing::warn!(%error, "TLS to servers cannot be begun; what needs it is refused");
+                (Err(error.to_string().into()), None)
             }
             (Err(error), Ok(ready)) => {
                 tracing::warn!(%error, "certificates for TLS to servers cannot be read; those from before stay");
@@ -179,7 +209,7 @@ impl Originated {
             }
             (Err(error), Err(_)) => (Err(error.to_string().into()), None),
         };
-        self.state.store(Arc::new(State { stamps, outcome, stale }));
+        self.state.store(Arc::new(State { sources, outcome, stale }));
     }
 }
 
@@ -187,6 +217,7 @@ impl Originated {
 #[derive(Debug, Default)]
 pub struct Originations {
     known: Mutex<HashMap<TlsOrigination, Weak<Originated>>>,
+    credentials: ArcSwap<Credentials>,
     changed: watch::Sender<()>,
 }
 
@@ -198,7 +229,7 @@ impl Originations {
             return found;
         }
         known.retain(|_, one| one.strong_count() > 0);
-        let made = Arc::new(Originated::new(declared.clone()));
+        let made = Arc::new(Originated::new(declared.clone(), &self.credentials.load()));
         known.insert(declared.clone(), Arc::downgrade(&made));
         made
     }
@@ -211,11 +242,26 @@ impl Originations {
         faults
     }
 
-    /// Reads files that have changed.
+    /// Takes the credentials of tables that are about to be in force. What they do not have any more stays in use until
+    /// [`Originations::refresh`], which follows when they are: requests go on with what they began with.
+    pub fn provide(&self, credentials: &Arc<Credentials>) {
+        if Arc::ptr_eq(&self.credentials.load(), credentials) {
+            return;
+        }
+        self.credentials.store(Arc::clone(credentials));
+        self.refresh_all(false);
+    }
+
+    /// Reads again what has changed.
     pub fn refresh(&self) {
+        self.refresh_all(true);
+    }
+
+    fn refresh_all(&self, taking_away: bool) {
         let before = self.faults();
+        let credentials = self.credentials.load_full();
         for one in self.alive() {
-            one.refresh();
+            one.refresh(&credentials, taking_away);
         }
         if self.faults() != before {
             self.changed.send_replace(());
@@ -261,24 +307,33 @@ fn files(declared: &TlsOrigination) -> Vec<PathBuf> {
     files
 }
 
-fn stamps(declared: &TlsOrigination) -> Vec<Stamp> {
-    files(declared).iter().map(|path| stamp(path)).collect()
-}
-
 /// The file of the system's roots: `SSL_CERT_FILE` as elsewhere, else one of the usual ones.
 fn system_roots() -> Option<PathBuf> {
     let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
     named.or_else(|| SYSTEM_ROOTS.iter().map(PathBuf::from).find(|path| path.exists()))
 }
 
-fn load(declared: &TlsOrigination) -> Result<Ready, OriginationError> {
+fn load(declared: &TlsOrigination, known: &Credentials) -> Result<Ready, OriginationError> {
+    let credential = |key: CredentialKey| match known.get(&key) {
+        Some(credential) => Ok((credential, PathBuf::from(key.to_string()))),
+        None => Err(OriginationError::Credential(key.to_string().into())),
+    };
+    let mut revoking = None;
     let roots = match &declared.roots {
         ServerRoots::Unverified => None,
         ServerRoots::File(path) => Some(certificates(Path::new(&**path))?),
         ServerRoots::System => Some(certificates(&system_roots().ok_or(OriginationError::NoRoots)?)?),
-        ServerRoots::Credential(name) => return Err(OriginationError::Credential((&**name).into())),
+        ServerRoots::Credential(name) => {
+            let (found, place) = credential(CredentialKey::Authority(name.clone()))?;
+            let other = &found.other.0;
+            revoking = (!other.is_empty()).then(|| revoked_in(other, &place)).transpose()?;
+            Some(certificates_in(&found.certificates.0, &place)?)
+        }
     };
-    let crls = declared.crl.as_deref().map(|path| revoked(Path::new(path))).transpose()?;
+    let crls = match declared.crl.as_deref() {
+        Some(path) => Some(revoked_in(&read(Path::new(path))?, Path::new(path))?),
+        None => revoking,
+    };
     let verifier = ServerVerifier::new(roots, crls.as_deref().unwrap_or_default(), declared.names.clone());
     let builder = rustls::ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
@@ -292,7 +347,10 @@ fn load(declared: &TlsOrigination) -> Result<Ready, OriginationError> {
             builder.with_client_cert_resolver(Arc::new(OneKey::new(key)))
         }
         Some(ClientCertificate::Credential(name)) => {
-            return Err(OriginationError::Credential((&**name).into()));
+            let (found, place) = credential(CredentialKey::Shown(name.clone()))?;
+            let chain = certificates_in(&found.certificates.0, &place)?;
+            let key = joined(chain, &found.other.0, &place, &place)?;
+            builder.with_client_cert_resolver(Arc::new(OneKey::new(key)))
         }
     };
     config.enable_early_data = false;
@@ -320,20 +378,33 @@ fn read(path: &Path) -> Result<Vec<u8>, OriginationError> {
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, OriginationError> {
-    let text = read(path)?;
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    certificates_in(&read(path)?, path)
+}
+
+fn certificates_in(text: &[u8], path: &Path) -> Result<Vec<CertificateDer<'static>>, OriginationError> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
     found.ok().filter(|found| !found.is_empty()).ok_or_else(|| nothing(path, "certificate"))
 }
 
-fn revoked(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, OriginationError> {
-    let text = read(path)?;
-    let found: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&text).collect();
+fn revoked_in(
+    text: &[u8],
+    path: &Path,
+) -> Result<Vec<CertificateRevocationListDer<'static>>, OriginationError> {
+    let found: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(text).collect();
     found.ok().filter(|found| !found.is_empty()).ok_or_else(|| nothing(path, "revocation list"))
 }
 
 fn certified(chain: &Path, key: &Path) -> Result<Arc<CertifiedKey>, OriginationError> {
-    let certificates = certificates(chain)?;
-    let private = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|_| nothing(key, "private key"))?;
+    joined(certificates(chain)?, &read(key)?, chain, key)
+}
+
+fn joined(
+    certificates: Vec<CertificateDer<'static>>,
+    private: &[u8],
+    chain: &Path,
+    key: &Path,
+) -> Result<Arc<CertifiedKey>, OriginationError> {
+    let private = PrivateKeyDer::from_pem_slice(private).map_err(|_| nothing(key, "private key"))?;
     let joined = CertifiedKey::from_der(certificates, private, &provider());
     joined.map(Arc::new).map_err(|source| OriginationError::Key { path: chain.to_owned(), source })
 }

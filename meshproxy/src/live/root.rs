@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 use http::HeaderValue;
 use mesh_core::policy::mtls::ClientTls;
+use mesh_core::snapshot::view::Bind;
 use mesh_core::tables::Tables;
 use mesh_core::tables::destinations::Destination;
 use mesh_core::tables::routes::EndpointKey;
@@ -67,7 +68,7 @@ impl Root {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenerFault {
     /// Where it should listen.
-    pub address: SocketAddr,
+    pub address: Bind,
     /// What for: the service and port, or what kind of listener.
     pub purpose: Text,
     /// Why it does not.
@@ -136,9 +137,15 @@ impl Roots {
         // Installers come one after another: the lock is held until the root is stored.
         let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
         let previous = self.current.load_full();
+        let given = Arc::clone(&tables.credentials);
+        let changed = given != previous.tables.credentials;
+        self.originations.provide(&given);
         let root = self.join(tables, &previous, &mut registry);
         let serial = root.serial;
         self.current.store(Arc::new(root));
+        if changed {
+            self.originations.refresh();
+        }
         self.changed.send_replace(serial);
         serial
     }
@@ -188,7 +195,7 @@ impl Roots {
         let endpoints =
             endpoints.map(|e| LiveEndpoint::new(e, Arc::default(), &mut registry, &self.metrics)).collect();
         let (state, tls) = (Arc::clone(&live.state), live.tls.clone());
-        LiveDestination::new(&destination, state, endpoints, live.service.clone(), tls, None)
+        LiveDestination::new(&destination, state, endpoints, live.service.clone(), tls, None, None)
     }
 
     /// TLS that the proxy begins towards the endpoints of a destination.
@@ -237,6 +244,8 @@ impl Roots {
     fn join(&self, tables: Arc<Tables>, previous: &Root, registry: &mut Registry) -> Root {
         let now = Instant::now();
         registry.begin();
+        let node = tables.node();
+        let same_node = node == previous.tables.node();
         let mut destinations = Vec::with_capacity(tables.destinations.len());
         let mut names = BTreeSet::new();
         for declared in &tables.destinations {
@@ -266,7 +275,10 @@ impl Roots {
                     registry.endpoint(key, now)
                 })
                 .collect();
-            if let Some(before) = before.filter(|before| Arc::ptr_eq(&before.destination, destination)) {
+            let stays = |before: &&Arc<LiveDestination>| {
+                Arc::ptr_eq(&before.destination, destination) && (!destination.policy.node_local || same_node)
+            };
+            if let Some(before) = before.filter(stays) {
                 destinations.push(Arc::clone(before));
                 continue;
             }
@@ -277,7 +289,7 @@ impl Roots {
             let (endpoints, service) = (endpoints.collect(), self.metrics.service(labels));
             let tls = self.tls(destination);
             let live =
-                LiveDestination::new(destination, state, endpoints, service, tls, before.map(Arc::as_ref));
+                LiveDestination::new(destination, state, endpoints, service, tls, before.map(Arc::as_ref), node);
             destinations.push(Arc::new(live));
         }
         let locals = tables.workloads.values().map(|hosted| match previous.local(hosted) {

@@ -11,8 +11,12 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use mesh_core::policy::mtls::{ClientCertificate, ClientTls, ServerNames, ServerRoots, TlsOrigination};
+use mesh_core::policy::mtls::{
+    ClientCertificate, ClientTls, CredentialKey, ServerNames, ServerRoots, TlsOrigination,
+};
+use mesh_core::snapshot::credential::{Credential, Pem};
 use mesh_core::snapshot::destination::Destination;
+use mesh_core::snapshot::section::Section;
 use mesh_core::vocab::name::Text;
 use mesh_core::vocab::protocol::{Protocol, UpstreamProtocol};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -263,6 +267,60 @@ async fn files_are_read_again_and_nothing_goes_in_the_clear_without_them() {
     std::fs::copy(folder.path().join("others.pem"), &roots).unwrap();
     tls.a.shared.roots.originations().refresh();
     assert_eq!(get(&tls).await.status, 503);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn credentials_come_with_the_configuration_and_go_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ours, others) = (Authority::new(folder.path(), "ours"), Authority::new(folder.path(), "others"));
+    let read = |path: &Path| Pem(std::fs::read(path).unwrap());
+    let shown = |authority: &Authority| {
+        let (chain, key) = authority.issue("client.example");
+        let key_of = CredentialKey::Shown("default/shop".into());
+        Section::Credential(Credential { key: key_of, certificates: read(&chain), other: read(&key) })
+    };
+    let roots = |authority: &str| {
+        let key = CredentialKey::Authority("default/shop".into());
+        let certificates = read(&folder.path().join(format!("{authority}.pem")));
+        Section::Credential(Credential { key, certificates, other: Pem::default() })
+    };
+    let origination = TlsOrigination {
+        certificate: Some(ClientCertificate::Credential("default/shop".into())),
+        roots: ServerRoots::Credential("default/shop".into()),
+        ..simple(folder.path())
+    };
+    let shape = originating(origination, UpstreamProtocol::Http1);
+    let address = server(Some(ours.server(HOST, true, &BOTH))).await;
+    let mut mesh = Mesh::start(Plan { mesh: false, shape: Box::new(shape), ..Plan::new(&[address]) }).await;
+    let mut version = 10;
+    let mut asked = async |extra: Vec<Section>| {
+        version += 1;
+        mesh.change(version, |plan| plan.extra = extra).await;
+        let faults = mesh.a.shared.roots.originations().faults();
+        (
+            get(&mesh).await.status.as_u16(),
+            faults.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
+        )
+    };
+    let missing = |name: &str| (503, format!("there is no credential default/{name}"));
+    assert_eq!(asked(vec![]).await, missing("shop-cacert"));
+    assert_eq!(asked(vec![shown(&ours)]).await, missing("shop-cacert"));
+    assert_eq!(asked(vec![roots("ours")]).await, missing("shop"));
+    let good = || vec![shown(&ours), roots("ours")];
+    assert_eq!(asked(good()).await, (200, String::new()));
+    // What others signed is refused by the server, and theirs by us.
+    assert_eq!(asked(vec![shown(&others), roots("ours")]).await.0, 503);
+    assert_eq!(asked(vec![shown(&ours), roots("others")]).await.0, 503);
+    assert_eq!(asked(good()).await, (200, String::new()));
+    // What cannot be read does not replace what can.
+    let broken = Credential {
+        key: CredentialKey::Shown("default/shop".into()),
+        certificates: Pem(b"nothing".to_vec()),
+        other: Pem(b"secret".to_vec()),
+    };
+    let (status, fault) = asked(vec![Section::Credential(broken), roots("ours")]).await;
+    assert!(status == 200 && fault.contains("default/shop holds no certificate"), "{status} {fault}");
+    assert_eq!(asked(vec![]).await, missing("shop-cacert"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -133,6 +133,18 @@ fn one_of_a_hundred_that_goes_moves_few_other_keys() {
 }
 
 #[test]
+fn the_order_in_which_endpoints_are_listed_means_nothing() {
+    let view = View(vec![(0, true); 40]);
+    for table in TABLES.into_iter().chain([HashTable::Ring(1), HashTable::Maglev(101)]) {
+        let weights: Vec<u32> = (0..40).map(|number| number % 3 + 1).collect();
+        let mut listed = members(&weights);
+        let before = keys(&Choice::new(&by_hash(table), listed.clone()), &view);
+        listed.reverse();
+        assert!(keys(&Choice::new(&by_hash(table), listed), &view) == before, "{table:?}");
+    }
+}
+
+#[test]
 fn the_spread_over_a_hundred_is_within_a_tenth() {
     let view = View(vec![(0, true); 100]);
     for table in TABLES {

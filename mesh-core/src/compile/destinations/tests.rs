@@ -6,6 +6,7 @@ use crate::balancing::policy::{HashKey, HashTable};
 use crate::compile::compile;
 use crate::resilience::outlier::OutlierDetection;
 use crate::resilience::pool::TcpKeepalive;
+use crate::resource::Spec;
 use crate::resource::destination_rule::{DestinationRule, TlsMode, TlsSettings};
 use crate::resource::mesh_config::MeshConfig;
 use crate::resource::service::{ServiceEntry, TargetPort};

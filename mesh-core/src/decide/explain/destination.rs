@@ -8,7 +8,7 @@ use crate::balancing::locality::Preference;
 use crate::balancing::policy::{Algorithm, HashKey};
 use crate::balancing::priority::{Place, Standing};
 use crate::decide::witness::{Remembering, Witness};
-use crate::policy::mtls::{ClientTls, ServerNames, TlsOrigination};
+use crate::policy::mtls::{ClientTls, CredentialKey, ServerNames, TlsOrigination};
 use crate::resilience::pool::PoolLimits;
 use crate::routing::rule::Backend;
 use crate::snapshot::destination::Destination as Policy;
@@ -138,7 +138,7 @@ pub(super) fn note_destination(
         )
     });
     note_localities(tables, question, destination, witness);
-    note_tls(policy, question.gateway, witness);
+    note_tls(tables, policy, question.gateway, witness);
     if let Some(outliers) = &policy.outlier_detection {
         witness.note(|| {
             let errors = match (outliers.consecutive_5xx, outliers.consecutive_gateway) {
@@ -276,7 +276,7 @@ fn groups(destination: &Destination, standings: &[Standing]) -> String {
     groups.iter().map(group).collect::<Vec<_>>().join(", then ")
 }
 
-fn note_tls(policy: &Policy, gateway: bool, witness: &mut Remembering) {
+fn note_tls(tables: &Tables, policy: &Policy, gateway: bool, witness: &mut Remembering) {
     match &policy.tls {
         ClientTls::Auto => {}
         ClientTls::Disable => witness.note(|| "mutual TLS is turned off, so it goes in the clear".to_owned()),
@@ -298,6 +298,18 @@ fn note_tls(policy: &Policy, gateway: bool, witness: &mut Remembering) {
             };
             format!("the proxy begins {} TLS, asks for {sni} and takes {names}", policy.tls.name())
         }),
+    }
+    for key in policy.tls.credentials(gateway) {
+        if !tables.credentials.contains_key(&key) {
+            witness.note(|| match &key {
+                CredentialKey::Shown(name) => {
+                    format!("no Secret {name} holds a certificate and its key, so no connection is made")
+                }
+                CredentialKey::Authority(name) => {
+                    format!("neither {key} nor {name} holds an authority, so no connection is made")
+                }
+            });
+        }
     }
 }
 

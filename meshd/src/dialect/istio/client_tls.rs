@@ -12,13 +12,14 @@ pub(crate) static CLIENT_TLS: Message = Message {
         "caCertificates",
         "caCrl",
         "clientCertificate",
+        "credentialName",
         "insecureSkipVerify",
         "mode",
         "privateKey",
         "sni",
         "subjectAltNames",
     ],
-    later: &["credentialName"],
+    later: &[],
     skipped: &[],
 };
 

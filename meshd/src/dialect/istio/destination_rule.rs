@@ -55,6 +55,16 @@ pub(crate) fn rule(field: &Field<'_>, own: &str) -> Option<DestinationRule> {
             "a rule with a workloadSelector is for callers of its own namespace only: exportTo can be ['.'] or left out",
         );
     }
+    let policies = policy.iter().chain(subsets.iter().filter_map(|subset| subset.policy.as_ref()));
+    let mut blocks = policies.flat_map(|policy| {
+        std::iter::once(&policy.blocks).chain(policy.ports.iter().map(|(_, blocks)| blocks))
+    });
+    let has_credential = blocks.any(|blocks| blocks.tls.as_ref().is_some_and(|tls| tls.credential.is_some()));
+    if has_credential && workload_selector.is_none() {
+        field.warn(
+            "credentialName is for gateways, and for the proxies that a workloadSelector of the rule selects; without one those of hosts connect in the clear",
+        );
+    }
     Some(DestinationRule { host: host?, policy, subsets, export_to: export, workload_selector })
 }
 

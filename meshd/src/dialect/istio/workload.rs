@@ -14,8 +14,8 @@ use crate::dialect::scalar;
 
 pub(crate) static ENTRY: Message = Message {
     name: "a WorkloadEntry",
-    fields: &["address", "labels", "locality", "ports", "serviceAccount", "weight"],
-    later: &["network"],
+    fields: &["address", "labels", "locality", "network", "ports", "serviceAccount", "weight"],
+    later: &[],
     skipped: &[],
 };
 

@@ -17,6 +17,7 @@ pub(crate) static SPEC: Message = Message {
     fields: &[
         "clusterIP",
         "clusterIPs",
+        "externalName",
         "internalTrafficPolicy",
         "ports",
         "publishNotReadyAddresses",
@@ -24,7 +25,7 @@ pub(crate) static SPEC: Message = Message {
         "sessionAffinity",
         "type",
     ],
-    later: &["externalName", "trafficDistribution"],
+    later: &["trafficDistribution"],
     skipped: &[
         "allocateLoadBalancerNodePorts",
         "externalIPs",
@@ -49,9 +50,6 @@ static PORT: Message = Message {
 /// What stands in the fields, for docs/compatibility.md.
 pub(crate) static NOTES: &[Note] = &[
     Note::Holds(&SPEC, "ports[]", &PORT),
-    Note::Later(&SPEC, "type", "ExternalName"),
-    Note::Later(&SPEC, "sessionAffinity", "ClientIP"),
-    Note::Later(&SPEC, "internalTrafficPolicy", "Local"),
     Note::Later(&PORT, "protocol", "SCTP"),
 ];
 
@@ -61,16 +59,11 @@ pub(crate) fn service(field: &Field<'_>, exported: Option<&Field<'_>>) -> Option
     let kind = spec
         .get("type")
         .and_then(|field| field.choice(&["ClusterIP", "NodePort", "LoadBalancer", "ExternalName"]));
-    if let Some(field) = spec.get("sessionAffinity")
-        && field.choice(&["None", "ClientIP"]) == Some("ClientIP")
-    {
-        field.later("sessionAffinity: ClientIP");
-    }
-    if let Some(field) = spec.get("internalTrafficPolicy")
-        && field.choice(&["Cluster", "Local"]) == Some("Local")
-    {
-        field.later("internalTrafficPolicy: Local");
-    }
+    let says = |key: &'static str, words: &[&'static str], wanted: &str| {
+        spec.get(key).and_then(|field| field.choice(words)) == Some(wanted)
+    };
+    let client_affinity = says("sessionAffinity", &["None", "ClientIP"], "ClientIP");
+    let node_local = says("internalTrafficPolicy", &["Cluster", "Local"], "Local");
     let publish_not_ready =
         spec.get("publishNotReadyAddresses").is_some_and(|field| field.boolean() == Some(true));
     let (addresses, headless) = addresses(&spec);
@@ -109,6 +102,8 @@ pub(crate) fn service(field: &Field<'_>, exported: Option<&Field<'_>>) -> Option
         export_to: exported.map(exports).unwrap_or_default(),
         distribution,
         publish_not_ready,
+        client_affinity,
+        node_local,
     })
 }
 

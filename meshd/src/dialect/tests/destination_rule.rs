@@ -349,14 +349,20 @@ fn tls() {
     assert_eq!(read("{mode: ISTIO_MUTUAL, sni: x}").sni.as_deref(), Some("x"));
     for text in [
         "{mode: SIMPLE, caCertificates: /ca, subjectAltNames: [a]}",
-        "{mode: SIMPLE, credentialName: x, subjectAltNames: [a], insecureSkipVerify: false}",
         "{mode: SIMPLE, insecureSkipVerify: true}",
         "{mode: MUTUAL, clientCertificate: /c, privateKey: /k, caCertificates: /ca, caCrl: /crl}",
-        "{mode: MUTUAL, credentialName: x, insecureSkipVerify: true}",
         "{mode: MUTUAL, clientCertificate: /c, privateKey: /k, insecureSkipVerify: null}",
-        "{mode: SIMPLE, credentialName: 'configmap://default/ca'}",
     ] {
         read(text);
+    }
+    for text in [
+        "{mode: SIMPLE, credentialName: x, subjectAltNames: [a], insecureSkipVerify: false}",
+        "{mode: MUTUAL, credentialName: x, insecureSkipVerify: true}",
+        "{mode: SIMPLE, credentialName: 'configmap://default/ca'}",
+    ] {
+        warned(KIND, &with(&format!("{{tls: {text}}}")), "those of hosts connect in the clear");
+        let selector = "workloadSelector: {matchLabels: {app: a}}";
+        rule(&format!("{{host: a, {selector}, trafficPolicy: {{tls: {text}}}}}"));
     }
     warned(KIND, &with("{tls: {mode: ISTIO_MUTUAL, privateKey: /k}}"), "no effect with ISTIO_MUTUAL");
     let at = |rest: &str| format!("spec.trafficPolicy.tls{rest}");
@@ -439,11 +445,7 @@ fn ports_tunnels_and_budgets() {
 /// What has no effect on the wire yet is refused by `apply` alone.
 #[test]
 fn explained_only() {
-    for text in [
-        "{outlierDetection: {}}",
-        "{loadBalancer: {warmupDurationSecs: 1s}}",
-        "{tls: {mode: SIMPLE, credentialName: a}}",
-    ] {
+    for text in ["{outlierDetection: {}}", "{loadBalancer: {warmupDurationSecs: 1s}}"] {
         let text = resource(KIND, &with(text));
         let parsed = read(&text);
         assert!(

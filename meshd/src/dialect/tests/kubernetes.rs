@@ -97,7 +97,7 @@ fn kinds() {
 #[test]
 fn other_kinds_of_kubernetes_are_skipped_with_one_warning_each() {
     let text = "{apiVersion: apps/v1, kind: Deployment}\n---\n{apiVersion: apps/v1, kind: Deployment}\n---\n\
-                {apiVersion: v1, kind: ConfigMap}\n---\n{apiVersion: serving.knative.dev/v1, kind: Service}\n";
+                {apiVersion: v1, kind: Pod}\n---\n{apiVersion: serving.knative.dev/v1, kind: Service}\n";
     let parsed = read(text);
     let messages: Vec<&str> = parsed.diagnostics.iter().map(|d| d.message.as_str()).collect();
     assert_eq!(
@@ -105,7 +105,7 @@ fn other_kinds_of_kubernetes_are_skipped_with_one_warning_each() {
         [
             "apps/v1 Deployment means nothing here: skipped (2 of them)",
             "serving.knative.dev/v1 Service means nothing here: skipped",
-            "v1 ConfigMap means nothing here: skipped",
+            "v1 Pod means nothing here: skipped",
         ]
     );
     assert!(!parsed.is_refused());
@@ -204,7 +204,7 @@ fn forms_of_services() {
 }
 
 #[test]
-fn kinds_for_analysis() {
+fn what_kubernetes_keeps_beside_services() {
     let text = "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\ntype: kubernetes.io/tls\n\
                 data: {tls.crt: Y2VydA==, tls.key: a2V5}\nstringData: {ca.crt: root}\n---\n\
                 apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {a: b}\n---\n\
@@ -226,9 +226,8 @@ fn kinds_for_analysis() {
     let slice = &second.subsets[0];
     assert!(!slice.addresses[0].ready && slice.addresses[0].zone.as_deref() == Some("z"));
     assert_eq!(slice.ports, [("".into(), 81)]);
-    let skipped = read(text);
-    assert!(skipped.documents.len() == 2 && !skipped.is_refused());
-    assert_eq!(skipped.diagnostics.len(), 2, "{}", show(&skipped));
+    let applied = read(text);
+    assert!(applied.documents.len() == 4 && applied.diagnostics.is_empty(), "{}", show(&applied));
     for (text, field, words) in [
         ("{apiVersion: v1, kind: Secret, metadata: {name: s}, data: {a: '!'}}", "data.a", "is not base64"),
         (

@@ -13,8 +13,8 @@ use crate::dialect::scalar;
 
 pub(super) static EGRESS: Message = Message {
     name: "an entry of egress",
-    fields: &["captureMode", "hosts", "port"],
-    later: &["bind"],
+    fields: &["bind", "captureMode", "hosts", "port"],
+    later: &[],
     skipped: &[],
 };
 
@@ -28,16 +28,16 @@ pub(super) fn list(spec: &Object<'_>, own: &str) -> Vec<Egress> {
         let Some(entry) = item.object(&EGRESS) else { continue };
         let bind = entry.get("bind").filter(|field| !field.is_empty_text());
         let capture = capture(&entry);
-        if let Some(field) = entry.get("captureMode").filter(|_| capture == CaptureMode::None) {
-            field.later("captureMode NONE");
-        }
         let hosts = egress_hosts(&entry, own);
         let port_field = entry.get("port");
         if port_field.is_none() && index + 1 < items.len() && !entry.has("port") && !entry.is_misspelt("port")
         {
             item.fault("an entry without a port takes what the others leave: there can be one, at the end");
         }
-        let port = port_field.as_ref().and_then(listener_port);
+        let (port, is_proxy) = match port_field.as_ref().and_then(listener_port) {
+            Some((port, is_proxy)) => (Some(port), is_proxy),
+            None => (None, false),
+        };
         if let (Some(field), Some(port)) = (&port_field, &port) {
             check_listener(field, port, bind.as_ref(), &entry);
             let bind = bind.as_ref().and_then(|field| field.text()).unwrap_or("");
@@ -51,7 +51,7 @@ pub(super) fn list(spec: &Object<'_>, own: &str) -> Vec<Egress> {
             continue;
         }
         let bind = bind.and_then(|field| field.text().map(Text::from));
-        all.push(Egress { port, bind, capture, hosts });
+        all.push(Egress { port, bind, is_proxy, capture, hosts });
     }
     all
 }

@@ -40,7 +40,7 @@ pub(super) fn list(spec: &Object<'_>) -> Vec<Ingress> {
 
 fn ingress(field: &Field<'_>) -> Option<Ingress> {
     let entry = field.object(&INGRESS)?;
-    let port = entry.require("port").and_then(|field| listener_port(&field));
+    let port = entry.require("port").and_then(|field| listener_port(&field)).map(|(port, _)| port);
     if let Some(port) = &port
         && port.number == 0
         && let Some(field) = entry.get("port")

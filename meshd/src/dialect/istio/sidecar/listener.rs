@@ -13,8 +13,8 @@ pub(super) static PORT: Message = Message {
     skipped: &[],
 };
 
-/// Number, which may be 0 for a Unix socket, name and protocol.
-pub(super) fn listener_port(field: &Field<'_>) -> Option<SidecarPort> {
+/// Number, which may be 0 for a Unix socket, name and protocol; and whether that is HTTP_PROXY.
+pub(super) fn listener_port(field: &Field<'_>) -> Option<(SidecarPort, bool)> {
     let object = field.object(&PORT)?;
     let number = match object.get("number") {
         Some(field) => field.integer(0..=65535).and_then(|number| u16::try_from(number).ok()),
@@ -31,7 +31,8 @@ pub(super) fn listener_port(field: &Field<'_>) -> Option<SidecarPort> {
     {
         field.fault("targetPort has no meaning in a Sidecar");
     }
-    Some(SidecarPort { number: number?, name: name?, protocol: protocol? })
+    let is_proxy = object.text("protocol").is_some_and(|text| text.eq_ignore_ascii_case("HTTP_PROXY"));
+    Some((SidecarPort { number: number?, name: name?, protocol: protocol? }, is_proxy))
 }
 
 pub(super) fn capture(entry: &Object<'_>) -> CaptureMode {

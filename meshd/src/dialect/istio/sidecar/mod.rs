@@ -30,7 +30,6 @@ pub(crate) static NOTES: &[Note] = &[
     Note::Holds(&ingress::INGRESS, "port", &listener::PORT),
     Note::Holds(&ingress::INGRESS, "tls", &SERVER_TLS),
     Note::Holds(&egress::EGRESS, "port", &listener::PORT),
-    Note::Later(&egress::EGRESS, "captureMode", "NONE"),
     Note::Holds(&outbound::OUTBOUND, "egressProxy", &outbound::EGRESS_PROXY),
     Note::Holds(&outbound::EGRESS_PROXY, "port", &outbound::EGRESS_PROXY_PORT),
     Note::Refused(&listener::PORT, "targetPort", "it has no meaning in a Sidecar"),
