@@ -52,16 +52,52 @@ impl Plan {
         [self.backend(forward).map_or(&NO_CHANGES, |b| &b.response_headers), &self.rule().response_headers]
     }
 
+    /// How an answer of the proxy's own is changed: as the backend says that was chosen, then as the rule does. `None`
+    /// where nothing changes. The answer to a preflight stays as it is.
+    pub fn own_answer_changes(&self) -> Option<AnswerChanges> {
+        let backend = match &self.action {
+            Action::Forward(forward) => Some(forward.backend),
+            Action::Refuse { backend, .. } => Some(*backend),
+            Action::Redirect { .. } | Action::Respond { .. } | Action::Preflight { .. } => None,
+        };
+        let is_unchanged = self.rule().response_headers.is_empty()
+            && backend
+                .and_then(|index| backend_of(self.rule(), index))
+                .is_none_or(|b| b.response_headers.is_empty());
+        (!is_unchanged).then(|| AnswerChanges { routes: self.routes.clone(), rule: self.rule, backend })
+    }
+
     fn backend(&self, forward: &Forward) -> Option<&Backend> {
-        match &self.rule().action {
-            RuleAction::Route { backends, .. } => backends.get(forward.backend),
-            RuleAction::Redirect(_) | RuleAction::DirectResponse(_) => None,
-        }
+        backend_of(self.rule(), forward.backend)
     }
 
     /// Name of the route for the access log: the rule's, and after a dot the match's.
     pub fn route_name(&self) -> Option<String> {
         route_name(self.rule(), self.matched)
+    }
+}
+
+fn backend_of(rule: &HttpRule, index: usize) -> Option<&Backend> {
+    match &rule.action {
+        RuleAction::Route { backends, .. } => backends.get(index),
+        RuleAction::Redirect(_) | RuleAction::DirectResponse(_) => None,
+    }
+}
+
+/// What changes an answer of the proxy's own, apart from the plan that says so.
+#[derive(Debug)]
+pub struct AnswerChanges {
+    routes: Arc<RouteTable>,
+    rule: usize,
+    backend: Option<usize>,
+}
+
+impl AnswerChanges {
+    /// The changes, in the order in which they are made.
+    pub fn list(&self) -> [&HeaderOperations; 2] {
+        let rule = self.routes.http_rule(self.rule);
+        let backend = self.backend.and_then(|index| backend_of(rule, index));
+        [backend.map_or(&NO_CHANGES, |backend| &backend.response_headers), &rule.response_headers]
     }
 }
 
@@ -94,7 +130,12 @@ pub enum Action {
         body: Arc<[u8]>,
     },
     /// Send it nowhere, for there is no such destination: faults come first, and the answer gets its fields.
-    Refuse(Box<Refusal>),
+    Refuse {
+        /// What it is told.
+        refusal: Box<Refusal>,
+        /// Index of the backend that leads nowhere.
+        backend: usize,
+    },
     /// Answer a preflight: 200, these fields, no body, details `cors_response`.
     Preflight {
         /// Header fields.

@@ -93,25 +93,28 @@ pub(crate) fn act(
                             forward.mirrors = copies(&selected, &forward, facts, random);
                             Action::Forward(forward)
                         }
-                        Err(refusal) => Action::Refuse(Box::new(refusal)),
+                        Err(refusal) => Action::Refuse { refusal: Box::new(refusal), backend: chosen },
                     }
                 }
             }
         }
     };
     let fault = match action {
-        Action::Forward(_) | Action::Preflight { .. } | Action::Refuse(_) => rule.fault.roll(random),
+        Action::Forward(_) | Action::Preflight { .. } | Action::Refuse { .. } => rule.fault.roll(random),
         Action::Redirect { .. } | Action::Respond { .. } => FaultVerdict::default(),
     };
-    let action = match action {
-        // Nothing comes before the refusal, and nothing is put on it.
-        Action::Refuse(refusal) if fault == FaultVerdict::default() && answer_fields.is_empty() => {
-            return Err(*refusal);
-        }
-        action => action,
-    };
     let Selected { service, routes, rule, matched } = selected;
-    Ok(Plan { service, routes, rule, matched, fault, action, answer_fields })
+    let plan = Plan { service, routes, rule, matched, fault, action, answer_fields };
+    let changed = plan.own_answer_changes().is_some();
+    match plan.action {
+        // Nothing comes before the refusal, and nothing is put on it.
+        Action::Refuse { refusal, .. }
+            if plan.fault == FaultVerdict::default() && plan.answer_fields.is_empty() && !changed =>
+        {
+            Err(*refusal)
+        }
+        action => Ok(Plan { action, ..plan }),
+    }
 }
 
 /// Host, then first rule.

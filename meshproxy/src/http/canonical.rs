@@ -45,7 +45,8 @@ impl BadRequest {
         BadRequest::new(StatusCode::BAD_REQUEST, "-", details, "")
     }
 
-    const fn codec(details: &'static str) -> BadRequest {
+    /// What is not HTTP.
+    pub const fn codec(details: &'static str) -> BadRequest {
         BadRequest::new(StatusCode::BAD_REQUEST, "DPE", details, "Bad Request")
     }
 }
@@ -57,7 +58,7 @@ pub struct Head {
     pub method: Method,
     /// Version that the client speaks.
     pub version: Version,
-    /// Host and port, lower case.
+    /// Host and port as sent: names are the same in either case, conditions on `authority` are not.
     pub authority: Authority,
     /// Path and query; the path normalised.
     pub target: PathAndQuery,
@@ -179,10 +180,6 @@ fn authority(target: Option<Authority>, headers: &HeaderMap, found: &Scan) -> Re
         }
     };
     Strict::parse(authority.as_str()).map_err(|_| BadRequest::malformed("invalid_host_header"))?;
-    if authority.as_str().bytes().any(|b| b.is_ascii_uppercase()) {
-        let lower = authority.as_str().to_ascii_lowercase();
-        return Authority::try_from(lower).map_err(|_| BadRequest::malformed("invalid_host_header"));
-    }
     Ok(authority)
 }
 
@@ -241,7 +238,7 @@ mod tests {
 
     #[test]
     fn exactly_one_valid_host() {
-        assert_eq!(host(&["Reviews:9080"], None), Ok("reviews:9080".into()));
+        assert_eq!(host(&["Reviews:9080"], None), Ok("Reviews:9080".into()));
         assert_eq!(host(&[], None), Err("missing_host_header"));
         assert_eq!(host(&["a", "a"], None), Err("invalid_host_header"));
         assert_eq!(host(&["other"], Some("a:80")), Ok("a:80".into()));

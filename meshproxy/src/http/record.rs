@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderValue, Method, Version};
+use mesh_core::decide::plan::AnswerChanges;
 use mesh_core::vocab::name::Text;
 use tokio::time::Instant;
 
@@ -87,6 +88,8 @@ pub struct Record {
     pub permit: Option<Permit>,
     /// What changes of the answer's fields need to know of the request.
     pub told: Option<Box<Told>>,
+    /// How an answer of our own is changed.
+    pub changes: Option<AnswerChanges>,
     code: u16,
     grpc_status: Option<u16>,
     service_time: Option<Duration>,
@@ -139,6 +142,7 @@ impl Record {
             upstream: None,
             permit: None,
             told: None,
+            changes: None,
             code: 0,
             grpc_status: None,
             service_time: None,

@@ -14,7 +14,7 @@ use mesh_core::routing::mirror::Mirror;
 use mesh_core::routing::rule::{HttpRule, RuleAction};
 use mesh_core::vocab::ratio::Ratio;
 
-use super::harness::{HOST, Mesh, Plan, application, default_rule, echo};
+use super::harness::{Answer, HOST, Mesh, Plan, application, default_rule, echo};
 
 fn request(method: Method, fields: &[(&str, &str)]) -> Request<Full<Bytes>> {
     let mut request = Request::builder().method(method).uri("http://reviews:9080/a?q=1");
@@ -100,6 +100,32 @@ async fn header_values_are_put_together_from_the_exchange() {
     let expected = format!("jas yes 200 {app} outbound|9080||{HOST} -");
     assert_eq!(answer.header("x-told"), expected);
     assert_eq!([answer.header("x-path"), answer.header("x-id")], ["/a?q=1", "7"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_of_our_own_are_changed_as_rule_and_backend_say() {
+    let mut rule = HttpRule { name: Some("named".into()), ..default_rule() };
+    rule.response_headers = operations(&[("x-rule", "%ROUTE_NAME% %RESPONSE_CODE%"), ("content-type", "text/x")]);
+    rule.cors = Some(CorsPolicy { allow_origins: vec![TextMatch::Present], ..CorsPolicy::default() });
+    let RuleAction::Route { backends, .. } = &mut rule.action else { panic!() };
+    backends[0].response_headers = operations(&[("x-rule", "backend"), ("x-backend", "b")]);
+    let mut mesh = Mesh::start(Plan { rules: Some(vec![rule.clone()]), ..Plan::new(&[]) }).await;
+    let fields = ["x-rule", "x-backend", "content-type"];
+    let told = |answer: &Answer| (answer.status.as_u16(), fields.map(|name| answer.header(name).to_owned()));
+    let expected = |code: u16| (code, [&format!("named {code}"), "b", "text/x"].map(str::to_owned));
+    assert_eq!(told(&mesh.send(request(Method::GET, &[])).await), expected(503));
+    let asks = ("access-control-request-method", "GET");
+    let preflight = mesh.send(request(Method::OPTIONS, &[("origin", "https://a"), asks])).await;
+    assert_eq!(told(&preflight), (200, fields.map(|_| String::new())));
+
+    let fault = FaultPolicy { delay: None, abort: Some((Ratio::ONE, AbortStatus::Http(418))) };
+    mesh.change(2, |plan| plan.rules = Some(vec![HttpRule { fault, ..rule.clone() }])).await;
+    assert_eq!(told(&mesh.send(request(Method::GET, &[])).await), expected(418));
+    let RuleAction::Route { backends, .. } = &mut rule.action else { panic!() };
+    backends[0].host = "nowhere".into();
+    mesh.change(3, |plan| plan.rules = Some(vec![rule.clone()])).await;
+    let (code, [by_rule, by_backend, _]) = told(&mesh.send(request(Method::GET, &[])).await);
+    assert_eq!((code, by_rule.as_str(), by_backend.as_str()), (503, "named 503", "b"));
 }
 
 /// What applications heard: host and body of each request.

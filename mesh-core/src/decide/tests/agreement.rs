@@ -262,14 +262,15 @@ fn check(
         Action::Respond { status, .. } => {
             prop_assert_eq!((told.action, told.status), ("direct_response", Some(*status)));
         }
-        Action::Refuse(refusal) => {
+        Action::Refuse { refusal, .. } => {
             let Reason::NoDestination { cluster } = &refusal.reason else {
                 return Err(TestCaseError::fail("only a missing destination is refused behind the rule"));
             };
             let missing =
                 told.destinations.iter().any(|d| d.cluster == *cluster && d.load_balancer.is_none());
             prop_assert!(missing);
-            prop_assert!(plan.fault != FaultVerdict::default() || !plan.answer_fields.is_empty());
+            let changed = plan.own_answer_changes().is_some();
+            prop_assert!(plan.fault != FaultVerdict::default() || !plan.answer_fields.is_empty() || changed);
         }
         Action::Preflight { fields } => {
             prop_assert_eq!(told.action, "direct_response");
