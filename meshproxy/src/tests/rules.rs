@@ -105,7 +105,8 @@ async fn header_values_are_put_together_from_the_exchange() {
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_of_our_own_are_changed_as_rule_and_backend_say() {
     let mut rule = HttpRule { name: Some("named".into()), ..default_rule() };
-    rule.response_headers = operations(&[("x-rule", "%ROUTE_NAME% %RESPONSE_CODE%"), ("content-type", "text/x")]);
+    rule.response_headers =
+        operations(&[("x-rule", "%ROUTE_NAME% %RESPONSE_CODE%"), ("content-type", "text/x")]);
     rule.cors = Some(CorsPolicy { allow_origins: vec![TextMatch::Present], ..CorsPolicy::default() });
     let RuleAction::Route { backends, .. } = &mut rule.action else { panic!() };
     backends[0].response_headers = operations(&[("x-rule", "backend"), ("x-backend", "b")]);

@@ -20,11 +20,7 @@ static OPERATIONS: Message =
 pub(crate) static NOTES: &[Note] = &[
     Note::Holds(&HEADERS, "request", &OPERATIONS),
     Note::Holds(&HEADERS, "response", &OPERATIONS),
-    Note::Later(&OPERATIONS, "set", LATER_VALUES),
-    Note::Later(&OPERATIONS, "add", LATER_VALUES),
 ];
-
-const LATER_VALUES: &str = "the host from formatters such as %REQ(x)%";
 
 /// Fields that frame the message, which the proxy writes itself: changing them would break it on the way.
 const FRAMING: [&str; 9] = [
@@ -84,9 +80,6 @@ fn operations(field: &Field<'_>, mut hosts: Option<&mut Vec<Text>>) -> HeaderCha
         for (header, value) in operations.get(key).map(|field| field.map()).unwrap_or_default() {
             let Some(written) = value.text().and_then(|text| written(&value, text)) else { continue };
             if let (true, Some(hosts)) = (is_host(header), hosts.as_deref_mut()) {
-                if written.formatted {
-                    value.later("a formatter in the host");
-                }
                 hosts.extend(host(&value, &written));
                 continue;
             }
@@ -166,7 +159,11 @@ struct Written {
 fn host(field: &Field<'_>, written: &Written) -> Option<Text> {
     match written.text.as_str() {
         "" => None,
-        text if written.formatted => Some(text.into()),
+        // Istio sends it as it stands, formatters unread, and that is no host.
+        text if written.formatted => {
+            field.fault(format!("{} cannot be an authority: formatters are not read in it", quoted(text)));
+            None
+        }
         text => authority(field, text),
     }
 }
