@@ -459,7 +459,7 @@ pub(super) fn connect_failed(error: impl Borrow<ConnectError>) -> Failure {
 }
 
 fn broken(error: &hyper::Error) -> Failure {
-    fail(failure::outcome(error), String::new())
+    fail(failure::outcome(error), failure::tls_fault(error).unwrap_or_default())
 }
 
 fn outcome(result: &Result<Answer, Failure>) -> Outcome {

@@ -77,12 +77,31 @@ pub fn outcome(error: &hyper::Error) -> Outcome {
     Outcome::Reset { before_request: error.is_canceled() }
 }
 
+/// What TLS said of a connection that broke while it was in use: a server of TLS 1.3 refuses a client's certificate
+/// when the client believes itself connected.
+pub fn tls_fault(error: &hyper::Error) -> Option<String> {
+    let mut source = error.source();
+    while let Some(error) = source {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            return is_tls(error).then(|| format!("TLS error: {error}"));
+        }
+        source = error.source();
+    }
+    None
+}
+
+fn is_tls(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())
+}
+
 /// Whether a body is not framed as it says, rather than that its sender went away.
 pub fn is_malformed(error: &hyper::Error) -> bool {
     let mut source = error.source();
     while let Some(error) = source {
         if let Some(error) = error.downcast_ref::<io::Error>() {
-            return matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput);
+            // The end of TLS is that of the connection: nothing of what it carries was read.
+            return !is_tls(error)
+                && matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput);
         }
         if let Some(error) = error.downcast_ref::<h2::Error>() {
             return error.is_library();

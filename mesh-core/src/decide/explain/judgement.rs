@@ -56,7 +56,13 @@ impl Judged {
         }
         let source = question.source.or_else(|| address_of(tables, question));
         let sni = server_name(&destination.cluster);
+        let needed = destination.policy.tls.credentials(question.gateway);
+        let lacks_credential = needed.iter().any(|key| !tables.credentials.contains_key(key));
         for endpoint in receiving(tables, question, destination) {
+            if lacks_credential && endpoint.transport == Transport::Tls {
+                self.unreachable = true;
+                continue;
+            }
             if endpoint.transport == Transport::Unreachable {
                 self.unreachable = true;
                 witness.note(|| {

@@ -9,7 +9,7 @@ use crate::matching::path::Normalization;
 use crate::policy::authorization::{Condition, Operation};
 use crate::policy::external::Provider;
 use crate::policy::jwt::{JwtRule, Keys, TokenPolicy};
-use crate::policy::mtls::ClientTls;
+use crate::policy::mtls::{ClientTls, ServerNames, ServerRoots, TlsOrigination};
 use crate::snapshot::security::TrustBundle;
 use crate::vocab::identity::TrustDomain;
 
@@ -197,13 +197,30 @@ fn transport_comes_first() {
     let tables = governed(MtlsMode::Strict, deny(), plain);
     let found = told(&tables, &Asked::default());
     assert_eq!((found.status, found.flags, found.authorization), (Some(503), "UC", None));
+    // No connection is begun without the credential that it needs.
+    let needing = ClientTls::Originate(TlsOrigination {
+        certificate: None,
+        roots: ServerRoots::Credential("default/shop".into()),
+        crl: None,
+        sni: None,
+        names: ServerNames::Requested,
+        gateways_only: false,
+    });
+    let tables = governed(MtlsMode::Permissive, vec![], destinations_with(&needing));
+    let found = told(&tables, &Asked::default());
+    assert_eq!((found.status, found.flags), (Some(503), "UF"), "{:?}", found.why);
+    assert!(found.why.iter().any(|why| why.contains("default/shop-cacert")), "{:?}", found.why);
 }
 
 /// The destinations of [`mesh`], without TLS.
 fn destination_in_the_clear() -> Vec<Section> {
+    destinations_with(&ClientTls::Disable)
+}
+
+fn destinations_with(tls: &ClientTls) -> Vec<Section> {
     let clear = |subset: Option<&str>| match destination(subset, None) {
         Section::Destination(destination) => {
-            Section::Destination(Destination { tls: ClientTls::Disable, ..destination })
+            Section::Destination(Destination { tls: tls.clone(), ..destination })
         }
         other => other,
     };
