@@ -34,6 +34,17 @@ pub(crate) fn all() {
 }
 
 fn apt(packages: &[&str]) -> Outcome {
+/// Installs one program, if it is missing.
+pub(crate) fn program(name: &str, package: &str) -> Outcome {
+    if exists(name) {
+        return Ok(());
+    }
+    if !is_root() || !exists("apt-get") {
+        return Err(format!("{name} is not installed: it comes with the package {package}"));
+    }
+    apt(&[package])
+}
+
     let mut command = Command::new("apt-get");
     command.env("DEBIAN_FRONTEND", "noninteractive");
     // Services are started by the tests themselves, in their own namespaces.

@@ -34,14 +34,13 @@ pub(crate) fn run(task: &str, rest: &[String]) -> Outcome {
     Err(format!("{}: {error}", program.display()))
 }
 
-/// `bench`: the same lab, but everything as it is shipped.
-pub(crate) fn bench(rest: &[String]) -> Outcome {
+/// `bench`: the same lab, but everything as it is shipped. What is to be run, built.
+pub(crate) fn bench(rest: &[String]) -> Outcome<Command> {
     eprintln!("xtask: building as it is shipped (link-time optimisation takes some minutes)");
     let packages = ["build", "--profile", "dist", "--package", "meshd", "--package", "meshproxy", "--bins"];
     shown(&mut cargo(&packages))?;
     build()?;
-    let program = target().join("debug/lab");
-    let error =
-        Command::new(&program).arg("bench").args(rest).env("LAB_PROGRAMS", target().join("dist")).exec();
-    Err(format!("{}: {error}", program.display()))
+    let mut command = Command::new(target().join("debug/lab"));
+    command.arg("bench").args(rest).env("LAB_PROGRAMS", target().join("dist"));
+    Ok(command)
 }

@@ -3,6 +3,7 @@
 //! This crate depends on nothing, so that the first command on a fresh machine is quick to speak. What needs the
 //! mesh's own crates is in the `lab` program of `tests/`, which these tasks build and call.
 
+mod bench;
 mod codegen;
 mod dist;
 mod install;
@@ -19,7 +20,8 @@ cargo xtask TASK
   demo [--for 30s] [--json]    build, start a whole mesh on this machine, and play the seven acts
   test                         everything that CI runs: format, lints, tests, tidy, licences, e2e
   e2e [FILTER] [--json]        prove each claim in the lab, or those whose names contain FILTER
-  bench [NAME]                 measure pair (beside nginx and haproxy, with wrk), apply, idle, config
+  bench [NAME]                 measure pair (beside nginx and haproxy, with wrk), apply, idle, config, and the
+                               core alone: match (times), instructions (by valgrind; --update writes the budget)
   tidy                         import rules, links, file sizes, licences, generated code
   codegen                      write mesh-proto/src/generated and docs/compatibility.md
   dist                         release archives in target/dist
@@ -33,7 +35,7 @@ fn main() -> ExitCode {
     };
     let done = match task {
         "demo" | "e2e" => lab::run(task, rest),
-        "bench" => lab::bench(rest),
+        "bench" => bench::run(rest),
         "test" => test::run(),
         "tidy" => tidy::run(),
         "codegen" => codegen::write(),

@@ -1,31 +1,32 @@
 //! What is measured, by time and by instructions: one row each, with the sizes at which it is.
 
+mod entry;
 mod mesh;
 mod picks;
 mod routes;
 
 /// One measured step, ready to be repeated.
-pub type Run = Box<dyn FnMut()>;
+pub(crate) type Run = Box<dyn FnMut()>;
 
 /// Something that is measured.
-pub struct Row {
+pub(crate) struct Row {
     /// What it is called in tables and in the file of budgets.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// How many there are of what it looks among. Where these are two, the second must cost about as much as the first.
-    pub sizes: &'static [usize],
+    pub(crate) sizes: &'static [usize],
     /// Makes it at a size. All that is prepared once is prepared here.
-    pub make: fn(usize) -> Run,
+    pub(crate) make: fn(usize) -> Run,
 }
 
 impl Row {
     /// The name at a size.
-    pub fn title(&self, size: usize) -> String {
+    pub(crate) fn title(&self, size: usize) -> String {
         format!("{} of {size}", self.name)
     }
 }
 
 /// All rows. A new one is one function and one line.
-pub fn rows() -> Vec<Row> {
+pub(crate) fn rows() -> Vec<Row> {
     let row = |name, sizes, make| Row { name, sizes, make };
     const RULES: &[usize] = &[10, 1_000];
     const HOSTS: &[usize] = &[10, 10_000];
@@ -52,7 +53,8 @@ pub fn rows() -> Vec<Row> {
         row("rules of a host without service", HOSTS, mesh::unowned),
         row("rules of a wildcard without service", HOSTS, mesh::unowned_wildcard),
         row("name that means nothing", HOSTS, mesh::unknown),
-        row("inbound, rule of a policy", RULES, mesh::inbound),
+        row("virtual host of a gateway", HOSTS, entry::virtual_host),
+        row("inbound, rule of a policy", RULES, entry::inbound),
         row("turn by turn", &[100], picks::in_turn),
         row("turn by turn, weighted", &[100], picks::in_turn_weighted),
         row("less busy of two", &[100], picks::less_busy),

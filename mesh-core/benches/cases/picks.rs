@@ -46,26 +46,26 @@ fn hashed(table: HashTable) -> Algorithm {
     Algorithm::ConsistentHash { key: HashKey::SourceIp, table }
 }
 
-pub fn in_turn(size: usize) -> Run {
+pub(crate) fn in_turn(size: usize) -> Run {
     pick(&Algorithm::Simple(LoadBalancer::RoundRobin), size, even)
 }
 
-pub fn in_turn_weighted(size: usize) -> Run {
+pub(crate) fn in_turn_weighted(size: usize) -> Run {
     pick(&Algorithm::Simple(LoadBalancer::RoundRobin), size, |index| 1 + index as u32 % 5)
 }
 
-pub fn less_busy(size: usize) -> Run {
+pub(crate) fn less_busy(size: usize) -> Run {
     pick(&Algorithm::Simple(LoadBalancer::LeastRequest), size, even)
 }
 
-pub fn at_random(size: usize) -> Run {
+pub(crate) fn at_random(size: usize) -> Run {
     pick(&Algorithm::Simple(LoadBalancer::Random), size, even)
 }
 
-pub fn ring(size: usize) -> Run {
+pub(crate) fn ring(size: usize) -> Run {
     pick(&hashed(HashTable::Ring(1024)), size, even)
 }
 
-pub fn maglev(size: usize) -> Run {
+pub(crate) fn maglev(size: usize) -> Run {
     pick(&hashed(HashTable::Maglev(65_537)), size, even)
 }

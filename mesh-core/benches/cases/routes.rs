@@ -24,19 +24,19 @@ fn exact(size: usize, wanted: &[usize]) -> Run {
     mesh::decide(mesh::ruled(of_paths(size, |number| TextMatch::Exact(path(number).into()))), asked)
 }
 
-pub fn exact_first(size: usize) -> Run {
+pub(crate) fn exact_first(size: usize) -> Run {
     exact(size, &[0])
 }
 
-pub fn exact_last(size: usize) -> Run {
+pub(crate) fn exact_last(size: usize) -> Run {
     exact(size, &[size - 1])
 }
 
-pub fn exact_none(size: usize) -> Run {
+pub(crate) fn exact_none(size: usize) -> Run {
     exact(size, &[size])
 }
 
-pub fn exact_in_turn(size: usize) -> Run {
+pub(crate) fn exact_in_turn(size: usize) -> Run {
     // Far apart each time, so that the next is never the neighbour.
     exact(size, &(0..size).map(|turn| turn * 617 % size).collect::<Vec<_>>())
 }
@@ -49,39 +49,39 @@ fn prefixes(size: usize) -> Vec<HttpRule> {
     of_paths(size, |number| TextMatch::Prefix(prefix(number).into()))
 }
 
-pub fn prefix_last(size: usize) -> Run {
+pub(crate) fn prefix_last(size: usize) -> Run {
     mesh::decide(mesh::ruled(prefixes(size)), vec![asked(prefix(size - 1) + "orders/17")])
 }
 
-pub fn prefix_none(size: usize) -> Run {
+pub(crate) fn prefix_none(size: usize) -> Run {
     mesh::decide(mesh::ruled(prefixes(size)), vec![asked(prefix(size) + "orders/17")])
 }
 
-pub fn prefix_catch_all(size: usize) -> Run {
+pub(crate) fn prefix_catch_all(size: usize) -> Run {
     let mut rules = prefixes(size - 1);
     rules.extend(of_paths(1, |_| TextMatch::Prefix("/".into())));
     mesh::decide(mesh::ruled(rules), vec![asked("/elsewhere/17".into())])
 }
 
-pub fn prefix_caseless(size: usize) -> Run {
+pub(crate) fn prefix_caseless(size: usize) -> Run {
     let rules = of_paths(size, |number| TextMatch::PrefixIgnoringCase(prefix(number).into()));
     mesh::decide(mesh::ruled(rules), vec![asked(prefix(size - 1) + "orders/17")])
 }
 
-pub fn prefix_long(size: usize) -> Run {
+pub(crate) fn prefix_long(size: usize) -> Run {
     let common = "/tenants/europe-west/projects/production/".repeat(4);
     let path = |number: usize| format!("{common}{}", prefix(number));
     let rules = of_paths(size, |number| TextMatch::Prefix(path(number).into()));
     mesh::decide(mesh::ruled(rules), vec![asked(path(size - 1) + "orders/17")])
 }
 
-pub fn prefix_lengths(size: usize) -> Run {
+pub(crate) fn prefix_lengths(size: usize) -> Run {
     let path = |number: usize| format!("/{}/{number:04}/", "x".repeat((size - 1 - number) % 200));
     let rules = of_paths(size, |number| TextMatch::Prefix(path(number).into()));
     mesh::decide(mesh::ruled(rules), vec![asked(path(size - 1) + &"/orders".repeat(30))])
 }
 
-pub fn deep_path(size: usize) -> Run {
+pub(crate) fn deep_path(size: usize) -> Run {
     let path = |number: usize| format!("{}/{number:04}", "/segment".repeat(19));
     let rules = of_paths(size, |number| TextMatch::Prefix(path(number).into()));
     mesh::decide(mesh::ruled(rules), vec![asked(path(size - 1))])
@@ -91,7 +91,7 @@ fn regex(source: &str) -> TextMatch {
     TextMatch::Regex(Pattern::new(source).expect("a pattern of this bench"))
 }
 
-pub fn mixed(size: usize) -> Run {
+pub(crate) fn mixed(size: usize) -> Run {
     let rules = of_paths(size, |number| match number % 10 {
         0 => regex(&format!("/reports-{number}/[0-9]+/.*")),
         even if even % 2 == 0 => TextMatch::Exact(format!("/pages/{number}").into()),
@@ -100,17 +100,17 @@ pub fn mixed(size: usize) -> Run {
     mesh::decide(mesh::ruled(rules), vec![asked(prefix(size - 1) + "orders/17")])
 }
 
-pub fn pattern(size: usize) -> Run {
+pub(crate) fn pattern(size: usize) -> Run {
     let rules = of_paths(size, |number| regex(&format!("/service-{number:04}/[a-z]+/[0-9]+")));
     mesh::decide(mesh::ruled(rules), vec![asked(prefix(size - 1) + "orders/17")])
 }
 
-pub fn one_rule(size: usize) -> Run {
+pub(crate) fn one_rule(size: usize) -> Run {
     let matches = prefixes(size).into_iter().flat_map(|rule| rule.matches).collect();
     mesh::decide(mesh::ruled(vec![rule(matches)]), vec![asked(prefix(size - 1) + "orders/17")])
 }
 
-pub fn header(size: usize) -> Run {
+pub(crate) fn header(size: usize) -> Run {
     let tenant = HeaderName::from_static("x-tenant");
     let value = |number: usize| format!("tenant-{number}");
     let rules = (0..size).map(|number| {
@@ -124,7 +124,7 @@ pub fn header(size: usize) -> Run {
     mesh::decide(mesh::ruled(rules.collect()), vec![asked])
 }
 
-pub fn authority(size: usize) -> Run {
+pub(crate) fn authority(size: usize) -> Run {
     let port = |number: usize| format!("{HOST}:{}", 1000 + number);
     let rules = (0..size).map(|number| {
         let authority = Some(TextMatch::Exact(port(number).into()));

@@ -229,9 +229,8 @@ fn hidden_rules<'t>(
 ) -> Option<&'t Arc<RouteTable>> {
     let view = facts.caller.as_ref()?.view?;
     let table = &tables.services[service?];
-    let own = table.scoped.iter().find(|(port, scope, _)| *port == facts.port && **scope == *view);
-    let is_host = *table.service.host == *lower(host);
-    own.filter(|_| is_host).map(|(.., routes)| routes)
+    let own = table.own_routes(facts.port, Some(view));
+    own.filter(|_| *table.service.host == *lower(host))
 }
 
 /// The service, if the caller's view shows it.

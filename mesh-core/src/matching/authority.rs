@@ -49,16 +49,32 @@ impl<'a> Authority<'a> {
             None => return Err(AuthorityError::Shape),
         };
         let host = host.strip_suffix('.').unwrap_or(host);
-        let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=[]:".contains(&b);
         if host.is_empty() {
             return Err(AuthorityError::Empty);
         }
-        if !host.bytes().all(allowed) || host.starts_with('.') {
+        if !host.bytes().all(|b| ALLOWED[usize::from(b)]) || host.starts_with('.') {
             return Err(AuthorityError::Shape);
         }
         Ok(Authority { host, port })
     }
 }
+
+/// The bytes that a host may have.
+const ALLOWED: [bool; 256] = {
+    let mut allowed = [false; 256];
+    let mut byte = 0u8;
+    while byte < 128 {
+        allowed[byte as usize] = byte.is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let others = b"-._~!$&'()*+,;=[]:";
+    let mut index = 0;
+    while index < others.len() {
+        allowed[others[index] as usize] = true;
+        index += 1;
+    }
+    allowed
+};
 
 fn parse_port(digits: &str) -> Result<u16, AuthorityError> {
     let plain = !digits.is_empty() && digits.len() <= 5 && digits.bytes().all(|b| b.is_ascii_digit());

@@ -185,6 +185,7 @@ fn add_routes(tables: &mut Tables, sorted: &Sorted<'_>, resolver: &Resolver<'_>)
                 _ => {}
             }
         }
+        scoped.sort_by(|(port, scope, _), (other, of, _)| (port, scope).cmp(&(other, of)));
         let index = tables.services.len();
         match &service.scope {
             None => tables.names.add(index, service),
@@ -250,9 +251,10 @@ impl<'s> Resolver<'s> {
             key.scope = Some((*scope).clone());
             scoped.push(((*scope).clone(), index.get(&key).copied()));
         }
-        let Some(seeing) = self.restricted.get(host) else { return Resolved { general, scoped } };
-        let others = seeing.iter().filter(|view| !own.contains(view));
+        let seeing = self.restricted.get(host);
+        let others = seeing.into_iter().flatten().filter(|view| !own.contains(view));
         scoped.extend(others.map(|view| ((*view).clone(), general)));
-        Resolved { general: None, scoped }
+        scoped.sort_by(|(a, _), (b, _)| a.cmp(b));
+        Resolved { general: general.filter(|_| seeing.is_none()), scoped }
     }
 }

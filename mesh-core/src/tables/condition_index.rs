@@ -21,7 +21,7 @@ const WORTHWHILE: usize = 16;
 const FEW: usize = 8;
 /// Header fields that conditions are kept under: those that most of them demand. Each is looked up for every request.
 const MOST_FIELDS: usize = 4;
-/// Lists that are merged at once; more of them are merged in turn.
+/// Lists that are merged at once. Of more, as where many prefixes hold one another, some conditions are asked in vain.
 const AT_ONCE: usize = 16;
 
 /// Conditions by what they demand. Their numbers count through all rules; a rule without conditions counts as one.
@@ -35,13 +35,16 @@ pub(crate) struct ConditionIndex {
     /// Case aside: in lower case.
     caseless: Paths,
     authorities: Index<Text, Bucket>,
-    fields: Vec<(HeaderName, Index<Box<[u8]>, Bucket>)>,
+    fields: Vec<(HeaderName, ByValue)>,
     /// Conditions kept under nothing.
     rest: Bucket,
 }
 
 /// Some of the numbers, from where to where.
 type Bucket = (u32, u32);
+
+/// By the value of a header field.
+type ByValue = Index<Box<[u8]>, Bucket>;
 
 #[derive(Debug, Default)]
 struct Paths {

@@ -16,8 +16,8 @@ use crate::vocab::resolution::Resolution;
 pub(crate) struct Names {
     full: Index<Text, usize>,
     hosts: Index<Text, usize>,
-    /// By namespace.
-    short: Index<Text, Vec<(Text, usize)>>,
+    /// By name, then by namespace.
+    short: Index<Text, Index<Text, usize>>,
     /// Services of wildcard hosts by what follows the `*`, in the order in which they were added.
     added: Vec<(Text, usize)>,
     wildcards: Affixes<usize>,
@@ -27,6 +27,9 @@ pub(crate) struct Names {
     lengths: Vec<u8>,
     /// Ports on which streams to every address belong to a service: it has none of its own.
     everywhere: Index<u16, usize>,
+    /// Names of hosts outside the mesh, in full and by namespace.
+    outside: Index<Text, Text>,
+    outside_short: Index<Text, Vec<(Text, Text)>>,
 }
 
 impl Names {
@@ -39,10 +42,8 @@ impl Names {
         let own = service.short_name.iter().map(|short| (&service.namespace, short));
         let others = service.aliases.iter().map(|(namespace, short)| (namespace, short));
         for (namespace, short) in own.chain(others) {
-            let in_namespaces = self.short.entry(short.clone()).or_default();
-            if let Err(place) = in_namespaces.binary_search_by(|(of, _)| of.cmp(namespace)) {
-                in_namespaces.insert(place, (namespace.clone(), index));
-            }
+            let in_namespaces: &mut Index<Text, usize> = self.short.entry(short.clone()).or_default();
+            in_namespaces.entry(namespace.clone()).or_insert(index);
         }
         for address in service.addresses.iter().chain(&service.auto_address) {
             self.full.entry(address.to_string().into()).or_insert(index);
@@ -51,6 +52,31 @@ impl Names {
             self.added.push((suffix.into(), index));
         }
         self.add_streams(index, service);
+    }
+
+    /// Adds a name of a host outside the mesh.
+    pub(crate) fn add_elsewhere(&mut self, service: &Service) {
+        let Some(target) = &service.stands_for else { return };
+        for name in service.names.iter().chain([&service.host]) {
+            self.outside.insert(name.clone(), target.clone());
+        }
+        if let Some(short) = &service.short_name {
+            let named = (service.namespace.clone(), target.clone());
+            self.outside_short.entry(short.clone()).or_default().push(named);
+        }
+    }
+
+    /// The host outside the mesh that a name stands for.
+    pub(crate) fn elsewhere(&self, name: &str, namespace: Option<&str>) -> Option<&Text> {
+        if self.outside.is_empty() {
+            return None;
+        }
+        let name = lower(name.strip_suffix('.').unwrap_or(name));
+        if name.contains('.') {
+            return self.outside.get(&*name);
+        }
+        let named = self.outside_short.get(&*name)?;
+        named.iter().find(|(of, _)| Some(&**of) == namespace).map(|(_, target)| target)
     }
 
     fn add_streams(&mut self, index: usize, service: &Service) {
@@ -97,9 +123,7 @@ impl Names {
         let name = lower(name.strip_suffix('.').unwrap_or(name));
         if !name.contains(['.', ':']) {
             let namespace = namespace?;
-            let in_namespaces = self.short.get(&*name)?;
-            let found = in_namespaces.binary_search_by(|(of, _)| (**of).cmp(namespace)).ok();
-            return found.map(|found| in_namespaces[found].1);
+            return self.short.get(&*name)?.get(namespace).copied();
         }
         if let Some(index) = self.full.get(&*name) {
             return Some(*index);
@@ -113,7 +137,8 @@ impl Names {
 
 /// The text in lower case, borrowed where it already is.
 pub(crate) fn lower(text: &str) -> Cow<'_, str> {
-    if text.bytes().any(|b| b.is_ascii_uppercase()) {
+    // Without leaving early it goes by many bytes at once.
+    if text.bytes().fold(false, |found, b| found | b.is_ascii_uppercase()) {
         Cow::Owned(text.to_ascii_lowercase())
     } else {
         Cow::Borrowed(text)
@@ -143,6 +168,7 @@ mod tests {
             auto_address: None,
             resolution: Resolution::Static,
             headless: false,
+            stands_for: None,
             offset: None,
             external: true,
         };

@@ -19,7 +19,7 @@ pub struct ServiceTable {
     pub service: Arc<Service>,
     /// Rules by port number, for callers whose view finds no others.
     pub(crate) ports: Vec<(u16, Arc<RouteTable>)>,
-    /// Rules by port number and view.
+    /// Rules by port number and view, in this order.
     pub(crate) scoped: Vec<(u16, Text, Arc<RouteTable>)>,
 }
 
@@ -31,10 +31,15 @@ impl ServiceTable {
 
     /// The rules of a port for callers of a view.
     pub fn routes_for(&self, port: u16, view: Option<&str>) -> Option<&Arc<RouteTable>> {
-        let own = view.filter(|_| !self.scoped.is_empty()).and_then(|view| {
-            self.scoped.iter().find(|(number, scope, _)| *number == port && **scope == *view)
-        });
-        own.map(|(_, _, routes)| routes).or_else(|| self.routes(port))
+        self.own_routes(port, view).or_else(|| self.routes(port))
+    }
+
+    /// The rules of a port that are a view's own.
+    pub(crate) fn own_routes(&self, port: u16, view: Option<&str>) -> Option<&Arc<RouteTable>> {
+        let wanted = (port, view.filter(|_| !self.scoped.is_empty())?);
+        let found =
+            self.scoped.binary_search_by(|(number, scope, _)| (*number, &**scope).cmp(&wanted)).ok()?;
+        self.scoped.get(found).map(|(.., routes)| routes)
     }
 }
 
@@ -184,7 +189,8 @@ impl RouteTable {
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Resolved {
     pub(crate) general: Option<usize>,
-    /// Every view that shapes this host for its own callers, with the destination if it defines it.
+    /// Every view that shapes this host for its own callers, with the destination if it defines it; in the order of
+    /// the views.
     pub(crate) scoped: Vec<(Text, Option<usize>)>,
 }
 
@@ -192,8 +198,8 @@ impl Resolved {
     pub(crate) fn for_view(&self, view: Option<&str>) -> Option<usize> {
         let own = view
             .filter(|_| !self.scoped.is_empty())
-            .and_then(|wanted| self.scoped.iter().find(|(view, _)| &**view == wanted));
-        match own {
+            .and_then(|wanted| self.scoped.binary_search_by(|(view, _)| (**view).cmp(wanted)).ok());
+        match own.and_then(|own| self.scoped.get(own)) {
             Some((_, destination)) => *destination,
             None => self.general,
         }

@@ -82,8 +82,7 @@ impl Tables {
 
     /// Whether a view has rules of its own for the host of a service, which it may not show.
     pub(crate) fn has_rules_in(&self, index: usize, port: u16, view: Option<&str>) -> bool {
-        let scoped = &self.services[index].scoped;
-        view.is_some_and(|view| scoped.iter().any(|(of, scope, _)| *of == port && **scope == *view))
+        self.services[index].own_routes(port, view).is_some()
     }
 
     /// Whether a caller sees rules that are not its view's own, of a host that no service has: what its Sidecar does

@@ -1,0 +1,70 @@
+//! `bench match`: the time of decisions, one of few beside one of many.
+
+use std::collections::BTreeMap;
+
+use super::{BAR, Sizes, judge, ratio, titled};
+use crate::run::{Outcome, cargo, heard};
+
+/// How often a ratio over the bar is measured: whatever else the machine does in between would spoil one.
+const TRIES: usize = 3;
+
+/// Measures the rows whose names contain a filter.
+pub(super) fn run(filter: &str) -> Outcome {
+    println!("xtask: building and measuring the decisions of the core");
+    let mut rows = measure(filter)?;
+    for _ in 1..TRIES {
+        let over = rows.iter().filter(|(_, sizes)| ratio(sizes).is_some_and(|ratio| ratio > BAR));
+        let over: Vec<String> = over.map(|(name, _)| name.clone()).collect();
+        for name in over {
+            let again = measure(&format!("{name} of "))?;
+            for (name, sizes) in again {
+                if ratio(&sizes) < rows.get(&name).and_then(ratio) {
+                    rows.insert(name, sizes);
+                }
+            }
+        }
+    }
+    judge(&rows, "ns")
+}
+
+fn measure(filter: &str) -> Outcome<BTreeMap<String, Sizes>> {
+    let mut rows = BTreeMap::<String, Sizes>::new();
+    let mut command = cargo(&["bench", "--quiet", "--package", "mesh-core", "--bench", "matching", "--"]);
+    command.args(["--output-format", "bencher"]);
+    if !filter.is_empty() {
+        command.arg(filter);
+    }
+    let good = heard(&mut command, |line| {
+        if let Some((name, size, nanoseconds)) = measured(line) {
+            rows.entry(name).or_default().insert(size, nanoseconds);
+        }
+    })?;
+    if !good {
+        return Err("the bench failed".into());
+    }
+    if rows.is_empty() {
+        return Err(format!("no row's name contains {filter:?}"));
+    }
+    Ok(rows)
+}
+
+/// `test NAME of SIZE ... bench:         1,230 ns/iter (+/- 5)`.
+fn measured(line: &str) -> Option<(String, u64, f64)> {
+    let (title, rest) = line.strip_prefix("test ")?.split_once(" ... bench:")?;
+    let (name, size) = titled(title)?;
+    let number: String =
+        rest.trim_start().chars().take_while(|c| !c.is_whitespace()).filter(|c| *c != ',').collect();
+    Some((name.to_owned(), size, number.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::measured;
+
+    #[test]
+    fn lines_of_the_bench_are_read() {
+        let line = "test prefix, last of 1000 ... bench:       1,990 ns/iter (+/- 9)";
+        assert_eq!(measured(line), Some(("prefix, last".to_owned(), 1000, 1990.0)));
+        assert_eq!(measured("running 3 tests"), None);
+    }
+}
