@@ -58,6 +58,19 @@ def server_stream():
     note("server_stream", got == [b"%d" % n for n in range(1000)], len(got))
 
 
+def client_stream():
+    answer = channel.stream_unary("/lab.Greeter/Total")((b"%d" % n for n in range(1000)), timeout=20)
+    note("client_stream", answer == b"499500", answer)
+
+
+def cancel():
+    call = channel.unary_stream("/lab.Greeter/Endless")(b"")
+    first = next(call)
+    call.cancel()
+    heard = channel.unary_unary("/lab.Greeter/WasCancelled")(b"", timeout=10)
+    note("cancel", first == b"more" and heard == b"yes", (first, heard))
+
+
 def deadline():
     began = time.monotonic()
     try:
@@ -78,6 +91,8 @@ attempt("unary", unary)
 attempt("status", status)
 attempt("both_ways", both_ways)
 attempt("server_stream", server_stream)
+attempt("client_stream", client_stream)
+attempt("cancel", cancel)
 attempt("deadline", deadline)
 attempt("large", large)
 print(json.dumps(results))

@@ -1,6 +1,7 @@
 """A gRPC server without generated code: messages are bytes."""
 
 import sys
+import threading
 import time
 from concurrent import futures
 
@@ -27,6 +28,24 @@ def many(request, context):
         yield b"%d" % number
 
 
+def total(requests, context):
+    return b"%d" % sum(int(request) for request in requests)
+
+
+gone = threading.Event()
+
+
+def endless(request, context):
+    context.add_callback(gone.set)
+    while context.is_active():
+        yield b"more"
+        time.sleep(0.01)
+
+
+def was_cancelled(request, context):
+    return b"yes" if gone.wait(5) else b"no"
+
+
 def sleepy(request, context):
     time.sleep(5)
     return b"late"
@@ -38,6 +57,9 @@ def main():
     handlers = {
         "Unary": grpc.unary_unary_rpc_method_handler(unary),
         "Refuse": grpc.unary_unary_rpc_method_handler(refuse),
+        "Total": grpc.stream_unary_rpc_method_handler(total),
+        "Endless": grpc.unary_stream_rpc_method_handler(endless),
+        "WasCancelled": grpc.unary_unary_rpc_method_handler(was_cancelled),
         "Sleepy": grpc.unary_unary_rpc_method_handler(sleepy),
         "BothWays": grpc.stream_stream_rpc_method_handler(both_ways),
         "Many": grpc.unary_stream_rpc_method_handler(many),

@@ -5,10 +5,11 @@ use std::process::Command;
 use crate::run::{Outcome, exists, is_root, root, shown, target};
 
 /// Programs that claims use, with the Debian packages they come in.
-const PROGRAMS: [(&str, &str); 6] = [
+const PROGRAMS: [(&str, &str); 7] = [
     ("redis-server", "redis-server"),
     ("pg_ctlcluster", "postgresql"),
     ("nghttp", "nghttp2-client"),
+    ("nginx", "nginx-light"),
     ("python3", "python3"),
     ("curl", "curl"),
     ("faketime", "faketime"),
@@ -33,7 +34,6 @@ pub(crate) fn all() {
     }
 }
 
-fn apt(packages: &[&str]) -> Outcome {
 /// Installs one program, if it is missing.
 pub(crate) fn program(name: &str, package: &str) -> Outcome {
     if exists(name) {
@@ -45,6 +45,7 @@ pub(crate) fn program(name: &str, package: &str) -> Outcome {
     apt(&[package])
 }
 
+fn apt(packages: &[&str]) -> Outcome {
     let mut command = Command::new("apt-get");
     command.env("DEBIAN_FRONTEND", "noninteractive");
     // Services are started by the tests themselves, in their own namespaces.

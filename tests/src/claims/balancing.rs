@@ -16,6 +16,8 @@ pub(super) fn claims() -> Vec<Claim> {
         shared("balancing/gone", gone),
         shared("balancing/weights", weights),
         shared("balancing/callers", callers),
+        shared("balancing/levels", levels),
+        shared("balancing/streams", streams),
     ]
 }
 
@@ -106,11 +108,90 @@ fn cookie(context: &mut Context<'_>) -> anyhow::Result<()> {
         places.insert(of(&first));
     }
     context.report.claim("who has no cookie gets one", given == 20, format!("{given} of 20: {shown}"));
+    let text =
+        "{consistentHash: {httpCookie: {name: shop, ttl: 0s, attributes: [{name: SameSite, value: Lax}]}}}";
+    lab.control.apply_text(&rule(text))?;
+    let session =
+        lab.as_productpage(&Ask::get("http://reviews:9080/health"))?.header("set-cookie").to_owned();
+    lab.control.apply_text(&rule("{consistentHash: {httpCookie: {name: shop}}}"))?;
+    let (mut none, mut anywhere) = (true, BTreeSet::new());
+    for _ in 0..40 {
+        let answer = lab.as_productpage(&Ask::get("http://reviews:9080/health"))?;
+        none &= answer.header("set-cookie").is_empty();
+        anywhere.insert(of(&answer));
+    }
     context.report.claim(
         "it leads back to the instance that gave it",
         kept == 20 && places.len() == 3,
         format!("{kept} of 20, {} instances", places.len()),
     );
+    let holds = session.contains("SameSite=Lax") && !session.contains("Max-Age");
+    context.report.claim("one without a lifetime ends with the browser", holds, session);
+    let figure = format!("{} instances", anywhere.len());
+    context.report.claim("where no lifetime is written none is made", none && anywhere.len() == 3, figure);
+    Ok(())
+}
+
+/// What holds where several levels of a rule speak: a subset before the port, the port before the rule.
+fn levels(context: &mut Context<'_>) -> anyhow::Result<()> {
+    let lab = context.lab()?;
+    let hash = |header: &str| format!("loadBalancer: {{consistentHash: {{httpHeaderName: {header}}}}}");
+    lab.control.apply_text(&format!(
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: reviews, namespace: default}}\n\
+         spec:\n  host: reviews\n  trafficPolicy:\n    {}\n    portLevelSettings: [{{port: {{number: 9080}}, {}}}]\n\
+         \x20 subsets:\n  - {{name: all, labels: {{app: reviews}}}}\n  - {{name: own, labels: {{app: reviews}}, trafficPolicy: {{{}}}}}\n",
+        hash("x-top"),
+        hash("x-port"),
+        hash("x-own"),
+    ))?;
+    let mut found = Vec::new();
+    for (claim, subset, sticky) in [
+        ("the port's settings are those of a subset without its own", "all", "x-port"),
+        ("a subset's own stand before them", "own", "x-own"),
+    ] {
+        let route = format!("    - {{route: [{{destination: {{host: reviews, subset: {subset}}}}}]}}\n");
+        lab.control.apply_text(&reviews_rules(&route))?;
+        for header in ["x-top", "x-port", "x-own"] {
+            let ask = Ask::get("http://reviews:9080/health").header(header, "one");
+            let tally = lab.count(lab.h1(), lab.user("productpage-v1"), ask, 40, version);
+            let one = ["v1", "v2", "v3"].iter().any(|version| tally.is_share(version, 1.0));
+            found.push((format!("{claim}: {header}"), one == (header == sticky), tally.figure()));
+        }
+    }
+    for (claim, holds, figure) in found {
+        context.report.claim(claim, holds, figure);
+    }
+    Ok(())
+}
+
+/// Byte streams know their caller's address, and nothing else to be hashed by.
+fn streams(context: &mut Context<'_>) -> anyhow::Result<()> {
+    let lab = context.lab()?;
+    let mut found = Vec::new();
+    for (policy, least, most) in [
+        ("{consistentHash: {useSourceIp: true}}", 1, 1),
+        ("{simple: ROUND_ROBIN}", 2, 2),
+        ("{consistentHash: {httpHeaderName: user-agent}}", 2, 2),
+    ] {
+        lab.control.apply_text(&format!(
+            "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: bytes, namespace: default}}\n\
+             spec:\n  hosts: [bytes.example]\n  location: MESH_EXTERNAL\n  resolution: STATIC\n  ports: [{{number: 7090, name: tcp, protocol: TCP}}]\n\
+             \x20 endpoints:\n  - {{address: 10.77.0.12, ports: {{tcp: 9081}}}}\n  - {{address: 10.77.0.13, ports: {{tcp: 9080}}}}\n---\n\
+             apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: bytes, namespace: default}}\n\
+             spec: {{host: bytes.example, trafficPolicy: {{loadBalancer: {policy}}}}}\n"
+        ))?;
+        let mut places: BTreeMap<String, u32> = BTreeMap::new();
+        for _ in 0..30 {
+            let answer = lab.as_productpage(&Ask::get("http://bytes.example:7090/health"))?;
+            *places.entry(of(&answer)).or_default() += 1;
+        }
+        let turns = !policy.contains("ROUND_ROBIN") || places.values().all(|count| *count == 15);
+        let holds = (least..=most).contains(&places.len()) && turns;
+        found.push((format!("connections by {policy}"), holds, format!("{places:?}")));
+    }
+    for (claim, holds, figure) in found {
+        context.report.claim(claim, holds, figure);
+    }
     Ok(())
 }
 

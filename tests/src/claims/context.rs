@@ -88,6 +88,7 @@ fn reset(lab: &Lab) -> anyhow::Result<()> {
         "peerauthentication",
         "sidecar",
         "workloadgroup",
+        "secret",
         "meshconfig",
     ] {
         let listed = control.must(["get", kind, "-A", "-o", "json"])?.json()?;

@@ -17,7 +17,7 @@ pub(super) fn claims() -> Vec<Claim> {
 }
 
 /// Authority, server and client, as files in a folder.
-fn certificates(folder: &Path) -> anyhow::Result<()> {
+pub(super) fn certificates(folder: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(folder)?;
     let write = |name: &str, text: String| std::fs::write(folder.join(name), text);
     for authority in ["ours", "others"] {
@@ -29,7 +29,9 @@ fn certificates(folder: &Path) -> anyhow::Result<()> {
         if authority == "others" {
             continue;
         }
-        for (name, host) in [("server", "secure.example"), ("client", "shop.example")] {
+        for (name, host) in
+            [("server", "secure.example"), ("client", "shop.example"), ("other", "other.example")]
+        {
             let key = KeyPair::generate()?;
             let mut params = CertificateParams::new(vec![host.to_owned()])?;
             params.distinguished_name.push(DnType::CommonName, name);
@@ -40,8 +42,9 @@ fn certificates(folder: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// nginx on h2: TLS at 8443, with certificates of clients at 8444, PROXY headers at 8445, HTTP/2 only at 8446.
-fn nginx(lab: &Lab, program: &Path, folder: &Path) -> anyhow::Result<Process> {
+/// nginx on h2: TLS at 8443, with certificates of clients at 8444, PROXY headers at 8445, HTTP/2 only at 8446, PROXY
+/// headers before TLS at 8447.
+pub(super) fn nginx(lab: &Lab, program: &Path, folder: &Path) -> anyhow::Result<Process> {
     certificates(folder)?;
     let (at, folder) = (host_address(1), folder.display());
     let tls = format!("ssl_certificate {folder}/server.crt; ssl_certificate_key {folder}/server.key;");
@@ -53,7 +56,8 @@ fn nginx(lab: &Lab, program: &Path, folder: &Path) -> anyhow::Result<Process> {
          server {{ listen {at}:8444 ssl; {tls} ssl_client_certificate {folder}/ours.pem; ssl_verify_client on; \
          location / {{ return 200 '$ssl_client_verify $ssl_client_s_dn'; }} }}\n\
          server {{ listen {at}:8445 proxy_protocol; location / {{ return 200 '$proxy_protocol_addr'; }} }}\n\
-         server {{ listen {at}:8446 http2; location / {{ return 200 '$server_protocol'; }} }}\n}}\n"
+         server {{ listen {at}:8446 http2; location / {{ return 200 '$server_protocol'; }} }}\n\
+         server {{ listen {at}:8447 ssl http2 proxy_protocol; {tls} location / {{ return 200 '$proxy_protocol_addr $server_protocol'; }} }}\n}}\n"
     );
     let file = folder.to_string() + "/nginx.conf";
     std::fs::write(&file, config)?;
@@ -65,12 +69,13 @@ fn nginx(lab: &Lab, program: &Path, folder: &Path) -> anyhow::Result<Process> {
 }
 
 /// The server as an entry, and a rule for it.
-fn entry(policy: &str) -> String {
+pub(super) fn entry(policy: &str) -> String {
     format!(
         "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: secure, namespace: default}}\n\
          spec:\n  hosts: [secure.example]\n  location: MESH_EXTERNAL\n  resolution: STATIC\n  ports:\n\
          \x20 - {{number: 80, name: http, protocol: HTTP, targetPort: 8443}}\n  - {{number: 81, name: http-mutual, protocol: HTTP, targetPort: 8444}}\n\
          \x20 - {{number: 82, name: http-proxy, protocol: HTTP, targetPort: 8445}}\n  - {{number: 83, name: http-two, protocol: HTTP, targetPort: 8446}}\n\
+         \x20 - {{number: 84, name: http-both, protocol: HTTP, targetPort: 8447}}\n  - {{number: 85, name: tcp, protocol: TCP, targetPort: 8443}}\n\
          \x20 endpoints: [{{address: {}}}]\n---\n\
          apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: secure, namespace: default}}\n\
          spec: {{host: secure.example, trafficPolicy: {policy}}}\n",
@@ -78,15 +83,15 @@ fn entry(policy: &str) -> String {
     )
 }
 
-fn ask(lab: &Lab, port: u16) -> anyhow::Result<Answer> {
+pub(super) fn ask(lab: &Lab, port: u16) -> anyhow::Result<Answer> {
     lab.as_productpage(&Ask::get(format!("http://secure.example:{port}/")))
 }
 
-fn shown(answer: &Answer) -> String {
+pub(super) fn shown(answer: &Answer) -> String {
     format!("{} {}", answer.status, answer.text().lines().next().unwrap_or_default())
 }
 
-fn program(context: &mut Context<'_>) -> Option<PathBuf> {
+pub(super) fn program(context: &mut Context<'_>) -> Option<PathBuf> {
     let found = find(&["nginx"]).or_else(|| Some(PathBuf::from("/usr/sbin/nginx")).filter(|p| p.is_file()));
     if found.is_none() {
         context.report.skip("nginx", "nginx is not installed");
@@ -139,6 +144,10 @@ fn tls(context: &mut Context<'_>) -> anyhow::Result<()> {
         "{{tls: {{mode: SIMPLE, caCertificates: {ours}}}, connectionPool: {{http: {{h2UpgradePolicy: UPGRADE}}}}}}"
     );
     check("HTTP/2 inside TLS", &upgraded, 80, "200 secure.example HTTP/2.0")?;
+    // Bytes have no host to ask for, so that the rule must name one.
+    let named =
+        simple(&format!("caCertificates: {ours}, sni: secure.example, subjectAltNames: [secure.example]"));
+    check("byte streams begin TLS too", &named, 85, "200 secure.example HTTP/1.1")?;
     // A file that is not there yet.
     let later = file("later.pem");
     check(
@@ -172,6 +181,29 @@ fn tls(context: &mut Context<'_>) -> anyhow::Result<()> {
     found.push(("and no more when it is there", is_told(lab, false), String::new()));
     found.push(("it is read when it comes", said.starts_with("200"), said));
     found.push(("the access log says which file", details.contains("cannot_read"), details));
+    // Kubernetes puts a new certificate in place of the old one like this.
+    let (chain, key) = (file("shown.crt"), file("shown.key"));
+    let show = |name: &str| -> anyhow::Result<()> {
+        for (from, to) in [("crt", &chain), ("key", &key)] {
+            std::fs::copy(folder.join(format!("{name}.{from}")), format!("{to}.new"))?;
+            std::fs::rename(format!("{to}.new"), to)?;
+        }
+        Ok(())
+    };
+    show("client")?;
+    lab.control.apply_text(&entry(&format!(
+        "{{tls: {{mode: MUTUAL, caCertificates: {ours}, clientCertificate: {chain}, privateKey: {key}}}}}"
+    )))?;
+    let before = shown(&ask(lab, 81)?);
+    show("other")?;
+    let end = Instant::now() + Duration::from_secs(10);
+    let mut after = shown(&ask(lab, 81)?);
+    while !after.ends_with("CN=other") && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(200));
+        after = shown(&ask(lab, 81)?);
+    }
+    let holds = before.ends_with("CN=client") && after.ends_with("CN=other");
+    found.push(("a certificate that is renewed on disk is shown from then on", holds, after));
     drop(server);
     for (claim, holds, figure) in found {
         context.report.claim(claim, holds, figure);
@@ -184,12 +216,20 @@ fn plain(context: &mut Context<'_>) -> anyhow::Result<()> {
     let lab = context.lab()?;
     let folder = lab.scratch.join("plain");
     let server = nginx(lab, &program, &folder)?;
+    let ours = folder.join("ours.pem").display().to_string();
     let mut found: Vec<(String, bool, String)> = Vec::new();
     for version in ["V1", "V2"] {
         lab.control.apply_text(&entry(&format!("{{proxyProtocol: {{version: {version}}}}}")))?;
         let said = shown(&ask(lab, 82)?);
         let expected = format!("200 {}", host_address(0));
         found.push((format!("a PROXY header of version {version} names the caller"), said == expected, said));
+        let tls = format!(
+            "tls: {{mode: SIMPLE, caCertificates: {ours}}}, connectionPool: {{http: {{h2UpgradePolicy: UPGRADE}}}}"
+        );
+        lab.control.apply_text(&entry(&format!("{{proxyProtocol: {{version: {version}}}, {tls}}}")))?;
+        let said = shown(&ask(lab, 84)?);
+        let expected = format!("200 {} HTTP/2.0", host_address(0));
+        found.push((format!("and stands before TLS, in version {version}"), said == expected, said));
     }
     for (policy, expected) in [("UPGRADE", "200 HTTP/2.0"), ("DO_NOT_UPGRADE", "")] {
         let pool = format!("{{connectionPool: {{http: {{h2UpgradePolicy: {policy}}}}}}}");

@@ -27,14 +27,14 @@ pub(super) fn claims() -> Vec<Claim> {
 }
 
 /// A service on h2 of its own, beside the bookshop; gone when the claim is over.
-struct Extra {
+pub(super) struct Extra {
     file: PathBuf,
     before: String,
 }
 
 impl Extra {
     /// Declares the service and lets h2 announce a workload for it.
-    fn announce(lab: &Lab, name: &str, port: u16, protocol: &str) -> anyhow::Result<Self> {
+    pub(super) fn announce(lab: &Lab, name: &str, port: u16, protocol: &str) -> anyhow::Result<Self> {
         let file = lab.scratch.join("h2-workloads.yaml");
         let before = std::fs::read_to_string(&file)?;
         lab.control.apply_text(&format!(
@@ -71,7 +71,7 @@ impl Drop for Extra {
     }
 }
 
-fn at_h2(port: u16) -> SocketAddr {
+pub(super) fn at_h2(port: u16) -> SocketAddr {
     SocketAddr::new(host_address(1).into(), port)
 }
 
@@ -226,18 +226,25 @@ fn on_h1(lab: &Lab, label: &str, program: &Path, arguments: &[&str]) -> anyhow::
 }
 
 /// The exit code of a program and what it printed.
-fn ended(mut process: Process) -> anyhow::Result<(i32, String)> {
+pub(super) fn ended(mut process: Process) -> anyhow::Result<(i32, String)> {
     let status = process.wait(Duration::from_secs(60))?;
     Ok((status.code().unwrap_or(-1), format!("{}{}", process.stdout(), process.stderr())))
 }
 
 /// A host with one workload and no way to tell it from others: whatever runs there is it.
-struct Caller {
-    proxy: Proxy,
+pub(super) struct Caller {
+    pub(super) proxy: Proxy,
 }
 
 impl Caller {
-    fn join(lab: &Lab) -> anyhow::Result<Self> {
+    pub(super) fn join(lab: &Lab) -> anyhow::Result<Self> {
+        let mut caller = Self::prepare(lab)?;
+        caller.launch(lab)?;
+        Ok(caller)
+    }
+
+    /// The host with its proxy, which does not run yet.
+    pub(super) fn prepare(lab: &Lab) -> anyhow::Result<Self> {
         let address = Ipv4Addr::new(10, 77, 0, 15);
         let host = lab.add_host("h5", address)?;
         let file = lab.scratch.join("h5-workloads.yaml");
@@ -250,11 +257,29 @@ impl Caller {
         )?;
         let mut proxy = lab.proxy_on(&host);
         proxy.with(["--workload", &file.display().to_string()]);
-        proxy.invite(&lab.control, &["default/bookinfo-productpage"])?;
-        proxy.launch()?;
-        proxy.wait_ready()?;
         Ok(Self { proxy })
     }
+
+    /// Invites the host and starts its proxy.
+    pub(super) fn launch(&mut self, lab: &Lab) -> anyhow::Result<()> {
+        self.proxy.invite(&lab.control, &["default/bookinfo-productpage"])?;
+        self.proxy.launch()?;
+        self.proxy.wait_ready()?;
+        Ok(())
+    }
+}
+
+/// How many requests of a proxy's callers each version of the reviews has answered.
+fn served(proxy: &Proxy) -> anyhow::Result<[u64; 3]> {
+    let metrics = proxy.local(15090, "/stats/prometheus")?.text();
+    Ok(["v1", "v2", "v3"].map(|version| {
+        let of = |line: &&str| {
+            line.starts_with("istio_requests_total{reporter=\"source\"")
+                && line.contains("destination_app=\"reviews\"")
+                && line.contains(&format!("destination_version=\"{version}\""))
+        };
+        metrics.lines().filter(of).filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum()
+    }))
 }
 
 fn http2(context: &mut Context<'_>) -> anyhow::Result<()> {
@@ -264,9 +289,12 @@ fn http2(context: &mut Context<'_>) -> anyhow::Result<()> {
     };
     let lab = context.lab()?;
     let (code, out) = on_h1(lab, "nghttp", &nghttp, &["-v", "http://reviews:9080/reviews/0"])?;
+    let before = served(&lab.proxies[0])?;
     let (load_code, load) =
         on_h1(lab, "h2load", &h2load, &["-n", "3000", "-c", "3", "-m", "20", "http://reviews:9080/health"])?;
     let line = load.lines().find(|l| l.starts_with("status codes:")).unwrap_or_default().to_owned();
+    let after = served(&lab.proxies[0])?;
+    let spread: Vec<u64> = after.iter().zip(before).map(|(after, before)| after - before).collect();
     context.report.claim(
         "nghttp is answered over HTTP/2",
         code == 0 && out.contains(":status: 200"),
@@ -277,11 +305,16 @@ fn http2(context: &mut Context<'_>) -> anyhow::Result<()> {
         load_code == 0 && line.contains("3000 2xx"),
         line,
     );
+    context.report.claim(
+        "requests of few connections are spread over all instances",
+        spread.iter().all(|count| (900..1100).contains(count)),
+        format!("{spread:?}"),
+    );
     Ok(())
 }
 
 /// The Python of the tests' own environment, if gRPC is installed in it.
-fn python() -> Option<PathBuf> {
+pub(super) fn python() -> Option<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent()?;
     let python = root.join("target/venv/bin/python");
     let works = std::process::Command::new(&python)
@@ -291,14 +324,17 @@ fn python() -> Option<PathBuf> {
     works.then_some(python)
 }
 
+/// Where a helper in Python lies.
+pub(super) fn script(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("python").join(name).display().to_string()
+}
+
 fn grpc(context: &mut Context<'_>) -> anyhow::Result<()> {
     let Some(python) = python() else {
         context.report.skip("gRPC", "no grpcio: `cargo xtask test` installs it");
         return Ok(());
     };
     let lab = context.lab()?;
-    let script =
-        |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("python").join(name).display().to_string();
     let listen = at_h2(7070).to_string();
     let mut server = Spec::new("grpc-server", &python)
         .args([script("grpc_server.py"), listen])
@@ -309,8 +345,12 @@ fn grpc(context: &mut Context<'_>) -> anyhow::Result<()> {
     let client =
         Spec::new("grpc-client", &python).args([script("grpc_client.py"), "greeter:7070".to_owned()]);
     let (code, out) = ended(client.start(&caller.proxy.host, &lab.logs())?)?;
+    let statuses = grpc_statuses(lab, &python, &caller);
     drop(caller);
     drop(extra);
+    context
+        .report
+        .attempt("gRPC: the mesh's own answers have the status and message that they mean", statuses);
     let told: serde_json::Value =
         serde_json::from_str(out.lines().next().unwrap_or_default()).unwrap_or_default();
     for (key, claim) in [
@@ -319,6 +359,8 @@ fn grpc(context: &mut Context<'_>) -> anyhow::Result<()> {
         ("status", "a status with details"),
         ("both_ways", "a stream both ways, each answer before the next question"),
         ("server_stream", "a stream of a thousand answers"),
+        ("client_stream", "a stream of a thousand questions"),
+        ("cancel", "who cancels is heard by the server"),
         ("deadline", "a deadline is kept"),
         ("large", "4 MiB in one message"),
     ] {
@@ -332,6 +374,44 @@ fn grpc(context: &mut Context<'_>) -> anyhow::Result<()> {
         context.report.say(&out);
     }
     Ok(())
+}
+
+/// Calls that the mesh answers itself: by policy, by a fault, by a timeout, and with what cannot be written as it is.
+fn grpc_statuses(lab: &Lab, python: &Path, caller: &Caller) -> anyhow::Result<(bool, String)> {
+    lab.control.apply_text(
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: greeter, namespace: default}
+spec: {selector: {matchLabels: {app: greeter}}, action: DENY, rules: [{to: [{operation: {paths: [/lab.Greeter/Secret]}}]}]}
+---
+apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: greeter, namespace: default}
+spec:
+  hosts: [greeter]
+  http:
+  - {match: [{uri: {exact: /lab.Greeter/Faulty}}], fault: {abort: {grpcStatus: RESOURCE_EXHAUSTED, percentage: {value: 100}}}, route: [{destination: {host: greeter}}]}
+  - {match: [{uri: {exact: /lab.Greeter/Gone}}], directResponse: {status: 404, body: {string: 'none: 100% ✓'}}}
+  - {match: [{uri: {exact: /lab.Greeter/Busy}}], fault: {abort: {httpStatus: 429, percentage: {value: 100}}}, route: [{destination: {host: greeter}}]}
+  - {match: [{uri: {exact: /lab.Greeter/Sleepy}}], timeout: 300ms, route: [{destination: {host: greeter}}]}
+  - {route: [{destination: {host: greeter}}]}\n",
+    )?;
+    let client =
+        Spec::new("grpc-statuses", python).args([script("grpc_statuses.py"), "greeter:7070".to_owned()]);
+    let expected = [
+        ("Secret", "PERMISSION_DENIED: RBAC: access denied"),
+        ("Faulty", "RESOURCE_EXHAUSTED: fault filter abort"),
+        ("Gone", "UNIMPLEMENTED: none: 100% ✓"),
+        ("Busy", "UNAVAILABLE: fault filter abort"),
+        ("Sleepy", "UNAVAILABLE: upstream request timeout"),
+        ("Unknown", "UNIMPLEMENTED: Method not found!"),
+    ];
+    let client = client.args(expected.map(|(method, _)| method));
+    let (code, out) = ended(client.start(&caller.proxy.host, &lab.logs())?)?;
+    let told: serde_json::Value =
+        serde_json::from_str(out.lines().next().unwrap_or_default()).unwrap_or_default();
+    let wrong: Vec<String> = expected
+        .iter()
+        .filter(|(method, status)| told[method] != *status)
+        .map(|(method, status)| format!("{method}: {} and not {status}", told[method]))
+        .collect();
+    Ok((code == 0 && wrong.is_empty(), if wrong.is_empty() { told.to_string() } else { wrong.join("; ") }))
 }
 
 fn redis(context: &mut Context<'_>) -> anyhow::Result<()> {
