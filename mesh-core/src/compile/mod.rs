@@ -128,7 +128,10 @@ impl Compiled {
 
     /// Compiles the endpoints of a host, where one service has it for everybody.
     fn refresh_endpoints(&mut self, state: &MeshState, everybody: &View, host: &Text) {
-        let alone = state.service(host).filter(|_| state.candidates(host).len() == 1);
+        let alone = state.service(host).filter(|service| {
+            // Another name has no endpoints.
+            service.alias.is_none() && state.candidates(host).len() == 1
+        });
         let (Some(service), Some(held)) = (alone, self.hosts.get_mut(host)) else {
             self.refresh_host(state, everybody, host);
             return;

@@ -31,6 +31,7 @@ pub(super) fn service(state: &MeshState, known: &KnownService, scope: Option<&Te
         protocol: port.protocol,
     });
     let offset = state.offset(&known.host);
+    let target = known.alias.as_ref().and_then(|_| state.concrete_host(&known.host));
     Service {
         host: known.host.clone(),
         namespace: known.namespace.clone(),
@@ -42,12 +43,13 @@ pub(super) fn service(state: &MeshState, known: &KnownService, scope: Option<&Te
         addresses: known.addresses.clone(),
         networks: known.networks.clone(),
         auto_address: offset.filter(|_| known.auto_address).and_then(auto_address),
-        offset,
+        offset: offset.filter(|_| target.is_none()),
         external: known.external,
         resolution: known.resolution,
         headless: known.headless,
         short_name,
         aliases,
+        stands_for: target,
     }
 }
 

@@ -110,6 +110,7 @@ mod tests {
             auto_address: None,
             resolution: Resolution::None,
             headless: false,
+            stands_for: None,
             offset: None,
             external: true,
         };

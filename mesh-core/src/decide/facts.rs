@@ -13,6 +13,8 @@ pub struct OutboundRequest<'a> {
     pub port: u16,
     /// The service whose address the client connected to, by index; `None` where the listener serves all.
     pub owner: Option<usize>,
+    /// The entry of its Sidecar whose socket it came through, by index, where only that entry's hosts are reached.
+    pub listener: Option<usize>,
     /// The workload that sends; `None` where it is not known.
     pub caller: Option<Caller<'a>>,
     /// The address of who sends, where it is known.

@@ -137,10 +137,10 @@ pub(crate) fn select_rule<W: Witness>(
     witness: &mut W,
 ) -> Option<(usize, Option<usize>)> {
     let rules = &routes.section.http;
+    let caller = facts.caller.as_ref();
     let found = if W::LISTENS {
         let mut rules = rules.iter().enumerate();
         rules.find_map(|(index, rule)| Some((index, first_match(rule, routes, facts, witness)?)))
-    let caller = facts.caller.as_ref();
     } else {
         routes.first_http(&facts.request, |condition| condition.mismatch(&facts.request, caller).is_none())
     };
@@ -167,7 +167,15 @@ fn host_routes<'t>(
     let caller = facts.caller.as_ref();
     let view = caller.and_then(|caller| caller.view);
     let named = tables.service_named(host, caller.map(|c| c.namespace));
-    let found = seen(tables, named, facts, witness);
+    let found = seen(tables, named, facts, witness).filter(|index| {
+        // Nothing says that a host outside the mesh has no other ports.
+        let table = &tables.services[*index];
+        let has_port = !table.service.external || table.routes_for(facts.port, view).is_some();
+        if !has_port {
+            witness.note(|| format!("{} has no port {}", table.service.host, facts.port));
+        }
+        has_port
+    });
     if let Some(routes) = hidden_rules(tables, host, named.filter(|_| found.is_none()), facts)
         .or_else(|| unowned_rules(tables, host, found, facts))
     {
@@ -242,8 +250,9 @@ fn seen(
 ) -> Option<usize> {
     let index = tables.service_in_view(service?, facts.caller.as_ref().and_then(|caller| caller.view));
     let service = &tables.services[index].service;
-    let hidden =
-        tables.view(facts.caller.as_ref()).is_some_and(|view| !view.section.sees(service, facts.port));
+    let hidden = tables
+        .view(facts.caller.as_ref())
+        .is_some_and(|view| !view.section.sees_at(facts.listener, service, facts.port));
     if hidden {
         witness.note(|| format!("{} is not visible to this caller", service.host));
     }
@@ -257,7 +266,10 @@ fn unknown<'t>(
     facts: &OutboundRequest<'_>,
     witness: &mut impl Witness,
 ) -> Result<(Option<Arc<Service>>, &'t Arc<RouteTable>), Refusal> {
-    witness.note(|| format!("{host} means no service to this caller"));
+    witness.note(|| match tables.stands_for(host, facts.caller.as_ref().map(|caller| caller.namespace)) {
+        Some(target) => format!("{host} is another name of {target}, which is no service"),
+        None => format!("{host} means no service to this caller on port {}", facts.port),
+    });
     let Some(view) = tables.view(facts.caller.as_ref()) else {
         return Err(Refusal::new(Reason::UnknownHost));
     };

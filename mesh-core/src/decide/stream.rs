@@ -62,7 +62,12 @@ pub fn addressed(
     };
     let facts =
         OutboundStream { service: usize::MAX, port, destination: None, sni: None, caller, source: None };
-    found.filter(sees).ok_or_else(|| unknown(tables, &facts))
+    // Nothing says that a host outside the mesh has no other ports.
+    let has_port = |index: &usize| {
+        let table = &tables.services[tables.service_in_view(*index, view)];
+        !table.service.external || table.routes_for(port, view).is_some()
+    };
+    found.filter(sees).filter(has_port).ok_or_else(|| unknown(tables, &facts))
 }
 
 /// The rule that a stream gets, before dice are rolled.
@@ -109,6 +114,9 @@ fn select_known<'t>(
     }
     let Some(routes) = table.routes_for(facts.port, caller_view) else {
         witness.note(|| format!("{} has no port {}", service.host, facts.port));
+        if service.external {
+            return Err(unknown(tables, facts));
+        }
         return Err(Refusal { reason: Reason::NoRoute, service: Some(service.clone()), route: None });
     };
     let opaque = service.ports.iter().any(|port| port.number == facts.port && port.protocol.is_tls());

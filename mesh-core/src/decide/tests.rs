@@ -76,6 +76,7 @@ fn service() -> Section {
         auto_address: None,
         resolution: Resolution::Static,
         headless: false,
+        stands_for: None,
         offset: Some(3),
         external: false,
     })
@@ -229,7 +230,7 @@ fn ask(
     };
     let view = (namespace != "default").then_some(namespace);
     let caller = Some(Caller { namespace, labels: &labels, view });
-    let facts = OutboundRequest { request, port: 9080, owner: None, caller, source: None };
+    let facts = OutboundRequest { request, port: 9080, owner: None, listener: None, caller, source: None };
     outbound(tables, &facts, &mut Random::seeded(seed), &mut Silent)
 }
 

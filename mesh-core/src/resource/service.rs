@@ -76,6 +76,10 @@ pub struct Service {
     pub distribution: Option<TrafficDistribution>,
     /// `publishNotReadyAddresses`: endpoints get traffic whatever their health.
     pub publish_not_ready: bool,
+    /// `sessionAffinity: ClientIP`: a client keeps its endpoint.
+    pub client_affinity: bool,
+    /// `internalTrafficPolicy: Local`: callers reach the endpoints of their own host only.
+    pub node_local: bool,
 }
 
 /// Whether a ServiceEntry's hosts are part of the mesh.

@@ -60,6 +60,8 @@ pub struct Egress {
     pub port: Option<SidecarPort>,
     /// `bind`: an IP address or `unix://PATH`.
     pub bind: Option<Text>,
+    /// Whether applications speak to an HTTP proxy there (protocol HTTP_PROXY).
+    pub is_proxy: bool,
     /// Capture.
     pub capture: CaptureMode,
     /// Hosts that are imported.

@@ -51,6 +51,8 @@ pub struct Destination {
     pub proxy_protocol: Option<u8>,
     /// What endpoints are spoken to in.
     pub upstream: UpstreamProtocol,
+    /// Whether callers reach the endpoints of their own host only.
+    pub node_local: bool,
 }
 
 impl Destination {
@@ -74,6 +76,7 @@ impl Destination {
             tunnel: None,
             proxy_protocol: None,
             upstream: protocol.upstream(),
+            node_local: false,
         }
     }
 

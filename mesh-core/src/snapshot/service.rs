@@ -28,6 +28,8 @@ pub struct Service {
     pub short_name: Option<Text>,
     /// Bare names of Services that are another name for it (ExternalName), by the namespace whose callers mean it.
     pub aliases: Vec<(Text, Text)>,
+    /// The host outside the mesh that it is another name for, where it is nothing else (ExternalName).
+    pub stands_for: Option<Text>,
     /// Ports, by number.
     pub ports: Vec<Port>,
     /// Addresses that were declared for it (clusterIP, ServiceEntry `addresses`).

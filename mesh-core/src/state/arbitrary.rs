@@ -206,6 +206,7 @@ fn a_sidecar() -> impl Strategy<Value = Arc<Resource>> {
     let egress = (proptest::option::of(Just(80_u16)), hosts).prop_map(move |(port, hosts)| Egress {
         port: port.map(|number| SidecarPort { number, name: "p".into(), protocol: Protocol::Http }),
         bind: None,
+        is_proxy: false,
         capture: Default::default(),
         hosts: hosts.into_iter().map(imported).collect(),
     });

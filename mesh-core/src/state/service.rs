@@ -45,6 +45,10 @@ pub struct KnownService {
     pub distribution: Option<TrafficDistribution>,
     /// Whether endpoints get traffic whatever their health.
     pub publish_not_ready: bool,
+    /// Whether a client keeps its endpoint where no rule says how endpoints are chosen.
+    pub client_affinity: bool,
+    /// Whether callers reach the endpoints of their own host only.
+    pub node_local: bool,
     /// Names that a server's certificate may have.
     pub subject_alt_names: Vec<Text>,
     /// Who sees it.
@@ -100,6 +104,8 @@ impl KnownService {
             alias,
             distribution: service.distribution,
             publish_not_ready: service.publish_not_ready,
+            client_affinity: service.client_affinity,
+            node_local: service.node_local,
             subject_alt_names,
             export_to: service.export_to.clone(),
             auto_address: false,
@@ -132,6 +138,8 @@ impl KnownService {
             alias: None,
             distribution: None,
             publish_not_ready: false,
+            client_affinity: false,
+            node_local: false,
             subject_alt_names: oldest.subject_alt_names.clone(),
             export_to: oldest.export_to.clone(),
             auto_address: !addressed

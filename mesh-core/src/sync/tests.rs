@@ -41,6 +41,7 @@ fn snapshot(number: u64, contents: &[Option<u32>]) -> Arc<Snapshot> {
             auto_address: None,
             resolution: Default::default(),
             headless: false,
+            stands_for: None,
         });
         Some((section.key(), Entry::new(section)))
     };

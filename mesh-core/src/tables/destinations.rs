@@ -141,7 +141,18 @@ impl Destination {
     pub fn standings(&self, caller: &Place<'_>) -> Vec<Standing> {
         let endpoints: Vec<_> =
             self.endpoints.iter().map(|endpoint| (endpoint.place(), endpoint.weight)).collect();
-        arrange(&self.policy.preference, caller, &endpoints)
+        let mut standings = arrange(&self.policy.preference, caller, &endpoints);
+        for (standing, endpoint) in standings.iter_mut().zip(&self.endpoints) {
+            if !self.reaches(endpoint, caller.node) {
+                standing.weight = 0;
+            }
+        }
+        standings
+    }
+
+    /// Whether a caller on a host reaches an endpoint: one of its own host, where the policy wants that.
+    pub fn reaches(&self, endpoint: &Endpoint, node: Option<&str>) -> bool {
+        !self.policy.node_local || (node.is_some() && endpoint.node.as_deref() == node)
     }
 
     /// The policy's TLS as proxies of hosts carry it out, or gateways: a credential that only these are given

@@ -1,5 +1,6 @@
 //! Views with what their unknown traffic gets.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,8 @@ use crate::matching::request::Caller;
 use crate::resilience::timeout::CONNECT_TIMEOUT;
 use crate::routing::rule::{Backend, HttpRule, TcpRule};
 use crate::snapshot::routes::Routes;
-use crate::snapshot::view::{Outbound, View};
+use crate::snapshot::service::Service;
+use crate::snapshot::view::{BoundListener, Outbound, View};
 use crate::vocab::name::{ServicePort, Text};
 use crate::vocab::origin::Origin;
 
@@ -78,6 +80,37 @@ impl Tables {
         }
         let mut views = self.workloads.values().map(|workload| workload.section.view.as_deref());
         views.any(|key| self.views.get(key.unwrap_or("")).is_none_or(sees))
+    }
+
+    /// The sockets that Sidecars ask for on this host, with the view that each is of. On a host without workloads: those
+    /// of callers that are not known.
+    pub fn bound(&self) -> impl Iterator<Item = (&ViewTable, &BoundListener)> {
+        let keys: BTreeSet<&str> = match self.workloads.is_empty() {
+            true => [""].into(),
+            false => {
+                let views = self.workloads.values().map(|workload| workload.section.view.as_deref());
+                views.map(Option::unwrap_or_default).collect()
+            }
+        };
+        let views = keys.into_iter().filter_map(|key| self.views.get(key));
+        views.flat_map(|view| view.section.bound.iter().map(move |bound| (view, bound)))
+    }
+
+    /// The service that byte streams to such a socket are for: of those that are imported there the first by host, on the
+    /// socket's port, or on its only port where the socket has none.
+    pub fn behind(&self, view: &ViewTable, bound: &BoundListener) -> Option<ServicePort> {
+        let reached = |service: &Service| {
+            let port = match (bound.port, service.ports.as_slice()) {
+                (Some(wanted), ports) => ports.iter().find(|port| port.number == wanted)?,
+                (None, [only]) => only,
+                (None, _) => return None,
+            };
+            let is_seen = view.section.sees_at(Some(bound.listener), service, port.number);
+            is_seen.then(|| ServicePort { host: service.host.clone(), port: port.number })
+        };
+        let key = Some(&*view.section.key);
+        let services = (0..self.services.len()).map(|index| self.service_in_view(index, key));
+        services.filter_map(|index| reached(&self.services[index].service)).min()
     }
 
     /// Whether a view has rules of its own for the host of a service, which it may not show.

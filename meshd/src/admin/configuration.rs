@@ -8,6 +8,7 @@ use mesh_core::vocab::origin::{Kind, ResourceKey};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::registered;
 use super::server::{By, Refusal, Shared, blocking};
 use super::view::{
     AppliedView, ApplyRequest, ChangeView, CompareView, ComparedView, DeleteRequest, DiagnosticView,
@@ -214,6 +215,10 @@ pub(super) async fn resources(
                 Refusal::bad(format!("{text}: the stored document cannot be read: {error}"))
             })?,
         });
+    }
+    if kind == Kind::WorkloadEntry {
+        found.extend(registered::of_groups(&published.state, &scope));
+        found.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
     }
     Ok(Json(found))
 }

@@ -9,6 +9,7 @@ mod describe;
 pub mod explain;
 pub mod fleet;
 mod references;
+mod registered;
 pub mod server;
 mod story;
 pub mod view;

@@ -104,7 +104,9 @@ pub async fn get(client: &Client, args: &GetArgs) -> Result<(), CliError> {
     }
     let now = clock::now_seconds();
     output::print_list(format, &found, &columns, |view| {
-        let mut row = vec![view.namespace.clone(), view.name.clone(), age(now - view.created)];
+        // What registered itself was never committed.
+        let age = if view.created == 0 { "-".to_owned() } else { age(now - view.created) };
+        let mut row = vec![view.namespace.clone(), view.name.clone(), age];
         if format == Format::Wide {
             row.extend([view.version.to_string(), view.owner.clone()]);
         }
@@ -114,7 +116,8 @@ pub async fn get(client: &Client, args: &GetArgs) -> Result<(), CliError> {
 
 fn whole(view: &ResourceView) -> Value {
     let mut resource = view.resource.clone();
-    if let Some(object) = resource.as_object_mut()
+    if view.created != 0
+        && let Some(object) = resource.as_object_mut()
         && let Some(metadata) = object.entry("metadata").or_insert_with(|| json!({})).as_object_mut()
     {
         metadata.insert("creationTimestamp".to_owned(), Value::from(clock::text(view.created)));

@@ -147,10 +147,12 @@ impl Reading<'_> {
             probe,
             ..group.template.clone()
         };
+        let group_name = key.name.clone();
         let name = member_name(&key.name, self.announcement.address, entry.network.as_deref());
         let key = ResourceKey { kind: Kind::WorkloadEntry, namespace: key.namespace.clone(), name };
         let mut made = resource(key.clone(), Spec::WorkloadEntry(entry.clone()));
         made.meta.annotations = group.annotations.clone();
+        made.meta.annotations.insert(GROUP_ANNOTATION.into(), group_name.clone());
         self.workload(&key, &entry, &Arc::new(made));
     }
 
@@ -259,6 +261,9 @@ impl Reading<'_> {
         self.workload(&key, &entry, &made);
     }
 }
+
+/// The annotation by which a workload that registered itself names its group, as Istio has it.
+pub const GROUP_ANNOTATION: &str = "istio.io/autoRegistrationGroup";
 
 /// `GROUP-ADDRESS[-NETWORK]`, as Istio names workloads that register themselves: its last 253 characters.
 fn member_name(group: &str, address: IpAddr, network: Option<&str>) -> Text {

@@ -21,7 +21,7 @@ pub fn wanted(net: Ipv4Net, service: &Service) -> Vec<Wanted> {
     let streams = service.ports.iter().filter(|port| port.protocol != Protocol::Udp);
     streams
         .map(|port| Wanted {
-            address: SocketAddr::new(IpAddr::V4(address), port.number),
+            address: SocketAddr::new(IpAddr::V4(address), port.number).into(),
             purpose: Purpose::Service(ServicePort { host: service.host.clone(), port: port.number }),
         })
         .collect()
@@ -55,6 +55,7 @@ mod tests {
             auto_address: None,
             resolution: Resolution::Static,
             headless: false,
+            stands_for: None,
             external: false,
         }
     }
@@ -78,6 +79,6 @@ mod tests {
         let service = service(Some(1), &[(53, Protocol::Udp), (9080, Protocol::Http)]);
         let wanted = wanted(net, &service);
         assert_eq!(wanted.len(), 1);
-        assert_eq!(wanted[0].address, "127.64.0.1:9080".parse().unwrap());
+        assert_eq!(wanted[0].address.to_string(), "127.64.0.1:9080");
     }
 }

@@ -14,6 +14,8 @@ use super::resolv_conf::HostResolvers;
 
 /// How long one resolver may take; applications give up after about five seconds.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// IPv6 addresses are waited for so long once the others are there: some resolvers never answer for them.
+const LATER: Duration = Duration::from_millis(500);
 /// Resolvers that are tried for one question.
 const TRIES: usize = 3;
 /// How long an address is good for that is written into the host's own file, in seconds.
@@ -96,16 +98,48 @@ impl Forwarder {
         };
         let mut failure = None;
         for candidate in candidates {
-            for v6 in [false, true] {
-                let Some(question) = ask(&candidate, v6) else { continue };
-                match self.asked(&question).await {
-                    Ok(found) if !found.addresses.is_empty() => return Ok(found),
-                    Ok(_) => {}
-                    Err(error) => failure = Some(error),
-                }
+            match self.both(&candidate).await {
+                Ok(found) if !found.addresses.is_empty() => return Ok(found),
+                Ok(_) => {}
+                Err(error) => failure = Some(error),
             }
         }
         Err(failure.unwrap_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no such name")))
+    }
+
+    /// The IPv4 addresses of a name, and the IPv6 addresses to which this host has a way; all of the latter where it has
+    /// no others. A failure to find out the former is one: what was known is better than half of it.
+    async fn both(&self, name: &str) -> io::Result<Answer> {
+        let (Some(four), Some(six)) = (ask(name, false), ask(name, true)) else {
+            return Ok(Answer::default());
+        };
+        let six = self.asked(&six);
+        tokio::pin!(six);
+        let mut early = None;
+        let four = self.asked(&four);
+        tokio::pin!(four);
+        let four = loop {
+            tokio::select! {
+                found = &mut four => break found?,
+                found = &mut six, if early.is_none() => early = Some(found),
+            }
+        };
+        let six = match early {
+            Some(found) => found,
+            None if four.addresses.is_empty() => six.await,
+            None => tokio::time::timeout(LATER, six).await.unwrap_or_else(|_| Ok(Answer::default())),
+        };
+        if four.addresses.is_empty() {
+            return six;
+        }
+        let mut found = four;
+        let Ok(mut six) = six else { return Ok(found) };
+        six.addresses.retain(has_way);
+        if !six.addresses.is_empty() {
+            found.ttl = found.ttl.min(six.ttl);
+            found.addresses.append(&mut six.addresses);
+        }
+        Ok(found)
     }
 
     async fn asked(&self, question: &[u8]) -> io::Result<Answer> {
@@ -115,6 +149,16 @@ impl Forwarder {
             false => Ok(found),
         }
     }
+}
+
+/// Whether this host knows a route to an address. Nothing is sent.
+fn has_way(address: &IpAddr) -> bool {
+    let any: IpAddr = match address {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = std::net::UdpSocket::bind((any, 0));
+    socket.is_ok_and(|socket| socket.connect((*address, 9)).is_ok())
 }
 
 async fn over_udp(upstream: SocketAddr, question: &[u8]) -> io::Result<Vec<u8>> {

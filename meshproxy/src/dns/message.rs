@@ -70,6 +70,22 @@ impl Question {
         reply.to_vec().ok()
     }
 
+    /// Those of some addresses that are asked for.
+    pub fn answer_with(&self, addresses: &[IpAddr]) -> Option<Vec<u8>> {
+        let mut reply = self.reply(ResponseCode::NoError);
+        let query = self.message.queries.first()?;
+        for address in addresses {
+            let data = match address {
+                IpAddr::V4(address) => RData::A((*address).into()),
+                IpAddr::V6(address) => RData::AAAA((*address).into()),
+            };
+            if matches!(self.kind, RecordType::ANY) || data.record_type() == self.kind {
+                reply.add_answer(Record::from_rdata(query.name().clone(), TTL, data));
+            }
+        }
+        reply.to_vec().ok()
+    }
+
     /// Not now.
     pub fn failure(&self) -> Option<Vec<u8>> {
         self.reply(ResponseCode::ServFail).to_vec().ok()

@@ -16,7 +16,7 @@ pub type AddressOf = Arc<dyn Fn(&Service) -> Option<Ipv4Addr> + Send + Sync>;
 const SERVICE_DOMAIN: &str = ".svc.cluster.local";
 
 /// What is known of a name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
     /// A service with this address here.
     Address(Ipv4Addr),
@@ -24,6 +24,8 @@ pub enum Found {
     Unavailable,
     /// A name of the mesh that nobody has.
     Nothing,
+    /// Another name of this host, which is not the mesh's.
+    Elsewhere(Text),
     /// Not the mesh's to answer.
     Foreign,
 }
@@ -51,11 +53,15 @@ impl Names {
     /// resolver appends to names.
     pub fn find(&self, name: &str, search: &[String]) -> Found {
         let stripped = search.iter().filter_map(|domain| name.strip_suffix(domain)?.strip_suffix('.'));
-        let service = std::iter::once(name).chain(stripped).find_map(|name| self.service(name));
+        let mut forms = std::iter::once(name).chain(stripped);
+        let service = forms.clone().find_map(|name| self.service(name));
         match service {
             Some(service) => self.standing(service),
-            None if name.ends_with(SERVICE_DOMAIN) => Found::Nothing,
-            None => Found::Foreign,
+            None => match forms.find_map(|name| self.elsewhere(name)) {
+                Some(target) => Found::Elsewhere(target),
+                None if name.ends_with(SERVICE_DOMAIN) => Found::Nothing,
+                None => Found::Foreign,
+            },
         }
     }
 
@@ -70,6 +76,11 @@ impl Names {
         // What no workload here sees is to it as if it were not there.
         let index = index.filter(|index| self.tables.is_seen_here(*index));
         index.map(|index| &*self.tables.services[index].service)
+    }
+
+    fn elsewhere(&self, name: &str) -> Option<Text> {
+        let mut namespaces = self.namespaces.iter();
+        namespaces.find_map(|namespace| self.tables.stands_for(name, Some(namespace))).cloned()
     }
 
     fn standing(&self, service: &Service) -> Found {
@@ -123,6 +134,7 @@ mod tests {
             auto_address: None,
             resolution: Resolution::Static,
             headless: false,
+            stands_for: None,
             external,
         })
     }

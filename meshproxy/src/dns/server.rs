@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use mesh_core::vocab::name::Text;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -90,7 +91,8 @@ async fn follow(roots: Arc<Roots>, address_of: Option<AddressOf>, knowledge: Arc
 /// What becomes of a question.
 enum Next {
     Answer(Option<Vec<u8>>),
-    Forward(Question, OwnedSemaphorePermit),
+    /// To the host's resolvers, or there in the name of another host.
+    Forward(Question, Option<Text>, OwnedSemaphorePermit),
 }
 
 impl Knowledge {
@@ -109,14 +111,34 @@ impl Knowledge {
             Found::Address(address) => Next::Answer(question.answer(address)),
             Found::Nothing => Next::Answer(question.no_such_name()),
             Found::Unavailable => Next::Answer(question.failure()),
-            Found::Foreign => match Arc::clone(&self.in_flight).try_acquire_owned() {
-                Ok(permit) => Next::Forward(question, permit),
-                Err(_) => Next::Answer(question.failure()),
-            },
+            Found::Foreign => self.onwards(question, None),
+            Found::Elsewhere(host) => self.onwards(question, Some(host)),
         }
     }
 
-    async fn forward(&self, question: &Question, bytes: &[u8], via: Via) -> Option<Vec<u8>> {
+    fn onwards(&self, question: Question, host: Option<Text>) -> Next {
+        match Arc::clone(&self.in_flight).try_acquire_owned() {
+            Ok(permit) => Next::Forward(question, host, permit),
+            Err(_) => Next::Answer(question.failure()),
+        }
+    }
+
+    async fn forward(
+        &self,
+        question: &Question,
+        host: Option<&Text>,
+        bytes: &[u8],
+        via: Via,
+    ) -> Option<Vec<u8>> {
+        if let Some(host) = host {
+            return match self.forwarder.resolve(host).await {
+                Ok(addresses) => question.answer_with(&addresses),
+                Err(error) => {
+                    tracing::debug!(%host, %error, "the host of another name is not resolved");
+                    question.failure()
+                }
+            };
+        }
         match self.forwarder.forward(bytes, via).await {
             Ok(answer) => Some(answer),
             Err(error) => {
@@ -147,11 +169,12 @@ async fn serve_udp(socket: Arc<UdpSocket>, knowledge: Arc<Knowledge>) {
         match knowledge.consider(&buffer[..length]) {
             Next::Answer(None) => {}
             Next::Answer(Some(answer)) => send(&socket, &answer, from).await,
-            Next::Forward(question, permit) => {
+            Next::Forward(question, host, permit) => {
                 let (socket, knowledge) = (Arc::clone(&socket), Arc::clone(&knowledge));
                 let bytes = buffer[..length].to_vec();
                 forwards.spawn(async move {
-                    if let Some(answer) = knowledge.forward(&question, &bytes, Via::Udp).await {
+                    if let Some(answer) = knowledge.forward(&question, host.as_ref(), &bytes, Via::Udp).await
+                    {
                         send(&socket, &answer, from).await;
                     }
                     drop(permit);
@@ -196,7 +219,9 @@ async fn serve_connection(mut stream: TcpStream, knowledge: Arc<Knowledge>) {
         }
         let answer = match knowledge.consider(&buffer) {
             Next::Answer(answer) => answer,
-            Next::Forward(question, _permit) => knowledge.forward(&question, &buffer, Via::Tcp).await,
+            Next::Forward(question, host, _permit) => {
+                knowledge.forward(&question, host.as_ref(), &buffer, Via::Tcp).await
+            }
         };
         let Some(answer) = answer else { return };
         let Ok(length) = u16::try_from(answer.len()) else { return };

@@ -25,6 +25,15 @@ pub enum Entrance {
     Explicit,
     /// The address of a service.
     Service(ServicePort),
+    /// A socket that a Sidecar asks for: where it has a port that port is meant, and else the request says it.
+    Bound {
+        /// The view whose Sidecar that is.
+        view: Text,
+        /// Index of its entry.
+        listener: usize,
+        /// The port.
+        port: Option<u16>,
+    },
 }
 
 /// A connection of an application of this host.
@@ -78,6 +87,17 @@ impl Outbound {
         self.find(root).service
     }
 
+    /// The entry of its Sidecar whose hosts alone are reached here.
+    pub fn listener(&self, local: Option<&Arc<LocalWorkload>>) -> Option<usize> {
+        match &self.entrance {
+            Entrance::Bound { view, listener, .. } => {
+                let own = local.and_then(|local| local.hosted.section.view.as_deref()).unwrap_or("");
+                (own == &**view).then_some(*listener)
+            }
+            Entrance::Explicit | Entrance::Service(_) => None,
+        }
+    }
+
     /// The address of who sends. Behind a loopback address is a workload of this host, if it is known which.
     pub fn source(&self, local: Option<&Arc<LocalWorkload>>) -> IpAddr {
         source(self.facts.peer.ip(), local)
@@ -92,7 +112,7 @@ impl Outbound {
         let caller = self.caller.as_ref();
         let caller = caller.and_then(|key| root.locals.iter().position(|l| l.hosted.section.key == *key));
         let service = match &self.entrance {
-            Entrance::Explicit => None,
+            Entrance::Explicit | Entrance::Bound { .. } => None,
             Entrance::Service(at) => root.tables.service_index(&at.host),
         };
         let found = Found { serial: root.serial, caller, service };

@@ -159,7 +159,10 @@ fn note_plan(root: &Root, plan: &Plan, record: &mut Record) {
             record.cluster = named(&destination.destination.cluster);
             record.service = destination.service.number;
         }
-        Action::Redirect { .. } | Action::Respond { .. } | Action::Preflight { .. } | Action::Refuse { .. } => {
+        Action::Redirect { .. }
+        | Action::Respond { .. }
+        | Action::Preflight { .. }
+        | Action::Refuse { .. } => {
             if let Some(service) = &plan.service {
                 let labels = ServiceLabels::of(&service.host, &service.namespace);
                 record.service = record.thread().metrics().service(labels).number;

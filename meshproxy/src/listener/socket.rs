@@ -1,14 +1,16 @@
 //! One listening socket and the task that accepts on it.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use mesh_core::snapshot::view::Bind;
 use rustix::io::Errno;
 use rustix::net::SocketFlags;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
@@ -33,6 +35,8 @@ pub struct Accepted {
     pub stream: TcpStream,
     /// Where it came from.
     pub facts: Facts,
+    /// The user who connected to a Unix socket, which the kernel says at once.
+    pub user: Option<u32>,
     /// What the socket is for.
     pub purpose: Purpose,
     /// Counts it among the open ones.
@@ -75,7 +79,11 @@ pub fn most_connections() -> usize {
 }
 
 /// Binds and listens. One socket an address: closing one of several would reset what waits in its queue.
-pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+pub fn listen(address: &Bind) -> io::Result<TcpListener> {
+    let address = match address {
+        Bind::Ip(address) => *address,
+        Bind::Unix(path) => return listen_unix(path),
+    };
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
@@ -84,14 +92,39 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
+/// Binds and listens on a path, or on `@NAME`. What a process that is gone has left there is removed.
+fn listen_unix(path: &str) -> io::Result<TcpListener> {
+    let abstract_name = path.strip_prefix('@').map(|name| format!("\0{name}"));
+    let address = SockAddr::unix(abstract_name.as_deref().unwrap_or(path))?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    if let Err(error) = socket.bind(&address) {
+        let is_left = error.kind() == io::ErrorKind::AddrInUse
+            && abstract_name.is_none()
+            && UnixStream::connect(path).is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused);
+        if !is_left {
+            return Err(error);
+        }
+        std::fs::remove_file(path)?;
+        socket.bind(&address)?;
+    }
+    socket.listen(BACKLOG)?;
+    // Streams are read and written alike, whatever kind of address they have.
+    Ok(socket.into())
+}
+
 /// Accepts until `stop` resolves; what waits in the queue then is still accepted before the socket is closed.
 pub async fn accept(
     listener: TcpListener,
+    at: Bind,
     purpose: Purpose,
     target: Target,
     mut stop: oneshot::Receiver<()>,
 ) -> io::Result<()> {
-    let address = listener.local_addr()?;
+    let address = match at {
+        Bind::Ip(_) => Some(listener.local_addr()?),
+        Bind::Unix(_) => None,
+    };
     // SAFETY: the listener owns its descriptor, gives the same one for its whole life, and lives inside the `AsyncFd`.
     let listener = unsafe { AsyncFd::register(listener) }.map_err(io::Error::from)?;
     loop {
@@ -107,6 +140,12 @@ pub async fn accept(
                 }
             }
         }
+    }
+    if let Bind::Unix(path) = &at
+        && !path.starts_with('@')
+    {
+        // Before the socket is closed: afterwards the path may be another's.
+        drop(std::fs::remove_file(&**path));
     }
     while let Ok(accepted) = next(listener.get_ref(), address) {
         target.hand(accepted, &purpose);
@@ -128,22 +167,31 @@ async fn failed(errno: Errno) {
 /// Connections that were accepted.
 static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
 
-fn next(listener: &TcpListener, address: SocketAddr) -> Result<(TcpStream, Facts), Errno> {
+/// The next connection; `address` is `None` of a Unix socket.
+fn next(
+    listener: &TcpListener,
+    address: Option<SocketAddr>,
+) -> Result<(TcpStream, Facts, Option<u32>), Errno> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let (stream, peer) = rustix::net::acceptfrom_with(listener, flags)?;
     let stream = TcpStream::from(stream);
+    // Relaxed: only that no two are equal matters.
+    let number = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
+    let Some(address) = address else {
+        let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let user = rustix::net::sockopt::socket_peercred(&stream).ok().map(|who| who.uid.as_raw());
+        return Ok((stream, Facts { peer: nowhere, local: nowhere, number }, user));
+    };
     let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok()).ok_or(Errno::CONNABORTED)?;
     let local = match address.ip().is_unspecified() {
         true => stream.local_addr().map_err(|_| Errno::CONNABORTED)?,
         false => address,
     };
-    // Relaxed: only that no two are equal matters.
-    let number = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
-    Ok((stream, Facts { peer, local, number }))
+    Ok((stream, Facts { peer, local, number }, None))
 }
 
 impl Target {
-    fn hand(&self, (stream, facts): (TcpStream, Facts), purpose: &Purpose) {
+    fn hand(&self, (stream, facts, user): (TcpStream, Facts, Option<u32>), purpose: &Purpose) {
         // Relaxed: a limit, not a lock.
         let before = self.connections.fetch_add(1, Ordering::Relaxed);
         let place = Place(Arc::clone(&self.connections));
@@ -153,7 +201,7 @@ impl Target {
             return;
         }
         let open = self.drain.hold();
-        let accepted = Accepted { stream, facts, purpose: purpose.clone(), open, place };
+        let accepted = Accepted { stream, facts, user, purpose: purpose.clone(), open, place };
         if self.workers.hand(accepted).is_err() {
             self.metrics.proxy.shed.increment(1);
         }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::Ipv4Net;
+use mesh_core::snapshot::view::Bind;
 use mesh_core::vocab::name::Text;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -15,7 +16,7 @@ use tokio::task::JoinSet;
 use super::accept;
 use super::holder::holder;
 use super::socket::{self, Accepted, Target};
-use crate::capture::{Purpose, Wanted, explicit, loopback};
+use crate::capture::{Purpose, Wanted, bound, explicit, loopback};
 use crate::live::root::{ListenerFault, Root, SocketReport};
 use crate::runtime::drain::Drain;
 use crate::runtime::worker::Workers;
@@ -98,7 +99,7 @@ async fn follow(settings: Settings, shared: Shared, target: Target) {
         let root = shared.roots.load();
         if root.serial > 0 {
             let faults = sockets.reconcile(wanted(&settings, &root));
-            let open = sockets.open.keys().copied().collect();
+            let open = sockets.open.keys().filter_map(Bind::ip).collect();
             shared.roots.report_sockets(SocketReport { serial: root.serial, faults, open });
         }
         drop(root);
@@ -114,25 +115,31 @@ async fn follow(settings: Settings, shared: Shared, target: Target) {
     while sockets.tasks.join_next().await.is_some() {}
 }
 
-fn wanted(settings: &Settings, root: &Root) -> BTreeMap<SocketAddr, Purpose> {
+/// What shall be open. Where two want one address, the proxy's own comes first, then services, then Sidecars.
+fn wanted(settings: &Settings, root: &Root) -> BTreeMap<Bind, Purpose> {
     let fixed = explicit::wanted(settings.inbound, settings.explicit);
     let services = settings.loopback.into_iter().flat_map(|net| {
         let seen = |(index, _): &(usize, _)| root.tables.is_seen_here(*index);
         let services = root.tables.services.iter().enumerate().filter(seen);
         services.flat_map(move |(_, table)| loopback::wanted(net, &table.service))
     });
-    fixed.into_iter().chain(services).map(|Wanted { address, purpose }| (address, purpose)).collect()
+    let all = fixed.into_iter().chain(services).chain(bound::wanted(&root.tables));
+    let mut wanted = BTreeMap::new();
+    for Wanted { address, purpose } in all {
+        wanted.entry(address).or_insert(purpose);
+    }
+    wanted
 }
 
 struct Sockets {
     target: Target,
-    open: BTreeMap<SocketAddr, (Purpose, oneshot::Sender<()>)>,
+    open: BTreeMap<Bind, (Purpose, oneshot::Sender<()>)>,
     tasks: JoinSet<()>,
 }
 
 impl Sockets {
     /// Opens and drains; returns what could not be opened.
-    fn reconcile(&mut self, wanted: BTreeMap<SocketAddr, Purpose>) -> Vec<ListenerFault> {
+    fn reconcile(&mut self, wanted: BTreeMap<Bind, Purpose>) -> Vec<ListenerFault> {
         while self.tasks.try_join_next().is_some() {}
         self.open.retain(|address, (purpose, stop)| {
             !stop.is_closed() && wanted.get(address).is_some_and(|wanted| wanted == purpose)
@@ -142,39 +149,43 @@ impl Sockets {
             if self.open.contains_key(&address) {
                 continue;
             }
-            match socket::listen(address) {
+            match socket::listen(&address) {
                 Ok(listener) => {
                     let (stop, stopped) = oneshot::channel();
-                    let accepting = socket::accept(listener, purpose.clone(), self.target.clone(), stopped);
+                    let at = address.clone();
+                    let accepting =
+                        socket::accept(listener, at.clone(), purpose.clone(), self.target.clone(), stopped);
                     // The end waits for what is still in the queue.
                     let open = self.target.drain.hold();
                     self.tasks.spawn(async move {
                         if let Err(error) = accepting.await {
-                            tracing::error!(%address, %error, "accepting has failed");
+                            tracing::error!(address = %at, %error, "accepting has failed");
                         }
                         drop(open);
                     });
                     self.open.insert(address, (purpose, stop));
                 }
-                Err(error) => faults.push(fault(address, &purpose, &error)),
+                Err(error) => faults.push(fault(&address, &purpose, &error)),
             }
         }
         faults
     }
 }
 
-fn fault(address: SocketAddr, purpose: &Purpose, error: &io::Error) -> ListenerFault {
+fn fault(address: &Bind, purpose: &Purpose, error: &io::Error) -> ListenerFault {
     let purpose: Text = match purpose {
         Purpose::Inbound => "mesh inbound".into(),
         Purpose::Explicit => "HTTP proxy".into(),
         Purpose::Service(service) => service.to_string().into(),
+        Purpose::Bound(_) => "egress of a Sidecar".into(),
     };
     let (reason, holder) = match error.kind() {
-        io::ErrorKind::AddrInUse => ("address in use".to_owned(), holder(address)),
-        io::ErrorKind::PermissionDenied if address.port() < 1024 => {
-            (format!("no permission for port {}: CAP_NET_BIND_SERVICE is needed", address.port()), None)
+        io::ErrorKind::AddrInUse => ("address in use".to_owned(), address.ip().and_then(holder)),
+        io::ErrorKind::PermissionDenied if address.ip().is_some_and(|ip| ip.port() < 1024) => {
+            let port = address.ip().map_or(0, |ip| ip.port());
+            (format!("no permission for port {port}: CAP_NET_BIND_SERVICE is needed"), None)
         }
         _ => (error.to_string(), None),
     };
-    ListenerFault { address, purpose, reason, holder }
+    ListenerFault { address: address.clone(), purpose, reason, holder }
 }

@@ -36,7 +36,8 @@ pub struct LiveDestination {
 
 impl LiveDestination {
     /// Joins a destination with what is known of it. How its endpoints are chosen is taken from the one before, if the
-    /// same endpoints may get traffic: a large table of hashes is made when something has changed only.
+    /// same endpoints may get traffic: a large table of hashes is made when something has changed only. `node` is this
+    /// host, if it has workloads.
     pub fn new(
         destination: &Arc<Destination>,
         state: Arc<DestinationState>,
@@ -44,9 +45,13 @@ impl LiveDestination {
         service: Numbered<ServiceLabels>,
         tls: Option<Arc<Originated>>,
         before: Option<&LiveDestination>,
+        node: Option<&str>,
     ) -> LiveDestination {
         let algorithm = &destination.policy.load_balancer;
-        let members = endpoints.iter().enumerate().filter(|(_, endpoint)| endpoint.may_get_traffic());
+        let reached = |endpoint: &LiveEndpoint| {
+            endpoint.may_get_traffic() && destination.reaches(&endpoint.endpoint, node)
+        };
+        let members = endpoints.iter().enumerate().filter(|(_, endpoint)| reached(endpoint));
         let members: Vec<Member> = members.map(|(index, endpoint)| member(index, endpoint)).collect();
         let choice = match before.map(|before| &before.choice) {
             Some(choice) if choice.is_of(algorithm, &members) => Arc::clone(choice),

@@ -288,8 +288,15 @@ impl Roots {
             let labels = ServiceLabels::of(&key.host, &namespace.unwrap_or_else(|| "unknown".into()));
             let (endpoints, service) = (endpoints.collect(), self.metrics.service(labels));
             let tls = self.tls(destination);
-            let live =
-                LiveDestination::new(destination, state, endpoints, service, tls, before.map(Arc::as_ref), node);
+            let live = LiveDestination::new(
+                destination,
+                state,
+                endpoints,
+                service,
+                tls,
+                before.map(Arc::as_ref),
+                node,
+            );
             destinations.push(Arc::new(live));
         }
         let locals = tables.workloads.values().map(|hosted| match previous.local(hosted) {

@@ -92,6 +92,7 @@ fn external(host: &str, port: u16, resolution: Resolution, endpoint: Option<&str
             auto_address: None,
             resolution,
             headless: false,
+            stands_for: None,
             offset: None,
             external: true,
         }),

@@ -195,6 +195,7 @@ fn routed(
         request,
         port: question.port,
         owner: None,
+        listener: None,
         caller: Some(gateway.caller()),
         source: None,
     };

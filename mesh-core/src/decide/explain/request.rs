@@ -12,7 +12,7 @@ use crate::decide::facts::OutboundRequest;
 use crate::decide::plan::{Forward, route_name};
 use crate::decide::request::{Selected, forward, select};
 use crate::decide::witness::{Remembering, Witness};
-use crate::matching::request::Request;
+use crate::matching::request::{Request, forwarded_scheme};
 use crate::resilience::timeout::request_timeout;
 use crate::routing::cors::{CorsVerdict, Fields};
 use crate::routing::format::Plain;
@@ -41,12 +41,22 @@ pub(super) fn explain(
         Some(Protocol::Auto) | None => "http".to_owned(),
         Some(protocol) => protocol.name().to_owned(),
     };
-    let request = Request { path: &normalized, ..question.request };
+    let scheme = match question.request.scheme {
+        "http" => forwarded_scheme(question.request.headers.get("x-forwarded-proto")),
+        other => other,
+    };
+    let request = Request { path: &normalized, scheme, ..question.request };
     // A connection to a written address has that address to go on to, so its service answers for its own names only.
     let is_address = question.host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
     let owner = addressed(tables, question).filter(|_| !is_address);
-    let facts =
-        OutboundRequest { request, port: question.port, owner, caller: Some(question.caller), source: None };
+    let facts = OutboundRequest {
+        request,
+        port: question.port,
+        owner,
+        listener: None,
+        caller: Some(question.caller),
+        source: None,
+    };
     match select(tables, &facts, witness) {
         Ok(selected) => tell(tables, question, &facts, &selected, answer, witness),
         Err(refusal) => refuse(answer, &refusal, witness),

@@ -28,7 +28,8 @@ fn uri() -> impl Strategy<Value = TextMatch> {
 }
 
 fn pattern() -> impl Strategy<Value = crate::matching::text::Pattern> {
-    let sources = vec!["/a+.*", "/ab?/b*", "/a|/b", "(?i)/a.*", "/(a|b)/a", ".*a", "/a[ab]/?.*", "^/b", "a?/b{1,2}"];
+    let sources =
+        vec!["/a+.*", "/ab?/b*", "/a|/b", "(?i)/a.*", "/(a|b)/a", ".*a", "/a[ab]/?.*", "^/b", "a?/b{1,2}"];
     prop::sample::select(sources).prop_map(|source| crate::matching::text::Pattern::new(source).unwrap())
 }
 
@@ -289,7 +290,7 @@ proptest! {
         let labels = Labels::default();
         let caller = Caller { namespace: asked.namespace, labels: &labels, view: None };
         let request = asked.request();
-        let facts = OutboundRequest { request, port: 9080, owner: None, caller: Some(caller), source: None };
+        let facts = OutboundRequest { request, port: 9080, owner: None, listener: None, caller: Some(caller), source: None };
         let plan = outbound(&tables, &facts, &mut Random::seeded(seed), &mut Silent);
         let question = Question { identity: None, caller, node: None, gateway: false, request, host: "reviews.default", port: 9080, stream: false, source: None, now: 0 };
         let told = explain(&tables, &question);
@@ -310,7 +311,7 @@ proptest! {
         let labels = Labels::default();
         for asked in asked {
             let caller = Caller { namespace: asked.namespace, labels: &labels, view: None };
-            let facts = OutboundRequest { request: asked.request(), port: 9080, owner: None, caller: Some(caller), source: None };
+            let facts = OutboundRequest { request: asked.request(), port: 9080, owner: None, listener: None, caller: Some(caller), source: None };
             let selected = crate::decide::request::select(&tables, &facts, &mut Silent);
             let found = selected.ok().map(|selected| (selected.rule, selected.matched));
             prop_assert_eq!(found, first(&rules, &asked, &caller));

@@ -30,7 +30,14 @@ fn plan(tables: &Tables, line: &str, fields: &[(&'static str, &str)]) -> Result<
         claims: None,
     };
     let caller = Caller { namespace: "default", labels: &labels, view: None };
-    let facts = OutboundRequest { request, port: 9080, owner: None, caller: Some(caller), source: None };
+    let facts = OutboundRequest {
+        request,
+        port: 9080,
+        owner: None,
+        listener: None,
+        caller: Some(caller),
+        source: None,
+    };
     outbound(tables, &facts, &mut Random::seeded(3), &mut Silent)
 }
 
