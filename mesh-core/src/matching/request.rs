@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::claims::Claims;
 use super::pseudo::Pseudo;
@@ -27,6 +27,13 @@ pub struct Request<'a> {
     pub headers: &'a HeaderMap,
     /// Claims of its token; `None` where none was validated.
     pub claims: Option<&'a Claims>,
+}
+
+/// The scheme of a request whose target names none, by its `x-forwarded-proto`: what a proxy before this one says, if
+/// that is a scheme.
+pub fn forwarded_scheme(forwarded: Option<&HeaderValue>) -> &'static str {
+    let is_https = forwarded.is_some_and(|text| text.as_bytes().eq_ignore_ascii_case(b"https"));
+    if is_https { "https" } else { "http" }
 }
 
 /// Who sends: the workload on this host whose request it is.
@@ -316,6 +323,16 @@ mod tests {
 
     fn header(name: &'static str, test: TextMatch) -> Vec<(HeaderName, TextMatch)> {
         vec![(HeaderName::from_static(name), test)]
+    }
+
+    #[test]
+    fn a_proxy_before_says_what_the_scheme_was() {
+        let check = |text: Option<&'static str>, expected: &str| {
+            assert_eq!(forwarded_scheme(text.map(HeaderValue::from_static).as_ref()), expected, "{text:?}");
+        };
+        check(None, "http");
+        check(Some("HTTPS"), "https");
+        check(Some("ftp"), "http");
     }
 
     #[test]

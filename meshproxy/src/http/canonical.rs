@@ -8,9 +8,9 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header}
 use hyper::body::Incoming;
 use mesh_core::matching::authority::Authority as Strict;
 use mesh_core::matching::path;
-use mesh_core::matching::request::Request as Seen;
+use mesh_core::matching::request::{Request as Seen, forwarded_scheme};
 
-use super::headers::{Scan, scan};
+use super::headers::{FORWARDED_PROTO, Scan, scan};
 
 const LONGEST_METHOD: usize = 32;
 const LONGEST_TARGET: usize = 8 * 1024;
@@ -60,6 +60,8 @@ pub struct Head {
     pub version: Version,
     /// Host and port as sent: names are the same in either case, conditions on `authority` are not.
     pub authority: Authority,
+    /// `http` or `https`: what the client says of itself, or a proxy before it.
+    pub scheme: &'static str,
     /// Path and query; the path normalised.
     pub target: PathAndQuery,
     /// The path and query as sent, for the log.
@@ -79,7 +81,7 @@ impl Head {
     pub fn seen(&self) -> Seen<'_> {
         Seen {
             method: self.method.as_str(),
-            scheme: "http",
+            scheme: self.scheme,
             authority: self.authority.as_str(),
             path: self.target.path(),
             query: self.target.query(),
@@ -107,6 +109,11 @@ pub fn read(request: Request<Incoming>) -> Result<(Head, Incoming), BadRequest> 
     if uri.scheme.is_none() && uri.authority.is_some() {
         return Err(BadRequest::codec("http1.codec_error"));
     }
+    let scheme = match uri.scheme {
+        None => forwarded_scheme(headers.get(&FORWARDED_PROTO)),
+        Some(scheme) if scheme == Scheme::HTTPS => "https",
+        Some(_) => "http",
+    };
     let authority = authority(uri.authority, &headers, &found)?;
     let received = uri.path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
     let target = target(&received, &parts.method)?;
@@ -122,6 +129,7 @@ pub fn read(request: Request<Incoming>) -> Result<(Head, Incoming), BadRequest> 
         found,
         version: parts.version,
         authority,
+        scheme,
         target,
         received,
         headers,

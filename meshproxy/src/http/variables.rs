@@ -18,6 +18,7 @@ use crate::telemetry::line::start_time;
 pub struct Told {
     method: Method,
     version: Version,
+    scheme: &'static str,
     authority: Authority,
     target: PathAndQuery,
     id: Option<HeaderValue>,
@@ -31,6 +32,7 @@ impl Told {
         Told {
             method: head.method.clone(),
             version: head.version,
+            scheme: head.scheme,
             authority: head.authority.clone(),
             target: head.target.clone(),
             id: head.headers.get(&REQUEST_ID).cloned(),
@@ -145,7 +147,7 @@ impl Values for Known<'_> {
             ":path" => Some(told.target.as_str().to_owned()),
             ":method" => Some(told.method.as_str().to_owned()),
             ":authority" | "host" => Some(told.authority.as_str().to_owned()),
-            ":scheme" => Some("http".to_owned()),
+            ":scheme" => Some(told.scheme.to_owned()),
             name => text(told.headers.get(name)?),
         }
     }
