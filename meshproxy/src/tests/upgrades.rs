@@ -37,9 +37,15 @@ async fn read_head(stream: &mut TcpStream) -> String {
 }
 
 async fn ask(mesh: &Mesh) -> (TcpStream, String) {
+    ask_of(mesh, "reviews:9080").await
+}
+
+async fn ask_of(mesh: &Mesh, host: &str) -> (TcpStream, String) {
     let mut stream = TcpStream::connect(mesh.a.explicit).await.unwrap();
-    let head = "GET http://reviews:9080/chat HTTP/1.1\r\nhost: reviews:9080\r\nconnection: Upgrade\r\n\
-                upgrade: websocket\r\nsec-websocket-key: x\r\n\r\nearly";
+    let head = format!(
+        "GET http://{host}/chat HTTP/1.1\r\nhost: {host}\r\nconnection: Upgrade\r\n\
+         upgrade: websocket\r\nsec-websocket-key: x\r\n\r\nearly"
+    );
     stream.write_all(head.as_bytes()).await.unwrap();
     let answer = read_head(&mut stream).await.to_ascii_lowercase();
     (stream, answer)
@@ -75,4 +81,25 @@ async fn without_101_nothing_is_passed() {
         Mesh::start(Plan { policies: vec![allow("nobody")], ..Plan::new(&[application(AGREED).await]) })
             .await;
     assert!(ask(&mesh).await.1.starts_with("http/1.1 403"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_cannot_be_reached_is_passed_over() {
+    let dead = "127.0.0.2:1".parse().unwrap();
+    let mesh = Mesh::start(Plan { mesh: false, ..Plan::new(&[dead, application(AGREED).await]) }).await;
+    for _ in 0..6 {
+        assert!(ask(&mesh).await.1.starts_with("http/1.1 101"));
+    }
+    assert!(mesh.a.shared.metrics.render().contains("mesh_proxy_retries_total"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hosts_outside_the_mesh_may_agree_too() {
+    let outside = application(AGREED).await;
+    let mesh = Mesh::start(Plan::new(&[])).await;
+    let (mut stream, answer) = ask_of(&mesh, &outside.to_string()).await;
+    assert!(answer.starts_with("http/1.1 101"), "{answer}");
+    let mut heard = [0; 5];
+    stream.read_exact(&mut heard).await.unwrap();
+    assert_eq!(&heard, b"EARLY");
 }

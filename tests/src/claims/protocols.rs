@@ -274,7 +274,8 @@ fn served(proxy: &Proxy) -> anyhow::Result<[u64; 3]> {
     let metrics = proxy.local(15090, "/stats/prometheus")?.text();
     Ok(["v1", "v2", "v3"].map(|version| {
         let of = |line: &&str| {
-            line.starts_with("istio_requests_total{reporter=\"source\"")
+            line.starts_with("istio_requests_total{")
+                && line.contains("reporter=\"source\"")
                 && line.contains("destination_app=\"reviews\"")
                 && line.contains(&format!("destination_version=\"{version}\""))
         };
@@ -476,16 +477,46 @@ fn postgresql(context: &mut Context<'_>) -> anyhow::Result<()> {
     init.start(host, &lab.logs())?.wait(Duration::from_secs(60))?;
     // Who comes over the mesh comes from the proxy on the host itself.
     std::fs::write(data.join("pg_hba.conf"), "host all all 0.0.0.0/0 trust\n")?;
+    let own = rcgen::generate_simple_self_signed(["pg".to_owned()])?;
+    for (name, text) in [("server.crt", own.cert.pem()), ("server.key", own.signing_key.serialize_pem())] {
+        let path = data.join(name);
+        std::fs::write(&path, text)?;
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+        std::os::unix::fs::chown(&path, Some(uid), Some(uid))?;
+    }
     let address: Ipv4Addr = host_address(1);
     let mut server = Spec::new("postgres", &folder.join("postgres"))
-        .args(["-D", &place, "-h", &address.to_string(), "-p", "5432", "-k", &place, "-F"])
+        .args(["-D", &place, "-h", &address.to_string(), "-p", "5432", "-k", &place, "-F", "-c", "ssl=on"])
         .user(Some(uid))
         .start(host, &lab.logs())?;
     let extra = Extra::announce(lab, "pg", 5432, "tcp-postgres")?;
     let sql = "create table t as select n from generate_series(1, 100000) n; select count(*) * 7 from t";
     let (code, out) = on_h1(lab, "psql", &psql, &["-h", "pg", "-U", "postgres", "-At", "-c", sql])?;
+    let sql = "select ssl, version from pg_stat_ssl where pid = pg_backend_pid()";
+    let secured =
+        on_h1(lab, "psql-tls", &psql, &["-At", "-c", sql, "host=pg user=postgres sslmode=require"])?;
+    let pipeline = lab.scratch.join("pipeline.sql");
+    std::fs::write(
+        &pipeline,
+        "\\startpipeline\nselect 1;\nselect max(n) from t;\nselect 2;\n\\endpipeline\n",
+    )?;
+    let arguments = ["-h", "pg", "-U", "postgres", "-n", "-M", "extended", "-c", "4", "-t", "50", "-f"];
+    let file = pipeline.display().to_string();
+    let bench = [&arguments[..], &[&file, "postgres"]].concat();
+    let pipelined = on_h1(lab, "pgbench", &folder.join("pgbench"), &bench)?;
     drop(extra);
     server.terminate(Duration::from_secs(15)).context("stopping PostgreSQL")?;
+    context.report.claim(
+        "PostgreSQL: its own TLS, asked for after the first bytes, is carried",
+        secured.0 == 0 && secured.1.contains("t|TLSv1.3"),
+        format!("exit {}: {}", secured.0, secured.1.trim()),
+    );
+    let counted = pipelined.1.lines().find(|line| line.contains("actually processed")).unwrap_or_default();
+    context.report.claim(
+        "PostgreSQL: four clients with pipelines of three queries",
+        pipelined.0 == 0 && counted.contains("200/200"),
+        format!("exit {}: {counted}", pipelined.0),
+    );
     context.report.claim(
         claim,
         code == 0 && out.contains("700000"),
