@@ -23,6 +23,8 @@ pub enum Outcome {
         /// Whether nothing of the request had been sent.
         before_request: bool,
     },
+    /// The endpoint gave the stream up (RST_STREAM).
+    RemoteReset,
     /// The attempt's own deadline passed.
     AttemptTimeout,
     /// The whole request's deadline passed.
@@ -39,7 +41,7 @@ impl Outcome {
         match self {
             Outcome::Response { .. } => "",
             Outcome::ConnectFailure | Outcome::ConnectTimeout => "UF",
-            Outcome::RefusedStream => "UR",
+            Outcome::RefusedStream | Outcome::RemoteReset => "UR",
             Outcome::Reset { .. } => "UC",
             Outcome::AttemptTimeout | Outcome::RequestTimeout => "UT",
             Outcome::Overflow => "UO",
@@ -57,6 +59,7 @@ impl Outcome {
             | Outcome::ConnectTimeout
             | Outcome::RefusedStream
             | Outcome::Reset { .. }
+            | Outcome::RemoteReset
             | Outcome::Overflow => 503,
         }
     }
@@ -69,6 +72,7 @@ impl Outcome {
             Outcome::ConnectTimeout => "connection timeout",
             Outcome::RefusedStream => "remote refused stream reset",
             Outcome::Reset { .. } => "connection termination",
+            Outcome::RemoteReset => "remote reset",
             Outcome::AttemptTimeout => "per try timeout",
             Outcome::RequestTimeout => "response timeout",
             Outcome::Overflow => "overflow",
@@ -85,6 +89,7 @@ impl Outcome {
             | Outcome::ConnectTimeout
             | Outcome::RefusedStream
             | Outcome::Reset { .. }
+            | Outcome::RemoteReset
             | Outcome::AttemptTimeout
             | Outcome::RequestTimeout
             | Outcome::ProtocolError => true,

@@ -23,6 +23,11 @@ impl Activity {
         UnderWay(Rc::clone(self))
     }
 
+    /// Whether nothing is under way.
+    pub fn is_quiet(&self) -> bool {
+        self.under_way.get() == 0
+    }
+
     /// Resolves when nothing has begun or been under way between two looks.
     pub async fn idle(&self) {
         let mut seen = None;

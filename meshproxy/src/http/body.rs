@@ -84,6 +84,8 @@ pub struct ReplyBody {
     held: Option<Held>,
     deadline: Option<Deadline>,
     under_way: Option<UnderWay>,
+    /// How it broke off, told with the next turn.
+    broken: Option<ReplyError>,
 }
 
 #[derive(Debug)]
@@ -101,6 +103,7 @@ impl ReplyBody {
             held: None,
             deadline: None,
             under_way: None,
+            broken: None,
         }
     }
 
@@ -112,6 +115,7 @@ impl ReplyBody {
             held: None,
             deadline: None,
             under_way: None,
+            broken: None,
         }
     }
 
@@ -128,6 +132,7 @@ impl ReplyBody {
             held: Some(held),
             deadline,
             under_way: None,
+            broken: None,
         }
     }
 
@@ -139,6 +144,7 @@ impl ReplyBody {
             held: Some(held),
             deadline: None,
             under_way: None,
+            broken: None,
         }
     }
 
@@ -175,6 +181,9 @@ impl ReplyBody {
     }
 
     fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ReplyError>>> {
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
         let Content::Upstream(incoming) = &mut self.content else { return Poll::Ready(None) };
         let frame = match incoming.poll(cx) {
             Poll::Ready(frame) => frame,
@@ -218,7 +227,10 @@ impl ReplyBody {
                     _ => "upstream_reset_after_response_started{connection_termination}",
                 };
                 self.fail(outcome.flag(), details);
-                Poll::Ready(Some(Err(error)))
+                // What came before goes out first: with the error hyper throws away what it has not written.
+                self.broken = Some(error);
+                cx.waker().wake_by_ref();
+                Poll::Pending
             }
             None => {
                 self.finish();

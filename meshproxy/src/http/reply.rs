@@ -157,7 +157,7 @@ pub fn no_healthy(mut record: Box<Record>) -> Reply {
 }
 
 /// Every attempt failed.
-pub fn failed(mut record: Box<Record>, failure: Failure) -> Reply {
+pub fn failed(mut record: Box<Record>, mut failure: Failure) -> Reply {
     if record.upload.as_ref().is_some_and(Upload::is_broken) {
         return broken_off(record);
     }
@@ -173,6 +173,10 @@ pub fn failed(mut record: Box<Record>, failure: Failure) -> Reply {
             _ => "response_timeout",
         });
         return local(record, status, Cow::Borrowed("upstream request timeout"), None);
+    }
+    if outcome == Outcome::ConnectTimeout {
+        // The reason says it all.
+        failure.transport.clear();
     }
     let reason = outcome.reason();
     let bar = if failure.transport.is_empty() { "" } else { "|" };

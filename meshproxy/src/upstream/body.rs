@@ -12,8 +12,8 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::budget::{Budget, Share};
-use super::failure;
 use super::copied::{Copied, Filler, Piece, Watch, copy};
+use super::failure;
 
 /// A body is kept for another attempt up to this size; a longer one is sent once. (Envoy's buffer of a stream.)
 const KEEP: usize = 1024 * 1024;
