@@ -107,7 +107,6 @@ fn cookie(context: &mut Context<'_>) -> anyhow::Result<()> {
         kept += usize::from(of(&again) == of(&first) && again.header("set-cookie").is_empty());
         places.insert(of(&first));
     }
-    context.report.claim("who has no cookie gets one", given == 20, format!("{given} of 20: {shown}"));
     let text =
         "{consistentHash: {httpCookie: {name: shop, ttl: 0s, attributes: [{name: SameSite, value: Lax}]}}}";
     lab.control.apply_text(&rule(text))?;
@@ -120,6 +119,7 @@ fn cookie(context: &mut Context<'_>) -> anyhow::Result<()> {
         none &= answer.header("set-cookie").is_empty();
         anywhere.insert(of(&answer));
     }
+    context.report.claim("who has no cookie gets one", given == 20, format!("{given} of 20: {shown}"));
     context.report.claim(
         "it leads back to the instance that gave it",
         kept == 20 && places.len() == 3,
