@@ -5,9 +5,10 @@ mod matching;
 
 use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 
 use crate::lab;
-use crate::run::{Outcome, shown};
+use crate::run::{Outcome, captured, cargo, shown};
 
 /// One of a thousand may cost so many times what one of ten costs.
 const BAR: f64 = 1.3;
@@ -29,6 +30,15 @@ pub(crate) fn run(rest: &[String]) -> Outcome {
             if failed.is_empty() { Ok(()) } else { Err(failed.join("; ")) }
         }
     }
+}
+
+/// Builds a bench of the core, and tells where the program is.
+fn built(bench: &str) -> Outcome<PathBuf> {
+    println!("xtask: building the bench {bench} of the core (the first time takes some minutes)");
+    let arguments = ["bench", "--quiet", "--package", "mesh-core", "--bench", bench, "--no-run"];
+    let told = captured(cargo(&arguments).arg("--message-format=json"))?;
+    let named = told.lines().filter_map(|line| line.split_once("\"executable\":\"")?.1.split('"').next());
+    named.last().map(PathBuf::from).ok_or_else(|| "cargo names no program".into())
 }
 
 /// The figures of a row by size.

@@ -3,7 +3,7 @@
 //! Each condition is kept under one thing that it demands: a path, what a path begins with, an authority, or the value
 //! of a header field. A request is asked only about conditions kept under what it has, and about those that are kept
 //! under nothing: in the order of the list, and about none behind the first that holds. So order is kept whatever the
-//! index knows, and no request costs more conditions than a search of the list.
+//! index knows, and a request is asked about no more conditions than a search of the list would look at.
 
 use http::HeaderName;
 

@@ -2,13 +2,13 @@
 //! in the repository. What else the machine does changes nothing.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Mutex;
 
-use super::{Sizes, judge, titled};
+use super::{Sizes, built, judge, titled};
 use crate::install;
-use crate::run::{Outcome, captured, cargo, root};
+use crate::run::{Outcome, captured, root};
 
 /// The budgets.
 const FILE: &str = "tests/budgets/instructions.toml";
@@ -38,7 +38,7 @@ pub(super) fn run(rest: &[String]) -> Outcome {
     let update = rest.iter().any(|argument| argument == "--update");
     let filter = rest.iter().find(|argument| !argument.starts_with("--")).map_or("", String::as_str);
     install::program("valgrind", "valgrind")?;
-    let program = build()?;
+    let program = built("instructions")?;
     let titles = captured(&mut Command::new(&program))?;
     let wanted: Vec<&str> = titles.lines().filter(|title| title.contains(filter)).collect();
     let counted = count_all(&program, &wanted)?;
@@ -69,15 +69,6 @@ pub(super) fn run(rest: &[String]) -> Outcome {
     }
     judge(&rows, "instructions")?;
     if over == 0 { Ok(()) } else { Err(format!("{over} rows are not within {FILE}")) }
-}
-
-/// Builds the program that is counted, and tells where it is.
-fn build() -> Outcome<PathBuf> {
-    let arguments = ["bench", "--quiet", "--package", "mesh-core", "--bench", "instructions", "--no-run"];
-    let told = captured(cargo(&arguments).arg("--message-format=json"))?;
-    let executable =
-        told.lines().filter_map(|line| line.split_once("\"executable\":\"")?.1.split('"').next()).next_back();
-    executable.map(PathBuf::from).ok_or_else(|| "cargo names no program".into())
 }
 
 /// Two at a time, or as many as there are processors.

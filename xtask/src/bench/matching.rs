@@ -1,22 +1,24 @@
 //! `bench match`: the time of decisions, one of few beside one of many.
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
 
-use super::{BAR, Sizes, judge, ratio, titled};
-use crate::run::{Outcome, cargo, heard};
+use super::{BAR, Sizes, built, judge, ratio, titled};
+use crate::run::{Outcome, heard, target};
 
 /// How often a ratio over the bar is measured: whatever else the machine does in between would spoil one.
 const TRIES: usize = 3;
 
 /// Measures the rows whose names contain a filter.
 pub(super) fn run(filter: &str) -> Outcome {
-    println!("xtask: building and measuring the decisions of the core");
-    let mut rows = measure(filter)?;
+    let program = built("matching")?;
+    let mut rows = measure(&program, filter)?;
     for _ in 1..TRIES {
         let over = rows.iter().filter(|(_, sizes)| ratio(sizes).is_some_and(|ratio| ratio > BAR));
         let over: Vec<String> = over.map(|(name, _)| name.clone()).collect();
         for name in over {
-            let again = measure(&format!("{name} of "))?;
+            let again = measure(&program, &format!("{name} of "))?;
             for (name, sizes) in again {
                 if ratio(&sizes) < rows.get(&name).and_then(ratio) {
                     rows.insert(name, sizes);
@@ -27,10 +29,10 @@ pub(super) fn run(filter: &str) -> Outcome {
     judge(&rows, "ns")
 }
 
-fn measure(filter: &str) -> Outcome<BTreeMap<String, Sizes>> {
+fn measure(program: &Path, filter: &str) -> Outcome<BTreeMap<String, Sizes>> {
     let mut rows = BTreeMap::<String, Sizes>::new();
-    let mut command = cargo(&["bench", "--quiet", "--package", "mesh-core", "--bench", "matching", "--"]);
-    command.args(["--output-format", "bencher"]);
+    let mut command = Command::new(program);
+    command.args(["--bench", "--output-format", "bencher"]).env("CRITERION_HOME", target().join("criterion"));
     if !filter.is_empty() {
         command.arg(filter);
     }
