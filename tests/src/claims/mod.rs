@@ -9,6 +9,7 @@ mod crash;
 mod credentials;
 mod egress;
 mod faults;
+mod fields;
 mod identity;
 mod input;
 mod lab;
@@ -59,6 +60,7 @@ fn all() -> Vec<Claim> {
     claims.extend(origination::claims());
     claims.extend(credentials::claims());
     claims.extend(faults::claims());
+    claims.extend(fields::claims());
     claims.extend(egress::claims());
     claims.extend(views::claims());
     claims.extend(policy::claims());
