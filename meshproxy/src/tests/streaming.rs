@@ -115,6 +115,24 @@ async fn timeouts_hold_once_the_request_is_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn timeouts_hold_while_there_is_no_connection_for_the_body() {
+    // Accepts and says nothing, so that TLS towards it never begins.
+    let silent = TcpListener::bind("127.0.0.2:0").await.unwrap();
+    let server = Plan::new(&[silent.local_addr().unwrap()]);
+    let rule =
+        mesh_core::routing::rule::HttpRule { timeout: Some(Duration::from_millis(300)), ..default_rule() };
+    let mut mesh = Mesh::start(Plan { rules: Some(vec![rule]), ..server }).await;
+    // The hop to the other proxy leads there, too.
+    mesh.b.inbound = silent.local_addr().unwrap();
+    mesh.change(2, |_| {}).await;
+    let began = Instant::now();
+    let request = Request::post("http://reviews:9080/").body("small".into()).unwrap();
+    let answer = tokio::time::timeout(Duration::from_secs(5), mesh.send(request)).await.unwrap();
+    assert_eq!((answer.status.as_u16(), answer.body.as_str()), (504, "upstream request timeout"));
+    assert!(began.elapsed() < Duration::from_millis(1500));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn endpoints_are_told_how_much_time_there_is() {
     let check = async |route: Option<u64>, sent: Option<&str>, expected: Option<&str>| {
         let mut rule = default_rule();

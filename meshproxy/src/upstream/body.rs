@@ -18,6 +18,9 @@ use super::failure;
 /// A body is kept for another attempt up to this size; a longer one is sent once. (Envoy's buffer of a stream.)
 const KEEP: usize = 1024 * 1024;
 
+/// So much of a body is read before there is a connection for it.
+const AHEAD: usize = 64 * 1024;
+
 /// Why a body ended before its end.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
@@ -70,6 +73,9 @@ struct Shared {
     noted: Cell<bool>,
     ended: Cell<Option<Instant>>,
     waiting: RefCell<Option<Waker>>,
+    /// Whether an attempt has asked the client for some of it, and what reading ahead of that has met.
+    asked: Cell<bool>,
+    failed: RefCell<Option<BodyError>>,
     broken: Cell<bool>,
     malformed: Cell<bool>,
     copies: RefCell<Vec<Filler>>,
@@ -106,6 +112,8 @@ impl Upload {
             noted: Cell::new(false),
             ended: Cell::new(None),
             waiting: RefCell::default(),
+            asked: Cell::new(false),
+            failed: RefCell::default(),
             broken: Cell::new(false),
             malformed: Cell::new(false),
             copies: RefCell::default(),
@@ -156,8 +164,10 @@ impl Upload {
         self.0.ended.get()
     }
 
-    /// Ready when all of it was read. One task waits for that: the exchange's.
+    /// Ready when all of it was read. One task waits for that: the exchange's. Before an attempt has asked for any of it,
+    /// which no attempt does without a connection, a small body is read ahead.
     pub fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.read_ahead(cx);
         if self.0.ended.get().is_some() {
             return Poll::Ready(());
         }
@@ -198,6 +208,10 @@ impl Attempted {
         if shared.complete.get() {
             return Poll::Ready(None);
         }
+        shared.asked.set(true);
+        if let Some(error) = shared.failed.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
         match ready!(shared.read(cx)) {
             Some(Ok(frame)) => {
                 self.next += shared.keep(&frame);
@@ -209,11 +223,7 @@ impl Attempted {
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => {
-                shared.broken.set(true);
-                if let BodyError::Client(error) = &error {
-                    shared.malformed.set(failure::is_malformed(error));
-                }
-                shared.copies.borrow_mut().clear();
+                shared.note_broken(&error);
                 Poll::Ready(Some(Err(error)))
             }
             None => {
@@ -239,6 +249,44 @@ impl Shared {
             Source::Client(incoming) => incoming.is_end_stream(),
             Source::Copy(copied) => copied.is_over(),
         }
+    }
+
+    /// Reads up to a bound of what no attempt has asked for yet.
+    fn read_ahead(&self, cx: &mut Context<'_>) {
+        while !self.asked.get() && !self.complete.get() && !self.broken.get() && self.share.taken() < AHEAD {
+            let Poll::Ready(frame) = self.read(cx) else { return };
+            match frame {
+                Some(Ok(frame)) => {
+                    let length = frame.data_ref().map_or(0, Bytes::len);
+                    self.received.set(self.received.get() + length as u64);
+                    if let Some(piece) = Piece::of(&frame) {
+                        self.copies.borrow().iter().for_each(|copy| copy.push(piece.clone()));
+                        self.kept.borrow_mut().push(piece);
+                    }
+                    // It is here already, so it is held whether or not it fits; but then no more is asked for.
+                    let fits = self.share.take(length);
+                    if frame.is_trailers() || self.is_over() {
+                        self.finish();
+                    }
+                    if !fits {
+                        return;
+                    }
+                }
+                Some(Err(error)) => {
+                    self.note_broken(&error);
+                    *self.failed.borrow_mut() = Some(error);
+                }
+                None => self.finish(),
+            }
+        }
+    }
+
+    fn note_broken(&self, error: &BodyError) {
+        self.broken.set(true);
+        if let BodyError::Client(error) = error {
+            self.malformed.set(failure::is_malformed(error));
+        }
+        self.copies.borrow_mut().clear();
     }
 
     fn finish(&self) {
