@@ -13,6 +13,7 @@ mod fields;
 mod identity;
 mod input;
 mod lab;
+mod misbehaviour;
 pub mod observe;
 mod operator;
 mod origination;
@@ -67,6 +68,7 @@ fn all() -> Vec<Claim> {
     claims.extend(capture::claims());
     claims.extend(protocols::claims());
     claims.extend(streams::claims());
+    claims.extend(misbehaviour::claims());
     claims.extend(changes::claims());
     claims.extend(wire::claims());
     claims.extend(identity::claims());

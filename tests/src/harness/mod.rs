@@ -14,4 +14,5 @@ pub mod netns;
 pub mod peer;
 pub mod process;
 pub mod proxy;
+pub mod script;
 pub mod wire;
