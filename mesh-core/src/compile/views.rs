@@ -204,3 +204,71 @@ fn with_scope(mut section: Section, scope: Option<Text>) -> Section {
     }
     section
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resource::service::ServiceForm;
+    use crate::resource::sidecar::{EgressHost, EgressNamespace, Sidecar, SidecarPort};
+    use crate::state::sample::{declare, mesh, service};
+    use crate::vocab::protocol::Protocol;
+
+    #[test]
+    fn a_sidecar_asks_for_sockets() {
+        let entry = |number: u16, bind: Option<&str>, capture: CaptureMode, is_proxy: bool| Egress {
+            port: Some(SidecarPort { number, name: "p".into(), protocol: Protocol::Http }),
+            bind: bind.map(Text::from),
+            is_proxy,
+            capture,
+            hosts: vec![EgressHost { excluded: false, namespace: EgressNamespace::All, host: "*".into() }],
+        };
+        let entries = vec![
+            entry(80, None, CaptureMode::Default, false),
+            entry(81, None, CaptureMode::None, false),
+            entry(82, Some("10.0.0.1"), CaptureMode::Default, false),
+            entry(83, Some("10.0.0.1"), CaptureMode::Iptables, false),
+            entry(0, Some("unix:///run/a.sock"), CaptureMode::None, false),
+            entry(3128, None, CaptureMode::None, true),
+        ];
+        let sidecar = Sidecar { egress: Some(entries), ..Sidecar::default() };
+        let state = mesh(vec![declare("shop/s", Spec::Sidecar(sidecar))]);
+        let view = state.view_of(&"shop".into(), &crate::vocab::label::Labels::default());
+        let shown = |bound: BoundListener| (bound.at.to_string(), bound.port, bound.listener);
+        let found: Vec<_> = bound(&state, &view).into_iter().map(shown).collect();
+        let expected = [
+            ("127.0.0.1:81", Some(81), 1),
+            ("10.0.0.1:82", Some(82), 2),
+            ("unix:///run/a.sock", None, 4),
+            ("127.0.0.1:3128", None, 5),
+        ];
+        assert_eq!(found, expected.map(|(at, port, listener)| (at.to_owned(), port, listener)));
+    }
+
+    #[test]
+    fn another_name_leads_out_while_nobody_has_the_host() {
+        let alias = |target: &str| {
+            let mut alias = crate::resource::Resource::clone(&service("default/alias", &[], ""));
+            if let Spec::Service(service) = &mut alias.spec {
+                service.form = ServiceForm::ExternalName(target.into());
+            }
+            Arc::new(alias)
+        };
+        let target = "real.default.svc.cluster.local";
+        let host = Text::from("alias.default.svc.cluster.local");
+        let sections = |resources| {
+            let state = mesh(resources);
+            let found = common(&state, &state.default_view(), &host);
+            let leads = found.into_iter().filter_map(|section| match section {
+                Section::Service(service) => service.stands_for,
+                _ => None,
+            });
+            leads.collect::<Vec<_>>()
+        };
+        assert_eq!(sections(vec![alias(target)]), [Text::from(target)]);
+        assert_eq!(
+            sections(vec![alias(target), service("default/real", &["http:80"], "app=a")]),
+            [Text::from("x"); 0]
+        );
+        assert_eq!(sections(vec![alias(&host)]), [Text::from("x"); 0]);
+    }
+}

@@ -238,4 +238,23 @@ mod tests {
         check("9.9.9.9", 3306, Some(2));
         check("9.9.9.9", 8080, None);
     }
+
+    #[test]
+    fn a_name_of_a_host_outside_the_mesh_is_no_service() {
+        let mut names = names(&[service("a.example", |_| {})]);
+        names.add_elsewhere(&service("db.shop.svc.cluster.local", |service| {
+            service.namespace = "shop".into();
+            service.short_name = Some("db".into());
+            service.names = vec!["db.shop".into()];
+            service.stands_for = Some("db.corp.example".into());
+        }));
+        let check = |name: &str, namespace: &str, expected: Option<&str>| {
+            assert_eq!(names.elsewhere(name, Some(namespace)).map(|target| &**target), expected, "{name}");
+            assert_eq!(names.service(name, Some(namespace)), None, "{name}");
+        };
+        check("DB.shop.", "default", Some("db.corp.example"));
+        check("db.shop.svc.cluster.local", "default", Some("db.corp.example"));
+        check("db", "shop", Some("db.corp.example"));
+        check("db", "default", None);
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -107,6 +108,10 @@ fn listen_unix(path: &str) -> io::Result<TcpListener> {
         }
         std::fs::remove_file(path)?;
         socket.bind(&address)?;
+    }
+    if abstract_name.is_none() {
+        // As open as an address of this host; who connects is told by the kernel.
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
     }
     socket.listen(BACKLOG)?;
     // Streams are read and written alike, whatever kind of address they have.

@@ -13,6 +13,7 @@ use mesh_core::tables::destinations::Destination;
 use mesh_core::tables::routes::EndpointKey;
 use mesh_core::tables::workloads::HostedWorkload;
 use mesh_core::vocab::name::{Text, WorkloadKey};
+use mesh_core::vocab::resolution::Resolution;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -37,6 +38,8 @@ pub struct Root {
     pub locals: Vec<Arc<LocalWorkload>>,
     /// Names that endpoints have in the place of addresses.
     pub names: BTreeSet<Text>,
+    /// Those of which the first address counts, as it comes: resolvers turn the order, and that spreads the load.
+    pub turning: BTreeSet<Text>,
     /// How many of them nobody has tried to resolve yet.
     pub untried: usize,
     /// The version as `x-mesh-version`.
@@ -108,6 +111,7 @@ impl Roots {
             destinations: Vec::new(),
             locals: Vec::new(),
             names: BTreeSet::new(),
+            turning: BTreeSet::new(),
             untried: 0,
             version: HeaderValue::from_static("0"),
         };
@@ -154,10 +158,12 @@ impl Roots {
     /// these names get other endpoints, in a root of the same tables.
     pub fn answer(&self, answers: Vec<(Text, Option<Arc<[IpAddr]>>)>) {
         let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        let previous = self.current.load_full();
         let mut changed = false;
         for (name, answer) in answers {
             let known = registry.answers.get(&name);
-            let answer = answer.map(|answer| in_order(&answer, known.map_or(&[], |known| known)));
+            let before = known.filter(|_| !previous.turning.contains(&name));
+            let answer = answer.map(|answer| in_order(&answer, before.map_or(&[], |before| before)));
             match answer {
                 Some(answer) if known.is_none_or(|known| *known != answer) => {
                     registry.answers.insert(name, answer);
@@ -173,7 +179,6 @@ impl Roots {
         if !changed {
             return;
         }
-        let previous = self.current.load_full();
         let root = self.join(Arc::clone(&previous.tables), &previous, &mut registry);
         let serial = root.serial;
         self.current.store(Arc::new(root));
@@ -247,13 +252,16 @@ impl Roots {
         let node = tables.node();
         let same_node = node == previous.tables.node();
         let mut destinations = Vec::with_capacity(tables.destinations.len());
-        let mut names = BTreeSet::new();
+        let (mut names, mut turning) = (BTreeSet::new(), BTreeSet::new());
         for declared in &tables.destinations {
             let before = previous.tables.destination(&declared.policy.key);
             let before = before.and_then(|index| previous.destinations.get(index));
             let has_names = declared.names().next().is_some();
             let destination = if has_names {
                 names.extend(declared.names().cloned());
+                if declared.policy.resolution == Resolution::DnsRoundRobin {
+                    turning.extend(declared.names().cloned());
+                }
                 resolved(declared, before, registry)
             } else {
                 Arc::clone(declared)
@@ -309,6 +317,7 @@ impl Roots {
         Root {
             untried: names.iter().filter(|name| !registry.answers.contains_key(*name)).count(),
             names,
+            turning,
             serial: previous.serial + 1,
             version: HeaderValue::from(tables.version.number),
             destinations,
@@ -332,7 +341,7 @@ fn resolved(
 }
 
 /// Addresses in an order that only changes with them: resolvers turn it with every answer. The first of before stays
-/// the first while it is there, as some destinations use that one only.
+/// the first while it is there, so that nothing changes for those who use them all.
 fn in_order(answer: &[IpAddr], before: &[IpAddr]) -> Arc<[IpAddr]> {
     let kept = before.first().filter(|first| answer.contains(first));
     let first = kept.or(answer.first()).copied();

@@ -14,7 +14,7 @@ const REVIEWS: (Ipv4Addr, &str) = (host_address(1), "v1");
 const RATINGS: Ipv4Addr = host_address(2);
 
 pub(super) fn claims() -> Vec<Claim> {
-    vec![shared("egress/policies", policies), alone("egress/names", names)]
+    vec![shared("egress/policies", policies), shared("egress/entries", entries), alone("egress/names", names)]
 }
 
 /// A ServiceEntry of this name with the rest of its spec.
@@ -83,12 +83,108 @@ fn policies(context: &mut Context<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A WorkloadEntry or a Service of this name with the rest of its spec.
+fn declared(kind: &str, name: &str, spec: &str) -> String {
+    let version = if kind == "Service" { "v1" } else { "networking.istio.io/v1" };
+    format!(
+        "apiVersion: {version}\nkind: {kind}\nmetadata: {{name: {name}, namespace: default}}\nspec: {spec}\n---\n"
+    )
+}
+
+fn entries(context: &mut Context<'_>) -> anyhow::Result<()> {
+    let lab = context.lab()?;
+    let (reviews, ratings) = (REVIEWS.0, RATINGS);
+    let http = "{number: 80, name: http, protocol: HTTP, targetPort: 9081}";
+    let services = [
+        declared(
+            "Service",
+            "kept",
+            "{sessionAffinity: ClientIP, selector: {picked: 'yes'}, ports: [{name: http, port: 80}]}",
+        ),
+        declared(
+            "Service",
+            "near",
+            "{internalTrafficPolicy: Local, selector: {app: details}, ports: [{name: http, port: 9080}]}",
+        ),
+        declared(
+            "Service",
+            "far",
+            "{internalTrafficPolicy: Local, selector: {app: ratings}, ports: [{name: http, port: 9080}]}",
+        ),
+        declared("Service", "other", "{type: ExternalName, externalName: pooled.example}"),
+    ]
+    .concat();
+    let picked = |name: &str, address: Ipv4Addr, label: &str| {
+        declared(
+            "WorkloadEntry",
+            name,
+            &format!(
+                "{{address: {address}, network: far, labels: {{picked: {label}}}, ports: {{http: 9081}}}}"
+            ),
+        )
+    };
+    lab.control.apply_text(
+        &[
+            services.clone(),
+            picked("picked-1", reviews, "'yes'"),
+            picked("picked-2", ratings, "'yes'"),
+            entry("picked", "  hosts: [picked.example]\n  resolution: STATIC\n  location: MESH_INTERNAL\n  ports: [{number: 80, name: http, protocol: HTTP}]\n  workloadSelector: {labels: {picked: 'yes'}}\n"),
+            entry("pooled", &format!("  hosts: [pooled.example]\n  resolution: STATIC\n  ports: [{http}]\n  endpoints: [{{address: {reviews}}}]\n")),
+        ]
+        .concat(),
+    )?;
+    let more = format!(
+        "  hosts: [pooled.example]\n  resolution: STATIC\n  ports: [{{number: 81, name: http-b, protocol: HTTP}}]\n  endpoints: [{{address: {ratings}, ports: {{http-b: 9081}}}}]\n"
+    );
+    lab.control.apply_text(&entry("pooled-younger", &more))?;
+    let ask = |url: &str| -> anyhow::Result<String> { Ok(shown(&lab.as_productpage(&through(url))?)) };
+    let instances = |url: &str| -> anyhow::Result<usize> {
+        let mut seen = std::collections::BTreeSet::new();
+        for _ in 0..20 {
+            let answer = lab.as_productpage(&through(url))?;
+            seen.insert(answer.json()["instance"].as_str().unwrap_or_default().to_owned());
+        }
+        Ok(seen.len())
+    };
+    let mut found = Vec::new();
+    for (claim, url, wanted) in [
+        (
+            "a younger entry of a host adds its ports and their endpoints",
+            "http://pooled.example:81/health",
+            "200 v1",
+        ),
+        ("another name of a host in the mesh leads there", "http://other/health", "200 v1"),
+        ("where endpoints are local, one of this host answers", "http://near:9080/health", "200 v1"),
+        ("and on other hosts there are none", "http://far:9080/health", "503 "),
+    ] {
+        let got = ask(url)?;
+        found.push((claim, got == wanted, got));
+    }
+    let (both, one) = (instances("http://picked.example/health")?, instances("http://kept/health")?);
+    found.push(("a selector picks workloads, of any network", both == 2, both.to_string()));
+    found.push(("a client keeps its endpoint", one == 1, one.to_string()));
+    lab.control.apply_text(&picked("picked-2", ratings, "'no'"))?;
+    let left = instances("http://picked.example/health")?;
+    found.push(("a workload that is not picked any more gets nothing", left == 1, left.to_string()));
+    for name in ["picked-1", "picked-2"] {
+        lab.control.must(["delete", "workloadentry", name])?;
+    }
+    for name in ["kept", "near", "far", "other"] {
+        lab.control.must(["delete", "service", name])?;
+    }
+    for (claim, holds, figure) in found {
+        context.report.claim(claim, holds, figure);
+    }
+    Ok(())
+}
+
 fn names(context: &mut Context<'_>) -> anyhow::Result<()> {
     let lab = context.lab()?;
     let at = SocketAddr::from((Ipv4Addr::new(10, 77, 0, 1), 5353));
     let server = NameServer::start(&lab.control.host, at)?;
     server.tell("real.example", &[REVIEWS.0]);
     server.tell("open.example", &[REVIEWS.0]);
+    server.tell("open.elsewhere.example", &[REVIEWS.0]);
     server.tell("a.wild.example", &[REVIEWS.0]);
     let proxy = &mut lab.proxies[0];
     proxy.with(["--dns-upstream", &at.to_string()]);
@@ -103,6 +199,8 @@ fn names(context: &mut Context<'_>) -> anyhow::Result<()> {
                 "named",
                 &format!("  hosts: [api.example]\n  resolution: DNS\n{port}  endpoints: [{{address: real.example}}]\n"),
             ),
+            entry("elsewhere", "  hosts: [real.example]\n  resolution: DNS\n  ports: [{number: 443, name: tls, protocol: TLS}]\n"),
+            declared("Service", "outside", "{type: ExternalName, externalName: open.elsewhere.example}"),
             entry("open", &format!("  hosts: [open.example]\n  resolution: NONE\n{port}")),
             entry("wild", &format!("  hosts: ['*.wild.example']\n  resolution: DYNAMIC_DNS\n{port}")),
         ]
@@ -117,6 +215,12 @@ fn names(context: &mut Context<'_>) -> anyhow::Result<()> {
     found.push(("without resolution it goes to the name asked for", got == wanted, got));
     let got = shown(&lab.as_productpage(&through("http://a.wild.example/health"))?);
     found.push(("a wildcard's host is resolved when it is asked for", got == wanted, got));
+    let got = shown(&lab.as_productpage(&through("http://real.example:9081/health"))?);
+    found.push(("a port that a host outside does not declare is unknown", got == wanted, got));
+    for ask in [through("http://outside:9081/health"), Ask::get("http://outside.default:9081/health")] {
+        let got = shown(&lab.as_productpage(&ask)?);
+        found.push(("another name of a host that nobody has leads there", got == wanted, got));
+    }
     server.tell("real.example", &[]);
     std::thread::sleep(Duration::from_secs(4));
     let got = shown(&lab.as_productpage(&api)?);

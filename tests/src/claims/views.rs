@@ -13,7 +13,12 @@ use crate::harness::process::Spec;
 const EXPLICIT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 15080);
 
 pub(super) fn claims() -> Vec<Claim> {
-    vec![shared("views/exports", exports), shared("views/imports", imports), alone("views/group", group)]
+    vec![
+        shared("views/exports", exports),
+        shared("views/imports", imports),
+        shared("views/sockets", sockets),
+        alone("views/group", group),
+    ]
 }
 
 /// The response code to a question on h1.
@@ -76,6 +81,75 @@ fn imports(context: &mut Context<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Asks until the answer is the one wanted, or for long enough: sockets open a moment after a version is in force.
+fn patiently(ask: impl Fn() -> String, wanted: &str) -> String {
+    let end = Instant::now() + Duration::from_secs(5);
+    loop {
+        let got = ask();
+        if got == wanted || Instant::now() > end {
+            return got;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn sockets(context: &mut Context<'_>) -> anyhow::Result<()> {
+    let lab = context.lab()?;
+    let path = lab.scratch.join("out.sock");
+    let shown_path = path.display();
+    lab.control.apply_text(&format!(
+        "apiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {{name: sockets, namespace: default}}\nspec:\n\
+         \x20 workloadSelector: {{labels: {{app: productpage}}}}\n  outboundTrafficPolicy: {{mode: REGISTRY_ONLY}}\n  egress:\n\
+         \x20 - {{port: {{number: 9080, name: http, protocol: HTTP}}, captureMode: NONE, bind: 127.0.0.77, hosts: [./ratings.default.svc.cluster.local]}}\n\
+         \x20 - {{port: {{number: 0, name: socket, protocol: HTTP}}, bind: 'unix://{shown_path}', hosts: [./details.default.svc.cluster.local]}}\n\
+         \x20 - {{port: {{number: 3128, name: proxy, protocol: HTTP_PROXY}}, captureMode: NONE, hosts: [./ratings.default.svc.cluster.local]}}\n\
+         \x20 - {{hosts: [./*]}}\n"
+    ))?;
+    let status = |ask: &Ask| match lab.as_productpage(ask) {
+        Ok(answer) => answer.status.to_string(),
+        Err(_) => "none".to_owned(),
+    };
+    let named = |host: &str| Ask::get("http://127.0.0.77:9080/health").header("host", host);
+    let proxy = SocketAddr::from((Ipv4Addr::LOCALHOST, 3128));
+    let at_proxy = |url: &str| Ask::get(url).through(proxy);
+    let user = lab.user("productpage-v1");
+    let socket = |host: &'static str| {
+        let path = path.clone();
+        let asked = lab.h1().run(user, move || -> std::io::Result<String> {
+            use std::io::{Read as _, Write as _};
+            let mut stream = std::os::unix::net::UnixStream::connect(path)?;
+            write!(stream, "GET /health HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n")?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer)?;
+            Ok(answer.split_whitespace().nth(1).unwrap_or_default().to_owned())
+        });
+        match asked {
+            Ok(Ok(status)) => status,
+            _ => "none".to_owned(),
+        }
+    };
+    let mut found = Vec::new();
+    let cases: [(&str, &dyn Fn() -> String, &str); 6] = [
+        ("a socket at an address serves what is imported there", &|| status(&named("ratings")), "200"),
+        ("and nothing else", &|| status(&named("reviews")), "502"),
+        ("so does one with a path", &|| socket("details:9080"), "200"),
+        ("whose hosts are its own", &|| socket("ratings:9080"), "502"),
+        ("and one that is an HTTP proxy", &|| status(&at_proxy("http://ratings:9080/health")), "200"),
+        ("for its own hosts", &|| status(&at_proxy("http://reviews:9080/health")), "502"),
+    ];
+    for (claim, ask, wanted) in cases {
+        let got = patiently(ask, wanted);
+        found.push((claim, got == wanted, got));
+    }
+    lab.control.must(["delete", "sidecar", "sockets", "-n", "default"])?;
+    let got = patiently(|| status(&named("ratings")), "none");
+    found.push(("they go with the Sidecar", got == "none" && !path.exists(), got));
+    for (claim, holds, figure) in found {
+        context.report.claim(claim, holds, figure);
+    }
+    Ok(())
+}
+
 fn group(context: &mut Context<'_>) -> anyhow::Result<()> {
     let lab = context.lab()?;
     let address = Ipv4Addr::new(10, 77, 0, 14);
@@ -112,6 +186,10 @@ fn group(context: &mut Context<'_>) -> anyhow::Result<()> {
     let mut found = Vec::new();
     let (holds, figure) = health(Some("healthy"))?;
     found.push(("a proxy with a group has a workload of it, checked as its probe says", holds, figure));
+    let shown_entry =
+        lab.control.must(["get", "workloadentry", "ratings-more-10.77.0.14", "-o", "json"])?.json()?;
+    let label = shown_entry["spec"]["labels"]["version"].as_str().unwrap_or_default().to_owned();
+    found.push(("it is shown as the WorkloadEntry that it is", label == "v9", label));
     let mut reached = false;
     for _ in 0..100 {
         let answer = lab.as_productpage(&Ask::get("http://ratings:9080/health"))?;

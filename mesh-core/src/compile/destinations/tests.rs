@@ -303,3 +303,21 @@ fn every_port_has_every_subset_and_each_names_the_rule_that_shaped_it() {
     ];
     assert_eq!(found.collect::<Vec<_>>(), expected);
 }
+
+#[test]
+fn a_service_says_which_endpoints_and_that_a_client_keeps_one() {
+    let found = |rule: Option<TrafficPolicy>| {
+        let mut declared = Resource::clone(&service("default/a", &["http:80"], "app=a"));
+        if let Spec::Service(service) = &mut declared.spec {
+            (service.client_affinity, service.node_local) = (true, true);
+        }
+        let mut resources = vec![Arc::new(declared)];
+        resources.extend(rule.map(|policy| destination_rule("default/rule", "a", &[], Some(policy))));
+        destinations(resources).remove(0)
+    };
+    let plain = found(None);
+    let by_client = Algorithm::ConsistentHash { key: HashKey::SourceIp, table: HashTable::Ring(RING) };
+    assert_eq!((plain.load_balancer, plain.node_local), (by_client, true));
+    let LoadBalancerPolicy { algorithm, .. } = blocks("l7").load_balancer.unwrap();
+    assert_eq!(found(Some(policy("l7"))).load_balancer, algorithm);
+}

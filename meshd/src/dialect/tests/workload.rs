@@ -32,11 +32,6 @@ fn labels_and_annotations() {
     refused(&annotated("user"), "metadata.annotations[\"mesh.io/user\"]", "wanted a user id");
     refused(&annotated("cgroup"), "metadata.annotations[\"mesh.io/cgroup\"]", "not carried out yet");
     refused(&annotated("usr"), "metadata.annotations[\"mesh.io/usr\"]", "did you mean mesh.io/user?");
-    refused(
-        &resource("WorkloadEntry", "{address: 1.2.3.4, network: n}"),
-        "spec.network",
-        "not carried out yet",
-    );
 }
 
 #[test]
