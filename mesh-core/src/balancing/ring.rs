@@ -57,3 +57,36 @@ impl Ring {
 fn floor_power(number: u64) -> u64 {
     1 << number.max(1).ilog2()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::balancing::hash::hash;
+
+    /// The part of all keys that each of a hundred members gets, in hundredths of its even share: measured exactly, by
+    /// the length of its arcs, and so for keys spread evenly over all hashes.
+    fn shares(family: u32) -> Vec<f64> {
+        let address = |index| format!("10.{family}.{}.{}:{}", index / 7, index, 8080 + family);
+        let member = |index: usize| Member { index, weight: 1, key: hash(address(index).as_bytes()) };
+        let members: Vec<Member> = (0..100).map(member).collect();
+        let ring = Ring::new(&members, 1024);
+        let mut shares = vec![0.0; members.len()];
+        let mut before = ring.points.last().copied().unwrap_or(0);
+        for point in &ring.points {
+            let owner = (point & ((1 << MEMBER_BITS) - 1)) as usize;
+            shares[owner] += point.wrapping_sub(before) as f64 / 2_f64.powi(64) * 1e4;
+            before = *point;
+        }
+        shares
+    }
+
+    #[test]
+    fn shares_differ_by_less_than_a_tenth_whatever_the_addresses() {
+        for family in 0..6 {
+            let shares = shares(family);
+            let (least, most) =
+                shares.iter().fold((f64::MAX, 0.0_f64), |(a, b), share| (a.min(*share), b.max(*share)));
+            assert!(least > 90.0 && most < 110.0, "{family}: {least} to {most}");
+        }
+    }
+}

@@ -115,6 +115,7 @@ fn keys(choice: &Choice, view: &View) -> Vec<usize> {
     (0..20_000).filter_map(pick).collect()
 }
 
+/// Of the keys that were not its own: less than one in fifty.
 #[test]
 fn one_of_a_hundred_that_goes_moves_few_other_keys() {
     let all = View(vec![(0, true); 100]);
@@ -144,6 +145,7 @@ fn the_order_in_which_endpoints_are_listed_means_nothing() {
     }
 }
 
+/// A million keys, of which each endpoint would have ten thousand if they were shared quite evenly.
 #[test]
 fn the_spread_over_a_hundred_is_within_a_tenth() {
     let view = View(vec![(0, true); 100]);
