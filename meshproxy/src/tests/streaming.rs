@@ -30,10 +30,10 @@ fn grpc(timeout: Option<&str>) -> Request<()> {
 }
 
 /// Answers nothing and reads nothing, but tells of each stream that begins and ends.
-async fn deaf() -> (std::net::SocketAddr, mpsc::UnboundedReceiver<&'static str>) {
+async fn deaf() -> (std::net::SocketAddr, mpsc::Receiver<&'static str>) {
     let listener = TcpListener::bind("127.0.0.2:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let (tell, told) = mpsc::unbounded_channel();
+    let (tell, told) = mpsc::channel(16);
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let tell = tell.clone();
@@ -41,12 +41,12 @@ async fn deaf() -> (std::net::SocketAddr, mpsc::UnboundedReceiver<&'static str>)
                 let mut connection = h2::server::handshake(stream).await.unwrap();
                 while let Some(Ok((request, mut respond))) = connection.accept().await {
                     let tell = tell.clone();
-                    drop(tell.send("begun"));
+                    let _told = tell.try_send("begun");
                     tokio::spawn(async move {
                         let unread = request.into_body();
-                        let _ = std::future::poll_fn(|cx| respond.poll_reset(cx)).await;
+                        let _reason = std::future::poll_fn(|cx| respond.poll_reset(cx)).await;
                         drop(unread);
-                        drop(tell.send("cancelled"));
+                        let _told = tell.try_send("cancelled");
                     });
                 }
             });

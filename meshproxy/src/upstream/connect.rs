@@ -13,9 +13,10 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::age::Age;
 use super::body::RequestBody;
 use super::failure::ConnectError;
-use super::http2::{Age, Http2};
+use super::http2::Http2;
 use super::way::Way;
 use crate::net::corked::Corked;
 use crate::net::patient::Patient;

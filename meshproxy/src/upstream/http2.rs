@@ -13,10 +13,10 @@ use h2::client::{Builder, Connection, SendRequest};
 use h2::{Ping, PingPong, Reason, RecvStream, SendStream};
 use http::{Request, Response};
 use http_body::{Body as _, Frame};
-use metrics::Counter;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::AbortHandle;
 
+use super::age::Age;
 use super::body::RequestBody;
 use super::connect::{HEADER_LIST, STREAM_WINDOW, STREAMS};
 use super::failure::ConnectError;
@@ -27,15 +27,6 @@ const PING_WITHIN: Duration = Duration::from_secs(10);
 pub const MOST_TURNS: u32 = 32;
 /// Bytes of one stream that may wait to be sent.
 const SEND_BUFFER: usize = 128 * 1024;
-
-/// How long a connection takes requests.
-#[derive(Debug)]
-pub struct Age {
-    /// So long.
-    pub most: Duration,
-    /// Counts those that have got so old.
-    pub retired: Counter,
-}
 
 /// Sends requests on one connection. Clones share it; it ends when the last one is gone and its streams are over.
 #[derive(Debug, Clone)]

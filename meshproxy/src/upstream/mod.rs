@@ -1,5 +1,6 @@
 //! Towards an endpoint: connections by pool key, tunnels, and how attempts fail.
 
+pub mod age;
 pub mod body;
 pub mod budget;
 pub mod connect;

@@ -12,17 +12,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
-use mesh_core::resilience::age;
 use mesh_core::vocab::identity::SpiffeId;
-use mesh_core::vocab::random::Random;
 use metrics::Counter;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use super::age::Ages;
 use super::connect::{self, Http1, MeshTls, Opened, STREAMS};
 use super::failure::ConnectError;
-use super::http2::{Age, Http2, Sending};
+use super::http2::{Http2, Sending};
 use super::resolve;
 use super::way::{Target, Way};
 use crate::identity::svid::{Material, Svid, Svids, Trust};
@@ -80,14 +79,6 @@ pub struct Pool {
     looks: Cell<u32>,
     ages: Ages,
     this: Weak<Pool>,
-}
-
-/// How old connections become.
-#[derive(Debug)]
-struct Ages {
-    most: Option<Duration>,
-    random: RefCell<Random>,
-    retired: Counter,
 }
 
 #[derive(Debug)]
@@ -218,8 +209,7 @@ impl Pool {
         most_age: Option<Duration>,
         retired: Counter,
     ) -> Rc<Pool> {
-        let random = RefCell::new(Random::seeded(rand::random()));
-        let ages = Ages { most: most_age, random, retired };
+        let ages = Ages::new(most_age, SWEEP, retired);
         Rc::new_cyclic(|this| Pool {
             ages,
             svids,
@@ -356,7 +346,7 @@ impl Pool {
         self.idle.borrow_mut().retain(|_, idle| {
             let before = idle.len();
             idle.retain(|one| one.last >= now || !one.sender.is_ready());
-            self.ages.retired.increment((before - idle.len()) as u64);
+            self.ages.count(before - idle.len());
             idle.retain(|one| one.sender.is_ready() && now - one.since <= IDLE_HTTP1);
             !idle.is_empty()
         });
@@ -388,7 +378,7 @@ impl Pool {
 
     fn keep(&self, key: Http1Key, sender: Http1, last: u32) {
         if last < self.looks.get() {
-            self.ages.retired.increment(1);
+            self.ages.count(1);
             return;
         }
         let mut idle = self.idle.borrow_mut();
@@ -439,21 +429,6 @@ impl Pool {
         });
         self.pairs.borrow_mut().insert(key, Rc::clone(&pair));
         Ok(pair)
-    }
-}
-
-impl Ages {
-    /// The age of a new connection that many exchanges share.
-    fn age(&self) -> Option<Age> {
-        let most = age::retirement(self.most?, &mut self.random.borrow_mut());
-        Some(Age { most, retired: self.retired.clone() })
-    }
-
-    /// The last look at which a connection that is made now may serve another exchange.
-    fn last_look(&self, now: u32) -> u32 {
-        let Some(most) = self.most else { return u32::MAX };
-        let age = age::retirement(most, &mut self.random.borrow_mut());
-        now.saturating_add(u32::try_from(age.as_secs() / SWEEP.as_secs()).unwrap_or(u32::MAX))
     }
 }
 
