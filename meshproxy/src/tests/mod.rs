@@ -4,6 +4,7 @@ mod ages;
 mod balancing;
 mod egress;
 mod harness;
+mod messages;
 mod misbehaviour;
 mod origination;
 mod policy;
