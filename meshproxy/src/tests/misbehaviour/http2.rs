@@ -43,6 +43,11 @@ pub(super) fn good(stream: u32) -> Vec<u8> {
     [frame(HEADERS, END_HEADERS, stream, OK), frame(DATA, END_STREAM, stream, b"good")].concat()
 }
 
+/// An answer as it should be to a request that has not ended, whose rest is not wanted.
+pub(super) fn early() -> Vec<u8> {
+    [frame(HEADERS, END_HEADERS, 1, OK), frame(DATA, END_STREAM, 1, b"enough"), reset(1, 0)].concat()
+}
+
 fn field(name: &str, value: &str) -> Vec<u8> {
     let length = |text: &str| u8::try_from(text.len()).unwrap();
     [&[0, length(name)], name.as_bytes(), &[length(value)], value.as_bytes()].concat()
@@ -64,7 +69,7 @@ fn goaway(last: u32, code: u32) -> Vec<u8> {
     frame(GOAWAY, 0, 0, &[last.to_be_bytes(), code.to_be_bytes()].concat())
 }
 
-fn setting(id: u16, value: u32) -> Vec<u8> {
+pub(super) fn setting(id: u16, value: u32) -> Vec<u8> {
     frame(4, 0, 0, &[&id.to_be_bytes()[..], &value.to_be_bytes()].concat())
 }
 
@@ -184,7 +189,7 @@ fn endless() -> Vec<Row> {
     ]
 }
 
-fn http2(plan: &mut super::Plan) {
+pub(super) fn http2(plan: &mut super::Plan) {
     plan.mesh = false;
     plan.protocol = Protocol::Http2;
 }

@@ -2,6 +2,7 @@
 //! flags and details are those of Envoy 1.40 for the same bytes, but where a row says otherwise.
 
 mod clients;
+mod early;
 mod http1;
 mod http2;
 mod streams;

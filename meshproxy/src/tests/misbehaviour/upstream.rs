@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use super::{Mesh, Raw};
 
 /// More than any proxy may take of something that has no end.
-const ENDLESS: usize = 256 << 20;
+pub(super) const ENDLESS: usize = 256 << 20;
 
 /// What an upstream does.
 #[derive(Debug, Clone)]
@@ -26,6 +26,8 @@ pub(super) enum Step {
     Flood(Vec<u8>),
     /// Gives everybody time to see what was sent.
     Pause,
+    /// Does nothing more, and reads nothing.
+    Idle,
     /// Closes.
     Close,
     /// Closes with a reset.
@@ -174,6 +176,7 @@ impl Player {
                     }
                 }
                 Step::Pause => tokio::time::sleep(Duration::from_millis(30)).await,
+                Step::Idle => std::future::pending().await,
                 Step::Close => return None,
                 Step::Reset => {
                     self.stream.set_zero_linger().unwrap();
