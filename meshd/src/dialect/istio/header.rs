@@ -17,10 +17,8 @@ static OPERATIONS: Message =
     Message { name: "header operations", fields: &["add", "remove", "set"], later: &[], skipped: &[] };
 
 /// What stands in the fields, for docs/compatibility.md.
-pub(crate) static NOTES: &[Note] = &[
-    Note::Holds(&HEADERS, "request", &OPERATIONS),
-    Note::Holds(&HEADERS, "response", &OPERATIONS),
-];
+pub(crate) static NOTES: &[Note] =
+    &[Note::Holds(&HEADERS, "request", &OPERATIONS), Note::Holds(&HEADERS, "response", &OPERATIONS)];
 
 /// Fields that frame the message, which the proxy writes itself: changing them would break it on the way.
 const FRAMING: [&str; 9] = [
