@@ -412,10 +412,12 @@ where
                 let response = response.map(UpstreamBody::Http2);
                 return Ok(Answer { response, held: Held::Http2(stream) });
             }
-            Err(SendError::Closing(unsent, _)) if turns < MOST_TURNS => request = *unsent,
+            Err(SendError::Closing(unsent, _)) if turns < MOST_TURNS && !stream.is_fresh() => {
+                request = *unsent;
+            }
             Err(SendError::Closing(_, error) | SendError::Broken(error)) => {
                 let failure = fail(failure::http2_outcome(&error), String::new());
-                let untaken = error.is_go_away() && error.is_remote();
+                let untaken = error.is_go_away() && error.is_remote() && !stream.is_fresh();
                 return Err(if untaken { Sent::Untaken(failure) } else { Sent::Failed(failure) });
             }
         }

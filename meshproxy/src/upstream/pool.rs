@@ -121,16 +121,23 @@ struct Shared {
 pub struct Stream {
     shared: Rc<Shared>,
     sending: Option<Sending>,
+    fresh: bool,
 }
 
 impl Stream {
-    fn new(shared: Rc<Shared>) -> Stream {
-        Stream { shared, sending: None }
+    fn new(shared: Rc<Shared>, fresh: bool) -> Stream {
+        Stream { shared, sending: None, fresh }
     }
 
     /// The connection.
     pub fn connection(&self) -> &Http2 {
         &self.shared.sender
+    }
+
+    /// Whether the connection was made for this stream: then it cannot have been about to close for long, and a peer
+    /// that closes it at once would do so again.
+    pub fn is_fresh(&self) -> bool {
+        self.fresh
     }
 
     /// The request's body is sent as long as this stream is held.
@@ -479,7 +486,7 @@ impl Slot {
             Ok(sender) => {
                 let shared = Rc::new(Shared { sender, pair, streams: Cell::new(1), idle: Cell::new(0) });
                 self.connections.borrow_mut().push(Rc::clone(&shared));
-                Ok(Stream::new(shared))
+                Ok(Stream::new(shared, true))
             }
             Err(error) => {
                 *self.failed.borrow_mut() = Some((Instant::now(), error.clone()));
@@ -495,6 +502,6 @@ impl Slot {
         let free = connections.iter().find(|one| one.streams.get() < one.most_streams())?;
         free.streams.set(free.streams.get() + 1);
         free.idle.set(0);
-        Some(Stream::new(Rc::clone(free)))
+        Some(Stream::new(Rc::clone(free), false))
     }
 }

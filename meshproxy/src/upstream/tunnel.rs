@@ -134,7 +134,9 @@ where
         let stream = hop().await?;
         match stream.connection().connect(request).await {
             Ok((response, duplex)) => return Ok((response, duplex, stream)),
-            Err(SendError::Closing(unsent, _)) if turns < MOST_TURNS => request = *unsent,
+            Err(SendError::Closing(unsent, _)) if turns < MOST_TURNS && !stream.is_fresh() => {
+                request = *unsent;
+            }
             Err(SendError::Closing(_, error) | SendError::Broken(error)) => {
                 return Err(TunnelError::Broken(error));
             }

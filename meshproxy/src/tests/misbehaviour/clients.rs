@@ -32,10 +32,13 @@ enum Act {
     Reset,
 }
 
+/// Status, flags and details of a line of the log.
+type Told = (u16, &'static str, &'static str);
+
 /// What the log tells of a client that is gone.
-const LEFT: (u16, &str, &str) = (0, "DC", "downstream_remote_disconnect");
+const LEFT: Told = (0, "DC", "downstream_remote_disconnect");
 /// What it tells of bytes that are no request.
-const MALFORMED: (u16, &str, &str) = (400, "DPE", "http1.codec_error");
+const MALFORMED: Told = (400, "DPE", "http1.codec_error");
 
 /// An application that reads and never answers, and notes who went away.
 #[derive(Debug, Default)]
@@ -116,7 +119,7 @@ fn say(text: &str) -> Act {
 }
 
 /// Clients whose request reaches the application before it goes wrong.
-fn begun() -> Vec<(&'static str, Vec<Act>, (u16, &'static str, &'static str))> {
+fn begun() -> Vec<(&'static str, Vec<Act>, Told)> {
     let short = || post("content-length: 10\r\n", "abc");
     let chunks = |body: &str| post("transfer-encoding: chunked\r\n", body);
     vec![

@@ -254,13 +254,19 @@ async fn a_server_gets_as_many_streams_as_it_allows() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_goes_away_each_time_is_not_asked_for_ever() {
-    let mut scene = Scene::start(http2, RetryPolicy::default()).await;
-    let steps = vec![Send(SETTINGS.to_vec()), Asked, Send(goaway(0, 0)), Pause, Close];
-    let upstream = Upstream::always(steps, Speaks::Http2).await;
-    scene.point_at(upstream.address).await;
-    let answer = ask(&scene.mesh, "/goes").await;
-    let told = scene.logs[0].told("/goes").await;
-    assert!(matches!(answer.code, 503 | 504), "{answer:?} {told:?} {}", upstream.connections());
-    assert!(upstream.connections() <= 100, "{}", upstream.connections());
+async fn a_server_that_goes_away_each_time_is_asked_as_often_as_the_rule_says() {
+    let go = || Send(goaway(0, 0));
+    for (name, steps, expected, connections) in [
+        ("/goes-when-asked", vec![Send(SETTINGS.to_vec()), Asked, go(), Pause, Close], "URX,UR", 3),
+        ("/goes-at-once", vec![Send(SETTINGS.to_vec()), go(), Pause, Close], "URX,UR", 3),
+        ("/closes-at-once", vec![Close], "UC", 1),
+    ] {
+        let mut scene = Scene::start(http2, RetryPolicy::default()).await;
+        let upstream = Upstream::always(steps, Speaks::Http2).await;
+        scene.point_at(upstream.address).await;
+        let answer = ask(&scene.mesh, name).await;
+        let (code, flags, details) = scene.logs[0].told(name).await;
+        assert_eq!((answer.code, code, &*flags), (503, 503, expected), "{name} {details}");
+        assert_eq!(upstream.connections(), connections, "{name}");
+    }
 }
