@@ -265,10 +265,7 @@ mod tests {
             leads.collect::<Vec<_>>()
         };
         assert_eq!(sections(vec![alias(target)]), [Text::from(target)]);
-        assert_eq!(
-            sections(vec![alias(target), service("default/real", &["http:80"], "app=a")]),
-            [Text::from("x"); 0]
-        );
-        assert_eq!(sections(vec![alias(&host)]), [Text::from("x"); 0]);
+        assert!(sections(vec![alias(target), service("default/real", &["http:80"], "app=a")]).is_empty());
+        assert!(sections(vec![alias(&host)]).is_empty());
     }
 }

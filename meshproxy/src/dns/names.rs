@@ -155,8 +155,8 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(open: &[u16], name: &str, expected: Found) {
-        assert_eq!(names(open).find(name, &["corp.example".to_owned()]), expected, "{name}");
+    fn check(open: &[u16], name: &str, expected: &Found) {
+        assert_eq!(names(open).find(name, &["corp.example".to_owned()]), *expected, "{name}");
     }
 
     const HERE: Found = Found::Address(Ipv4Addr::new(127, 64, 0, 1));
@@ -173,19 +173,19 @@ mod tests {
             "reviews.corp.example",
             "reviews.default.corp.example",
         ] {
-            check(&[9080], name, HERE);
+            check(&[9080], name, &HERE);
         }
         for name in ["ratings", "example.com", "corp.example", "reviewscorp.example", "10.9.9.9", ""] {
-            check(&[9080], name, Found::Foreign);
+            check(&[9080], name, &Found::Foreign);
         }
-        check(&[9080], "ratings.default.svc.cluster.local", Found::Nothing);
+        check(&[9080], "ratings.default.svc.cluster.local", &Found::Nothing);
     }
 
     #[test]
     fn only_what_is_open_is_answered() {
-        check(&[], "reviews", Found::Unavailable);
-        check(&[9081], "reviews", HERE);
-        check(&[80], "api.example.com", Found::Foreign);
-        check(&[80, 443], "api.example.com", HERE);
+        check(&[], "reviews", &Found::Unavailable);
+        check(&[9081], "reviews", &HERE);
+        check(&[80], "api.example.com", &Found::Foreign);
+        check(&[80, 443], "api.example.com", &HERE);
     }
 }

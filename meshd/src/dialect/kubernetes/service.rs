@@ -48,10 +48,8 @@ static PORT: Message = Message {
 };
 
 /// What stands in the fields, for docs/compatibility.md.
-pub(crate) static NOTES: &[Note] = &[
-    Note::Holds(&SPEC, "ports[]", &PORT),
-    Note::Later(&PORT, "protocol", "SCTP"),
-];
+pub(crate) static NOTES: &[Note] =
+    &[Note::Holds(&SPEC, "ports[]", &PORT), Note::Later(&PORT, "protocol", "SCTP")];
 
 /// Reads the spec of a Service. `exported` is its annotation `networking.istio.io/exportTo`.
 pub(crate) fn service(field: &Field<'_>, exported: Option<&Field<'_>>) -> Option<Service> {
