@@ -340,6 +340,7 @@ impl Draw {
 
     fn destination(&mut self) -> Destination {
         Destination {
+            node_local: self.flag(),
             resolution: self.resolution(),
             target_port: self.option(Draw::short),
             preference: self.preference(),
