@@ -244,7 +244,7 @@ async fn a_server_gets_as_many_streams_as_it_allows() {
     // Allows one stream and answers nothing on it; the next request needs another connection.
     let steps = vec![Send(setting(3, 1)), Asked, Behave];
     let upstream = Upstream::start(steps, Speaks::Http2, false).await;
-    scene.point_at(upstream.address).await;
+    scene.allow(upstream.address, super::TIMEOUT).await;
     let address = scene.mesh.a.explicit;
     let first = tokio::spawn(async move { super::ask_at(address, "/first").await });
     tokio::time::sleep(std::time::Duration::from_millis(100)).await;

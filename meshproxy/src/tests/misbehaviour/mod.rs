@@ -21,7 +21,7 @@ use self::upstream::{Speaks, Step, Upstream};
 use super::harness::{Mesh, Plan, default_rule};
 use crate::telemetry::access::{AccessSink, Format};
 
-/// A request of these tests may take so long.
+/// A request that is not answered may take so long.
 const TIMEOUT: Duration = Duration::from_millis(400);
 /// Whatever a test waits for comes sooner.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -172,7 +172,6 @@ impl Scene {
     async fn start(change: impl FnOnce(&mut Plan), retry: RetryPolicy) -> Scene {
         let logs = [Log::default(), Log::default()];
         let mut rule = default_rule();
-        rule.timeout = Some(TIMEOUT);
         rule.retry = retry;
         let sinks = [logs[0].sink(), logs[1].sink()];
         let mut plan = Plan { rules: Some(vec![rule]), logs: sinks, ..Plan::new(&[]) };
@@ -181,8 +180,17 @@ impl Scene {
     }
 
     async fn point_at(&mut self, upstream: SocketAddr) {
+        self.allow(upstream, PATIENCE / 2).await;
+    }
+
+    /// The same, with so much time for each request.
+    async fn allow(&mut self, upstream: SocketAddr, time: Duration) {
         self.version += 1;
-        self.mesh.change(self.version, |plan| plan.applications = vec![upstream]).await;
+        let change = |plan: &mut Plan| {
+            plan.applications = vec![upstream];
+            plan.rules.iter_mut().flatten().for_each(|rule| rule.timeout = Some(time));
+        };
+        self.mesh.change(self.version, change).await;
     }
 
     /// Plays a row; what is not as it should be comes back. `told` is what the log of each host must say.
@@ -191,7 +199,8 @@ impl Scene {
         // In HTTP/1 what else is under way to the same application has connections of its own.
         let beside = speaks == Speaks::Http1 && row.seen.flags != "UT";
         let upstream = Upstream::start(row.steps.clone(), speaks, beside).await;
-        self.point_at(upstream.address).await;
+        let time = if row.seen.flags == "UT" { TIMEOUT } else { PATIENCE / 2 };
+        self.allow(upstream.address, time).await;
         self.logs.iter().for_each(Log::clear);
         let mut check = |what: &str, holds: bool, found: String| {
             if !holds {
