@@ -37,8 +37,8 @@ fn built(bench: &str) -> Outcome<PathBuf> {
     println!("xtask: building the bench {bench} of the core (the first time takes some minutes)");
     let arguments = ["bench", "--quiet", "--package", "mesh-core", "--bench", bench, "--no-run"];
     let told = captured(cargo(&arguments).arg("--message-format=json"))?;
-    let named = told.lines().filter_map(|line| line.split_once("\"executable\":\"")?.1.split('"').next());
-    named.last().map(PathBuf::from).ok_or_else(|| "cargo names no program".into())
+    let mut named = told.lines().filter_map(|line| line.split_once("\"executable\":\"")?.1.split('"').next());
+    named.next_back().map(PathBuf::from).ok_or_else(|| "cargo names no program".into())
 }
 
 /// The figures of a row by size.
