@@ -191,6 +191,13 @@ impl MeshState {
 
     /// The ExternalName Services that are another name for a host, by host.
     pub fn aliases_of(&self, host: &Text) -> Vec<Arc<KnownService>> {
+        let names = self.leading_through(host);
+        let leading = names.iter().filter(|alias| self.concrete_host(alias).as_ref() == Some(host));
+        leading.filter_map(|alias| self.service(alias)).cloned().collect()
+    }
+
+    /// The names that lead to a host, and through it to another if it is itself a name for one.
+    pub(super) fn leading_through(&self, host: &Text) -> BTreeSet<Text> {
         let mut found: BTreeSet<Text> = BTreeSet::new();
         let mut reached = vec![host.clone()];
         while let Some(target) = reached.pop() {
@@ -200,8 +207,7 @@ impl MeshState {
                 }
             }
         }
-        let leading = found.iter().filter(|alias| self.concrete_host(alias).as_ref() == Some(host));
-        leading.filter_map(|alias| self.service(alias)).cloned().collect()
+        found
     }
 
     /// The hosts that carry the name of a service besides itself, as it is before or after a change: the one that

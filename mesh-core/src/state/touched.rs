@@ -103,8 +103,8 @@ impl Step {
             let sides = before.iter().chain(after);
             self.touched.hosts.extend(sides.flat_map(|service| self.next.aliased_to(service)));
         }
-        let aliases = changed.iter().flat_map(|host| self.next.aliases_of(host));
-        self.touched.hosts.extend(aliases.map(|alias| alias.host.clone()));
+        let aliases = changed.iter().flat_map(|host| self.next.leading_through(host));
+        self.touched.hosts.extend(aliases);
         self.touch_renamed(turns);
         // A wildcard has rules of its own only while it holds no service.
         let wildcards = self.next.index.virtual_services.wildcards();
