@@ -21,4 +21,5 @@ pub mod generated {
     include!("generated/mesh.v1.rs");
 }
 
+pub mod load_report;
 pub mod token;

@@ -33,6 +33,7 @@ use crate::dns::resolv_conf::HostResolvers;
 use crate::dns::server::{self as dns, DnsSockets};
 use crate::identity::svid::Svids;
 use crate::listener::sockets::{Listeners, Settings};
+use crate::live::load;
 use crate::live::root::Roots;
 use crate::runtime::drain::Drain;
 use crate::telemetry::access::{AccessSink, Format};
@@ -72,6 +73,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let files = Arc::clone(roots.originations());
     tasks.spawn(files.keep_fresh(move |count| faults.set(count as f64)));
     tasks.spawn(keep_names(Arc::clone(&roots), forwarder.clone(), Arc::clone(&metrics)));
+    tasks.spawn(load::keep(Arc::clone(&roots)));
     let facts = Arc::new(Facts {
         node: config.node.clone(),
         roots: Arc::clone(&roots),

@@ -60,9 +60,16 @@ impl Choice {
             Algorithm::ConsistentHash { table: HashTable::Maglev(size), .. } => {
                 Layout::Maglev(Maglev::new(&members, *size))
             }
-            Algorithm::Simple(_) | Algorithm::Passthrough => plain(algorithm.simple(), &members),
+            Algorithm::Simple(_) | Algorithm::Passthrough | Algorithm::Utilization(_) => {
+                plain(algorithm.simple(), &members)
+            }
         };
         Choice { algorithm: algorithm.clone(), members, layout }
+    }
+
+    /// The endpoints that may be chosen.
+    pub fn members(&self) -> &[Member] {
+        &self.members
     }
 
     /// Whether it was made of just this, so that it need not be made again.

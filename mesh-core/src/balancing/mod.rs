@@ -8,3 +8,4 @@ mod maglev;
 pub mod policy;
 pub mod priority;
 mod ring;
+pub mod utilization;

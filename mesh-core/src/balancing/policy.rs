@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::balancer::LoadBalancer;
 use super::locality::LocalityPolicy;
+use super::utilization::Utilization;
 use crate::vocab::name::Text;
 use crate::vocab::ratio::Ratio;
 
@@ -68,6 +69,8 @@ pub enum Algorithm {
         /// Over which layout.
         table: HashTable,
     },
+    /// `backendUtilization`: in turn, by what endpoints report.
+    Utilization(Utilization),
 }
 
 impl Default for Algorithm {
@@ -84,6 +87,7 @@ impl Algorithm {
             Algorithm::Simple(simple) => *simple,
             Algorithm::Passthrough => LoadBalancer::default(),
             Algorithm::ConsistentHash { .. } => LoadBalancer::Random,
+            Algorithm::Utilization(_) => LoadBalancer::RoundRobin,
         }
     }
 
@@ -94,6 +98,15 @@ impl Algorithm {
             Algorithm::Passthrough => "PASSTHROUGH",
             Algorithm::ConsistentHash { table: HashTable::Ring(_), .. } => "RING_HASH",
             Algorithm::ConsistentHash { table: HashTable::Maglev(_), .. } => "MAGLEV",
+            Algorithm::Utilization(_) => "BACKEND_UTILIZATION",
+        }
+    }
+
+    /// How reports of endpoints become weights, where they do.
+    pub fn utilization(&self) -> Option<&Utilization> {
+        match self {
+            Algorithm::Utilization(utilization) => Some(utilization),
+            Algorithm::Simple(_) | Algorithm::Passthrough | Algorithm::ConsistentHash { .. } => None,
         }
     }
 }

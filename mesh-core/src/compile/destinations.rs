@@ -110,7 +110,7 @@ impl Shape<'_> {
             target_port: own_port(service, port),
             preference: match load_balancer {
                 Algorithm::Passthrough => Preference::None,
-                Algorithm::Simple(_) | Algorithm::ConsistentHash { .. } => {
+                Algorithm::Simple(_) | Algorithm::ConsistentHash { .. } | Algorithm::Utilization(_) => {
                     self.preference(&balancing, outliers.is_some())
                 }
             },

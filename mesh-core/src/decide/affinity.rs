@@ -34,7 +34,7 @@ impl Affinity {
     ) -> Affinity {
         let by = |hash: Option<u64>| Affinity { hash, cookie: None };
         let key = match &destination.policy.load_balancer {
-            Algorithm::Simple(_) => return Affinity::default(),
+            Algorithm::Simple(_) | Algorithm::Utilization(_) => return Affinity::default(),
             Algorithm::Passthrough => {
                 let asked = Authority::parse(facts.request.authority).map(|asked| asked.host);
                 return by(asked.ok().and_then(|host| addressed(destination, address(host))));
@@ -68,7 +68,7 @@ impl Affinity {
         match &destination.policy.load_balancer {
             Algorithm::ConsistentHash { key: HashKey::SourceIp, .. } => facts.source.map(address_hash),
             Algorithm::Passthrough => addressed(destination, facts.destination),
-            Algorithm::ConsistentHash { .. } | Algorithm::Simple(_) => None,
+            Algorithm::ConsistentHash { .. } | Algorithm::Simple(_) | Algorithm::Utilization(_) => None,
         }
     }
 }

@@ -3,6 +3,7 @@
 use mesh_core::balancing::balancer::LoadBalancer;
 use mesh_core::balancing::locality::{Distribute, Preference};
 use mesh_core::balancing::policy::{Algorithm, HashKey, HashTable, Warmup};
+use mesh_core::balancing::utilization::Utilization;
 use mesh_core::policy::mtls::{
     ClientCertificate, ClientTls, CredentialKey, ServerNames, ServerRoots, TlsOrigination,
 };
@@ -44,6 +45,7 @@ impl Wire for Destination {
             proxy_protocol: self.proxy_protocol.map(u32::from),
             upstream: self.upstream.to_wire(),
             node_local: self.node_local,
+            utilization: self.load_balancer.utilization().map(Wire::to_wire),
         }
     }
 
@@ -55,7 +57,7 @@ impl Wire for Destination {
             labels: field(message.labels, "labels")?,
             resolution: field(message.resolution, "resolution")?,
             target_port: optional(message.target_port, "target_port")?,
-            load_balancer: from_algorithm(message.load_balancer, message.hash)?,
+            load_balancer: from_algorithm(message.load_balancer, message.hash, message.utilization)?,
             preference: or_default(message.preference, "preference")?,
             warmup: optional(message.warmup, "warmup")?,
             tls: from_client_tls(message.tls, message.mutual, message.origination)?,
@@ -84,10 +86,35 @@ fn algorithm(algorithm: &Algorithm) -> (wire::LoadBalancer, Option<wire::HashPol
         Algorithm::Simple(LoadBalancer::LeastRequest) => (wire::LoadBalancer::LeastRequest, None),
         Algorithm::Simple(LoadBalancer::Random) => (wire::LoadBalancer::Random, None),
         Algorithm::Passthrough => (wire::LoadBalancer::Passthrough, None),
+        Algorithm::Utilization(_) => (wire::LoadBalancer::Utilization, None),
         Algorithm::ConsistentHash { key, table } => {
             let policy = wire::HashPolicy { key: Some(hash_key(key)), table: Some(hash_table(*table)) };
             (wire::LoadBalancer::Hash, Some(policy))
         }
+    }
+}
+
+impl Wire for Utilization {
+    type Message = wire::Utilization;
+
+    fn to_wire(&self) -> wire::Utilization {
+        wire::Utilization {
+            error_penalty_percent: self.error_penalty_percent,
+            metrics: to_wires(&self.metrics),
+            stabilization: Some(self.stabilization.to_wire()),
+            expiration: Some(self.expiration.to_wire()),
+            update: Some(self.update.to_wire()),
+        }
+    }
+
+    fn from_wire(message: wire::Utilization) -> Result<Utilization, ConvertError> {
+        Ok(Utilization {
+            error_penalty_percent: message.error_penalty_percent,
+            metrics: texts(message.metrics),
+            stabilization: required(message.stabilization, "stabilization")?,
+            expiration: required(message.expiration, "expiration")?,
+            update: required(message.update, "update")?,
+        })
     }
 }
 
@@ -117,7 +144,11 @@ fn hash_table(table: HashTable) -> wire::hash_policy::Table {
     }
 }
 
-fn from_algorithm(number: i32, hash: Option<wire::HashPolicy>) -> Result<Algorithm, ConvertError> {
+fn from_algorithm(
+    number: i32,
+    hash: Option<wire::HashPolicy>,
+    utilization: Option<wire::Utilization>,
+) -> Result<Algorithm, ConvertError> {
     use wire::LoadBalancer as Kind;
     let kind = Kind::try_from(number).map_err(|_| Fault::UnknownValue(number)).at("load_balancer")?;
     Ok(match kind {
@@ -126,6 +157,7 @@ fn from_algorithm(number: i32, hash: Option<wire::HashPolicy>) -> Result<Algorit
         Kind::LeastRequest => Algorithm::Simple(LoadBalancer::LeastRequest),
         Kind::Random => Algorithm::Simple(LoadBalancer::Random),
         Kind::Passthrough => Algorithm::Passthrough,
+        Kind::Utilization => Algorithm::Utilization(required(utilization, "utilization")?),
         Kind::Hash => {
             let hash = hash.ok_or(Fault::Missing).at("hash")?;
             Algorithm::ConsistentHash { key: from_hash_key(hash.key)?, table: from_hash_table(hash.table)? }

@@ -6,6 +6,7 @@ use http::{HeaderName, HeaderValue};
 use mesh_core::balancing::balancer::LoadBalancer;
 use mesh_core::balancing::locality::{Distribute, Preference};
 use mesh_core::balancing::policy::{Algorithm, HashKey, HashTable, Warmup};
+use mesh_core::balancing::utilization::Utilization;
 use mesh_core::matching::path::{Normalization, PathMatch};
 use mesh_core::matching::pseudo::Pseudo;
 use mesh_core::matching::request::RequestMatch;
@@ -387,9 +388,16 @@ impl Draw {
 
     fn algorithm(&mut self) -> Algorithm {
         use LoadBalancer as B;
-        match self.below(3) {
+        match self.below(4) {
             0 => Algorithm::Simple(self.one(&[B::RoundRobin, B::LeastRequest, B::Random])),
             1 => Algorithm::Passthrough,
+            2 => Algorithm::Utilization(Utilization {
+                error_penalty_percent: self.number(),
+                metrics: self.list(Draw::text),
+                stabilization: self.duration(),
+                expiration: self.duration(),
+                update: self.duration(),
+            }),
             _ => Algorithm::ConsistentHash {
                 key: match self.below(4) {
                     0 => HashKey::Header(self.text()),

@@ -1135,6 +1135,43 @@ pub struct Destination {
     /// Callers reach the endpoints of their own host only.
     #[prost(bool, tag = "21")]
     pub node_local: bool,
+    /// Of load_balancer UTILIZATION.
+    #[prost(message, optional, tag = "22")]
+    pub utilization: ::core::option::Option<Utilization>,
+}
+/// How reports of endpoints become weights.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Utilization {
+    #[prost(uint32, tag = "1")]
+    pub error_penalty_percent: u32,
+    #[prost(string, repeated, tag = "2")]
+    pub metrics: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(message, optional, tag = "3")]
+    pub stabilization: ::core::option::Option<Duration>,
+    #[prost(message, optional, tag = "4")]
+    pub expiration: ::core::option::Option<Duration>,
+    #[prost(message, optional, tag = "5")]
+    pub update: ::core::option::Option<Duration>,
+}
+/// What an endpoint reports of its load: the fields of ORCA's OrcaLoadReport, by its numbers.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LoadReport {
+    #[prost(double, tag = "1")]
+    pub cpu_utilization: f64,
+    #[prost(double, tag = "2")]
+    pub mem_utilization: f64,
+    #[prost(map = "string, double", tag = "4")]
+    pub request_cost: ::std::collections::HashMap<::prost::alloc::string::String, f64>,
+    #[prost(map = "string, double", tag = "5")]
+    pub utilization: ::std::collections::HashMap<::prost::alloc::string::String, f64>,
+    #[prost(double, tag = "6")]
+    pub rps_fractional: f64,
+    #[prost(double, tag = "7")]
+    pub eps: f64,
+    #[prost(map = "string, double", tag = "8")]
+    pub named_metrics: ::std::collections::HashMap<::prost::alloc::string::String, f64>,
+    #[prost(double, tag = "9")]
+    pub application_utilization: f64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct MutualTls {
@@ -1522,6 +1559,7 @@ pub enum LoadBalancer {
     Random = 3,
     Passthrough = 4,
     Hash = 5,
+    Utilization = 6,
 }
 impl LoadBalancer {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1536,6 +1574,7 @@ impl LoadBalancer {
             Self::Random => "LOAD_BALANCER_RANDOM",
             Self::Passthrough => "LOAD_BALANCER_PASSTHROUGH",
             Self::Hash => "LOAD_BALANCER_HASH",
+            Self::Utilization => "LOAD_BALANCER_UTILIZATION",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1547,6 +1586,7 @@ impl LoadBalancer {
             "LOAD_BALANCER_RANDOM" => Some(Self::Random),
             "LOAD_BALANCER_PASSTHROUGH" => Some(Self::Passthrough),
             "LOAD_BALANCER_HASH" => Some(Self::Hash),
+            "LOAD_BALANCER_UTILIZATION" => Some(Self::Utilization),
             _ => None,
         }
     }

@@ -130,7 +130,8 @@ fn endpoints(root: &Root) -> Value {
         let endpoints: Vec<Value> = live
             .endpoints
             .iter()
-            .map(|one| {
+            .enumerate()
+            .map(|(index, one)| {
                 let endpoint = &one.endpoint;
                 let (transport, hop, peer) = match &endpoint.transport {
                     Transport::Plaintext => ("plaintext", None, None),
@@ -143,7 +144,7 @@ fn endpoints(root: &Root) -> Value {
                 json!({ "workload": endpoint.workload.to_string(), "address": endpoint.address.to_string(),
                     "node": endpoint.node.as_deref(), "transport": transport, "hop": hop, "peer": peer,
                     "weight": endpoint.weight, "health": endpoint.health.name(),
-                    "in_flight": one.state.in_flight() })
+                    "in_flight": one.state.in_flight(), "reported_share": live.reported_share(index) })
             })
             .collect();
         let policy = &live.destination.policy;

@@ -24,10 +24,12 @@ use super::headers::{
     ATTEMPT_COUNT, EXPECTED_TIMEOUT, GRPC_TIMEOUT, MESH_FROM, MESH_PROTO, MESH_PROXY, MESH_TO, MESH_VERSION,
     RATE_LIMITED, number,
 };
+use super::load;
 use super::reply::Failure;
 use crate::identity::origination::Inside;
 use crate::live::destination::LiveDestination;
 use crate::live::endpoint::{LiveEndpoint, Permit};
+use crate::live::load::Ear;
 use crate::live::local::LocalWorkload;
 use crate::live::root::Root;
 use crate::net::downstream::Facts;
@@ -161,6 +163,9 @@ impl Trial<'_> {
                     }
                 }
             };
+            if let Ok(answer) = &result {
+                self.hear(index, answer.response.headers());
+            }
             let outcome = outcome(&result);
             let covered = self.retry.attempts > 0 && self.retry.covers(outcome);
             let repeatable = upload.is_none_or(Upload::can_repeat);
@@ -180,6 +185,18 @@ impl Trial<'_> {
             }
             self.thread.metrics().proxy.retries.increment(1);
         }
+    }
+
+    /// Hears what an endpoint reports of its load, where the destination goes by that.
+    pub(super) fn hear(&self, index: usize, fields: &HeaderMap) {
+        if let Some(ear) = self.ear(index) {
+            load::hear(&ear, fields, &self.thread.metrics().proxy);
+        }
+    }
+
+    /// Who hears the same in trailers.
+    pub(super) fn ear(&self, index: usize) -> Option<Ear> {
+        self.destination.ear(self.destination.endpoints.get(index)?)
     }
 
     /// The endpoint for the next try.

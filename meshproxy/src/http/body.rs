@@ -201,7 +201,7 @@ impl ReplyBody {
                 if let Some(record) = &mut self.record {
                     match (frame.data_ref(), frame.trailers_ref()) {
                         (Some(data), _) => record.data(data.len()),
-                        (None, Some(trailers)) => record.trailers(grpc_status(trailers)),
+                        (None, Some(trailers)) => record.trailers(trailers),
                         (None, None) => {}
                     }
                 }

@@ -200,9 +200,11 @@ async fn send_on(
     let tried = trial.run(message, record.upload.as_ref(), &mut deadline).await;
     let Tried { endpoint, permit, result, exhausted } = tried;
     record.permit = permit;
-    if let Some(endpoint) = endpoint.map(|index| &destination.endpoints[index]) {
+    if let Some(index) = endpoint {
+        let endpoint = &destination.endpoints[index];
         record.upstream = endpoint.shown();
         record.destination = endpoint.party.number;
+        record.ear = trial.ear(index);
     }
     match result {
         None => reply::no_healthy(record),

@@ -41,6 +41,10 @@ pub static SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-
 pub static OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
 /// There were too many requests.
 pub static RATE_LIMITED: HeaderName = HeaderName::from_static("x-envoy-ratelimited");
+/// What an endpoint reports of its load, as text, JSON or protobuf.
+pub static LOAD_METRICS: HeaderName = HeaderName::from_static("endpoint-load-metrics");
+/// The same as protobuf.
+pub static LOAD_METRICS_BINARY: HeaderName = HeaderName::from_static("endpoint-load-metrics-bin");
 /// gRPC status.
 pub static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// gRPC message.

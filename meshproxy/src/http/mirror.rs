@@ -155,8 +155,9 @@ impl Copy {
         let Some(Ok(Answer { response, held })) = tried.result else { return false };
         let mut body = ReplyBody::unread(response.into_body(), held);
         while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-            if frame.is_err() {
-                break;
+            let Ok(frame) = frame else { break };
+            if let (Some(index), Some(trailers)) = (tried.endpoint, frame.trailers_ref()) {
+                trial.hear(index, trailers);
             }
             self.read.set(self.read.get() + 1);
         }

@@ -9,6 +9,7 @@ pub mod deadline;
 pub mod deliver;
 pub mod exchange;
 pub mod headers;
+pub mod load;
 pub mod mirror;
 mod outside;
 pub mod record;

@@ -8,15 +8,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::uri::{Authority, PathAndQuery};
-use http::{HeaderValue, Method, Version};
+use http::{HeaderMap, HeaderValue, Method, Version};
 use mesh_core::decide::plan::AnswerChanges;
 use mesh_core::vocab::name::Text;
 use tokio::time::Instant;
 
+use super::body::grpc_status;
 use super::canonical::Head;
 use super::headers::{FORWARDED_FOR, REQUEST_ID};
+use super::load;
 use super::variables::Told;
 use crate::live::endpoint::Permit;
+use crate::live::load::Ear;
 use crate::live::view::Held;
 use crate::net::downstream::Facts;
 use crate::telemetry::access::Entry;
@@ -86,6 +89,8 @@ pub struct Record {
     pub upstream: Option<SocketAddr>,
     /// The place at the endpoint.
     pub permit: Option<Permit>,
+    /// Who hears what the endpoint's trailers report of its load.
+    pub ear: Option<Ear>,
     /// What changes of the answer's fields need to know of the request.
     pub told: Option<Box<Told>>,
     /// How an answer of our own is changed.
@@ -141,6 +146,7 @@ impl Record {
             cluster: Cluster::None,
             upstream: None,
             permit: None,
+            ear: None,
             told: None,
             changes: None,
             code: 0,
@@ -223,8 +229,11 @@ impl Record {
     }
 
     /// The answer's trailers go out.
-    pub fn trailers(&mut self, grpc_status: Option<u16>) {
-        self.grpc_status = grpc_status.or(self.grpc_status);
+    pub fn trailers(&mut self, trailers: &HeaderMap) {
+        self.grpc_status = grpc_status(trailers).or(self.grpc_status);
+        if let Some(ear) = &self.ear {
+            load::hear(ear, trailers, &self.thread.metrics().proxy);
+        }
     }
 
     /// The answer is whole.

@@ -84,6 +84,15 @@ enum Answered {
     Http2(Response<()>, Duplex, Stream),
 }
 
+impl Answered {
+    fn headers(&self) -> &HeaderMap {
+        match self {
+            Answered::Http1(response, _) => response.headers(),
+            Answered::Http2(response, ..) => response.headers(),
+        }
+    }
+}
+
 /// Sends the request on to one endpoint of the destination and joins both ends if it agrees. One that cannot be reached
 /// or refuses the stream is passed over as the rule's retries say; a timeout of the rule has no meaning for a request that
 /// never ends.
@@ -122,7 +131,10 @@ pub async fn send_on(
         record.upstream = endpoint.shown();
         record.destination = endpoint.party.number;
         let failure = match once(&trial, endpoint, message.clone(), tries).await {
-            Ok(answered) => break Ok(answered),
+            Ok(answered) => {
+                trial.hear(index, answered.headers());
+                break Ok(answered);
+            }
             Err(failure) => failure,
         };
         let covered = trial.retry.attempts > 0 && trial.retry.covers(failure.outcome);

@@ -2,13 +2,17 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use mesh_core::balancing::balancer::LoadView;
 use mesh_core::balancing::choice::{Choice, Member};
+use mesh_core::balancing::utilization::Utilization;
 use mesh_core::tables::destinations::Destination;
 use mesh_core::vocab::random::Random;
 
 use super::endpoint::LiveEndpoint;
+use super::load::{Ear, weigh};
 use crate::identity::origination::Originated;
 use crate::telemetry::labels::{Numbered, ServiceLabels};
 
@@ -32,6 +36,8 @@ pub struct LiveDestination {
     /// TLS that connections to its endpoints begin with, where they are not the mesh's.
     pub tls: Option<Arc<Originated>>,
     choice: Arc<Choice>,
+    /// In its place where endpoints report their weights: changes while the destination stays.
+    shifting: Option<ArcSwap<Choice>>,
 }
 
 impl LiveDestination {
@@ -52,12 +58,45 @@ impl LiveDestination {
             endpoint.may_get_traffic() && destination.reaches(&endpoint.endpoint, node)
         };
         let members = endpoints.iter().enumerate().filter(|(_, endpoint)| reached(endpoint));
-        let members: Vec<Member> = members.map(|(index, endpoint)| member(index, endpoint)).collect();
+        let mut members: Vec<Member> = members.map(|(index, endpoint)| member(index, endpoint)).collect();
+        let utilization = algorithm.utilization();
+        if let Some(utilization) = utilization {
+            weigh(utilization, &endpoints, &mut members);
+        }
         let choice = match before.map(|before| &before.choice) {
             Some(choice) if choice.is_of(algorithm, &members) => Arc::clone(choice),
             Some(_) | None => Arc::new(Choice::new(algorithm, members)),
         };
-        LiveDestination { destination: Arc::clone(destination), state, endpoints, service, tls, choice }
+        let shifting = utilization.map(|_| ArcSwap::new(Arc::clone(&choice)));
+        let destination = Arc::clone(destination);
+        LiveDestination { destination, state, endpoints, service, tls, choice, shifting }
+    }
+
+    /// How often reported weights come into force, where there are such.
+    pub(super) fn period(&self) -> Option<Duration> {
+        self.destination.policy.load_balancer.utilization().map(Utilization::period)
+    }
+
+    /// Lays the turns out anew by what endpoints have reported.
+    pub(super) fn weigh_anew(&self) {
+        let algorithm = &self.destination.policy.load_balancer;
+        let (Some(shifting), Some(utilization)) = (&self.shifting, algorithm.utilization()) else { return };
+        let mut members = self.choice.members().to_vec();
+        weigh(utilization, &self.endpoints, &mut members);
+        if !shifting.load().is_of(algorithm, &members) {
+            shifting.store(Arc::new(Choice::new(algorithm, members)));
+        }
+    }
+
+    /// Who hears the reports of an endpoint, where the destination goes by them.
+    pub fn ear(&self, endpoint: &LiveEndpoint) -> Option<Ear> {
+        self.shifting.as_ref().and_then(|_| Ear::of(&self.destination, endpoint))
+    }
+
+    /// The share of an endpoint by what all have reported, where the destination goes by that.
+    pub fn reported_share(&self, index: usize) -> Option<u32> {
+        let choice = self.shifting.as_ref()?.load();
+        choice.members().iter().find(|member| member.index == index).map(|member| member.weight)
     }
 
     /// Chooses an endpoint that was not tried, by a hash where the destination goes by one; one that was tried if there
@@ -67,7 +106,10 @@ impl LiveDestination {
         let turn = || self.state.turn.fetch_add(1, Ordering::Relaxed);
         let pick = |tried, random: &mut Random| {
             let view = Untried { endpoints: &self.endpoints, tried };
-            self.choice.pick(&view, hash, turn, random)
+            match &self.shifting {
+                None => self.choice.pick(&view, hash, turn, random),
+                Some(shifting) => shifting.load().pick(&view, hash, turn, random),
+            }
         };
         match pick(tried, random) {
             None if !tried.is_empty() => pick(&[], random),

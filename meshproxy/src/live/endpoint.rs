@@ -8,6 +8,7 @@ use http::HeaderValue;
 use mesh_core::tables::destinations::{Dial, Endpoint, Transport};
 use mesh_core::vocab::health::Health;
 
+use super::load::ReportedLoad;
 use super::registry::Registry;
 use crate::telemetry::labels::{Numbered, Party};
 use crate::telemetry::metrics::Metrics;
@@ -20,6 +21,8 @@ const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0
 pub struct EndpointState {
     in_flight: AtomicU32,
     gone: AtomicBool,
+    /// What it reports of its load, where that is asked for.
+    pub(super) load: ReportedLoad,
 }
 
 impl EndpointState {

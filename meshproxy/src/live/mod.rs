@@ -5,6 +5,7 @@
 
 pub mod destination;
 pub mod endpoint;
+pub mod load;
 pub mod local;
 pub mod registry;
 pub mod root;

@@ -151,6 +151,12 @@ pub struct ProxyCounters {
     pub loops_refused: Counter,
     /// Ways of beginning TLS whose newest files cannot be used.
     pub certificate_faults: Gauge,
+    /// Reports of load that were taken, that do not say enough, that cannot be read.
+    pub load_reports: Counter,
+    /// See `load_reports`.
+    pub load_reports_lacking: Counter,
+    /// See `load_reports`.
+    pub load_reports_unreadable: Counter,
     /// Names that were resolved, and those that could not be.
     pub names_resolved: Counter,
     /// See `names_resolved`.
@@ -202,6 +208,10 @@ impl Metrics {
             recorder
                 .register_counter(&Key::from_parts("mesh_proxy_name_resolutions_total", labels), &METADATA)
         };
+        let reports = |result: &'static str| {
+            let labels = vec![Label::new("result", result)];
+            recorder.register_counter(&Key::from_parts("mesh_proxy_load_reports_total", labels), &METADATA)
+        };
         let retired = |side: &'static str| {
             let labels = vec![Label::new("side", side)];
             recorder
@@ -233,6 +243,9 @@ impl Metrics {
             loops_refused: counter("mesh_proxy_loops_refused_total"),
             certificate_faults: recorder
                 .register_gauge(&Key::from_name("mesh_proxy_certificate_faults"), &METADATA),
+            load_reports: reports("ok"),
+            load_reports_lacking: reports("lacking"),
+            load_reports_unreadable: reports("unreadable"),
             names_resolved: resolutions("ok"),
             names_failed: resolutions("failed"),
         };

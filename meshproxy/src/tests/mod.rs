@@ -8,6 +8,7 @@ mod messages;
 mod misbehaviour;
 mod origination;
 mod policy;
+mod reports;
 mod requests;
 mod resilience;
 mod rotation;

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use crate::balancing::locality::LocalityPolicy;
 use crate::balancing::policy::{HashKey, HashTable};
+use crate::balancing::utilization::Utilization;
 use crate::compile::compile;
 use crate::resilience::outlier::OutlierDetection;
 use crate::resilience::pool::TcpKeepalive;
@@ -269,6 +270,7 @@ fn only_plain_turns_warm_up_and_nothing_is_preferred_where_nothing_is_chosen() {
     check(Algorithm::Passthrough, false, false);
     let hash = Algorithm::ConsistentHash { key: HashKey::SourceIp, table: HashTable::Maglev(65537) };
     check(hash, false, true);
+    check(Algorithm::Utilization(Utilization::default()), false, true);
 }
 
 #[test]

@@ -186,7 +186,7 @@ fn choice(destination: &Destination) -> String {
             let port = policy.target_port.map(|port| format!(" on port {port}")).unwrap_or_default();
             return format!("it goes to the address that it was sent to{port}");
         }
-        (_, Algorithm::Simple(_) | Algorithm::ConsistentHash { .. }) => {}
+        (_, Algorithm::Simple(_) | Algorithm::ConsistentHash { .. } | Algorithm::Utilization(_)) => {}
     }
     let healthy = destination.endpoints.iter().filter(|endpoint| endpoint.health == Health::Healthy).count();
     let how = match &policy.load_balancer {
@@ -201,6 +201,14 @@ fn choice(destination: &Destination) -> String {
             let otherwise = if always { "" } else { ", at random without it" };
             format!("{} of {key}{otherwise}", policy.load_balancer.name())
         }
+        Algorithm::Utilization(_) if policy.upstream == UpstreamProtocol::Opaque => {
+            "round robin, as byte streams carry no reports".to_owned()
+        }
+        Algorithm::Utilization(utilization) => format!(
+            "round robin by what endpoints report of their load: each from {} after its first report until {} after its last",
+            brief(utilization.stabilization),
+            brief(utilization.expiration),
+        ),
         Algorithm::Simple(_) | Algorithm::Passthrough => policy.load_balancer.name().to_owned(),
     };
     let names = match policy.resolution {

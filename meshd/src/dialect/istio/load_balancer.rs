@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use mesh_core::balancing::balancer::LoadBalancer;
 use mesh_core::balancing::policy::{Algorithm, LoadBalancerPolicy, Warmup};
+use mesh_core::balancing::utilization::Utilization;
+use mesh_core::vocab::name::Text;
 use mesh_core::vocab::ratio::Ratio;
 
 use super::consistent_hash::{CONSISTENT_HASH, consistent_hash};
@@ -14,8 +16,8 @@ use crate::dialect::scalar;
 
 pub(crate) static LOAD_BALANCER: Message = Message {
     name: "a loadBalancer",
-    fields: &["consistentHash", "simple"],
-    later: &["backendUtilization", "localityLbSetting", "warmup", "warmupDurationSecs", "zoneAwareLbSetting"],
+    fields: &["backendUtilization", "consistentHash", "simple"],
+    later: &["localityLbSetting", "warmup", "warmupDurationSecs", "zoneAwareLbSetting"],
     skipped: &[],
 };
 
@@ -83,19 +85,19 @@ fn simple(field: &Field<'_>) -> Option<Algorithm> {
 /// Endpoints weighted by what they report of their load. While none reports, their turns are equal.
 fn backend_utilization(object: &Object<'_>) -> Algorithm {
     let read = object.get("backendUtilization").and_then(|field| field.object(&BACKEND_UTILIZATION));
-    let Some(utilization) = read else { return Algorithm::default() };
-    for key in ["weightExpirationPeriod", "weightStabilizationPeriod", "weightUpdatePeriod"] {
-        if let Some(field) = utilization.get(key) {
-            scalar::duration_or_zero(&field);
-        }
-    }
-    if let Some(field) = utilization.get("errorUtilizationPenaltyPercent") {
-        field.integer(0..=i64::from(u32::MAX));
-    }
-    for item in utilization.items("metricNamesForComputingUtilization") {
-        item.text();
-    }
-    Algorithm::Simple(LoadBalancer::RoundRobin)
+    let Some(block) = read else { return Algorithm::default() };
+    let default = Utilization::default();
+    let period = |key, default| block.get(key).and_then(|f| scalar::duration_or_zero(&f)).unwrap_or(default);
+    let penalty = block.get("errorUtilizationPenaltyPercent");
+    let penalty = penalty.and_then(|field| field.integer(0..=i64::from(u32::MAX)));
+    let names = block.items("metricNamesForComputingUtilization");
+    Algorithm::Utilization(Utilization {
+        error_penalty_percent: penalty.and_then(|p| u32::try_from(p).ok()).unwrap_or_default(),
+        metrics: names.iter().filter_map(|item| item.text()).map(Text::from).collect(),
+        stabilization: period("weightStabilizationPeriod", default.stabilization),
+        expiration: period("weightExpirationPeriod", default.expiration),
+        update: period("weightUpdatePeriod", default.update),
+    })
 }
 
 fn warmup(object: &Object<'_>) -> Option<Warmup> {

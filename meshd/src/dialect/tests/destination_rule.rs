@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use mesh_core::balancing::balancer::LoadBalancer;
 use mesh_core::balancing::policy::{Algorithm, HashKey, HashTable, LoadBalancerPolicy};
+use mesh_core::balancing::utilization::Utilization;
 use mesh_core::resilience::outlier::OutlierDetection;
 use mesh_core::resilience::pool::H2Upgrade;
 use mesh_core::resource::destination_rule::{DestinationRule, TlsMode, TrafficPolicy};
@@ -201,7 +202,21 @@ fn load_balancers() {
     balancer("{warmup: {duration: 300s, aggression: null}}");
     let slow = balancer("{warmup: {duration: 300s, aggression: 0.3}}").warmup.unwrap();
     assert_eq!(slow.aggression_thousandths, 300);
-    balancer("{backendUtilization: {weightUpdatePeriod: 1s, metricNamesForComputingUtilization: [a]}}");
+    let reported = |text: &str| match balancer(&format!("{{backendUtilization: {text}}}")).algorithm {
+        Algorithm::Utilization(utilization) => utilization,
+        other => panic!("{text}: {other:?}"),
+    };
+    assert_eq!(reported("{}"), Utilization::default());
+    let all = Utilization {
+        error_penalty_percent: 150,
+        metrics: vec!["mem_utilization".into(), "named_metrics.queue".into()],
+        stabilization: Duration::ZERO,
+        expiration: Duration::from_secs(60),
+        update: Duration::from_millis(500),
+    };
+    let text = "{errorUtilizationPenaltyPercent: 150, weightStabilizationPeriod: 0s, weightExpirationPeriod: 1m, \
+                weightUpdatePeriod: 500ms, metricNamesForComputingUtilization: [mem_utilization, named_metrics.queue]}";
+    assert_eq!(reported(text), all);
     for (text, words) in [
         ("{warmupDurationSecs: 10s}", "deprecated"),
         ("{consistentHash: {httpHeaderName: a, minimumRingSize: 7}}", "deprecated here"),

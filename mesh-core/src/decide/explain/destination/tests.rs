@@ -4,6 +4,7 @@ use super::*;
 use crate::balancing::balancer::LoadBalancer;
 use crate::balancing::locality::Distribute;
 use crate::balancing::policy::HashTable;
+use crate::balancing::utilization::Utilization;
 use crate::matching::request::{Caller, Request};
 use crate::policy::mtls::{ClientCertificate, MtlsPolicy, ServerRoots};
 use crate::resilience::outlier::OutlierDetection;
@@ -217,6 +218,13 @@ fn each_block_has_its_sentence() {
     };
     check(cookie, "MAGLEV of cookie user, which is set where it is missing");
     check(|policy| policy.load_balancer = Algorithm::Simple(LoadBalancer::RoundRobin), "ROUND_ROBIN");
+    let reported =
+        |policy: &mut Policy| policy.load_balancer = Algorithm::Utilization(Utilization::default());
+    check(
+        reported,
+        "3 of 3 endpoints healthy, round robin by what endpoints report of their load: each from 10s after its first \
+         report until 3m after its last",
+    );
     check(|policy| policy.load_balancer = Algorithm::Passthrough, "the address that it was sent to");
     check(
         |policy| policy.resolution = Resolution::DynamicDns,
