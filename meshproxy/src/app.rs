@@ -210,6 +210,8 @@ fn listen(
         access,
         drain: drain.clone(),
         forwarder: forwarder.clone(),
+        limits: config.limits,
+        identities: Arc::default(),
     };
     Listeners::start(settings, shared, writer).context("cannot start the data threads")
 }

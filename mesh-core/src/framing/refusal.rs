@@ -133,13 +133,14 @@ impl Refusal {
     pub fn status(self) -> u16 {
         match self {
             Refusal::Version => 505,
-            Refusal::Method | Refusal::Encoding => 501,
+            Refusal::Encoding => 501,
             Refusal::Target => 414,
             Refusal::Fields | Refusal::Trailers | Refusal::HeaderBlock => 431,
             Refusal::SlowHead | Refusal::SlowBody => 408,
             Refusal::EmptyLines
             | Refusal::LineEnd
             | Refusal::RequestLine
+            | Refusal::Method
             | Refusal::Field
             | Refusal::ContentLength
             | Refusal::LengthAndEncoding

@@ -2,19 +2,23 @@
 
 use std::convert::Infallible;
 use std::pin::pin;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use mesh_core::framing::frames::Allowance;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::activity::Activity;
 use super::body::ReplyBody;
-use crate::runtime::drain::Drain;
+use crate::net::activity::Activity;
+use crate::net::corked::Corked;
+use crate::net::guard::frames::Framed;
+use crate::net::guard::requests::Requests;
+use crate::upstream::thread::DataThread;
 use crate::upstream::connect::{HEADER_LIST, LocalExec, STREAM_WINDOW, STREAMS};
 
 /// Head of HTTP/1: the limits of fields are checked apart. hyper's own limit of 100 fields stays as it is: any other
@@ -37,21 +41,32 @@ pub enum Side {
     Mesh,
 }
 
-/// Serves HTTP/1 until the client or the drain ends it.
-pub async fn http1<T, S, F>(io: T, drain: &Drain, serve: S) -> Result<(), hyper::Error>
+/// Serves HTTP/1 until the client or the drain ends it. A request that stands in for one whose bytes were refused has the
+/// [`Refusal`](mesh_core::framing::refusal::Refusal) among its extensions.
+pub async fn http1<T, S, F>(io: T, thread: &DataThread, serve: S) -> Result<(), hyper::Error>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Fn(Request<Incoming>) -> F,
     F: Future<Output = Response<ReplyBody>>,
 {
+    let (drain, patience) = (&thread.drain, thread.limits.patience);
     let mut builder = http1::Builder::new();
     builder.header_read_timeout(None).max_buf_size(HEAD_BUFFER);
-    let activity = Rc::new(Activity::default());
-    let answer = |request| {
+    let activity = Arc::new(Activity::default());
+    let answer = |mut request: Request<Incoming>| {
+        if let Some(refusal) = activity.refused_head() {
+            request.extensions_mut().insert(refusal);
+        }
+        let connect = request.method() == Method::CONNECT;
         let reply = serve(request);
         let under_way = activity.begin();
+        let activity = &activity;
         async move {
             let mut reply = reply.await;
+            let status = reply.status();
+            if status == StatusCode::SWITCHING_PROTOCOLS || connect && status.is_success() {
+                activity.becomes_tunnel();
+            }
             reply.body_mut().hold(under_way);
             if drain.has_begun() {
                 let close = http::HeaderValue::from_static("close");
@@ -60,26 +75,38 @@ where
             Ok::<_, Infallible>(reply)
         }
     };
+    let io = Requests::new(io, Arc::clone(&activity), patience.head);
     let connection = builder.serve_connection(TokioIo::new(io), service_fn(answer)).with_upgrades();
     let mut connection = pin!(connection);
-    tokio::select! {
-        ended = connection.as_mut() => return ended,
-        () = drain.begun() => {}
-        () = activity.idle() => return Ok(()),
+    let ended = tokio::select! {
+        ended = connection.as_mut() => Some(ended),
+        () = drain.begun() => None,
+        () = activity.idle(patience.idle, patience.body) => Some(Ok(())),
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
+            // A request that is already on its way is still answered; an idle connection is closed after a moment.
+            let moment = tokio::time::sleep(Duration::from_millis(500));
+            tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = moment => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            }
+        }
+    };
+    if let Some(refusal) = activity.refusal() {
+        thread.metrics().refused("downstream", refusal);
     }
-    // A request that is already on its way is still answered; an idle connection is closed after a moment.
-    tokio::select! {
-        ended = connection.as_mut() => return ended,
-        () = tokio::time::sleep(Duration::from_millis(500)) => {}
-    }
-    connection.as_mut().graceful_shutdown();
-    connection.await
+    ended
 }
 
 /// Serves HTTP/2 until the client, the drain or `retire` ends it; requests that have begun are answered.
 pub async fn http2<T, S, F>(
     io: T,
-    drain: &Drain,
+    thread: &DataThread,
     side: Side,
     retire: impl Future<Output = ()>,
     serve: S,
@@ -89,9 +116,10 @@ where
     S: Fn(Request<Incoming>) -> F,
     F: Future<Output = Response<ReplyBody>> + 'static,
 {
-    let (stream_window, window) = match side {
-        Side::Application => (CLIENT_STREAM_WINDOW, CLIENT_WINDOW),
-        Side::Mesh => (STREAM_WINDOW, STREAM_WINDOW * STREAMS),
+    let (drain, patience) = (&thread.drain, thread.limits.patience);
+    let (stream_window, window, allowance) = match side {
+        Side::Application => (CLIENT_STREAM_WINDOW, CLIENT_WINDOW, Allowance::OUTSIDE),
+        Side::Mesh => (STREAM_WINDOW, STREAM_WINDOW * STREAMS, Allowance::MESH),
     };
     let mut builder = http2::Builder::new(LocalExec);
     builder
@@ -105,16 +133,34 @@ where
         .max_pending_accept_reset_streams(PENDING_RESETS)
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_WITHIN);
+    let activity = Arc::new(Activity::default());
     let answer = |request| {
         let reply = serve(request);
-        async move { Ok::<_, Infallible>(reply.await) }
+        let under_way = activity.begin();
+        async move {
+            let mut reply = reply.await;
+            reply.body_mut().hold(under_way);
+            Ok::<_, Infallible>(reply)
+        }
     };
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service_fn(answer)));
-    tokio::select! {
-        ended = connection.as_mut() => return ended,
-        () = drain.begun() => {}
-        () = retire => {}
+    let io = Framed::of_client(io, allowance, patience.head);
+    let cause = io.cause();
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(Corked::new(io)), service_fn(answer)));
+    let ended = tokio::select! {
+        ended = connection.as_mut() => Some(ended),
+        () = drain.begun() => None,
+        () = retire => None,
+        () = activity.idle(patience.idle_http2, Duration::MAX) => None,
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Some(refusal) = cause.get() {
+        thread.metrics().refused("downstream", refusal);
     }
-    connection.as_mut().graceful_shutdown();
-    connection.await
+    ended
 }

@@ -9,9 +9,12 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use mesh_core::message::trailers::{self, TooLarge};
+use mesh_core::framing::refusal::Refusal;
 
 use super::budget::{Budget, Share};
 use super::copied::{Copied, Filler, Piece, Watch, copy};
+use crate::net::guard;
 
 /// A body is kept for another attempt up to this size; a longer one is sent once. (Envoy's buffer of a stream.)
 const KEEP: usize = 1024 * 1024;
@@ -22,6 +25,9 @@ pub enum BodyError {
     /// The client broke off.
     #[error("the client broke off")]
     Client(#[source] hyper::Error),
+    /// The client's trailers.
+    #[error("the client's trailers cannot be passed on")]
+    Trailers(#[from] TooLarge),
     /// Another attempt has taken over.
     #[error("another attempt has taken over")]
     Superseded,
@@ -65,6 +71,7 @@ struct Shared {
     received: Cell<u64>,
     complete: Cell<bool>,
     broken: Cell<bool>,
+    refused: Cell<Option<Refusal>>,
     copies: RefCell<Vec<Filler>>,
 }
 
@@ -97,6 +104,7 @@ impl Upload {
             received: Cell::new(0),
             complete: Cell::new(false),
             broken: Cell::new(false),
+            refused: Cell::new(None),
             copies: RefCell::default(),
         }))
     }
@@ -133,6 +141,11 @@ impl Upload {
     /// Bytes that came from the client.
     pub fn received(&self) -> u64 {
         self.0.received.get()
+    }
+
+    /// Why bytes of the client were refused, if any were.
+    pub fn refused(&self) -> Option<Refusal> {
+        self.0.refused.get()
     }
 
     /// Whether the client broke off.
@@ -175,6 +188,7 @@ impl Attempted {
             }
             Some(Err(error)) => {
                 shared.broken.set(true);
+                shared.refused.set(guard::cause(&error));
                 shared.copies.borrow_mut().clear();
                 Poll::Ready(Some(Err(error)))
             }
@@ -189,7 +203,14 @@ impl Attempted {
 impl Shared {
     fn read(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut *self.source.borrow_mut() {
-            Source::Client(incoming) => Pin::new(incoming).poll_frame(cx).map_err(BodyError::Client),
+            Source::Client(incoming) => match ready!(Pin::new(incoming).poll_frame(cx)) {
+                Some(Ok(mut frame)) => {
+                    let checked = frame.trailers_mut().map_or(Ok(()), trailers::canonical);
+                    Poll::Ready(Some(checked.map(|()| frame).map_err(BodyError::Trailers)))
+                }
+                Some(Err(error)) => Poll::Ready(Some(Err(BodyError::Client(error)))),
+                None => Poll::Ready(None),
+            },
             Source::Copy(copied) => copied
                 .poll(cx)
                 .map(|piece| piece.map(|piece| piece.map(Piece::frame).map_err(|()| BodyError::Copy))),

@@ -4,6 +4,8 @@ use std::io;
 
 use mesh_core::vocab::outcome::Outcome;
 
+use crate::net::guard;
+
 /// Why there is no connection to an endpoint.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ConnectError {
@@ -70,7 +72,7 @@ fn plain(error: &io::Error) -> String {
 
 /// Classifies what went wrong on an HTTP/1 connection that was there.
 pub fn outcome(error: &hyper::Error) -> Outcome {
-    if error.is_parse() {
+    if error.is_parse() || guard::cause(error).is_some() {
         return Outcome::ProtocolError;
     }
     Outcome::Reset { before_request: error.is_canceled() }
@@ -81,7 +83,7 @@ pub fn http2_outcome(error: &h2::Error) -> Outcome {
     if error.reason() == Some(h2::Reason::REFUSED_STREAM) || (error.is_go_away() && error.is_remote()) {
         return Outcome::RefusedStream;
     }
-    if error.is_library() {
+    if error.is_library() || error.get_io().and_then(guard::of).is_some() {
         return Outcome::ProtocolError;
     }
     Outcome::Reset { before_request: false }

@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -13,14 +14,20 @@ use h2::client::{Builder, Connection, SendRequest};
 use h2::{Ping, PingPong, Reason, RecvStream, SendStream};
 use http::{Request, Response};
 use http_body::{Body as _, Frame};
+use mesh_core::framing::frames::Allowance;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::body::RequestBody;
 use super::connect::{HEADER_LIST, STREAM_WINDOW, STREAMS};
 use super::failure::ConnectError;
+use crate::net::corked::Corked;
+use crate::net::guard::frames::Framed;
+use crate::telemetry::metrics::Metrics;
 
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_WITHIN: Duration = Duration::from_secs(10);
+/// A frame that has begun must be whole after so long (reliability notes, timeouts).
+const SLOW: Duration = Duration::from_secs(10);
 /// Bytes of one stream that may wait to be sent.
 const SEND_BUFFER: usize = 256 * 1024;
 
@@ -42,7 +49,7 @@ pub enum SendError {
 
 impl Http2 {
     /// Begins HTTP/2 on a stream and starts the task that carries it.
-    pub async fn start<T>(io: T) -> Result<Http2, ConnectError>
+    pub async fn start<T>(io: T, allowance: Allowance, metrics: &Arc<Metrics>) -> Result<Http2, ConnectError>
     where
         T: AsyncRead + AsyncWrite + Unpin + 'static,
     {
@@ -55,10 +62,18 @@ impl Http2 {
             .max_header_list_size(HEADER_LIST)
             .max_send_buffer_size(SEND_BUFFER)
             .max_concurrent_reset_streams(100);
-        let started = builder.handshake::<T, Bytes>(io).await;
+        let io = Framed::of_server(io, allowance, SLOW);
+        let cause = io.cause();
+        let started = builder.handshake::<_, Bytes>(Corked::new(io)).await;
         let (sender, connection) = started.map_err(|error| ConnectError::Handshake(error.to_string()))?;
         let closed = Rc::new(Cell::new(false));
-        tokio::task::spawn_local(carry(connection, Rc::clone(&closed)));
+        let (gone, metrics) = (Rc::clone(&closed), Arc::clone(metrics));
+        tokio::task::spawn_local(async move {
+            carry(connection, gone).await;
+            if let Some(refusal) = cause.get() {
+                metrics.refused("upstream", refusal);
+            }
+        });
         Ok(Http2 { sender, closed })
     }
 

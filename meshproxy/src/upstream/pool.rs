@@ -25,6 +25,7 @@ use super::way::{Target, Way};
 use crate::identity::svid::{Material, Svid, Svids, Trust};
 use crate::identity::tls;
 use crate::live::root::Roots;
+use crate::telemetry::metrics::Metrics;
 
 type Map<K, V> = HashMap<K, V, RandomState>;
 
@@ -69,6 +70,7 @@ struct Http2Key {
 pub struct Pool {
     svids: Arc<Svids>,
     roots: Arc<Roots>,
+    metrics: Arc<Metrics>,
     idle: RefCell<Map<Http1Key, Vec<Idle>>>,
     shared: RefCell<Map<Http2Key, Rc<Slot>>>,
     pairs: RefCell<Map<(u32, u32), Rc<Pair>>>,
@@ -159,7 +161,9 @@ impl Lease {
         tokio::task::spawn_local(async move {
             // The connection's task needs another turn to see that the answer has ended.
             let ready = tokio::time::timeout(Duration::from_secs(1), sender.ready()).await;
-            if let (Ok(Ok(())), Some(pool)) = (ready, pool.upgrade()) {
+            if let (Ok(Ok(())), Some(pool)) = (ready, pool.upgrade())
+                && sender.is_ready()
+            {
                 pool.keep(key, sender);
             }
         });
@@ -168,10 +172,11 @@ impl Lease {
 
 impl Pool {
     /// An empty pool.
-    pub fn new(svids: Arc<Svids>, roots: Arc<Roots>) -> Rc<Pool> {
+    pub fn new(svids: Arc<Svids>, roots: Arc<Roots>, metrics: Arc<Metrics>) -> Rc<Pool> {
         Rc::new_cyclic(|this| Pool {
             svids,
             roots,
+            metrics,
             idle: RefCell::default(),
             shared: RefCell::default(),
             pairs: RefCell::default(),
@@ -193,7 +198,7 @@ impl Pool {
         let mut last = None;
         for &address in target.addresses {
             self.check(address)?;
-            match connect::http1(address, target.way, target.patience).await {
+            match connect::http1(address, target.way, target.patience, &self.metrics).await {
                 Ok(sender) => {
                     return Ok(self.lease(Http1Key { address, way: target.way.cloned() }, sender, false));
                 }
@@ -214,7 +219,7 @@ impl Pool {
             }
             let dial = || async move {
                 self.check(address)?;
-                connect::http2(address, target.way, target.patience).await
+                connect::http2(address, target.way, target.patience, &self.metrics).await
             };
             match Box::pin(slot.dial(None, dial)).await {
                 Ok(stream) => return Ok(stream),
@@ -275,7 +280,8 @@ impl Pool {
             return Ok(stream);
         }
         let tls = pair.tls.clone();
-        Box::pin(slot.dial(Some(pair), || async move { connect::mesh(hop, &tls, patience).await })).await
+        let dial = || async move { connect::mesh(hop, &tls, patience, &self.metrics).await };
+        Box::pin(slot.dial(Some(pair), dial)).await
     }
 
     /// Closes what has been idle for long, again and again; runs as long as its data thread.

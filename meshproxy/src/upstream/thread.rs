@@ -13,6 +13,7 @@ use crate::dns::forward::Forwarder;
 use crate::identity::svid::Svids;
 use crate::live::root::Roots;
 use crate::live::view::View;
+use crate::net::limits::{Identities, Limits};
 use crate::runtime::drain::Drain;
 use crate::telemetry::access::{AccessLog, AccessSink};
 use crate::telemetry::metrics::{Metrics, SeriesCache};
@@ -32,6 +33,10 @@ pub struct Shared {
     pub drain: Drain,
     /// Asks the host's resolvers.
     pub forwarder: Forwarder,
+    /// How much is taken, and how long is waited.
+    pub limits: Limits,
+    /// Connections by proven identity.
+    pub identities: Arc<Identities>,
 }
 
 /// What one data thread works with.
@@ -53,6 +58,10 @@ pub struct DataThread {
     pub bodies: Rc<Budget>,
     /// Copies of requests that are under way.
     pub mirrors: Rc<Cell<usize>>,
+    /// How much is taken, and how long is waited.
+    pub limits: Limits,
+    /// Connections by proven identity, of all threads.
+    pub identities: Arc<Identities>,
     /// Names that requests asked for.
     pub lookups: Lookups,
     random: RefCell<Random>,
@@ -63,13 +72,19 @@ impl DataThread {
     pub fn start(shared: &Shared) -> Rc<DataThread> {
         let thread = DataThread {
             view: View::new(Arc::clone(&shared.roots)),
-            pool: Pool::new(Arc::clone(&shared.svids), Arc::clone(&shared.roots)),
+            pool: Pool::new(
+                Arc::clone(&shared.svids),
+                Arc::clone(&shared.roots),
+                Arc::clone(&shared.metrics),
+            ),
             series: SeriesCache::new(Arc::clone(&shared.metrics)),
             log: Rc::new(AccessLog::new(shared.access.clone(), Arc::clone(&shared.metrics))),
             svids: Arc::clone(&shared.svids),
             drain: shared.drain.clone(),
             bodies: Budget::new(shared.metrics.proxy.bodies_not_kept.clone()),
             mirrors: Rc::default(),
+            limits: shared.limits,
+            identities: Arc::clone(&shared.identities),
             lookups: Lookups::new(shared.forwarder.clone()),
             random: RefCell::new(Random::seeded(rand::random())),
         };
