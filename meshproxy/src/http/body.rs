@@ -10,10 +10,11 @@ use h2::RecvStream;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use mesh_core::message::trailers::{self, TooLarge};
 use mesh_core::vocab::outcome::Outcome;
 use tokio::time::{Instant, Sleep};
 
-use super::activity::UnderWay;
+use crate::net::activity::UnderWay;
 use super::headers::GRPC_STATUS;
 use super::record::Record;
 use crate::upstream::failure;
@@ -72,6 +73,9 @@ pub enum ReplyError {
     /// The same on a stream of a shared connection.
     #[error("the upstream broke off")]
     UpstreamStream(#[source] h2::Error),
+    /// The upstream's trailers.
+    #[error("the upstream's trailers cannot be passed on")]
+    Trailers(#[from] TooLarge),
     /// The request's time was over.
     #[error("the request's time was over")]
     Deadline,
@@ -197,6 +201,12 @@ impl ReplyBody {
                 return Poll::Pending;
             }
         };
+        let frame = frame.map(|frame| {
+            frame.and_then(|mut frame| {
+                frame.trailers_mut().map_or(Ok(()), trailers::canonical)?;
+                Ok(frame)
+            })
+        });
         match frame {
             Some(Ok(frame)) => {
                 if let Some(record) = &mut self.record {
@@ -206,12 +216,17 @@ impl ReplyBody {
                         (None, None) => {}
                     }
                 }
+                // Behind trailers nobody asks for more.
+                if frame.is_trailers() {
+                    self.finish();
+                }
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => {
                 let outcome = match &error {
                     ReplyError::Upstream(error) => failure::outcome(error),
                     ReplyError::UpstreamStream(error) => failure::http2_outcome(error),
+                    ReplyError::Trailers(_) => Outcome::ProtocolError,
                     ReplyError::Deadline => Outcome::RequestTimeout,
                 };
                 match outcome {

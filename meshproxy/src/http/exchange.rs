@@ -12,6 +12,9 @@ use mesh_core::decide::plan::{Action, Forward, Plan};
 use mesh_core::decide::refusal::Refusal;
 use mesh_core::decide::request;
 use mesh_core::decide::witness::Silent;
+use mesh_core::framing::refusal::Refusal as Bytes;
+use mesh_core::message::request::{Head, Sender};
+use mesh_core::message::target::with_path;
 use mesh_core::resilience::timeout::request_timeout;
 use mesh_core::routing::header::HeaderOperations;
 use mesh_core::vocab::label::Labels;
@@ -19,11 +22,9 @@ use mesh_core::vocab::outcome::Outcome;
 use mesh_core::vocab::protocol::{Protocol, UpstreamProtocol};
 
 use super::attempt::{Message, Trial, Tried, client};
-use super::canonical::{self, Head, with_path};
+use super::canonical;
 use super::connection::{Outbound, caller};
-use super::headers::{
-    FORWARDED_PROTO, GRPC_TIMEOUT, ORIGINAL_HOST, ORIGINAL_PATH, REQUEST_ID, strip_internal,
-};
+use super::headers::{FORWARDED_PROTO, GRPC_TIMEOUT, ORIGINAL_HOST, ORIGINAL_PATH, REQUEST_ID};
 use super::mirror::{self, Original};
 use super::record::{Record, named};
 use super::reply::{self, Reply};
@@ -42,12 +43,14 @@ use crate::upstream::body::Upload;
 pub async fn outbound(connection: &Outbound, mut request: Request<Incoming>) -> Reply {
     let root = connection.thread.view.root();
     let mut record = Record::begin(&connection.thread, &root, connection.shown(), Reporter::Source, false);
+    if let Some(refusal) = request.extensions().get::<Bytes>() {
+        return reply::refuse_bytes(record, *refusal);
+    }
     let upgrade = upgrade::asked(&mut request);
-    let (mut head, body) = match canonical::read(request) {
+    let (mut head, body) = match canonical::read(request, root.tables.normalization(), Sender::Anybody) {
         Ok(read) => read,
-        Err(bad) => return reply::bad_request(record, bad),
+        Err(fault) => return reply::bad_request(record, fault),
     };
-    strip_internal(&mut head.headers, &head.found);
     add_context(connection, &mut head);
     record.request(&head);
     record.upload = Upload::of(body, &connection.thread.bodies);
@@ -173,8 +176,10 @@ async fn send_on(
         record.upstream = endpoint.shown();
         record.destination = endpoint.party.number;
     }
+    let refused = record.upload.as_ref().and_then(Upload::refused);
     match result {
         None => reply::no_healthy(record),
+        Some(Err(_)) if let Some(refusal) = refused => reply::refuse_bytes(record, refusal),
         // Envoy counts the client's own limit as the duration of the stream, not as a slow upstream.
         Some(Err(failure)) if failure.outcome == Outcome::RequestTimeout && timeout != forward.timeout => {
             reply::out_of_time(record)
@@ -186,7 +191,7 @@ async fn send_on(
             }
             let deadline = trial.deadline;
             let changes = plan.response_changes(forward);
-            let mut reply = reply::pass_on(answer.response, answer.held, record, &changes, deadline);
+            let mut reply = reply::pass_on(answer, record, &changes, deadline);
             reply::keep(&mut reply, &forward.affinity);
             reply
         }

@@ -150,7 +150,7 @@ impl Copy {
             hash: None,
         };
         let tried = trial.run(self.message.clone(), self.upload.as_ref()).await;
-        let Some(Ok(Answer { response, held })) = tried.result else { return false };
+        let Some(Ok(Answer { response, held, .. })) = tried.result else { return false };
         let mut body = ReplyBody::unread(response.into_body(), held);
         while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
             if frame.is_err() {

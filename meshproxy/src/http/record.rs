@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderValue, Method, Version};
+use mesh_core::message::request::Head;
 use mesh_core::vocab::name::Text;
 use tokio::time::Instant;
 
-use super::canonical::Head;
 use super::headers::{FORWARDED_FOR, REQUEST_ID};
 use super::variables::Told;
 use crate::live::endpoint::Permit;

@@ -10,15 +10,17 @@ use http::{Response, StatusCode, Version};
 use mesh_core::decide::affinity::Affinity;
 use mesh_core::decide::plan::Plan;
 use mesh_core::decide::refusal::Refusal;
+use mesh_core::framing;
+use mesh_core::message::fault::Fault;
 use mesh_core::resilience::fault::AbortStatus;
 use mesh_core::routing::cors::Fields;
 use mesh_core::routing::header::HeaderOperations;
 use mesh_core::vocab::outcome::Outcome;
 use tokio::time::Instant;
 
-use super::body::{Held, ReplyBody, UpstreamBody, grpc_status};
-use super::canonical::BadRequest;
-use super::headers::{GRPC_MESSAGE, GRPC_STATUS, OVERLOADED, SERVICE_TIME, number, scan, strip_mesh};
+use super::attempt::Answer;
+use super::body::{ReplyBody, grpc_status};
+use super::headers::{GRPC_MESSAGE, GRPC_STATUS, OVERLOADED, SERVICE_TIME, number};
 use super::record::Record;
 use super::variables::change_answer;
 use crate::telemetry::flags::Flags;
@@ -41,28 +43,13 @@ pub struct Failure {
 
 /// The answer of an upstream goes back.
 pub fn pass_on(
-    response: Response<UpstreamBody>,
-    held: Held,
+    answer: Answer,
     mut record: Box<Record>,
     changes: &[&HeaderOperations],
     deadline: Option<Instant>,
 ) -> Reply {
+    let Answer { response, held, bytes } = answer;
     let (mut parts, incoming) = response.into_parts();
-    if parts.status == StatusCode::SWITCHING_PROTOCOLS {
-        // Upgrades are not asked for, so nobody may grant one.
-        record.flags.push("UPE");
-        record.details = Cow::Borrowed("upstream_reset_before_response_started{protocol_error}");
-        return local(record, StatusCode::BAD_GATEWAY, Cow::Borrowed(""), None);
-    }
-    let found = scan(&parts.headers);
-    found.strip_connection(&mut parts.headers);
-    if found.lengths > 1 {
-        // hyper has checked that they are equal.
-        if let Some(length) = parts.headers.get(header::CONTENT_LENGTH).cloned() {
-            parts.headers.insert(header::CONTENT_LENGTH, length);
-        }
-    }
-    strip_mesh(&mut parts.headers, &found);
     change_answer(&mut parts.headers, parts.status, changes, &mut record);
     let time = record.answered();
     parts.headers.insert(&SERVICE_TIME, number(time.as_millis()));
@@ -72,15 +59,25 @@ pub fn pass_on(
     if record.details.is_empty() {
         record.details = Cow::Borrowed("via_upstream");
     }
-    record.reply(parts.status.as_u16(), found.bytes as u64 + 15, status);
+    record.reply(parts.status.as_u16(), bytes, status);
     Response::from_parts(parts, ReplyBody::upstream(incoming, held, record, deadline))
 }
 
 /// A request that was refused before anything was decided. The connection is not used further.
-pub fn bad_request(mut record: Box<Record>, bad: BadRequest) -> Reply {
-    record.flags.push(bad.flag);
-    record.details = Cow::Borrowed(bad.details);
-    let mut reply = local(record, bad.status, Cow::Borrowed(bad.body), None);
+pub fn bad_request(mut record: Box<Record>, fault: Fault) -> Reply {
+    record.flags.push(fault.flag());
+    record.details = Cow::Borrowed(fault.details());
+    let mut reply = local(record, fault.status(), Cow::Borrowed(fault.body()), None);
+    reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    reply
+}
+
+/// Bytes of a request were refused. Nothing more is read of its connection.
+pub fn refuse_bytes(mut record: Box<Record>, refusal: framing::refusal::Refusal) -> Reply {
+    record.flags.push(refusal.flag());
+    record.details = Cow::Borrowed(refusal.details());
+    let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::BAD_REQUEST);
+    let mut reply = local(record, status, Cow::Borrowed(refusal.body()), None);
     reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     reply
 }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use mesh_core::balancing::locality::LocalityPolicy;
-use mesh_core::matching::path::Normalization;
+use mesh_core::message::path::Normalization;
 use mesh_core::resource::mesh_config::{AccessLogEncoding, DefaultProviders, MeshConfig};
 use mesh_core::resource::reach::ExportTo;
 use mesh_core::resource::sidecar::OutboundMode;
