@@ -1,6 +1,8 @@
 //! Two proxies' data paths over loopback, with certificates of a test authority and sections written by hand.
 
 mod balancing;
+mod bypass;
+mod bytes;
 mod egress;
 mod harness;
 mod origination;
