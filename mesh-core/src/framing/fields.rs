@@ -2,7 +2,7 @@
 
 use memchr::memchr;
 
-use super::chars::{is_text, is_token, trimmed};
+use super::chars::{is_text, token, trimmed};
 use super::refusal::Refusal;
 use super::{LONGEST_FIELD, LONGEST_LIST, MOST_FIELDS};
 
@@ -82,13 +82,10 @@ impl Fields {
     /// One field line. Blanks before a name continue the line before (RFC 9112, section 5.2), blanks behind it are
     /// read as part of it by some (section 5.1): neither is a token.
     fn field(&mut self, line: &[u8]) -> Result<(), Refusal> {
-        let colon = memchr(b':', line).ok_or_else(|| not_a_field(line))?;
-        let (name, value) = (&line[..colon], &line[colon + 1..]);
-        if !is_text(value) {
+        let (name, rest) = line.split_at(token(line));
+        let [b':', value @ ..] = rest else { return Err(not_a_field(line)) };
+        if name.is_empty() || !is_text(value) {
             return Err(not_a_field(value));
-        }
-        if !is_token(name) {
-            return Err(not_a_field(name));
         }
         match name.len() {
             14 if name.eq_ignore_ascii_case(b"content-length") => {

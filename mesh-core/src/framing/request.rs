@@ -80,17 +80,14 @@ impl RequestHead {
 
 /// `method SP request-target SP HTTP-version` (RFC 9112, section 3), single spaces.
 fn request_line(line: &[u8]) -> Result<Stage, Refusal> {
-    if line.contains(&b'\r') {
-        return Err(Refusal::LineEnd);
-    }
     let mut words = line.split(|byte| *byte == b' ');
     let (Some(method), Some(target), Some(version), None) =
         (words.next(), words.next(), words.next(), words.next())
     else {
-        return Err(Refusal::RequestLine);
+        return Err(no_request_line(line));
     };
     if !is_token(method) || !is_visible(target) {
-        return Err(Refusal::RequestLine);
+        return Err(no_request_line(line));
     }
     if method.len() > LONGEST_METHOD {
         return Err(Refusal::Method);
@@ -106,7 +103,12 @@ fn request_line(line: &[u8]) -> Result<Stage, Refusal> {
         {
             return Err(Refusal::Version);
         }
-        _ => return Err(Refusal::RequestLine),
+        _ => return Err(no_request_line(line)),
     };
     Ok(Stage::Fields { connect: method == b"CONNECT", old })
+}
+
+/// A CR that ends no line is told apart.
+fn no_request_line(line: &[u8]) -> Refusal {
+    if line.contains(&b'\r') { Refusal::LineEnd } else { Refusal::RequestLine }
 }

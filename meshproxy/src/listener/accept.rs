@@ -103,7 +103,10 @@ impl Worker {
         let http2 = match looked.detected {
             Detected::Http1 => false,
             Detected::Http2 => true,
-            Detected::Tls | Detected::Opaque | Detected::NeedMore => return,
+            // Malformed HTTP is answered as such.
+            Detected::Opaque => false,
+            Detected::NeedMore if looked.is_full() => false,
+            Detected::Tls | Detected::NeedMore => return,
         };
         let outbound = Outbound::new(Rc::clone(&self.thread), facts, Entrance::Explicit, caller);
         let connection = Rc::new(outbound);
@@ -147,6 +150,10 @@ impl Worker {
         };
         let Ok(looked) = look(&mut stream, patience).await else { return };
         if looked.head.is_empty() && (looked.ended || protocol.is_http()) {
+            return;
+        }
+        // A head that did not come to its first line's end in time.
+        if looked.detected == Detected::NeedMore && protocol.is_http() && !looked.is_full() {
             return;
         }
         let http2 = match looked.detected {
@@ -196,13 +203,12 @@ impl Worker {
         S: Fn(Request<Incoming>) -> F,
         F: Future<Output = Response<ReplyBody>> + 'static,
     {
-        let drain = &self.thread.drain;
         let stream = Patient::new(stream);
         let ended = match http2 {
-            false => server::http1(stream, drain, answer).await,
+            false => server::http1(stream, &self.thread, answer).await,
             true => {
-                let stream = crate::net::corked::Corked::new(stream);
-                server::http2(stream, drain, Side::Application, std::future::pending(), answer).await
+                let retire = std::future::pending();
+                server::http2(stream, &self.thread, Side::Application, retire, answer).await
             }
         };
         if let Err(error) = ended {
@@ -222,7 +228,7 @@ impl Worker {
     async fn connect(self, request: Request<Incoming>, connection: &Outbound) -> Response<ReplyBody> {
         let authority = request.uri().authority().map(|authority| authority.as_str().to_ascii_lowercase());
         let parsed = authority.as_deref().and_then(|text| {
-            let authority = mesh_core::matching::authority::Authority::parse(text).ok()?;
+            let authority = mesh_core::message::authority::Authority::parse(text).ok()?;
             Some((authority.host.to_owned(), authority.port?))
         });
         let Some((host, port)) = parsed else { return answer(StatusCode::BAD_REQUEST) };

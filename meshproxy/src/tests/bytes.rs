@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use mesh_core::vocab::protocol::Protocol;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::harness::{Mesh, Plan, echo};
+use super::harness::{Mesh, Plan, echo, grpc_echo};
 
 /// An application on raw sockets: notes what it hears and answers each request with the same bytes. Ends a connection
 /// after an answer that has no end of its own.
@@ -375,4 +376,107 @@ async fn floods_of_frames_end_with_goaway() {
     counted(&mesh, "reason=\"control_frames\"", rows.len()).await;
     // Who behaves is served meanwhile.
     assert_eq!(mesh.get("http://reviews:9080/").await.status, 200);
+}
+
+/// HEADERS that ask for `/` of reviews.
+fn headers(flags: u8, stream: u32) -> Vec<u8> {
+    let block = [&[0x82, 0x86, 0x84, 0x41, 12][..], b"reviews:9080"].concat();
+    frame(1, flags, stream, &block)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn floods_of_streams_end_and_do_not_arrive() {
+    let recorder = Recorder::start(OK).await;
+    let mesh = Mesh::start(Plan { mesh: false, ..Plan::new(&[recorder.address]) }).await;
+    let streams =
+        |each: &dyn Fn(u32) -> Vec<u8>| -> Vec<u8> { (0..4000).flat_map(|n| each(2 * n + 1)).collect() };
+    const OPEN: u8 = 4;
+    const WHOLE: u8 = 5;
+    let rows: &[(&str, Vec<u8>)] = &[
+        ("CVE-2023-44487", streams(&|id| [headers(WHOLE, id), frame(3, 0, id, &[0, 0, 0, 8])].concat())),
+        ("CVE-2025-8671", streams(&|id| [headers(WHOLE, id), frame(8, 0, id, &[0; 4])].concat())),
+        ("CVE-2019-9514", streams(&|id| frame(1, WHOLE, id, &[0x82, 0x82, 0x86]))),
+        ("CVE-2024-27919", [headers(1, 1), frame(9, 0, 1, &[]).repeat(20_000)].concat()),
+        ("CVE-2024-30255", [headers(1, 1), frame(9, 0, 1, &[0; 16_000]).repeat(300)].concat()),
+        ("CVE-2019-9518", [headers(OPEN, 1), frame(0, 0, 1, &[]).repeat(20_000)].concat()),
+    ];
+    for (id, frames) in rows {
+        let before = recorder.heard().len();
+        let code = flood(mesh.a.explicit, frames, 1).await;
+        assert!(code.is_some_and(|code| code != 0), "{id}: {code:?}");
+        let arrived = recorder.heard().len() - before;
+        assert!(arrived <= 100, "{id}: {arrived} arrived");
+    }
+    assert_eq!(mesh.get("http://reviews:9080/").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_small_messages_both_ways_are_no_flood() {
+    // A stream like gRPC's: each message opens two windows again, and is small.
+    let mesh = Mesh::start(Plan {
+        mesh: true,
+        protocol: Protocol::Grpc,
+        ..Plan::new(&[grpc_echo("127.0.0.2").await])
+    })
+    .await;
+    let stream = TcpStream::connect(mesh.a.explicit).await.unwrap();
+    let builder = h2::client::Builder::new();
+    let (mut sender, mut connection) = builder.handshake::<_, bytes::Bytes>(stream).await.unwrap();
+    let mut pings = connection.ping_pong().unwrap();
+    let driver = tokio::spawn(connection);
+    let request = http::Request::post("http://reviews:9080/a.B/C")
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(())
+        .unwrap();
+    let (response, mut upload) = sender.send_request(request, false).unwrap();
+    let mut answer = response.await.unwrap().into_body();
+    for n in 0..5_000 {
+        upload.send_data(bytes::Bytes::from_static(b"\0\0\0\0\x02ab"), false).unwrap();
+        let data = answer.data().await.unwrap().unwrap_or_else(|error| panic!("{n}: {error}"));
+        answer.flow_control().release_capacity(data.len()).unwrap();
+        if n % 2 == 0 {
+            pings.ping(h2::Ping::opaque()).await.unwrap();
+        }
+    }
+    driver.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_that_flood_are_left() {
+    let interim = [&[0x08, 3][..], b"103"].concat();
+    let rows: &[(&str, Vec<u8>)] = &[
+        ("CVE-2019-9512", frame(6, 0, 0, &[0; 8])),
+        ("CVE-2019-9515", frame(4, 0, 0, &[])),
+        ("RFC9110-15.2", frame(1, 4, 1, &interim)),
+        ("RFC9113-5.5", frame(0x4d, 0, 0, b"metadata")),
+    ];
+    for (id, frames) in rows {
+        let listener = TcpListener::bind("127.0.0.2:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let answer = [frame(4, 0, 0, &[]), frames.repeat(20_000)].concat();
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut heard = Vec::new();
+                // Preface, settings, perhaps a window, and the head of the request.
+                while !heard.windows(5).any(|w| w == [1, 5, 0, 0, 0]) {
+                    if stream.read_buf(&mut heard).await.unwrap_or(0) == 0 {
+                        break;
+                    }
+                }
+                drop(stream.write_all(&answer).await);
+                drop(stream.read(&mut [0; 1024]).await);
+            }
+        });
+        let plan = Plan { mesh: false, protocol: Protocol::Http2, ..Plan::new(&[address]) };
+        let mesh = Mesh::start(Plan { shape: Box::new(speak_http2), ..plan }).await;
+        let answer = tokio::time::timeout(Duration::from_secs(10), mesh.get("http://reviews:9080/")).await;
+        assert_eq!(answer.expect(id).status, 502, "{id}");
+        counted(&mesh, "from=\"upstream\"", 1).await;
+    }
+}
+
+fn speak_http2(destination: &mut mesh_core::snapshot::destination::Destination) {
+    destination.upstream = mesh_core::vocab::protocol::UpstreamProtocol::Http2;
 }

@@ -2,6 +2,7 @@
 
 mod balancing;
 mod bookinfo;
+mod bytes;
 mod capture;
 pub mod changes;
 mod context;
@@ -63,6 +64,7 @@ fn all() -> Vec<Claim> {
     claims.extend(protocols::claims());
     claims.extend(changes::claims());
     claims.extend(wire::claims());
+    claims.extend(bytes::claims());
     claims.extend(identity::claims());
     claims.extend(observe::claims());
     claims.extend(operator::claims());

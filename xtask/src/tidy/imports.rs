@@ -5,6 +5,7 @@ use super::Source;
 /// What the folders of `mesh-core` may import.
 const CORE: &[(&str, &[&str])] = &[
     ("vocab", &[]),
+    ("framing", &[]),
     ("matching", &["vocab"]),
     ("message", &["matching", "framing"]),
     ("resilience", &["vocab"]),

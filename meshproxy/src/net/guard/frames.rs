@@ -152,10 +152,12 @@ impl<T: AsyncRead + Unpin> AsyncRead for Framed<T> {
         let bytes = &buf.filled()[before..];
         let Err(stop) = this.frames.advance(bytes, &this.account) else { return Poll::Ready(Ok(())) };
         buf.set_filled(before);
-        if this.is_client && stop.refusal != Refusal::HeaderBlock {
+        if this.is_client {
             this.cause.set(Some(stop.refusal));
+            // A header block that is open already goes on.
+            let passed = if stop.refusal == Refusal::HeaderBlock { ENDLESS[0].len() } else { 0 };
+            this.state = State::Refused(passed);
             // Whole frames that come before are passed on; where there are none the library would take it for the end.
-            this.state = State::Refused(0);
             buf.set_filled(before + stop.at);
             return if stop.at > 0 { Poll::Ready(Ok(())) } else { Pin::new(this).poll_read(cx, buf) };
         }

@@ -27,14 +27,9 @@ pub fn cause(error: &(dyn Error + 'static)) -> Option<Refusal> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(io) = error.downcast_ref::<io::Error>() {
-            return of(io);
+            return io.get_ref()?.downcast_ref::<Refusal>().copied();
         }
         next = error.source();
     }
     None
-}
-
-/// The refusal in an error of a read.
-pub fn of(error: &io::Error) -> Option<Refusal> {
-    error.get_ref()?.downcast_ref::<Refusal>().copied()
 }

@@ -11,9 +11,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::time::Instant;
 
 use super::answers::{Answers, Question};
+use super::cause;
 use super::frames::Framed;
 use super::requests::Requests;
-use super::{cause, of};
 use crate::net::activity::Activity;
 
 const SLOW: Duration = Duration::from_secs(10);
@@ -115,7 +115,6 @@ async fn a_body_that_stands_still_is_refused() {
         () = activity.idle(minute, minute) => panic!("not idle"),
         heard = read(&mut near, 8192) => heard.unwrap_err(),
     };
-    assert_eq!(of(&error), Some(Refusal::SlowBody));
     assert_eq!(cause(&error), Some(Refusal::SlowBody));
 }
 
@@ -143,7 +142,7 @@ async fn bytes_that_nobody_asked_for_are_no_answer() {
     };
     let (mut far, mut near, question) = start();
     far.write_all(answer.as_bytes()).await.unwrap();
-    assert_eq!(of(&read(&mut near, 8192).await.unwrap_err()), Some(Refusal::Surplus));
+    assert_eq!(cause(&read(&mut near, 8192).await.unwrap_err()), Some(Refusal::Surplus));
     assert_eq!(question.refusal(), Some(Refusal::Surplus));
     let (mut far, mut near, question) = start();
     for _ in 0..2 {
@@ -186,7 +185,7 @@ async fn frames_that_do_not_end_are_refused_in_time() {
         match heard {
             Ok(heard) => {
                 assert!(refused, "{name}");
-                assert_eq!(of(&heard.unwrap_err()), Some(Refusal::SlowHead), "{name}");
+                assert_eq!(cause(&heard.unwrap_err()), Some(Refusal::SlowHead), "{name}");
             }
             Err(_elapsed) => assert!(!refused, "{name}"),
         }
