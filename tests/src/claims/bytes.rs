@@ -1,6 +1,8 @@
 //! Bytes that can be read in two ways, sent to the real proxy: the answer, the line in its log, the metric, and that
 //! everybody else is served as before.
 
+use std::time::{Duration, Instant};
+
 use super::{Claim, Context, shared};
 use crate::harness::echo::send;
 use crate::harness::lab::Lab;
@@ -64,8 +66,15 @@ fn requests(context: &mut Context<'_>) -> anyhow::Result<()> {
         found.push((name, statuses == [expected.to_string()], statuses.join(" ")));
     }
     let sent = found.len();
-    let log = lab.proxies[0].process.as_ref().map(|process| process.stdout()).unwrap_or_default();
-    let flagged = log.lines().filter(|line| line.contains("DPE")).count();
+    let flagged = || {
+        let lines = lab.proxies[0].access_log();
+        lines.iter().filter(|line| line["response_flags"] == "DPE").count()
+    };
+    let end = Instant::now() + Duration::from_secs(10);
+    while flagged() < sent && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let flagged = flagged();
     let smuggled = lab
         .proxies
         .iter()
