@@ -48,6 +48,11 @@ impl RequestHead {
         loop {
             let (connect, old) = match self.stage {
                 Stage::Start | Stage::Begun => {
+                    // Who speaks something else hears so at once, not when its line is over.
+                    let first = bytes.get(self.lines.start);
+                    if first.is_some_and(|byte| !matches!(byte, b'\r' | b'\n') && !is_token(&[*byte])) {
+                        return Err(Refusal::RequestLine);
+                    }
                     let Some(line) = self.lines.next(bytes, LONGEST_LINE, Refusal::Target)? else {
                         return Ok(None);
                     };

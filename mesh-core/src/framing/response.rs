@@ -57,6 +57,10 @@ impl ResponseHead {
         let (status, old) = match self.status {
             Some(status) => status,
             None => {
+                // Who speaks something else is not waited for until its line is over.
+                if bytes.iter().zip(b"HTTP/1.").any(|(found, expected)| found != expected) {
+                    return Err(Refusal::StatusLine);
+                }
                 let Some(line) = self.lines.next(bytes, LONGEST_LINE, Refusal::StatusLine)? else {
                     return Ok(None);
                 };

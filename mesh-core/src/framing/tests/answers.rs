@@ -48,6 +48,7 @@ fn status_lines() {
     ] {
         refused("RFC9112-4", &line(bad), Refusal::StatusLine);
     }
+    refused("RFC9112-4", "SSH-2.0-x", Refusal::StatusLine);
     refused("RFC9112-2.2", "HTTP/1.1 200 OK\nContent-Length: 0\n\n", Refusal::LineEnd);
 }
 

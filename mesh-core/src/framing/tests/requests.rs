@@ -59,6 +59,8 @@ fn request_lines() {
         line("RFC9112-3", bad, Some(Refusal::RequestLine));
     }
     line("RFC9112-2.2", "GET /\rHTTP/1.1 HTTP/1.1", Some(Refusal::LineEnd));
+    // TLS, without any line end.
+    check("RFC9112-3", b"\x16\x03\x01\x02\x00\x01", Some(Refusal::RequestLine));
     line("limit", &format!("{} / HTTP/1.1", "M".repeat(32)), None);
     line("limit", &format!("{} / HTTP/1.1", "M".repeat(33)), Some(Refusal::Method));
     line("limit", &format!("GET /{} HTTP/1.1", "a".repeat(8191)), None);
