@@ -159,8 +159,6 @@ async fn requests_that_can_be_read_in_two_ways_are_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bodies_that_go_wrong_break_their_request_off() {
-    let recorder = Recorder::start(OK).await;
-    let mesh = Mesh::start(Plan { mesh: false, ..Plan::new(&[recorder.address]) }).await;
     let next = "GET http://reviews:9080/smuggled HTTP/1.1\r\nhost: reviews:9080\r\n\r\n";
     let chunked = format!("{HEAD}transfer-encoding: chunked\r\n\r\n");
     let rows: &[(&str, String, u16)] = &[
@@ -176,12 +174,35 @@ async fn bodies_that_go_wrong_break_their_request_off() {
         ("RFC9110-6.5.1", "3\r\nabc\r\n0\r\ncontent-length: 3\r\n\r\n".to_owned(), 400),
         ("limit", format!("3\r\nabc\r\n0\r\n{}\r\n", "x: y\r\n".repeat(40)), 431),
     ];
-    for (id, body, expected) in rows {
-        let heard = answers(mesh.a.explicit, format!("{chunked}{body}").as_bytes()).await;
-        assert_eq!(statuses(&heard), [*expected], "{id}: {body:.200?}\n{heard}");
+    for hop in [false, true] {
+        let recorder = Recorder::start(OK).await;
+        let mesh = Mesh::start(Plan { mesh: hop, ..Plan::new(&[recorder.address]) }).await;
+        for (id, body, expected) in rows {
+            let heard = answers(mesh.a.explicit, format!("{chunked}{body}").as_bytes()).await;
+            assert_eq!(statuses(&heard), [*expected], "{id}: {body:.200?}\n{heard}");
+        }
+        assert_eq!(recorder.heard(), [""; 0], "none of them may be whole");
+        assert_eq!(mesh.a.metric("istio_requests_total", &["response_flags=\"DPE\""]), rows.len() as u64);
+        assert_eq!(mesh.get("http://reviews:9080/").await.status, 200);
     }
-    assert_eq!(recorder.heard(), [""; 0], "none of them may be whole");
-    assert_eq!(mesh.a.metric("istio_requests_total", &["response_flags=\"DPE\""]), rows.len() as u64);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_request_behind_a_good_one() {
+    let recorder = Recorder::start(OK).await;
+    let mesh = Mesh::start(Plan { mesh: false, ..Plan::new(&[recorder.address]) }).await;
+    let get = "GET http://reviews:9080/1 HTTP/1.1\r\nhost: reviews:9080\r\n\r\n";
+    let bad = get.replace("host", "x : y\r\nhost");
+    // In one write, and one after the other.
+    let heard = answers(mesh.a.explicit, format!("{get}{bad}{get}").as_bytes()).await;
+    assert_eq!(statuses(&heard), [200, 400], "{heard}");
+    let mut stream = TcpStream::connect(mesh.a.explicit).await.unwrap();
+    for (bytes, end) in [(get, "ok"), (get, "ok"), (&*bad, "Bad Request")] {
+        stream.write_all(bytes.as_bytes()).await.unwrap();
+        assert!(read_message(&mut stream).await.unwrap().ends_with(end));
+    }
+    assert_eq!(stream.read(&mut [0; 16]).await.unwrap(), 0);
+    assert_eq!(recorder.heard().len(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -276,6 +297,11 @@ async fn answers_that_can_be_read_in_two_ways_are_not_passed_on() {
         assert_eq!(*recorder.connections.lock().unwrap(), asked, "{id}: a connection was used again");
         assert_eq!(mesh.a.metric("istio_requests_total", &["UPE"]), 2, "{id}");
         counted(&mesh, "from=\"upstream\"", 2).await;
+        // The same where the other proxy hears it.
+        let mesh = Mesh::start(Plan::new(&[recorder.address])).await;
+        let heard = answers(mesh.a.explicit, get.as_bytes()).await;
+        assert_eq!(statuses(&heard), [502], "{id}: {answer:.200?}\n{heard}");
+        assert_eq!(mesh.b.metric("istio_requests_total", &["UPE"]), 1, "{id}");
     }
 }
 
