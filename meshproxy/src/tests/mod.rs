@@ -4,6 +4,7 @@ mod balancing;
 mod bypass;
 mod bytes;
 mod egress;
+mod forms;
 mod harness;
 mod origination;
 mod policy;
