@@ -107,10 +107,10 @@ fn is_grpc(value: &HeaderValue) -> bool {
 }
 
 /// The members of a list that may be spread over several fields of one name.
-pub(super) fn members<'h>(
-    headers: &'h HeaderMap,
+pub(super) fn members(
+    headers: &HeaderMap,
     name: impl http::header::AsHeaderName,
-) -> impl Iterator<Item = &'h [u8]> {
+) -> impl Iterator<Item = &[u8]> {
     let values = headers.get_all(name).into_iter();
     values.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
 }

@@ -70,7 +70,8 @@ impl Normalization {
                 Ok(Cow::Borrowed(path))
             };
         }
-        if !seen.escape && !seen.backslash && !seen.dots && !(merges && seen.slashes) {
+        let differs = seen.escape || seen.backslash || seen.dots || (merges && seen.slashes);
+        if !differs {
             return Ok(Cow::Borrowed(path));
         }
         let decoded = decode(path, self == Normalization::DecodeAndMergeSlashes)?;

@@ -99,7 +99,7 @@ pub fn canonical(
         return Err(Fault::Content);
     }
     let target = target::read(uri, &method, normalization)?;
-    let authority = authority(target.authority, &headers, &found)?;
+    let authority = authority(target.authority, &mut headers, &found)?;
     if sender == Sender::Anybody {
         internal::strip(&mut headers, &found);
     }
@@ -107,9 +107,6 @@ pub fn canonical(
     hop::strip(&mut headers, &found);
     hop::join_cookies(&mut headers, &found)?;
     framing::rebuild(&mut headers, &found, framing);
-    if found.hosts > 0 {
-        headers.remove(header::HOST);
-    }
     let bytes = (found.bytes + target.received.as_str().len() + method.as_str().len() + 12) as u64;
     Ok(Head {
         method,
@@ -142,12 +139,12 @@ fn framing(headers: &HeaderMap, found: &Found, ended: bool) -> Result<Framing, F
     }
 }
 
-/// There is at most one Host, and it is valid even where it does not count: the authority of the target wins (RFC 9112,
-/// section 3.2.2; RFC 9113, section 8.3.1).
-fn authority(target: Option<Authority>, headers: &HeaderMap, found: &Found) -> Result<Authority, Fault> {
+/// Takes the authority out of target and fields. There is at most one Host, and it is valid even where it does not
+/// count: the authority of the target wins (RFC 9112, section 3.2.2; RFC 9113, section 8.3.1).
+fn authority(target: Option<Authority>, headers: &mut HeaderMap, found: &Found) -> Result<Authority, Fault> {
     let host = match found.hosts {
         0 => None,
-        1 => headers.get(header::HOST),
+        1 => headers.remove(header::HOST),
         _ => return Err(Fault::Host),
     };
     let host = host.map(|host| authority::canonical(host.as_bytes()).ok_or(Fault::Host)).transpose()?;

@@ -245,6 +245,50 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.max(4096)))]
+
+    /// An answer's framing is one length or none, nothing of the hop or the mesh is left, and its form is itself.
+    #[test]
+    fn the_form_of_an_answer_is_itself(
+        status in prop::sample::select(vec![100, 101, 200, 204, 206, 304, 404, 500, 599, 600, 999]),
+        sent in prop::collection::vec(field(), 0..6),
+    ) {
+        let mut parts = http::Response::builder().status(status).body(()).unwrap().into_parts().0;
+        for (name, value) in &sent {
+            if let (Ok(name), Ok(value)) = (name.parse::<http::HeaderName>(), value.parse()) {
+                parts.headers.append(name, value);
+            }
+        }
+        let said = |name: &str| {
+            let values = parts.headers.get_all(name).iter();
+            values.map(|value| String::from_utf8_lossy(value.as_bytes()).trim().to_lowercase()).collect::<Vec<_>>()
+        };
+        // RFC 9112, sections 6.1 to 6.3; RFC 9110, sections 8.6 and 15.
+        let (codings, lengths) = (said("transfer-encoding"), said("content-length"));
+        let digits = |text: &String| text.parse::<u64>().is_ok() && !text.starts_with('+');
+        let framed = match (&codings[..], &lengths[..]) {
+            ([], []) => true,
+            ([coding], []) => coding == "chunked",
+            ([], [length]) => digits(length),
+            _ => false,
+        };
+        let fine = framed && (200..600).contains(&status);
+        let found = crate::message::response::canonical(&mut parts, false);
+        prop_assert_eq!(found.is_ok(), fine, "{:?}", found);
+        if fine {
+            for gone in ["connection", "keep-alive", "upgrade", "transfer-encoding", "x-mesh-to", "x_mesh_from"] {
+                prop_assert!(!parts.headers.contains_key(gone), "{}", gone);
+            }
+            prop_assert!(status != 204 || !parts.headers.contains_key("content-length"));
+            let form = parts.headers.clone();
+            parts.version = Version::HTTP_2;
+            prop_assert!(crate::message::response::canonical(&mut parts, false).is_ok());
+            prop_assert_eq!(parts.headers, form);
+        }
+    }
+}
+
 /// How many of the generated requests have a form: enough to mean something.
 #[test]
 fn generated_requests_are_of_both_kinds() {
