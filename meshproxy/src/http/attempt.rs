@@ -366,7 +366,7 @@ where
             }
             Err(SendError::Closing(unsent, _)) if turns < MOST_TURNS => request = *unsent,
             Err(SendError::Closing(_, error) | SendError::Broken(error)) => {
-                return Err(fail(failure::http2_outcome(&error), String::new()));
+                return Err(fail(stream.connection().outcome(&error), String::new()));
             }
         }
     }

@@ -225,7 +225,10 @@ impl ReplyBody {
             Some(Err(error)) => {
                 let outcome = match &error {
                     ReplyError::Upstream(error) => failure::outcome(error),
-                    ReplyError::UpstreamStream(error) => failure::http2_outcome(error),
+                    ReplyError::UpstreamStream(error) => match &self.held {
+                        Some(Held::Http2(stream)) => stream.connection().outcome(error),
+                        Some(Held::Http1(_)) | None => failure::http2_outcome(error),
+                    },
                     ReplyError::Trailers(_) => Outcome::ProtocolError,
                     ReplyError::Deadline => Outcome::RequestTimeout,
                 };

@@ -83,9 +83,7 @@ pub fn http2_outcome(error: &h2::Error) -> Outcome {
     if error.reason() == Some(h2::Reason::REFUSED_STREAM) || (error.is_go_away() && error.is_remote()) {
         return Outcome::RefusedStream;
     }
-    // Of an error of a read the library keeps the kind alone; no other of that kind comes from a socket.
-    let refused = error.get_io().is_some_and(|error| error.kind() == io::ErrorKind::InvalidData);
-    if error.is_library() || refused {
+    if error.is_library() {
         return Outcome::ProtocolError;
     }
     Outcome::Reset { before_request: false }

@@ -15,13 +15,14 @@ use h2::{Ping, PingPong, Reason, RecvStream, SendStream};
 use http::{Request, Response};
 use http_body::{Body as _, Frame};
 use mesh_core::framing::frames::Allowance;
+use mesh_core::vocab::outcome::Outcome;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::body::RequestBody;
 use super::connect::{HEADER_LIST, STREAM_WINDOW, STREAMS};
-use super::failure::ConnectError;
+use super::failure::{self, ConnectError};
 use crate::net::corked::Corked;
-use crate::net::guard::frames::Framed;
+use crate::net::guard::frames::{Cause, Framed};
 use crate::telemetry::metrics::Metrics;
 
 const PING_EVERY: Duration = Duration::from_secs(30);
@@ -36,6 +37,7 @@ const SEND_BUFFER: usize = 256 * 1024;
 pub struct Http2 {
     sender: SendRequest<Bytes>,
     closed: Rc<Cell<bool>>,
+    refused: Cause,
 }
 
 /// Why a request has no answer.
@@ -67,19 +69,27 @@ impl Http2 {
         let started = builder.handshake::<_, Bytes>(Corked::new(io)).await;
         let (sender, connection) = started.map_err(|error| ConnectError::Handshake(error.to_string()))?;
         let closed = Rc::new(Cell::new(false));
-        let (gone, metrics) = (Rc::clone(&closed), Arc::clone(metrics));
+        let (gone, metrics, refused) = (Rc::clone(&closed), Arc::clone(metrics), Rc::clone(&cause));
         tokio::task::spawn_local(async move {
             carry(connection, gone).await;
             if let Some(refusal) = cause.get() {
                 metrics.refused("upstream", refusal);
             }
         });
-        Ok(Http2 { sender, closed })
+        Ok(Http2 { sender, closed, refused })
     }
 
     /// Whether it takes no more requests.
     pub fn is_closed(&self) -> bool {
         self.closed.get()
+    }
+
+    /// What an error on this connection means: the library does not keep why bytes of the server were refused.
+    pub fn outcome(&self, error: &h2::Error) -> Outcome {
+        match self.refused.get() {
+            Some(_) if error.is_io() => Outcome::ProtocolError,
+            Some(_) | None => failure::http2_outcome(error),
+        }
     }
 
     /// Sends a request and waits for the head of its answer.
