@@ -14,9 +14,9 @@ use mesh_core::message::trailers::{self, TooLarge};
 use mesh_core::vocab::outcome::Outcome;
 use tokio::time::{Instant, Sleep};
 
-use crate::net::activity::UnderWay;
 use super::headers::GRPC_STATUS;
 use super::record::Record;
+use crate::net::activity::UnderWay;
 use crate::upstream::failure;
 use crate::upstream::http2;
 use crate::upstream::pool::{Lease, Stream};

@@ -18,8 +18,8 @@ use crate::net::activity::Activity;
 use crate::net::corked::Corked;
 use crate::net::guard::frames::Framed;
 use crate::net::guard::requests::Requests;
-use crate::upstream::thread::DataThread;
 use crate::upstream::connect::{HEADER_LIST, LocalExec, STREAM_WINDOW, STREAMS};
+use crate::upstream::thread::DataThread;
 
 /// Head of HTTP/1: the limits of fields are checked apart. hyper's own limit of 100 fields stays as it is: any other
 /// takes their room from the heap, anew for each request.

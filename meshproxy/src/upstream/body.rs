@@ -9,8 +9,8 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use mesh_core::message::trailers::{self, TooLarge};
 use mesh_core::framing::refusal::Refusal;
+use mesh_core::message::trailers::{self, TooLarge};
 
 use super::budget::{Budget, Share};
 use super::copied::{Copied, Filler, Piece, Watch, copy};
