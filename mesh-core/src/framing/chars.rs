@@ -20,7 +20,21 @@ const TOKEN: [bool; 256] = table(b"!#$%&'*+-.^_`|~");
 
 /// How many bytes of a token this begins with.
 pub(super) fn token(bytes: &[u8]) -> usize {
-    bytes.iter().position(|byte| !TOKEN[usize::from(*byte)]).unwrap_or(bytes.len())
+    // Four at a time: a name is seldom longer than a few of these.
+    let (words, _) = bytes.as_chunks::<4>();
+    let mut length = 0;
+    for [first, second, third, fourth] in words {
+        let good = TOKEN[usize::from(*first)]
+            & TOKEN[usize::from(*second)]
+            & TOKEN[usize::from(*third)]
+            & TOKEN[usize::from(*fourth)];
+        if !good {
+            break;
+        }
+        length += 4;
+    }
+    let rest = bytes[length..].iter().position(|byte| !TOKEN[usize::from(*byte)]);
+    rest.map_or(bytes.len(), |rest| length + rest)
 }
 
 /// Whether this is a token.
@@ -47,7 +61,7 @@ fn is_free_of_controls(bytes: &[u8], least: u8) -> bool {
         return bytes.iter().all(|&byte| byte >= least && byte != DEL);
     };
     // The last eight may overlap with those before.
-    let found = words.iter().chain([last]).fold(0, |found, word| found | controls(*word, least));
+    let found = words.iter().fold(controls(*last, least), |found, word| found | controls(*word, least));
     found & TOP == 0
 }
 
