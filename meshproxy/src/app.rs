@@ -213,6 +213,8 @@ fn listen(
         drain: drain.clone(),
         forwarder: forwarder.clone(),
         most_age: config.most_age,
+        limits: config.limits,
+        identities: Arc::default(),
     };
     Listeners::start(settings, shared, writer).context("cannot start the data threads")
 }

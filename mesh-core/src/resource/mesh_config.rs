@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::reach::ExportTo;
 use super::sidecar::OutboundMode;
 use crate::balancing::locality::LocalityPolicy;
-use crate::matching::path::Normalization;
+use crate::message::path::Normalization;
 use crate::resilience::outlier::OutlierDetection;
 use crate::resilience::pool::{ConnectionPool, TcpKeepalive};
 use crate::resilience::retry::RetryPolicy;

@@ -1,6 +1,6 @@
 //! Trust, and what else holds for every request of the mesh.
 
-use crate::matching::path::Normalization;
+use crate::message::path::Normalization;
 use crate::vocab::identity::TrustDomain;
 
 /// The trust domain and the roots that verify its identities.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{MeshState, Settings};
-use crate::matching::path::Normalization;
+use crate::message::path::Normalization;
 use crate::resource::mesh_config::{ExtAuthz, MeshConfig, ProviderKind};
 use crate::resource::sidecar::OutboundMode;
 use crate::resource::{Resource, Spec};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 
-use crate::matching::path::Normalization;
+use crate::message::path::Normalization;
 use crate::policy::jwt::check::TokenRules;
 use crate::policy::mtls::CredentialKey;
 use crate::snapshot::Version;

@@ -7,11 +7,12 @@ use mesh_core::balancing::balancer::LoadBalancer;
 use mesh_core::balancing::locality::{Distribute, Preference};
 use mesh_core::balancing::policy::{Algorithm, HashKey, HashTable, Warmup};
 use mesh_core::balancing::utilization::Utilization;
-use mesh_core::matching::path::{Normalization, PathMatch};
+use mesh_core::matching::path::PathMatch;
 use mesh_core::matching::pseudo::Pseudo;
 use mesh_core::matching::request::RequestMatch;
 use mesh_core::matching::scope::{EgressListener, Import};
 use mesh_core::matching::text::{Pattern, TextMatch};
+use mesh_core::message::path::Normalization;
 use mesh_core::policy::authorization::{
     AuthorizationPolicy, AuthorizationRule, Condition, Operation, PolicyAction, Source, Values,
 };

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
-use mesh_core::matching::path::Normalization;
+use mesh_core::message::path::Normalization;
 use mesh_core::snapshot::digest::Digest;
 use mesh_core::snapshot::section::{Section, SectionKey};
 use mesh_core::snapshot::security::TrustBundle;

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use mesh_core::compile::{Compiled, compile, for_caller};
 use mesh_core::decide::explain::gateway::{self, GatewayQuestion};
 use mesh_core::decide::explain::{Question, explain};
-use mesh_core::matching::authority::Authority;
+use mesh_core::message::authority::Authority;
 use mesh_core::matching::request::{Caller, Request};
 use mesh_core::resource::Resource;
 use mesh_core::snapshot::{Snapshot, Version};

@@ -11,6 +11,10 @@ use std::time::Duration;
 
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Version, header};
+use http_body::Body as _;
+use mesh_core::framing::response::Asked;
+use mesh_core::message::fault::Unusable;
+use mesh_core::message::response;
 use mesh_core::resilience::retry::{RetryPolicy, is_idempotent};
 use mesh_core::resilience::timeout::{expected_time, grpc_timeout};
 use mesh_core::tables::destinations::Transport;
@@ -84,13 +88,29 @@ pub(super) fn client(destination: &LiveDestination, facts: Facts) -> Option<Box<
     destination.destination.policy.proxy_protocol.map(|_| Box::new(facts))
 }
 
-/// An answer and what holds its connection.
+/// An answer in its canonical form, and what holds its connection.
 #[derive(Debug)]
 pub struct Answer {
     /// The head, and the body that is still to come.
     pub response: Response<UpstreamBody>,
     /// The connection.
     pub held: Held,
+    /// Size of the head on the wire, nearly.
+    pub bytes: u64,
+}
+
+impl Answer {
+    /// Brings an answer into its form. One that has none is no answer, and its connection is not used again.
+    pub(super) fn of(response: Response<UpstreamBody>, held: Held) -> Result<Answer, Failure> {
+        let (mut parts, body) = response.into_parts();
+        match response::canonical(&mut parts, false) {
+            Ok(found) => {
+                let bytes = found.bytes as u64 + 15;
+                Ok(Answer { response: Response::from_parts(parts, body), held, bytes })
+            }
+            Err(error) => Err(unusable(error)),
+        }
+    }
 }
 
 /// How the attempts ended.
@@ -343,13 +363,13 @@ pub async fn plain(
     };
     let again =
         (lease.rested && upload.is_none() && is_idempotent(message.method.as_str())).then(|| message.clone());
+    let asked = if message.method == Method::HEAD { Asked::Head } else { Asked::Plain };
     let mut request = message.into_http1(body(upload));
     loop {
         let sender = lease.sender().expect("a lease has its connection until it is given back");
-        let mut error = match sender.try_send_request(request).await {
+        let mut error = match sender.send(request, asked).await {
             Ok(response) => {
-                let response = response.map(UpstreamBody::Http1);
-                return Ok(Answer { response, held: Held::Http1(lease) });
+                return Answer::of(response.map(UpstreamBody::Http1), Held::Http1(lease));
             }
             Err(error) => error,
         };
@@ -426,14 +446,14 @@ where
         match stream.connection().send(request).await {
             Ok((response, sending)) => {
                 stream.hold(sending);
-                let response = response.map(UpstreamBody::Http2);
-                return Ok(Answer { response, held: Held::Http2(stream) });
+                let answer = Answer::of(response.map(UpstreamBody::Http2), Held::Http2(stream));
+                return answer.map_err(Sent::Failed);
             }
             Err(SendError::Closing(unsent, _)) if turns < MOST_TURNS && !stream.is_fresh() => {
                 request = *unsent;
             }
             Err(SendError::Closing(_, error) | SendError::Broken(error)) => {
-                let failure = fail(failure::http2_outcome(&error), String::new());
+                let failure = fail(stream.connection().outcome(&error), String::new());
                 let untaken = error.is_go_away() && error.is_remote() && !stream.is_fresh();
                 return Err(if untaken { Sent::Untaken(failure) } else { Sent::Failed(failure) });
             }
@@ -460,6 +480,10 @@ impl Message {
         if let Ok(host) = host {
             self.headers.insert(header::HOST, host);
         }
+        // Said outright: the codec would take a GET without a length for one without content.
+        if !body.is_end_stream() && !self.headers.contains_key(header::CONTENT_LENGTH) {
+            self.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
         let mut request = Request::new(body);
         *request.method_mut() = self.method;
         *request.uri_mut() = self.target.into();
@@ -475,6 +499,12 @@ fn fail(outcome: Outcome, transport: String) -> Failure {
 pub(super) fn connect_failed(error: impl Borrow<ConnectError>) -> Failure {
     let error = error.borrow();
     fail(error.outcome(), error.to_string())
+}
+
+/// An answer that cannot be passed on.
+pub(super) fn unusable(error: Unusable) -> Failure {
+    tracing::debug!(%error, "an upstream's answer cannot be passed on");
+    fail(Outcome::ProtocolError, String::new())
 }
 
 fn broken(error: &hyper::Error) -> Failure {

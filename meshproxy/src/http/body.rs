@@ -9,12 +9,13 @@ use h2::RecvStream;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use mesh_core::message::trailers::{self, TooLarge};
 use mesh_core::vocab::outcome::Outcome;
 
-use super::activity::UnderWay;
 use super::deadline::Deadline;
 use super::headers::GRPC_STATUS;
 use super::record::Record;
+use crate::net::activity::UnderWay;
 use crate::upstream::failure;
 use crate::upstream::http2;
 use crate::upstream::pool::{Lease, Stream};
@@ -71,6 +72,9 @@ pub enum ReplyError {
     /// The same on a stream of a shared connection.
     #[error("the upstream broke off")]
     UpstreamStream(#[source] h2::Error),
+    /// The upstream's trailers.
+    #[error("the upstream's trailers cannot be passed on")]
+    Trailers(#[from] TooLarge),
     /// The request's time was over.
     #[error("the request's time was over")]
     Deadline,
@@ -196,6 +200,12 @@ impl ReplyBody {
                 return Poll::Pending;
             }
         };
+        let frame = frame.map(|frame| {
+            frame.and_then(|mut frame| {
+                frame.trailers_mut().map_or(Ok(()), trailers::canonical)?;
+                Ok(frame)
+            })
+        });
         match frame {
             Some(Ok(frame)) => {
                 if let Some(record) = &mut self.record {
@@ -204,6 +214,10 @@ impl ReplyBody {
                         (None, Some(trailers)) => record.trailers(trailers),
                         (None, None) => {}
                     }
+                }
+                // Behind trailers nobody asks for more.
+                if frame.is_trailers() {
+                    self.finish();
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
@@ -214,8 +228,11 @@ impl ReplyBody {
                 }
                 let outcome = match &error {
                     // What ends before its framing says is not the protocol, however it ends (Envoy).
-                    ReplyError::Upstream(_) => Outcome::ProtocolError,
-                    ReplyError::UpstreamStream(error) => failure::http2_outcome(error),
+                    ReplyError::Upstream(_) | ReplyError::Trailers(_) => Outcome::ProtocolError,
+                    ReplyError::UpstreamStream(error) => match &self.held {
+                        Some(Held::Http2(stream)) => stream.connection().outcome(error),
+                        Some(Held::Http1(_)) | None => failure::http2_outcome(error),
+                    },
                     ReplyError::Deadline => Outcome::RequestTimeout,
                 };
                 let details = match outcome {

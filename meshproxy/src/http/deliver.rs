@@ -9,11 +9,13 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use mesh_core::decide::inbound::{Admission, Inbound, admit};
 use mesh_core::decide::witness::Silent;
+use mesh_core::message::internal::strip_mesh;
+use mesh_core::message::request::{Head, Sender};
 
 use super::attempt::{Message, plain};
-use super::canonical::{self, Head};
+use super::canonical;
 use super::connection::MeshPeer;
-use super::headers::{CLIENT_CERT, FORWARDED_PROTO, MESH_FROM, MESH_PROTO, MESH_PROXY, MESH_TO, strip_mesh};
+use super::headers::{CLIENT_CERT, FORWARDED_PROTO, MESH_FROM, MESH_PROTO, MESH_PROXY, MESH_TO};
 use super::record::{Cluster, Record};
 use super::reply::{self, Reply};
 use super::upgrade;
@@ -45,9 +47,9 @@ pub async fn inbound_upgrade(peer: &MeshPeer, mut request: Request<Incoming>) ->
 async fn serve(peer: &MeshPeer, request: Request<Incoming>, upgrade: Option<OnUpgrade>) -> Reply {
     let root = peer.thread.view.root();
     let mut record = Record::begin(&peer.thread, &root, peer.shown(), Reporter::Destination, true);
-    let (mut head, body) = match canonical::read(request) {
+    let (mut head, body) = match canonical::read(request, root.tables.normalization(), Sender::Proxy) {
         Ok(read) => read,
-        Err(bad) => return reply::bad_request(record, bad),
+        Err(fault) => return reply::bad_request(record, fault),
     };
     record.request(&head);
     record.source = peer.party(head.headers.get(&MESH_FROM));
@@ -59,7 +61,7 @@ async fn serve(peer: &MeshPeer, request: Request<Incoming>, upgrade: Option<OnUp
         return reply::plain(record, StatusCode::MISDIRECTED_REQUEST, "NR", "workload_not_found", "");
     };
     let way = head.headers.get(&MESH_PROXY).and_then(way);
-    strip_mesh(&mut head.headers, &head.found);
+    strip_mesh(&mut head.headers, head.mesh);
     let (targets, mut record) = match enter(peer, &root, to, &mut head, record) {
         Ok(entered) => entered,
         Err(refused) => return *refused,
@@ -81,7 +83,7 @@ async fn serve(peer: &MeshPeer, request: Request<Incoming>, upgrade: Option<OnUp
         upload.settle();
     }
     match sent {
-        Ok(answer) => reply::pass_on(answer.response, answer.held, record, &[], None),
+        Ok(answer) => reply::pass_on(answer, record, &[], None),
         Err(failure) => reply::failed(record, failure),
     }
 }

@@ -13,6 +13,9 @@ use mesh_core::decide::plan::{Action, AnswerChanges, Forward, Plan};
 use mesh_core::decide::refusal::Refusal;
 use mesh_core::decide::request;
 use mesh_core::decide::witness::Silent;
+use mesh_core::framing::refusal::Refusal as Bytes;
+use mesh_core::message::request::{Head, Sender};
+use mesh_core::message::target::with_path;
 use mesh_core::resilience::timeout::request_timeout;
 use mesh_core::routing::header::HeaderOperations;
 use mesh_core::vocab::label::Labels;
@@ -21,12 +24,10 @@ use mesh_core::vocab::protocol::{Protocol, UpstreamProtocol};
 use tokio::time::Instant;
 
 use super::attempt::{Message, Trial, Tried, client};
-use super::canonical::{self, Head, with_path};
+use super::canonical;
 use super::connection::{Outbound, caller};
 use super::deadline::Deadline;
-use super::headers::{
-    FORWARDED_PROTO, GRPC_TIMEOUT, ORIGINAL_HOST, ORIGINAL_PATH, REQUEST_ID, strip_internal,
-};
+use super::headers::{FORWARDED_PROTO, GRPC_TIMEOUT, ORIGINAL_HOST, ORIGINAL_PATH, REQUEST_ID};
 use super::mirror::{self, Original};
 use super::record::{Record, named};
 use super::reply::{self, Reply};
@@ -45,12 +46,14 @@ use crate::upstream::body::Upload;
 pub async fn outbound(connection: &Outbound, mut request: Request<Incoming>) -> Reply {
     let root = connection.thread.view.root();
     let mut record = Record::begin(&connection.thread, &root, connection.shown(), Reporter::Source, false);
+    if let Some(refusal) = request.extensions().get::<Bytes>() {
+        return reply::refuse_bytes(record, *refusal);
+    }
     let upgrade = upgrade::asked(&mut request);
-    let (mut head, body) = match canonical::read(request) {
+    let (mut head, body) = match canonical::read(request, root.tables.normalization(), Sender::Anybody) {
         Ok(read) => read,
-        Err(bad) => return reply::bad_request(record, bad),
+        Err(fault) => return reply::bad_request(record, fault),
     };
-    strip_internal(&mut head.headers, &head.found);
     add_context(connection, &mut head);
     record.request(&head);
     record.upload = Upload::of(body, &connection.thread.bodies);
@@ -218,7 +221,7 @@ async fn send_on(
                 record.flags.push("URX");
             }
             let changes = plan.response_changes(forward);
-            let mut reply = reply::pass_on(answer.response, answer.held, record, &changes, deadline);
+            let mut reply = reply::pass_on(answer, record, &changes, deadline);
             reply::keep(&mut reply, &forward.affinity);
             reply
         }

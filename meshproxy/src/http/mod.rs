@@ -1,6 +1,5 @@
 //! One exchange, from the parsed head to the recorded outcome.
 
-pub mod activity;
 pub mod attempt;
 pub mod body;
 pub mod canonical;

@@ -9,10 +9,10 @@ use hyper::upgrade::OnUpgrade;
 use mesh_core::decide::aim::{self, Wanted, aim};
 use mesh_core::decide::plan::{Forward, Plan};
 use mesh_core::decide::refusal::{Reason, Refusal};
-use mesh_core::matching::authority::Authority as Strict;
+use mesh_core::message::authority::Authority as Strict;
+use mesh_core::message::request::Head;
 
 use super::attempt::{Message, plain};
-use super::canonical::Head;
 use super::connection::{Entrance, Outbound};
 use super::record::{Cluster, Record};
 use super::reply::{self, Failure, Reply};
@@ -118,7 +118,7 @@ async fn pass_through(
     }
     let sent = plain(thread, message, record.upload.as_ref(), Target::plain(&addresses, patience), http2);
     match sent.await {
-        Ok(answer) => reply::pass_on(answer.response, answer.held, record, &[], None),
+        Ok(answer) => reply::pass_on(answer, record, &[], None),
         Err(failure) => reply::failed(record, failure),
     }
 }

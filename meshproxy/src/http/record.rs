@@ -10,11 +10,11 @@ use std::time::Duration;
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Method, Version};
 use mesh_core::decide::plan::AnswerChanges;
+use mesh_core::message::request::Head;
 use mesh_core::vocab::name::Text;
 use tokio::time::Instant;
 
 use super::body::grpc_status;
-use super::canonical::Head;
 use super::headers::{FORWARDED_FOR, REQUEST_ID};
 use super::load;
 use super::variables::Told;

@@ -9,15 +9,17 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::{Response, StatusCode, Version};
 use mesh_core::decide::affinity::Affinity;
 use mesh_core::decide::refusal::Refusal;
+use mesh_core::framing;
+use mesh_core::message::fault::Fault;
 use mesh_core::resilience::fault::AbortStatus;
 use mesh_core::routing::cors::Fields;
 use mesh_core::routing::header::HeaderOperations;
 use mesh_core::vocab::outcome::Outcome;
 
-use super::body::{Held, ReplyBody, UpstreamBody, grpc_status};
-use super::canonical::BadRequest;
+use super::attempt::Answer;
+use super::body::{ReplyBody, grpc_status};
 use super::deadline::Deadline;
-use super::headers::{GRPC_MESSAGE, GRPC_STATUS, OVERLOADED, SERVICE_TIME, number, scan, strip_mesh};
+use super::headers::{GRPC_MESSAGE, GRPC_STATUS, OVERLOADED, SERVICE_TIME, number};
 use super::record::Record;
 use super::variables::change_answer;
 use crate::telemetry::flags::Flags;
@@ -41,28 +43,13 @@ pub struct Failure {
 
 /// The answer of an upstream goes back.
 pub fn pass_on(
-    response: Response<UpstreamBody>,
-    held: Held,
+    answer: Answer,
     mut record: Box<Record>,
     changes: &[&HeaderOperations],
     deadline: Option<Deadline>,
 ) -> Reply {
+    let Answer { response, held, bytes } = answer;
     let (mut parts, incoming) = response.into_parts();
-    if parts.status == StatusCode::SWITCHING_PROTOCOLS {
-        // Upgrades are not asked for, so nobody may grant one.
-        let outcome = Outcome::ProtocolError;
-        let failure = Failure { outcome, transport: String::new(), retried: false, exhausted: false };
-        return failed(record, failure);
-    }
-    let found = scan(&parts.headers);
-    found.strip_connection(&mut parts.headers);
-    if found.lengths > 1 {
-        // hyper has checked that they are equal.
-        if let Some(length) = parts.headers.get(header::CONTENT_LENGTH).cloned() {
-            parts.headers.insert(header::CONTENT_LENGTH, length);
-        }
-    }
-    strip_mesh(&mut parts.headers, &found);
     let time = record.answered();
     parts.headers.insert(&SERVICE_TIME, number(time.as_millis()));
     change_answer(&mut parts.headers, parts.status, changes, &mut record);
@@ -72,15 +59,25 @@ pub fn pass_on(
     if record.details.is_empty() {
         record.details = Cow::Borrowed("via_upstream");
     }
-    record.reply(parts.status.as_u16(), found.bytes as u64 + 15, status);
+    record.reply(parts.status.as_u16(), bytes, status);
     Response::from_parts(parts, ReplyBody::upstream(incoming, held, record, deadline))
 }
 
 /// A request that was refused before anything was decided. The connection is not used further.
-pub fn bad_request(mut record: Box<Record>, bad: BadRequest) -> Reply {
-    record.flags.push(bad.flag);
-    record.details = Cow::Borrowed(bad.details);
-    let mut reply = local(record, bad.status, Cow::Borrowed(bad.body), None);
+pub fn bad_request(mut record: Box<Record>, fault: Fault) -> Reply {
+    record.flags.push(fault.flag());
+    record.details = Cow::Borrowed(fault.details());
+    let mut reply = local(record, fault.status(), Cow::Borrowed(fault.body()), None);
+    reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    reply
+}
+
+/// Bytes of a request were refused. Nothing more is read of its connection.
+pub fn refuse_bytes(mut record: Box<Record>, refusal: framing::refusal::Refusal) -> Reply {
+    record.flags.push(refusal.flag());
+    record.details = Cow::Borrowed(refusal.details());
+    let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::BAD_REQUEST);
+    let mut reply = local(record, status, Cow::Borrowed(refusal.body()), None);
     reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     reply
 }
@@ -195,8 +192,12 @@ pub fn failed(mut record: Box<Record>, mut failure: Failure) -> Reply {
 
 /// The client did not end its request, or its body is none: no endpoint is to blame for what became of it.
 fn broken_off(record: Box<Record>) -> Reply {
-    if record.upload.as_ref().is_some_and(Upload::is_malformed) {
-        return bad_request(record, BadRequest::codec("http1.codec_error"));
+    let upload = record.upload.as_ref();
+    if let Some(refusal) = upload.and_then(Upload::refused) {
+        return refuse_bytes(record, refusal);
+    }
+    if upload.is_some_and(Upload::is_malformed) {
+        return bad_request(record, Fault::Body);
     }
     // Nobody hears this any more, and the record says that the client has gone.
     drop(record);

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::pin::pin;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, Request, Response, StatusCode};
@@ -11,12 +11,16 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use mesh_core::framing::frames::Allowance;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::activity::Activity;
 use super::body::ReplyBody;
-use crate::runtime::drain::Drain;
+use crate::net::activity::Activity;
+use crate::net::corked::Corked;
+use crate::net::guard::frames::Framed;
+use crate::net::guard::requests::Requests;
 use crate::upstream::connect::{HEADER_LIST, LocalExec, STREAM_WINDOW, STREAMS};
+use crate::upstream::thread::DataThread;
 
 /// Head of HTTP/1: the limits of fields are checked apart. hyper's own limit of 100 fields stays as it is: any other
 /// takes their room from the heap, anew for each request.
@@ -42,38 +46,49 @@ pub enum Side {
 
 /// Why a connection of HTTP/1 did not end well.
 #[derive(Debug)]
-pub struct Fault {
+pub struct Broken {
     /// What hyper says.
     pub error: hyper::Error,
     /// Whether no exchange was under way, whose record would tell of it.
     pub between: bool,
 }
 
-/// Serves HTTP/1 until the client or the drain ends it. Once `retire` has resolved, the next answer is the last.
+/// Serves HTTP/1 until the client or the drain ends it. Once `retire` has resolved, the next answer is the last. A request
+/// that stands in for one whose bytes were refused has the [`Refusal`](mesh_core::framing::refusal::Refusal) among its
+/// extensions.
 pub async fn http1<T, S, F>(
     io: T,
-    drain: &Drain,
+    thread: &DataThread,
     retire: impl Future<Output = ()>,
     serve: S,
-) -> Result<(), Fault>
+) -> Result<(), Broken>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Fn(Request<Incoming>) -> F,
     F: Future<Output = Response<ReplyBody>>,
 {
+    let (drain, patience) = (&thread.drain, thread.limits.patience);
     let mut builder = http1::Builder::new();
     builder.header_read_timeout(None).max_buf_size(HEAD_BUFFER);
-    let activity = Rc::new(Activity::default());
+    let activity = Arc::new(Activity::default());
     let retired = &Cell::new(false);
-    let answer = |request: Request<Incoming>| {
-        let is_tunnel = request.method() == Method::CONNECT;
+    let answer = |mut request: Request<Incoming>| {
+        if let Some(refusal) = activity.refused_head() {
+            request.extensions_mut().insert(refusal);
+        }
+        let connect = request.method() == Method::CONNECT;
         let reply = serve(request);
         let under_way = activity.begin();
+        let activity = &activity;
         async move {
             let mut reply = reply.await;
+            let status = reply.status();
+            let goes_on = status == StatusCode::SWITCHING_PROTOCOLS || connect && status.is_success();
+            if goes_on {
+                activity.becomes_tunnel();
+            }
             reply.body_mut().hold(under_way);
             // What goes on as a byte stream says something else of its connection.
-            let goes_on = is_tunnel || reply.status() == StatusCode::SWITCHING_PROTOCOLS;
             if (drain.has_begun() || retired.get()) && !goes_on {
                 let close = http::HeaderValue::from_static("close");
                 reply.headers_mut().insert(http::header::CONNECTION, close);
@@ -81,6 +96,7 @@ where
             Ok::<_, Infallible>(reply)
         }
     };
+    let io = Requests::new(io, Arc::clone(&activity), patience.head);
     let connection = builder.serve_connection(TokioIo::new(io), service_fn(answer)).with_upgrades();
     let mut connection = pin!(connection);
     let retires = async {
@@ -88,26 +104,36 @@ where
         retired.set(true);
         std::future::pending::<()>().await;
     };
-    let fault = |error| Fault { error, between: activity.is_quiet() };
-    tokio::select! {
-        ended = connection.as_mut() => return ended.map_err(fault),
-        () = drain.begun() => {}
-        () = activity.idle() => return Ok(()),
-        () = retires => {}
+    let ended = tokio::select! {
+        ended = connection.as_mut() => Some(ended),
+        () = drain.begun() => None,
+        () = activity.idle(patience.idle, patience.body) => Some(Ok(())),
+        () = retires => None,
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
+            // A request that is already on its way is still answered; an idle connection is closed after a moment.
+            let moment = tokio::time::sleep(Duration::from_millis(500));
+            tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = moment => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            }
+        }
+    };
+    if let Some(refusal) = activity.refusal() {
+        thread.metrics().refused("downstream", refusal);
     }
-    // A request that is already on its way is still answered; an idle connection is closed after a moment.
-    tokio::select! {
-        ended = connection.as_mut() => return ended.map_err(fault),
-        () = tokio::time::sleep(Duration::from_millis(500)) => {}
-    }
-    connection.as_mut().graceful_shutdown();
-    connection.as_mut().await.map_err(fault)
+    ended.map_err(|error| Broken { error, between: !activity.is_busy() })
 }
 
 /// Serves HTTP/2 until the client, the drain or `retire` ends it; requests that have begun are answered.
 pub async fn http2<T, S, F>(
     io: T,
-    drain: &Drain,
+    thread: &DataThread,
     side: Side,
     retire: impl Future<Output = ()>,
     serve: S,
@@ -117,9 +143,10 @@ where
     S: Fn(Request<Incoming>) -> F,
     F: Future<Output = Response<ReplyBody>> + 'static,
 {
-    let (stream_window, window) = match side {
-        Side::Application => (CLIENT_STREAM_WINDOW, CLIENT_WINDOW),
-        Side::Mesh => (STREAM_WINDOW, STREAM_WINDOW * STREAMS),
+    let (drain, patience) = (&thread.drain, thread.limits.patience);
+    let (stream_window, window, allowance) = match side {
+        Side::Application => (CLIENT_STREAM_WINDOW, CLIENT_WINDOW, Allowance::OUTSIDE),
+        Side::Mesh => (STREAM_WINDOW, STREAM_WINDOW * STREAMS, Allowance::MESH),
     };
     let mut builder = http2::Builder::new(LocalExec);
     builder
@@ -134,16 +161,34 @@ where
         .max_pending_accept_reset_streams(PENDING_RESETS)
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_WITHIN);
+    let activity = Arc::new(Activity::default());
     let answer = |request| {
         let reply = serve(request);
-        async move { Ok::<_, Infallible>(reply.await) }
+        let under_way = activity.begin();
+        async move {
+            let mut reply = reply.await;
+            reply.body_mut().hold(under_way);
+            Ok::<_, Infallible>(reply)
+        }
     };
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service_fn(answer)));
-    tokio::select! {
-        ended = connection.as_mut() => return ended,
-        () = drain.begun() => {}
-        () = retire => {}
+    let io = Framed::of_client(io, allowance, patience.head);
+    let cause = io.cause();
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(Corked::new(io)), service_fn(answer)));
+    let ended = tokio::select! {
+        ended = connection.as_mut() => Some(ended),
+        () = drain.begun() => None,
+        () = retire => None,
+        () = activity.idle(patience.idle_http2, Duration::MAX) => None,
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Some(refusal) = cause.get() {
+        thread.metrics().refused("downstream", refusal);
     }
-    connection.as_mut().graceful_shutdown();
-    connection.await
+    ended
 }

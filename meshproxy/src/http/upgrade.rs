@@ -14,18 +14,21 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use mesh_core::decide::plan::{Forward, Plan};
+use mesh_core::framing::response::Asked;
+use mesh_core::message::hop::asks_websocket;
+use mesh_core::message::request::Head;
+use mesh_core::message::response;
 use mesh_core::routing::header::HeaderOperations;
 use mesh_core::tables::destinations::Transport;
 use mesh_core::vocab::outcome::Outcome;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::attempt::{Message, Trial, client, connect_failed, own, pass_proxy};
+use super::attempt::{Answer, Message, Trial, client, connect_failed, own, pass_proxy, unusable};
 use super::body::{Held, ReplyBody, UpstreamBody};
-use super::canonical::{Head, absolute};
+use super::canonical::absolute;
 use super::exchange::message;
 use super::headers::{
     ATTEMPT_COUNT, MESH_AUTHORITY, MESH_FROM, MESH_PATH, MESH_UPGRADE, MESH_VERSION, SERVICE_TIME, number,
-    scan, strip_mesh,
 };
 use super::record::Record;
 use super::reply::{self, Failure, Reply};
@@ -49,15 +52,7 @@ const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 
 /// Takes the client's end out of a request that asks for a WebSocket; every other request stays what it is.
 pub fn asked(request: &mut Request<Incoming>) -> Option<OnUpgrade> {
-    if request.version() != Version::HTTP_11 || request.method() != Method::GET {
-        return None;
-    }
-    let field = |name| request.headers().get(name).map(HeaderValue::as_bytes);
-    if !field(header::UPGRADE)?.eq_ignore_ascii_case(b"websocket") {
-        return None;
-    }
-    let listed = field(header::CONNECTION)?.split(|byte| *byte == b',');
-    let asks = listed.map(<[u8]>::trim_ascii).any(|name| name.eq_ignore_ascii_case(b"upgrade"));
+    let asks = asks_websocket(request.method(), request.version(), request.headers());
     asks.then(|| hyper::upgrade::on(request))
 }
 
@@ -206,8 +201,8 @@ async fn plain(
     // A connection of its own: it will never serve anything else.
     let mut lease = thread.pool.new_http1(target).await.map_err(connect_failed)?;
     let sender = lease.sender().expect("a lease has its connection until it is given back");
-    let response = sender.send_request(message.into_http1(RequestBody::Empty)).await;
-    let response = response.map_err(|error| broken(failure::outcome(&error)))?;
+    let response = sender.send(message.into_http1(RequestBody::Empty), Asked::Upgrade).await;
+    let response = response.map_err(|error| broken(failure::outcome(error.error())))?;
     Ok(Answered::Http1(response, lease))
 }
 
@@ -274,12 +269,15 @@ fn refused(
         record.details = Cow::Borrowed("upstream_reset_before_response_started{protocol_error}");
         return reply::plain(record, StatusCode::BAD_GATEWAY, "UPE", "upgrade_failed", "");
     }
-    reply::pass_on(response, held, record, changes, None)
+    match Answer::of(response, held) {
+        Ok(answer) => reply::pass_on(answer, record, changes, None),
+        Err(failure) => reply::failed(record, failure),
+    }
 }
 
 /// Answers the client and joins both ends; `kept` lives as long.
 fn joined<S, K>(
-    head: http::response::Parts,
+    mut head: http::response::Parts,
     server: impl Future<Output = Option<S>> + 'static,
     kept: K,
     client: OnUpgrade,
@@ -290,6 +288,9 @@ where
     S: AsyncRead + AsyncWrite + 'static,
     K: 'static,
 {
+    if let Err(error) = response::canonical(&mut head, true) {
+        return reply::failed(record, unusable(error));
+    }
     let mut reply = Response::new(ReplyBody::silent());
     *reply.status_mut() = if record.is_outbound() { StatusCode::SWITCHING_PROTOCOLS } else { StatusCode::OK };
     *reply.headers_mut() = agreed_headers(head.headers, &mut record, changes);
@@ -309,9 +310,6 @@ where
 }
 
 fn agreed_headers(mut headers: HeaderMap, record: &mut Record, changes: &[&HeaderOperations]) -> HeaderMap {
-    let found = scan(&headers);
-    found.strip_connection(&mut headers);
-    strip_mesh(&mut headers, &found);
     change_answer(&mut headers, StatusCode::SWITCHING_PROTOCOLS, changes, record);
     let time = record.answered();
     headers.insert(&SERVICE_TIME, number(time.as_millis()));

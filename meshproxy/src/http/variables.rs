@@ -5,10 +5,11 @@ use http::header::{HeaderMap, HeaderValue};
 use http::uri::{Authority, PathAndQuery};
 use http::{Method, StatusCode, Version};
 use mesh_core::decide::plan::Plan;
+use mesh_core::message::request::Head;
+use mesh_core::message::target::Scheme;
 use mesh_core::routing::format::Plain;
 use mesh_core::routing::header::{HeaderOperations, NoValues, Values, text};
 
-use super::canonical::Head;
 use super::headers::REQUEST_ID;
 use super::record::Record;
 use crate::telemetry::line::start_time;
@@ -18,7 +19,7 @@ use crate::telemetry::line::start_time;
 pub struct Told {
     method: Method,
     version: Version,
-    scheme: &'static str,
+    scheme: Scheme,
     authority: Authority,
     target: PathAndQuery,
     id: Option<HeaderValue>,
@@ -147,7 +148,7 @@ impl Values for Known<'_> {
             ":path" => Some(told.target.as_str().to_owned()),
             ":method" => Some(told.method.as_str().to_owned()),
             ":authority" | "host" => Some(told.authority.as_str().to_owned()),
-            ":scheme" => Some(told.scheme.to_owned()),
+            ":scheme" => Some(told.scheme.name().to_owned()),
             name => text(told.headers.get(name)?),
         }
     }

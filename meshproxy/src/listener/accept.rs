@@ -246,6 +246,10 @@ impl Worker {
         if looked.head.is_empty() && (looked.ended || protocol.is_http()) {
             return;
         }
+        // A head that did not come to its first line's end in time.
+        if looked.detected == Detected::NeedMore && protocol.is_http() && !looked.is_full() {
+            return;
+        }
         let http2 = match looked.detected {
             Detected::Http1 => false,
             Detected::Http2 => true,
@@ -294,7 +298,6 @@ impl Worker {
         S: Fn(Request<Incoming>) -> F,
         F: Future<Output = Response<ReplyBody>> + 'static,
     {
-        let drain = &self.thread.drain;
         let stream = Patient::new(stream);
         let retire = async {
             match self.thread.age_of_applications() {
@@ -304,16 +307,13 @@ impl Worker {
             self.thread.metrics().proxy.retired_downstream.increment(1);
         };
         let ended = match http2 {
-            false => server::http1(stream, drain, retire, answer).await.map_err(|fault| {
-                if fault.between {
-                    exchange::unread(connection, &fault.error);
+            false => server::http1(stream, &self.thread, retire, answer).await.map_err(|broken| {
+                if broken.between {
+                    exchange::unread(connection, &broken.error);
                 }
-                fault.error
+                broken.error
             }),
-            true => {
-                let stream = crate::net::corked::Corked::new(stream);
-                server::http2(stream, drain, Side::Application, retire, answer).await
-            }
+            true => server::http2(stream, &self.thread, Side::Application, retire, answer).await,
         };
         if let Err(error) = ended {
             if error.is_parse() || failure::is_malformed(&error) {
@@ -335,7 +335,7 @@ impl Worker {
     async fn connect(self, request: Request<Incoming>, connection: &Outbound) -> Response<ReplyBody> {
         let authority = request.uri().authority().map(|authority| authority.as_str().to_ascii_lowercase());
         let parsed = authority.as_deref().and_then(|text| {
-            let authority = mesh_core::matching::authority::Authority::parse(text).ok()?;
+            let authority = mesh_core::message::authority::Authority::parse(text).ok()?;
             Some((authority.host.to_owned(), authority.port?))
         });
         let Some((host, port)) = parsed else { return answer(StatusCode::BAD_REQUEST) };

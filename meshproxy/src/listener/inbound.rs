@@ -22,7 +22,6 @@ use crate::http::server::{self, Side};
 use crate::http::upgrade;
 use crate::identity::svid::Material;
 use crate::identity::tls::{self, Leaf};
-use crate::net::corked::Corked;
 use crate::net::downstream::Facts;
 use crate::net::patient::Patient;
 use crate::upstream::failure;
@@ -57,6 +56,11 @@ pub(super) async fn serve(worker: &Worker, stream: TcpStream, facts: Facts) {
         return;
     };
     drop(material);
+    let Some(_counted) = thread.identities.enter(leaf.id.text(), thread.limits.of_identity) else {
+        thread.metrics().proxy.shed.increment(1);
+        tracing::debug!(peer = %facts.peer, id = %leaf.id, "too many connections of one identity");
+        return;
+    };
     let age = age(&leaf).min(thread.age_of_peers().unwrap_or(MOST_AGE));
     let retire = async {
         tokio::time::sleep(age).await;
@@ -76,8 +80,8 @@ pub(super) async fn serve(worker: &Worker, stream: TcpStream, facts: Facts) {
             Box::pin(deliver::inbound(&peer, request)).await
         }
     };
-    let stream = Corked::new(Patient::new(stream));
-    let ended = server::http2(stream, &thread.drain, Side::Mesh, retire, answer).await;
+    let stream = Patient::new(stream);
+    let ended = server::http2(stream, thread, Side::Mesh, retire, answer).await;
     if let Err(error) = ended {
         if failure::is_malformed(&error) {
             thread.metrics().proxy.malformed_mesh.increment(1);

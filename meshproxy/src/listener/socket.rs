@@ -22,8 +22,6 @@ use crate::runtime::worker::Workers;
 use crate::telemetry::metrics::Metrics;
 
 const BACKLOG: i32 = 1024;
-/// More connections than these are closed at once.
-const MOST_CONNECTIONS: usize = 10_000;
 /// So many in a hundred descriptors go to accepted connections: each may need one upstream, and some must be left.
 const SHARE_OF_DESCRIPTORS: u64 = 45;
 /// Without descriptors or memory nothing can be accepted; it is tried again after a pause.
@@ -72,11 +70,11 @@ pub struct Target {
     pub most_connections: usize,
 }
 
-/// How many connections this process has room for.
-pub fn most_connections() -> usize {
+/// How many connections this process has room for, at most so many. More are closed at once.
+pub fn most_connections(most: usize) -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     let share = limit.map_or(u64::MAX, |limit| limit / 100 * SHARE_OF_DESCRIPTORS);
-    usize::try_from(share).unwrap_or(usize::MAX).clamp(16, MOST_CONNECTIONS)
+    usize::try_from(share).unwrap_or(usize::MAX).max(16).min(most)
 }
 
 /// Binds and listens. One socket an address: closing one of several would reset what waits in its queue.

@@ -65,7 +65,7 @@ impl Listeners {
             drain: shared.drain.clone(),
             metrics: Arc::clone(&shared.metrics),
             connections: Arc::default(),
-            most_connections: socket::most_connections(),
+            most_connections: socket::most_connections(shared.limits.connections),
         };
         let drain = shared.drain.clone();
         let following = tokio::spawn(follow(settings, shared, target));

@@ -38,6 +38,13 @@ pub struct Looked {
     pub ended: bool,
 }
 
+impl Looked {
+    /// Whether so much was read that more would make nothing clearer.
+    pub fn is_full(&self) -> bool {
+        self.head.len() >= LOOK
+    }
+}
+
 /// Reads on until it is clear which server name a TLS client asks for, behind what was read already. `None` where it
 /// asks for none, or where the client is silent for so long.
 pub async fn server_name(

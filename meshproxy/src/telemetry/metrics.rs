@@ -11,6 +11,7 @@ use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use foldhash::fast::RandomState;
+use mesh_core::framing::refusal::Refusal;
 use metrics::{Counter, Gauge, Key, Label, Level, Metadata, Recorder as _};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
@@ -268,6 +269,13 @@ impl Metrics {
     /// The number of a service.
     pub fn service(&self, service: ServiceLabels) -> Numbered<ServiceLabels> {
         self.state().services.number(service)
+    }
+
+    /// Bytes of a peer were refused.
+    pub fn refused(&self, from: &'static str, refusal: Refusal) {
+        let labels = vec![Label::new("from", from), Label::new("reason", refusal.name())];
+        let key = Key::from_parts("mesh_proxy_bytes_refused_total", labels);
+        self.recorder.register_counter(&key, &METADATA).increment(1);
     }
 
     /// Everything in Prometheus' text format.

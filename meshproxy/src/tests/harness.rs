@@ -35,6 +35,7 @@ use crate::identity::svid::Svids;
 use crate::identity::tls::tests::TestCa;
 use crate::listener::sockets::{Listeners, Settings};
 use crate::live::root::Roots;
+use crate::net::limits::Limits;
 use crate::runtime::drain::Drain;
 use crate::telemetry::access::AccessSink;
 use crate::telemetry::metrics::Metrics;
@@ -287,6 +288,8 @@ impl Proxy {
             drain: Drain::new(),
             forwarder: Forwarder::new(Arc::new(resolvers)),
             most_age,
+            limits: Limits::default(),
+            identities: Arc::default(),
         };
         let (explicit, inbound) = (free(ip), free(ip));
         let settings = Settings { inbound, explicit: Some(explicit), loopback: None, threads: 1 };

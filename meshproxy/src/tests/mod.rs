@@ -2,7 +2,10 @@
 
 mod ages;
 mod balancing;
+mod bypass;
+mod bytes;
 mod egress;
+mod forms;
 mod harness;
 mod messages;
 mod misbehaviour;

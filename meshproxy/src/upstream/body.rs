@@ -9,11 +9,14 @@ use std::task::{Context, Poll, Waker, ready};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use mesh_core::framing::refusal::Refusal;
+use mesh_core::message::trailers::{self, TooLarge};
 use tokio::time::Instant;
 
 use super::budget::{Budget, Share};
 use super::copied::{Copied, Filler, Piece, Watch, copy};
 use super::failure;
+use crate::net::guard;
 
 /// A body is kept for another attempt up to this size; a longer one is sent once. (Envoy's buffer of a stream.)
 const KEEP: usize = 1024 * 1024;
@@ -27,6 +30,9 @@ pub enum BodyError {
     /// The client broke off.
     #[error("the client broke off")]
     Client(#[source] hyper::Error),
+    /// The client's trailers.
+    #[error("the client's trailers cannot be passed on")]
+    Trailers(#[from] TooLarge),
     /// Another attempt has taken over.
     #[error("another attempt has taken over")]
     Superseded,
@@ -78,6 +84,7 @@ struct Shared {
     failed: RefCell<Option<BodyError>>,
     broken: Cell<bool>,
     malformed: Cell<bool>,
+    refused: Cell<Option<Refusal>>,
     copies: RefCell<Vec<Filler>>,
 }
 
@@ -116,6 +123,7 @@ impl Upload {
             failed: RefCell::default(),
             broken: Cell::new(false),
             malformed: Cell::new(false),
+            refused: Cell::new(None),
             copies: RefCell::default(),
         }))
     }
@@ -173,6 +181,11 @@ impl Upload {
         }
         *self.0.waiting.borrow_mut() = Some(cx.waker().clone());
         Poll::Pending
+    }
+
+    /// Why bytes of the client were refused, if any were.
+    pub fn refused(&self) -> Option<Refusal> {
+        self.0.refused.get()
     }
 
     /// Whether the client broke off.
@@ -237,7 +250,14 @@ impl Attempted {
 impl Shared {
     fn read(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut *self.source.borrow_mut() {
-            Source::Client(incoming) => Pin::new(incoming).poll_frame(cx).map_err(BodyError::Client),
+            Source::Client(incoming) => match ready!(Pin::new(incoming).poll_frame(cx)) {
+                Some(Ok(mut frame)) => {
+                    let checked = frame.trailers_mut().map_or(Ok(()), trailers::canonical);
+                    Poll::Ready(Some(checked.map(|()| frame).map_err(BodyError::Trailers)))
+                }
+                Some(Err(error)) => Poll::Ready(Some(Err(BodyError::Client(error)))),
+                None => Poll::Ready(None),
+            },
             Source::Copy(copied) => copied
                 .poll(cx)
                 .map(|piece| piece.map(|piece| piece.map(Piece::frame).map_err(|()| BodyError::Copy))),
@@ -285,6 +305,7 @@ impl Shared {
         self.broken.set(true);
         if let BodyError::Client(error) = error {
             self.malformed.set(failure::is_malformed(error));
+            self.refused.set(guard::cause(error));
         }
         self.copies.borrow_mut().clear();
     }

@@ -5,8 +5,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::client::conn::http1;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::{TrySendError, http1};
 use hyper_util::rt::TokioIo;
+use mesh_core::framing::frames::Allowance;
+use mesh_core::framing::response::Asked;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -18,9 +22,10 @@ use super::body::RequestBody;
 use super::failure::ConnectError;
 use super::http2::Http2;
 use super::way::Way;
-use crate::net::corked::Corked;
+use crate::net::guard::answers::{Answers, Question};
 use crate::net::patient::Patient;
 use crate::net::socket::Socket;
+use crate::telemetry::metrics::Metrics;
 
 /// Streams of one connection; when they run out another one is opened. Both ends of the mesh hop use it.
 pub const STREAMS: u32 = 100;
@@ -34,7 +39,38 @@ pub const HEADER_LIST: u32 = 32 * 1024;
 const BUFFER: usize = 64 * 1024;
 
 /// Sends requests on an HTTP/1 connection.
-pub type Http1 = http1::SendRequest<RequestBody>;
+#[derive(Debug)]
+pub struct Http1 {
+    sender: http1::SendRequest<RequestBody>,
+    question: Arc<Question>,
+}
+
+impl Http1 {
+    /// Sends a request when the connection has nothing else to do; one that was not sent comes back.
+    pub fn send(
+        &mut self,
+        request: Request<RequestBody>,
+        asked: Asked,
+    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>> {
+        self.question.ask(asked);
+        self.sender.try_send_request(request)
+    }
+
+    /// Whether it can take a request at once.
+    pub fn is_ready(&self) -> bool {
+        self.sender.is_ready() && self.question.refusal().is_none()
+    }
+
+    /// Whether it takes no more requests.
+    pub fn is_closed(&self) -> bool {
+        self.sender.is_closed() || self.question.refusal().is_some()
+    }
+
+    /// Resolves when it can take a request.
+    pub async fn ready(&mut self) -> Result<(), hyper::Error> {
+        self.sender.ready().await
+    }
+}
 
 /// Runs the tasks of hyper on the data thread that made the connection.
 #[derive(Debug, Clone, Copy)]
@@ -101,31 +137,37 @@ pub async fn http1(
     address: SocketAddr,
     way: Option<&Rc<Way>>,
     patience: Duration,
+    metrics: &Arc<Metrics>,
 ) -> Result<Http1, ConnectError> {
     match way {
-        None => speak_http1(tcp(address, patience).await?, address).await,
+        None => speak_http1(tcp(address, patience).await?, address, metrics).await,
         Some(way) => match Box::pin(opened(address, way, patience)).await? {
-            Opened::Plain(stream) => speak_http1(stream, address).await,
-            Opened::Secured(stream) => speak_http1(stream, address).await,
+            Opened::Plain(stream) => speak_http1(stream, address, metrics).await,
+            Opened::Secured(stream) => speak_http1(stream, address, metrics).await,
         },
     }
 }
 
-async fn speak_http1<T>(stream: T, address: SocketAddr) -> Result<Http1, ConnectError>
+async fn speak_http1<T>(stream: T, address: SocketAddr, metrics: &Arc<Metrics>) -> Result<Http1, ConnectError>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     // hyper's limit of 100 fields stays: any other takes their room from the heap, anew for each answer.
     let mut builder = http1::Builder::new();
     builder.max_buf_size(BUFFER);
-    let (sender, connection) =
-        builder.handshake(TokioIo::new(Patient::new(stream))).await.map_err(handshake)?;
+    let question = Arc::new(Question::default());
+    let stream = Answers::new(Patient::new(stream), Arc::clone(&question));
+    let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(handshake)?;
+    let (asked, metrics) = (Arc::clone(&question), Arc::clone(metrics));
     tokio::task::spawn_local(async move {
         if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%address, %error, "an upstream connection ended");
         }
+        if let Some(refusal) = asked.refusal() {
+            metrics.refused("upstream", refusal);
+        }
     });
-    Ok(sender)
+    Ok(Http1 { sender, question })
 }
 
 /// An HTTP/2 connection.
@@ -133,20 +175,21 @@ pub async fn http2(
     address: SocketAddr,
     way: Option<&Rc<Way>>,
     patience: Duration,
+    metrics: &Arc<Metrics>,
     most_age: Option<Age>,
 ) -> Result<Http2, ConnectError> {
     let Some(way) = way else {
-        return Http2::start(Corked::new(tcp(address, patience).await?), most_age).await;
+        return Http2::start(tcp(address, patience).await?, Allowance::OUTSIDE, metrics, most_age).await;
     };
     match Box::pin(opened(address, way, patience)).await? {
-        Opened::Plain(stream) => Http2::start(Corked::new(stream), most_age).await,
+        Opened::Plain(stream) => Http2::start(stream, Allowance::OUTSIDE, metrics, most_age).await,
         Opened::Secured(stream) => {
             // A server that names no protocol at all may still speak it; one that names another does not.
             let agreed = stream.get_ref().1.alpn_protocol();
             if agreed.is_some_and(|agreed| agreed != b"h2") {
                 return Err(ConnectError::Handshake("the server speaks no HTTP/2".to_owned()));
             }
-            Http2::start(Corked::new(*stream), most_age).await
+            Http2::start(*stream, Allowance::OUTSIDE, metrics, most_age).await
         }
     }
 }
@@ -156,6 +199,7 @@ pub async fn mesh(
     hop: SocketAddr,
     tls: &MeshTls,
     patience: Duration,
+    metrics: &Arc<Metrics>,
     most_age: Option<Age>,
 ) -> Result<Http2, ConnectError> {
     let connecting = async {
@@ -169,7 +213,7 @@ pub async fn mesh(
     };
     let stream =
         tokio::time::timeout(patience, connecting).await.map_err(|_elapsed| ConnectError::Timeout)??;
-    Http2::start(Corked::new(stream), most_age).await
+    Http2::start(stream, Allowance::MESH, metrics, most_age).await
 }
 
 fn handshake(error: impl std::fmt::Display) -> ConnectError {

@@ -5,6 +5,8 @@ use std::io;
 
 use mesh_core::vocab::outcome::Outcome;
 
+use crate::net::guard;
+
 /// Why there is no connection to an endpoint.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ConnectError {
@@ -71,7 +73,7 @@ fn plain(error: &io::Error) -> String {
 
 /// Classifies what went wrong on an HTTP/1 connection that was there, before its answer.
 pub fn outcome(error: &hyper::Error) -> Outcome {
-    if error.is_parse() || is_malformed(error) {
+    if error.is_parse() || is_malformed(error) || guard::cause(error).is_some() {
         return Outcome::ProtocolError;
     }
     Outcome::Reset { before_request: error.is_canceled() }

@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -13,18 +14,25 @@ use h2::client::{Builder, Connection, SendRequest};
 use h2::{Ping, PingPong, Reason, RecvStream, SendStream};
 use http::{Request, Response};
 use http_body::{Body as _, Frame};
+use mesh_core::framing::frames::Allowance;
+use mesh_core::vocab::outcome::Outcome;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::AbortHandle;
 
 use super::age::Age;
 use super::body::RequestBody;
 use super::connect::{HEADER_LIST, STREAM_WINDOW, STREAMS};
-use super::failure::ConnectError;
+use super::failure::{self, ConnectError};
+use crate::net::corked::Corked;
+use crate::net::guard::frames::{Cause, Framed};
+use crate::telemetry::metrics::Metrics;
 
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_WITHIN: Duration = Duration::from_secs(10);
 /// So many connections that close just then are put up with for one attempt: all that a peer which is ending may have.
 pub const MOST_TURNS: u32 = 32;
+/// A frame that has begun must be whole after so long (reliability notes, timeouts).
+const SLOW: Duration = Duration::from_secs(10);
 /// Bytes of one stream that may wait to be sent.
 const SEND_BUFFER: usize = 128 * 1024;
 
@@ -33,6 +41,7 @@ const SEND_BUFFER: usize = 128 * 1024;
 pub struct Http2 {
     sender: SendRequest<Bytes>,
     closed: Rc<Cell<bool>>,
+    refused: Cause,
 }
 
 /// Why a request has no answer.
@@ -77,7 +86,12 @@ impl Drop for Sending {
 
 impl Http2 {
     /// Begins HTTP/2 on a stream and starts the task that carries it. At the age of `most_age` it takes no more requests.
-    pub async fn start<T>(io: T, most_age: Option<Age>) -> Result<Http2, ConnectError>
+    pub async fn start<T>(
+        io: T,
+        allowance: Allowance,
+        metrics: &Arc<Metrics>,
+        most_age: Option<Age>,
+    ) -> Result<Http2, ConnectError>
     where
         T: AsyncRead + AsyncWrite + Unpin + 'static,
     {
@@ -90,11 +104,19 @@ impl Http2 {
             .max_header_list_size(HEADER_LIST)
             .max_send_buffer_size(SEND_BUFFER)
             .max_concurrent_reset_streams(100);
-        let started = builder.handshake::<T, Bytes>(io).await;
+        let io = Framed::of_server(io, allowance, SLOW);
+        let cause = io.cause();
+        let started = builder.handshake::<_, Bytes>(Corked::new(io)).await;
         let (sender, connection) = started.map_err(|error| ConnectError::Handshake(error.to_string()))?;
         let closed = Rc::new(Cell::new(false));
-        tokio::task::spawn_local(carry(connection, Rc::clone(&closed), most_age));
-        Ok(Http2 { sender, closed })
+        let (gone, metrics, refused) = (Rc::clone(&closed), Arc::clone(metrics), Rc::clone(&cause));
+        tokio::task::spawn_local(async move {
+            carry(connection, gone, most_age).await;
+            if let Some(refusal) = cause.get() {
+                metrics.refused("upstream", refusal);
+            }
+        });
+        Ok(Http2 { sender, closed, refused })
     }
 
     /// Whether it takes no more requests.
@@ -105,6 +127,14 @@ impl Http2 {
     /// How many streams the peer allows at a time.
     pub fn most_streams(&self) -> usize {
         self.sender.current_max_send_streams()
+    }
+
+    /// What an error on this connection means: the library does not keep why bytes of the server were refused.
+    pub fn outcome(&self, error: &h2::Error) -> Outcome {
+        match self.refused.get() {
+            Some(_) if error.is_io() => Outcome::ProtocolError,
+            Some(_) | None => failure::http2_outcome(error),
+        }
     }
 
     /// Sends a request and waits for the head of its answer.

@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use mesh_core::vocab::identity::SpiffeId;
-use metrics::Counter;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -27,6 +26,7 @@ use super::way::{Target, Way};
 use crate::identity::svid::{Material, Svid, Svids, Trust};
 use crate::identity::tls;
 use crate::live::root::Roots;
+use crate::telemetry::metrics::Metrics;
 
 type Map<K, V> = HashMap<K, V, RandomState>;
 
@@ -73,6 +73,7 @@ struct Http2Key {
 pub struct Pool {
     svids: Arc<Svids>,
     roots: Arc<Roots>,
+    metrics: Arc<Metrics>,
     idle: RefCell<Map<Http1Key, Vec<Idle>>>,
     shared: RefCell<Map<Http2Key, Rc<Slot>>>,
     pairs: RefCell<Map<(u32, u32), Rc<Pair>>>,
@@ -201,7 +202,9 @@ impl Lease {
         tokio::task::spawn_local(async move {
             // The connection's task needs another turn to see that the answer has ended.
             let ready = tokio::time::timeout(Duration::from_secs(1), sender.ready()).await;
-            if let (Ok(Ok(())), Some(pool)) = (ready, pool.upgrade()) {
+            if let (Ok(Ok(())), Some(pool)) = (ready, pool.upgrade())
+                && sender.is_ready()
+            {
                 pool.keep(key, sender, last);
             }
         });
@@ -209,18 +212,19 @@ impl Lease {
 }
 
 impl Pool {
-    /// An empty pool. Its connections serve nothing new once they are older than `most_age`, which `retired` counts.
+    /// An empty pool. Its connections serve nothing new once they are older than `most_age`.
     pub fn new(
         svids: Arc<Svids>,
         roots: Arc<Roots>,
+        metrics: Arc<Metrics>,
         most_age: Option<Duration>,
-        retired: Counter,
     ) -> Rc<Pool> {
-        let ages = Ages::new(most_age, SWEEP, retired);
+        let ages = Ages::new(most_age, SWEEP, metrics.proxy.retired_upstream.clone());
         Rc::new_cyclic(|this| Pool {
             ages,
             svids,
             roots,
+            metrics,
             idle: RefCell::default(),
             shared: RefCell::default(),
             pairs: RefCell::default(),
@@ -245,7 +249,7 @@ impl Pool {
         let mut last = None;
         for &address in target.addresses {
             self.check(address)?;
-            match connect::http1(address, target.way, target.patience).await {
+            match connect::http1(address, target.way, target.patience, &self.metrics).await {
                 Ok(sender) => {
                     let key = Http1Key { address, way: target.way.cloned() };
                     return Ok(self.lease(key, sender, self.ages.last_look(self.looks.get())));
@@ -267,7 +271,7 @@ impl Pool {
             }
             let dial = || async move {
                 self.check(address)?;
-                connect::http2(address, target.way, target.patience, self.ages.age()).await
+                connect::http2(address, target.way, target.patience, &self.metrics, self.ages.age()).await
             };
             match Box::pin(slot.dial(None, dial)).await {
                 Ok(stream) => return Ok(stream),
@@ -329,7 +333,8 @@ impl Pool {
         }
         let tls = pair.tls.clone();
         let age = self.ages.age();
-        Box::pin(slot.dial(Some(pair), || async move { connect::mesh(hop, &tls, patience, age).await })).await
+        let dial = || async move { connect::mesh(hop, &tls, patience, &self.metrics, age).await };
+        Box::pin(slot.dial(Some(pair), dial)).await
     }
 
     /// Closes what has been idle for long, again and again; runs as long as its data thread.

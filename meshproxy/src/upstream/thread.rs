@@ -15,6 +15,7 @@ use crate::dns::forward::Forwarder;
 use crate::identity::svid::Svids;
 use crate::live::root::Roots;
 use crate::live::view::View;
+use crate::net::limits::{Identities, Limits};
 use crate::runtime::drain::Drain;
 use crate::telemetry::access::{AccessLog, AccessSink};
 use crate::telemetry::metrics::{Metrics, SeriesCache};
@@ -36,6 +37,10 @@ pub struct Shared {
     pub forwarder: Forwarder,
     /// Connections take new requests for so long; `None` for ever.
     pub most_age: Option<Duration>,
+    /// How much is taken, and how long is waited.
+    pub limits: Limits,
+    /// Connections by proven identity.
+    pub identities: Arc<Identities>,
 }
 
 /// What one data thread works with.
@@ -57,6 +62,10 @@ pub struct DataThread {
     pub bodies: Rc<Budget>,
     /// Copies of requests that are under way.
     pub mirrors: Rc<Cell<usize>>,
+    /// How much is taken, and how long is waited.
+    pub limits: Limits,
+    /// Connections by proven identity, of all threads.
+    pub identities: Arc<Identities>,
     /// Names that requests asked for.
     pub lookups: Lookups,
     most_age: Option<Duration>,
@@ -71,8 +80,8 @@ impl DataThread {
             pool: Pool::new(
                 Arc::clone(&shared.svids),
                 Arc::clone(&shared.roots),
+                Arc::clone(&shared.metrics),
                 shared.most_age,
-                shared.metrics.proxy.retired_upstream.clone(),
             ),
             most_age: shared.most_age,
             series: SeriesCache::new(Arc::clone(&shared.metrics)),
@@ -81,6 +90,8 @@ impl DataThread {
             drain: shared.drain.clone(),
             bodies: Budget::new(shared.metrics.proxy.bodies_not_kept.clone()),
             mirrors: Rc::default(),
+            limits: shared.limits,
+            identities: Arc::clone(&shared.identities),
             lookups: Lookups::new(shared.forwarder.clone()),
             random: RefCell::new(Random::seeded(rand::random())),
         };

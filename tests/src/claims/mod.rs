@@ -2,6 +2,7 @@
 
 mod balancing;
 mod bookinfo;
+mod bytes;
 mod capture;
 pub mod changes;
 mod context;
@@ -71,6 +72,7 @@ fn all() -> Vec<Claim> {
     claims.extend(misbehaviour::claims());
     claims.extend(changes::claims());
     claims.extend(wire::claims());
+    claims.extend(bytes::claims());
     claims.extend(identity::claims());
     claims.extend(observe::claims());
     claims.extend(operator::claims());

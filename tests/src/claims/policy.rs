@@ -8,6 +8,7 @@ pub(super) fn claims() -> Vec<Claim> {
     vec![
         shared("policy/allow", allow),
         shared("policy/deny", deny),
+        shared("policy/paths", paths),
         shared("policy/strict", strict),
         shared("policy/modes", modes),
         shared("policy/unknown", unknown),
@@ -75,6 +76,38 @@ fn deny(context: &mut Context<'_>) -> anyhow::Result<()> {
         by == "authorizationpolicy/default/no-admin" && told["rule"] == 0,
         told.to_string(),
     );
+    Ok(())
+}
+
+/// How far paths are brought into one form is the mesh's to say, and what is judged is what arrives.
+fn paths(context: &mut Context<'_>) -> anyhow::Result<()> {
+    let lab = context.lab()?;
+    let no_admin = policy("no-admin", "DENY", "    - to: [{operation: {paths: ['/admin*', '/reviews/1']}}]");
+    let forms =
+        ["/x/..;/admin", "//admin", "/%2fadmin", "/x%5c..%5cadmin", "/reviews//1", "/reviews%2F1", "/a%zz"];
+    let mut held = Vec::new();
+    for (mode, expected) in [
+        ("BASE", "403 404 404 404 200 404 400"),
+        ("MERGE_SLASHES", "403 403 404 404 403 404 400"),
+        ("DECODE_AND_MERGE_SLASHES", "403 403 403 403 403 403 400"),
+        ("NONE", "404 404 404 404 200 404 404"),
+    ] {
+        let mesh = format!(
+            "---\napiVersion: v1\nkind: MeshConfig\nmetadata: {{name: mesh, namespace: istio-system}}\n\
+             spec: {{pathNormalization: {{normalization: {mode}}}}}\n"
+        );
+        lab.control.apply_text(&format!("{no_admin}{mesh}"))?;
+        let mut found = Vec::new();
+        for form in forms {
+            let answer = lab.as_productpage(&Ask::get(format!("http://reviews:9080{form}")))?;
+            found.push(answer.status.to_string());
+        }
+        let found = found.join(" ");
+        held.push((format!("{mode} holds at both proxies"), found == expected, found));
+    }
+    for (claim, holds, figure) in held {
+        context.report.claim(claim, holds, figure);
+    }
     Ok(())
 }
 

@@ -5,15 +5,17 @@ use super::Source;
 /// What the folders of `mesh-core` may import.
 const CORE: &[(&str, &[&str])] = &[
     ("vocab", &[]),
+    ("framing", &[]),
     ("matching", &["vocab"]),
+    ("message", &["matching", "framing"]),
     ("resilience", &["vocab"]),
     ("balancing", &["vocab"]),
     ("routing", &["vocab", "matching", "resilience"]),
     ("policy", &["vocab", "matching"]),
-    ("resource", &["vocab", "matching", "resilience", "balancing", "routing", "policy"]),
-    ("state", &["vocab", "matching", "resilience", "balancing", "routing", "policy", "resource"]),
+    ("resource", &["vocab", "matching", "message", "resilience", "balancing", "routing", "policy"]),
+    ("state", &["vocab", "matching", "message", "resilience", "balancing", "routing", "policy", "resource"]),
     ("analysis", &["vocab", "matching", "policy", "resource", "state"]),
-    ("snapshot", &["vocab", "matching", "resilience", "balancing", "routing", "policy"]),
+    ("snapshot", &["vocab", "matching", "message", "resilience", "balancing", "routing", "policy"]),
     (
         "compile",
         &[
@@ -29,8 +31,21 @@ const CORE: &[(&str, &[&str])] = &[
         ],
     ),
     ("sync", &["vocab", "snapshot"]),
-    ("tables", &["vocab", "matching", "resilience", "balancing", "routing", "policy", "snapshot"]),
-    ("decide", &["vocab", "matching", "resilience", "balancing", "routing", "policy", "snapshot", "tables"]),
+    ("tables", &["vocab", "matching", "message", "resilience", "balancing", "routing", "policy", "snapshot"]),
+    (
+        "decide",
+        &[
+            "vocab",
+            "matching",
+            "message",
+            "resilience",
+            "balancing",
+            "routing",
+            "policy",
+            "snapshot",
+            "tables",
+        ],
+    ),
 ];
 
 /// What the folders of `meshd` may import. Folders that are not named here may import anything.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::*;
 use crate::decide::explain::{AuthorizationFound, Explanation};
 use crate::decide::inbound::Admission;
-use crate::matching::path::Normalization;
+use crate::message::path::Normalization;
 use crate::policy::authorization::{Condition, Operation};
 use crate::policy::external::Provider;
 use crate::policy::jwt::{JwtRule, Keys, TokenPolicy};

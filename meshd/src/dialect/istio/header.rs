@@ -1,7 +1,7 @@
 //! Header operations: `headers` of a rule or of a destination.
 
 use http::{HeaderName, HeaderValue};
-use mesh_core::matching::authority::Authority;
+use mesh_core::message::authority::Authority;
 use mesh_core::routing::format::{Plain, Template, Variable};
 use mesh_core::routing::header::HeaderChanges;
 use mesh_core::vocab::name::Text;

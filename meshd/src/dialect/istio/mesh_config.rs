@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use mesh_core::balancing::locality::LocalityPolicy;
-use mesh_core::matching::path::Normalization;
+use mesh_core::message::path::Normalization;
 use mesh_core::resource::mesh_config::{AccessLogEncoding, DefaultProviders, MeshConfig};
 use mesh_core::resource::reach::ExportTo;
 use mesh_core::resource::sidecar::OutboundMode;
@@ -27,6 +27,7 @@ pub(crate) static SPEC: Message = Message {
         "enableAutoMtls",
         "h2UpgradePolicy",
         "outboundTrafficPolicy",
+        "pathNormalization",
         "rootNamespace",
         "trustDomain",
         "trustDomainAliases",
@@ -44,7 +45,6 @@ pub(crate) static SPEC: Message = Message {
         "extensionProviders",
         "localityLbSetting",
         "meshMTLS",
-        "pathNormalization",
         "protocolDetectionTimeout",
         "proxyListenPort",
         "serviceSettings",

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use mesh_core::matching::path::Normalization;
+use mesh_core::message::path::Normalization;
 use mesh_core::resource::mesh_config::{AccessLogEncoding, MeshConfig, ProviderKind};
 use mesh_core::resource::reach::Export;
 use mesh_core::resource::sidecar::OutboundMode;

@@ -1,0 +1,130 @@
+//! The target of a request: RFC 9112, section 3.2, of whose four forms two are for everybody (a path, a whole URI), one
+//! for OPTIONS (`*`) and one for CONNECT alone, which is no request for a path.
+
+use std::borrow::Cow;
+
+use http::{HeaderMap, Method};
+use http::uri::{self, Authority, PathAndQuery, Uri};
+
+use super::fault::Fault;
+use super::path::Normalization;
+use crate::framing::LONGEST_TARGET;
+use crate::matching::request::forwarded_scheme;
+
+/// By what a request is to be carried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// In the clear.
+    Http,
+    /// Over TLS.
+    Https,
+}
+
+impl Scheme {
+    /// `http` or `https`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        }
+    }
+
+    /// The scheme of a request whose target names none, by its `x-forwarded-proto`, if that is a scheme.
+    pub fn forwarded(headers: &HeaderMap) -> Scheme {
+        match forwarded_scheme(headers.get("x-forwarded-proto")) {
+            "https" => Scheme::Https,
+            _ => Scheme::Http,
+        }
+    }
+
+    /// Schemes are compared without regard to case (RFC 3986, section 3.1).
+    fn of(sent: &uri::Scheme) -> Result<Scheme, Fault> {
+        let mut known = [Scheme::Http, Scheme::Https].into_iter();
+        known.find(|known| sent.as_str().eq_ignore_ascii_case(known.name())).ok_or(Fault::Scheme)
+    }
+}
+
+/// A target, taken apart.
+#[derive(Debug)]
+pub(super) struct Target {
+    /// The authority that it names, as sent.
+    pub(super) authority: Option<Authority>,
+    /// The scheme, if it names one.
+    pub(super) scheme: Option<Scheme>,
+    /// Path and query, as sent but for a fragment.
+    pub(super) received: PathAndQuery,
+    /// Path and query; the path in its one form.
+    pub(super) canonical: PathAndQuery,
+}
+
+pub(super) fn read(uri: Uri, method: &Method, normalization: Normalization) -> Result<Target, Fault> {
+    let uri::Parts { scheme, authority, path_and_query, .. } = uri.into_parts();
+    if scheme.is_none() && authority.is_some() {
+        return Err(Fault::Target);
+    }
+    let scheme = scheme.as_ref().map(Scheme::of).transpose()?;
+    let received = path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
+    if received.as_str().len() > LONGEST_TARGET {
+        return Err(Fault::TargetLength);
+    }
+    let canonical = canonical(&received, method, normalization)?;
+    Ok(Target { authority, scheme, received, canonical })
+}
+
+fn canonical(
+    received: &PathAndQuery,
+    method: &Method,
+    normalization: Normalization,
+) -> Result<PathAndQuery, Fault> {
+    if received.path().starts_with('*') {
+        // RFC 9112, section 3.2.4.
+        let whole = received.as_str() == "*" && *method == Method::OPTIONS;
+        return if whole { Ok(received.clone()) } else { Err(Fault::Target) };
+    }
+    match normalization.apply(received.path()).map_err(|_| Fault::Path)? {
+        // A URI of an authority and a query has the path "/", without having written it.
+        Cow::Borrowed(path) if received.as_str().starts_with(path) => Ok(received.clone()),
+        path => with_path(&path, received.query()).ok_or(Fault::Path),
+    }
+}
+
+/// A target of a path and a query.
+pub fn with_path(path: &str, query: Option<&str>) -> Option<PathAndQuery> {
+    match query {
+        None => PathAndQuery::try_from(path).ok(),
+        Some(query) => PathAndQuery::from_maybe_shared(format!("{path}?{query}")).ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_by_form() {
+        let check = |method: &str, sent: &str, expected: Result<&str, Fault>| {
+            let method = Method::from_bytes(method.as_bytes()).unwrap();
+            let found = Uri::try_from(sent).map(|uri| read(uri, &method, Normalization::Base));
+            let found = found.unwrap_or(Err(Fault::Target));
+            let found = found.as_ref().map(|target| target.canonical.as_str()).map_err(|fault| *fault);
+            assert_eq!(found, expected, "{method} {sent}");
+        };
+        check("GET", "/a/../b?x=/../y", Ok("/b?x=/../y"));
+        check("GET", "/%61dmin", Ok("/admin"));
+        check("GET", "/plain?q", Ok("/plain?q"));
+        check("GET", "/plain?", Ok("/plain?"));
+        check("GET", "/admin#x?y", Ok("/admin"));
+        check("GET", "/a%00b", Err(Fault::Path));
+        check("GET", "/a%zz", Err(Fault::Path));
+        check("GET", "http://h", Ok("/"));
+        check("GET", "HTTP://h/x/../y", Ok("/y"));
+        check("GET", "https://h?q=1", Ok("/?q=1"));
+        check("GET", "ftp://h/x", Err(Fault::Scheme));
+        check("GET", "h:80", Err(Fault::Target));
+        check("GET", "h", Err(Fault::Target));
+        check("GET", "*", Err(Fault::Target));
+        check("OPTIONS", "*", Ok("*"));
+        check("GET", &format!("/{}", "a".repeat(LONGEST_TARGET - 1)), Ok(&format!("/{}", "a".repeat(8191))));
+        check("GET", &format!("/{}", "a".repeat(LONGEST_TARGET)), Err(Fault::TargetLength));
+    }
+}
