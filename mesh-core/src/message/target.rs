@@ -82,7 +82,8 @@ fn canonical(
         return if whole { Ok(received.clone()) } else { Err(Fault::Target) };
     }
     match normalization.apply(received.path()).map_err(|_| Fault::Path)? {
-        // A URI of an authority and a query has the path "/", without having written it.
+        // A URI of an authority has the path "/", without having written it.
+        Cow::Borrowed("/") if received.query().is_none() => Ok(PathAndQuery::from_static("/")),
         Cow::Borrowed(path) if received.as_str().starts_with(path) => Ok(received.clone()),
         path => with_path(&path, received.query()).ok_or(Fault::Path),
     }
@@ -99,6 +100,14 @@ pub fn with_path(path: &str, query: Option<&str>) -> Option<PathAndQuery> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_empty_path_is_a_slash() {
+        for sent in ["http://h", "http://h#x", "http://h/", "/#x"] {
+            let read = read(Uri::try_from(sent).unwrap(), &Method::GET, Normalization::Base).unwrap();
+            assert_eq!(read.canonical, PathAndQuery::from_static("/"), "{sent}");
+        }
+    }
 
     #[test]
     fn targets_by_form() {
