@@ -19,6 +19,7 @@ mod operator;
 mod origination;
 mod policy;
 mod protocols;
+mod reports;
 mod routing;
 mod rules;
 mod streams;
@@ -58,6 +59,7 @@ fn all() -> Vec<Claim> {
     claims.extend(routing::claims());
     claims.extend(rules::claims());
     claims.extend(balancing::claims());
+    claims.extend(reports::claims());
     claims.extend(origination::claims());
     claims.extend(credentials::claims());
     claims.extend(faults::claims());
