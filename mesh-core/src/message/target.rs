@@ -3,8 +3,8 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderMap, Method};
 use http::uri::{self, Authority, PathAndQuery, Uri};
+use http::{HeaderMap, Method};
 
 use super::fault::Fault;
 use super::path::Normalization;

@@ -20,6 +20,7 @@ mod operator;
 mod origination;
 mod policy;
 mod protocols;
+mod reports;
 mod routing;
 mod rules;
 mod streams;
@@ -59,6 +60,7 @@ fn all() -> Vec<Claim> {
     claims.extend(routing::claims());
     claims.extend(rules::claims());
     claims.extend(balancing::claims());
+    claims.extend(reports::claims());
     claims.extend(origination::claims());
     claims.extend(credentials::claims());
     claims.extend(faults::claims());

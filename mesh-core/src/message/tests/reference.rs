@@ -157,7 +157,7 @@ pub(super) fn form(sent: &Written, mode: Normalization, proxy: bool) -> Result<F
         (true, Some(authority)) => Ok(Form {
             method: sent.method.clone(),
             scheme: target.scheme.unwrap_or("http".into()),
-            authority: authority.to_lowercase(),
+            authority,
             path: target.path,
             query: target.query,
             fields,
