@@ -587,7 +587,10 @@ impl<'a> Object<'a> {
             let message = self.message;
             [message.fields, message.later, message.skipped].iter().any(|names| names.contains(name))
         };
-        let unknown = self.entries.iter().map(|entry| &*entry.key).filter(|name| !known(name));
+        // Null that means absent was not told of.
+        let null_is_absent = self.field.report.null_is_absent;
+        let told = self.entries.iter().filter(|entry| !(null_is_absent && entry.value.value == Value::Null));
+        let unknown = told.map(|entry| &*entry.key).filter(|name| !known(name));
         let fields: Vec<&str> = self.message.fields.iter().chain(self.message.later).copied().collect();
         unknown.take(MOST_GUESSES).any(|name| nearest(name, &fields) == Some(key))
     }

@@ -75,7 +75,7 @@ pub struct Trial<'a> {
     pub http2: bool,
     /// The same for an endpoint that no proxy stands before.
     pub direct_http2: bool,
-    /// Where the request came from, for destinations that want to hear it ([`client`]).
+    /// Where the request came from, for destinations that want to hear it (`client`).
     pub client: Option<Box<Facts>>,
     /// Whether the request is gRPC, whose endpoints are told of their time in a field of its own.
     pub grpc: bool,

@@ -188,7 +188,7 @@ where
         }
     };
     if let Some(refusal) = cause.get() {
-        thread.metrics().refused("downstream", refusal);
+        thread.metrics().refused(if side == Side::Mesh { "mesh" } else { "downstream" }, refusal);
     }
     ended
 }

@@ -21,6 +21,7 @@ use crate::http::connection::{Entrance, Outbound};
 use crate::http::exchange;
 use crate::http::server::{self, Side};
 use crate::net::downstream::{DETECTION, FIRST_BYTE, Facts, look, server_name};
+use crate::net::guard;
 use crate::net::patient::Patient;
 use crate::net::rewind::Rewind;
 use crate::runtime::worker::Jobs;
@@ -316,7 +317,7 @@ impl Worker {
             true => server::http2(stream, &self.thread, Side::Application, retire, answer).await,
         };
         if let Err(error) = ended {
-            if error.is_parse() || failure::is_malformed(&error) {
+            if guard::cause(&error).is_none() && (error.is_parse() || failure::is_malformed(&error)) {
                 self.thread.metrics().proxy.malformed_downstream.increment(1);
             }
             tracing::debug!(%error, "a connection ended");

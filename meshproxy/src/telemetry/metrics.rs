@@ -27,6 +27,8 @@ const MOST_SERIES: usize = 65_536;
 /// So many series a data thread keeps at hand.
 const MOST_CACHED: usize = 8192;
 
+/// Connections closed for what was sent on them, by side and reason.
+const BYTES_REFUSED: &str = "mesh_proxy_bytes_refused_total";
 const METADATA: Metadata<'static> = Metadata::new("mesh", Level::INFO, Some("mesh"));
 
 /// Which side of the hop speaks.
@@ -130,7 +132,8 @@ pub struct ProxyCounters {
     pub panics: Counter,
     /// Attempts beyond the first.
     pub retries: Counter,
-    /// Connections that were ended because what came was not the protocol: of applications, of other proxies.
+    /// Connections that were ended because what came was not the protocol, as only its codec could see: of applications,
+    /// of other proxies.
     pub malformed_downstream: Counter,
     /// See `malformed_downstream`.
     pub malformed_mesh: Counter,
@@ -218,12 +221,9 @@ impl Metrics {
             recorder
                 .register_counter(&Key::from_parts("mesh_proxy_connections_retired_total", labels), &METADATA)
         };
-        let malformed = |side: &'static str| {
-            let labels = vec![Label::new("side", side)];
-            recorder.register_counter(
-                &Key::from_parts("mesh_proxy_connections_malformed_total", labels),
-                &METADATA,
-            )
+        let malformed = |from: &'static str| {
+            let labels = vec![Label::new("from", from), Label::new("reason", "codec")];
+            recorder.register_counter(&Key::from_parts(BYTES_REFUSED, labels), &METADATA)
         };
         let proxy = ProxyCounters {
             accepted: counter("mesh_proxy_connections_accepted_total"),
@@ -274,7 +274,7 @@ impl Metrics {
     /// Bytes of a peer were refused.
     pub fn refused(&self, from: &'static str, refusal: Refusal) {
         let labels = vec![Label::new("from", from), Label::new("reason", refusal.name())];
-        let key = Key::from_parts("mesh_proxy_bytes_refused_total", labels);
+        let key = Key::from_parts(BYTES_REFUSED, labels);
         self.recorder.register_counter(&key, &METADATA).increment(1);
     }
 

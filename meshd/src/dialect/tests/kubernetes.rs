@@ -119,6 +119,7 @@ fn metadata() {
     for (metadata, field, words) in [
         ("{}", "metadata", "the field name is missing"),
         ("{name: null}", "metadata", "the field name is missing"),
+        ("{nam: null}", "metadata", "the field name is missing"),
         ("{name: A}", "metadata.name", "lower-case letters"),
         ("{name: 1}", "metadata.name", "put it in quotes"),
         ("{name: a, namespace: a.b}", "metadata.namespace", "lower-case letters"),

@@ -19,6 +19,8 @@ use crate::net::activity::Activity;
 
 /// What the library reads in the place of a head that was refused.
 const STAND_IN: &[u8] = b"GET / HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n";
+/// What it reads in the place of a head that broke off.
+const HALF: &[u8] = b"G";
 /// So much is read to see whether a client that waits for its answer is still there.
 const LOOK: usize = 1024;
 /// So much is read and thrown away behind what was refused: closing with unread bytes would take the answer back.
@@ -141,8 +143,9 @@ impl<T: AsyncRead + Unpin> Requests<T> {
             }
             match self.feed.poll_more(cx, buf)? {
                 Poll::Ready(0) => {
-                    // A head that is not whole is no request.
-                    self.feed.drop_held();
+                    // A head that is not whole is no request: the library hears that there was one, and not what.
+                    self.feed.replace(HALF);
+                    self.state = State::Pass(HALF.len(), Body::Length(0));
                     return Poll::Ready(Ok(()));
                 }
                 Poll::Ready(_) => {}
