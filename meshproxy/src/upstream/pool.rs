@@ -113,6 +113,8 @@ struct Shared {
     sender: Http2,
     pair: Option<Rc<Pair>>,
     streams: Cell<u32>,
+    /// Whether a request has had its answer over it.
+    has_served: Cell<bool>,
     /// Looks at which it had no stream, since it last had one.
     idle: Cell<u32>,
 }
@@ -135,14 +137,15 @@ impl Stream {
         &self.shared.sender
     }
 
-    /// Whether the connection was made for this stream: then it cannot have been about to close for long, and a peer
-    /// that closes it at once would do so again.
+    /// Whether the connection was made for this stream and has been of no use to any: then it cannot have been about to
+    /// close for long, and a peer that closes it at once would do so again.
     pub fn is_fresh(&self) -> bool {
-        self.fresh
+        self.fresh && !self.shared.has_served.get()
     }
 
-    /// The request's body is sent as long as this stream is held.
+    /// The answer has come. The request's body is sent as long as this stream is held.
     pub fn hold(&mut self, sending: Sending) {
+        self.shared.has_served.set(true);
         self.sending = Some(sending);
     }
 
@@ -489,7 +492,13 @@ impl Slot {
         }
         match dial().await {
             Ok(sender) => {
-                let shared = Rc::new(Shared { sender, pair, streams: Cell::new(1), idle: Cell::new(0) });
+                let shared = Rc::new(Shared {
+                    sender,
+                    pair,
+                    streams: Cell::new(1),
+                    has_served: Cell::new(false),
+                    idle: Cell::new(0),
+                });
                 self.connections.borrow_mut().push(Rc::clone(&shared));
                 Ok(Stream::new(shared, true))
             }
