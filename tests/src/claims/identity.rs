@@ -1,6 +1,7 @@
 //! Who may join, and as whom.
 
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::{Claim, Context, shared};
@@ -128,6 +129,22 @@ fn expired_token(context: &mut Context<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The permissions of a file that holds a private key; nothing for any other file.
+fn mode_of_key(path: &Path) -> std::io::Result<Option<u32>> {
+    use std::os::unix::fs::PermissionsExt;
+    let holds_key = std::fs::read(path)?.windows(11).any(|window| window == b"PRIVATE KEY");
+    let mode = std::fs::metadata(path)?.permissions().mode() & 0o777;
+    Ok(holds_key.then_some(mode))
+}
+
+/// Proxies replace their files while they are looked at: one that is gone again is no fault.
+fn still_there<T>(found: std::io::Result<Option<T>>) -> std::io::Result<Option<T>> {
+    match found {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        found => found,
+    }
+}
+
 /// Keys are readable by their owner only, and never leave the host that made them.
 fn key_files(context: &mut Context<'_>) -> anyhow::Result<()> {
     use std::os::unix::fs::PermissionsExt;
@@ -146,9 +163,10 @@ fn key_files(context: &mut Context<'_>) -> anyhow::Result<()> {
                 let (path, kind) = (entry.path(), entry.file_type()?);
                 if kind.is_dir() {
                     folders.push(path);
-                } else if kind.is_file() && std::fs::read(&path)?.windows(11).any(|w| w == b"PRIVATE KEY") {
+                } else if kind.is_file()
+                    && let Some(mode) = still_there(mode_of_key(&path))?
+                {
                     keys += 1;
-                    let mode = entry.metadata()?.permissions().mode() & 0o777;
                     if mode != 0o600 {
                         open.push(format!("{} is {mode:o}", path.display()));
                     }
