@@ -29,4 +29,8 @@ pub trait LoadView {
     fn active(&self, index: usize) -> u32;
     /// Whether an endpoint may be chosen now.
     fn usable(&self, index: usize) -> bool;
+    /// Whether an endpoint may be chosen where so few are usable that it no longer matters who is.
+    fn reachable(&self, index: usize) -> bool {
+        self.usable(index)
+    }
 }

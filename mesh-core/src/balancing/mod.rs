@@ -3,6 +3,7 @@
 pub mod balancer;
 pub mod choice;
 pub mod hash;
+pub mod layers;
 pub mod locality;
 mod maglev;
 pub mod policy;

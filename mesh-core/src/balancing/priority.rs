@@ -214,6 +214,42 @@ pub fn spill(priorities: &[(u64, u64)]) -> Vec<u64> {
     loads
 }
 
+/// What a priority gets of the traffic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Load {
+    /// In percent.
+    pub percent: u64,
+    /// Whether too little of it is healthy for health to count: all of it gets traffic.
+    pub panics: bool,
+}
+
+/// The same as [`spill`] with the threshold of panic, in percent of healthy endpoints. While the priorities together are
+/// well enough none of them panics. Where all of them do, traffic is divided by the number of their endpoints.
+pub fn loads(priorities: &[(u64, u64)], panic_percent: u64) -> Vec<Load> {
+    let health = |&(healthy, all): &(u64, u64)| (healthy.min(all) * OVERPROVISIONING_PERCENT).checked_div(all);
+    let total: u64 = priorities.iter().map(|counts| health(counts).unwrap_or(0).min(100)).sum();
+    let panics = |&(healthy, all): &(u64, u64)| total < 100 && healthy * 100 < all * panic_percent;
+    if !priorities.is_empty() && priorities.iter().all(panics) {
+        let all: u64 = priorities.iter().map(|(_, all)| all).sum();
+        let mut shares: Vec<u64> = priorities.iter().map(|(_, own)| own * 100 / all.max(1)).collect();
+        let left = 100 - shares.iter().sum::<u64>();
+        if let Some(first) = shares.iter_mut().find(|share| **share > 0) {
+            *first += left;
+        }
+        return shares.into_iter().map(|percent| Load { percent, panics: true }).collect();
+    }
+    let shares = spill(priorities).into_iter().zip(priorities);
+    shares.map(|(percent, counts)| Load { percent, panics: panics(counts) }).collect()
+}
+
+/// What is left of the share of a locality of which so many endpoints of all are usable.
+pub fn available(share: u64, usable: u64, all: u64) -> u64 {
+    // In hundredths of a share, so that small ones shrink too.
+    let whole = share.saturating_mul(100);
+    let health = usable.min(all) * OVERPROVISIONING_PERCENT;
+    if health >= all * 100 { whole } else { share.saturating_mul(health).checked_div(all).unwrap_or(0) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -348,5 +384,37 @@ mod tests {
         check(&[(1, 10), (1, 10)], &[50, 50]);
         check(&[(0, 10), (0, 0)], &[0, 0]);
         check(&[], &[]);
+    }
+
+    #[test]
+    fn too_few_healthy_ones_count_as_all() {
+        // `!` marks a priority that panics.
+        let check = |priorities: &[(u64, u64)], threshold: u64, expected: &str| {
+            let found = loads(priorities, threshold);
+            let text = |load: &Load| format!("{}{}", load.percent, if load.panics { "!" } else { "" });
+            let text: Vec<String> = found.iter().map(text).collect();
+            assert_eq!(text.join(" "), expected, "{priorities:?} {threshold}");
+        };
+        check(&[(10, 10)], 50, "100");
+        check(&[(5, 10)], 50, "100");
+        check(&[(4, 10)], 50, "100!");
+        check(&[(0, 10)], 50, "100!");
+        check(&[(0, 10)], 0, "0");
+        // What is left is enough elsewhere.
+        check(&[(0, 10), (10, 10)], 50, "0 100");
+        check(&[(4, 10), (8, 10)], 50, "56 44");
+        // Together they are not well enough, and one of them is worse than the threshold.
+        check(&[(1, 10), (5, 10)], 40, "17! 83");
+        check(&[(1, 10), (1, 30)], 50, "25! 75!");
+        check(&[], 50, "");
+    }
+
+    #[test]
+    fn a_locality_keeps_its_share_until_72_percent() {
+        for (share, usable, all, expected) in
+            [(80, 10, 10, 8000), (80, 8, 10, 8000), (80, 5, 10, 5600), (80, 0, 10, 0), (80, 0, 0, 8000)]
+        {
+            assert_eq!(available(share, usable, all), expected, "{share} {usable} {all}");
+        }
     }
 }
