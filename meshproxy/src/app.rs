@@ -33,7 +33,8 @@ use crate::dns::resolv_conf::HostResolvers;
 use crate::dns::server::{self as dns, DnsSockets};
 use crate::identity::svid::Svids;
 use crate::listener::sockets::{Listeners, Settings};
-use crate::live::load;
+use crate::live::ejection::{self, Ejected};
+use crate::live::keep;
 use crate::live::root::Roots;
 use crate::runtime::drain::Drain;
 use crate::telemetry::access::{AccessSink, Format};
@@ -73,7 +74,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let files = Arc::clone(roots.originations());
     tasks.spawn(files.keep_fresh(move |count| faults.set(count as f64)));
     tasks.spawn(keep_names(Arc::clone(&roots), forwarder.clone(), Arc::clone(&metrics)));
-    tasks.spawn(load::keep(Arc::clone(&roots)));
+    tasks.spawn(keep::keep(Arc::clone(&roots)));
+    let (tell_ejected, ejected) = watch::channel(Ejected::new());
+    tasks.spawn(ejection::keep(Arc::clone(&roots), tell_ejected));
     let facts = Arc::new(Facts {
         node: config.node.clone(),
         roots: Arc::clone(&roots),
@@ -116,6 +119,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             documents: Documents::new(config.workload.clone()),
             services: config.services.clone(),
             health: reports,
+            ejected,
             draining: has_ending,
             registered,
             withdrawn,

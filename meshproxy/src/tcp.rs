@@ -16,6 +16,7 @@ use mesh_core::matching::request::Caller;
 use mesh_core::tables::destinations::Transport;
 use mesh_core::vocab::label::Labels;
 use mesh_core::vocab::name::{ServicePort, Text, WorkloadKey};
+use mesh_core::vocab::outcome::Outcome;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -36,7 +37,7 @@ use crate::telemetry::line::addresses;
 use crate::telemetry::metrics::{Reporter, StreamKey, StreamSeries};
 use crate::upstream::connect::Opened;
 use crate::upstream::failure::ConnectError;
-use crate::upstream::pool::Who;
+use crate::upstream::pool::{Hop, Who};
 use crate::upstream::thread::DataThread;
 use crate::upstream::tunnel::{self, Carrier, Tunnel, TunnelError};
 use crate::upstream::way::{Target, Way, proxy_header};
@@ -152,11 +153,14 @@ pub async fn outbound<S>(
             upstream
         }
         Err(None) => return record.failed("UH", ""),
+        Err(Some(error)) if error.outcome() == Outcome::Overflow => return record.failed("UO", ""),
         Err(Some(error)) => {
             record.flags.push("UF");
             return record.failed("URX", &error.to_string());
         }
     };
+    let limits = &destination.destination.policy.pool;
+    (record.idle, record.most) = (limits.tcp_idle_timeout, limits.max_connection_duration);
     drop(root);
     let still_allowed = |root: &Root| decide(thread, root, service, at, local.as_ref()).is_ok();
     match upstream {
@@ -248,18 +252,33 @@ async fn connect(
 ) -> Result<(usize, Upstream), Option<TunnelError>> {
     let mut tried = Vec::new();
     let mut last = None;
+    let place = local.map_or(0, |local| local.place);
     while tried.len() < TRIES {
-        let Some(index) = thread.random(|random| destination.pick(&tried, hash, random)) else { break };
+        let picked = thread.random(|random| destination.pick(place, &tried, hash, random));
+        let Some(index) = picked else { break };
         if tried.contains(&index) {
             break;
         }
         tried.push(index);
-        match connect_to(thread, root, destination, &destination.endpoints[index], client, local).await {
-            Ok(upstream) => match beyond(upstream, destination).await {
-                Ok(upstream) => return Ok((index, upstream)),
-                Err(error) => last = Some(error),
-            },
-            Err(error) => last = Some(error),
+        let connected =
+            connect_to(thread, root, destination, &destination.endpoints[index], client, local).await;
+        match connected {
+            Ok(upstream) => {
+                destination.note_connected(index);
+                match beyond(upstream, destination).await {
+                    Ok(upstream) => return Ok((index, upstream)),
+                    Err(error) => last = Some(error),
+                }
+            }
+            Err(error) => {
+                let outcome = error.outcome();
+                destination.note(index, outcome);
+                last = Some(error);
+                // The limit is of the destination, not of this endpoint.
+                if outcome == Outcome::Overflow {
+                    break;
+                }
+            }
         }
     }
     Err(last)
@@ -288,7 +307,10 @@ async fn connect_to(
     client: Facts,
     local: Option<&Arc<LocalWorkload>>,
 ) -> Result<Upstream, TunnelError> {
-    let permit = endpoint.state.enter();
+    let mut permit = endpoint.state.enter();
+    if let Some(breaker) = &destination.breaker {
+        permit.take(Some(breaker.stream(&endpoint.state).map_err(ConnectError::from)?));
+    }
     let patience = destination.destination.policy.connect_timeout;
     let address = endpoint.address.ok_or(ConnectError::NoAddress)?;
     match &endpoint.endpoint.transport {
@@ -301,7 +323,8 @@ async fn connect_to(
                 let server = thread.pool.tcp(&[address], patience).await?;
                 return Ok(Upstream::Plain(Socket::Tcp(server), permit));
             };
-            let target = Target { addresses: &[address], patience, way: Some(&way) };
+            let place = permit.place();
+            let target = Target { addresses: &[address], patience, way: Some(&way), place };
             Ok(match Box::pin(thread.pool.opened(target, &way)).await? {
                 Opened::Plain(server) => Upstream::Plain(server, permit),
                 Opened::Secured(server) => Upstream::Secured(server, permit),
@@ -316,7 +339,9 @@ async fn connect_to(
             let id = caller.id().ok_or(ConnectError::NoIdentity)?;
             let own = Who { number: caller.identity, id };
             let peer = Who { number: endpoint.peer, id: peer };
-            let stream = || thread.pool.mesh(*hop, own, peer, patience);
+            let (settings, place) = (destination.settings.as_ref(), permit.place());
+            let hop = Hop { address: *hop, own, peer, patience, settings, place };
+            let stream = || thread.pool.mesh(hop);
             let opening = tunnel::open(stream, address, Some(&**caller), &root.version);
             let mut tunnel = tokio::time::timeout(patience, opening)
                 .await
@@ -353,6 +378,10 @@ pub struct StreamRecord {
     pub cluster: Text,
     /// The endpoint.
     pub upstream: Option<SocketAddr>,
+    /// It is closed after so long without a byte, and after so long in any case; `None` for never.
+    pub idle: Option<Duration>,
+    /// See `idle`.
+    pub most: Option<Duration>,
     flags: Flags,
     termination: String,
     transport_failure: String,
@@ -384,6 +413,8 @@ impl StreamRecord {
             service: 0,
             cluster: "".into(),
             upstream: None,
+            idle: Some(IDLE),
+            most: None,
             flags: Flags::NONE,
             termination: String::new(),
             transport_failure: String::new(),
@@ -431,13 +462,16 @@ impl StreamRecord {
         let carried = std::mem::take(&mut self.carried);
         let mut roots = thread.view.roots().subscribe();
         let ended = {
-            let copying = copy(client, server, &carried, IDLE);
+            let copying = copy(client, server, &carried, self.idle);
             tokio::pin!(copying);
+            let over = over(self.most);
+            tokio::pin!(over);
             let mut tick = tokio::time::interval(FLUSH);
             tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             loop {
                 tokio::select! {
                     ended = &mut copying => break Some(ended),
+                    () = &mut over => break Some(Ended::Over),
                     _ = tick.tick() => self.flush(&carried),
                     Ok(()) = roots.changed() => {
                         if !still_allowed(&thread.view.root()) {
@@ -453,6 +487,7 @@ impl StreamRecord {
             None => self.termination = "refused_by_newer_configuration".to_owned(),
             Some(Ended::ServerFailed(_)) => self.flags.push("UR"),
             Some(Ended::ClientFailed(_)) => self.flags.push("DC"),
+            Some(Ended::Over) => self.flags.push("DT"),
             Some(Ended::Closed | Ended::Idle) => {}
         }
     }
@@ -475,6 +510,14 @@ impl StreamRecord {
             flags: self.flags,
             mutual_tls: self.mutual_tls,
         }
+    }
+}
+
+/// Resolves when a stream has lasted as long as it may.
+async fn over(most: Option<Duration>) {
+    match most {
+        Some(most) => tokio::time::sleep(most).await,
+        None => std::future::pending().await,
     }
 }
 

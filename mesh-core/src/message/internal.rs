@@ -15,6 +15,10 @@ pub static MESH_FROM: HeaderName = HeaderName::from_static("x-mesh-from");
 pub static MESH_VERSION: HeaderName = HeaderName::from_static("x-mesh-version");
 /// The PROXY header that the application there gets.
 pub static MESH_PROXY: HeaderName = HeaderName::from_static("x-mesh-proxy");
+/// Says that a request comes of a retry.
+pub static MESH_RETRY: HeaderName = HeaderName::from_static("x-mesh-retry");
+/// Says of an answer why there is no other: `untaken`, `given-up`.
+pub static MESH_FAILED: HeaderName = HeaderName::from_static("x-mesh-failed");
 /// Asks the proxy there for a WebSocket, and says that there is one.
 pub static MESH_UPGRADE: HeaderName = HeaderName::from_static("x-mesh-upgrade");
 /// Authority of a request that travels as CONNECT.

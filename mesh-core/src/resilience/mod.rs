@@ -1,6 +1,8 @@
 //! Small machines and policies of resilience: state, event and now go in, an answer comes out.
 
 pub mod age;
+pub mod budget;
+pub mod ejection;
 pub mod fault;
 pub mod outlier;
 pub mod pool;

@@ -142,6 +142,34 @@ pub fn is_idempotent(method: &str) -> bool {
     matches!(method, "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE" | "TRACE")
 }
 
+/// What follows an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is the last one.
+    Final,
+    /// It would be tried again if there were a try left.
+    Exhausted,
+    /// Another one.
+    Again {
+        /// Whether the budget pays for it. What never came to an application was no load to it.
+        charged: bool,
+    },
+}
+
+/// What is known of a request when an attempt has ended.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Tried {
+    /// Attempts so far.
+    pub tries: u32,
+    /// Whether its body can be sent once more.
+    pub repeatable: bool,
+    /// Whether it is itself part of a retry, of a proxy nearer to the client. One of them is enough: each further one along
+    /// a chain of calls would multiply what the last one bears.
+    pub nested: bool,
+    /// Whether proxies nearer to the endpoint have tried all that they may.
+    pub given_up: bool,
+}
+
 /// How often, on what and how soon to try again.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RetryPolicy {
@@ -198,6 +226,21 @@ impl RetryPolicy {
     /// Whether to try again after `tries` tries, the last of which ended so.
     pub fn allows(&self, outcome: Outcome, tries: u32) -> bool {
         tries <= self.attempts && self.covers(outcome)
+    }
+
+    /// What follows an attempt that ended so.
+    pub fn verdict(&self, outcome: Outcome, tried: Tried) -> Verdict {
+        if self.attempts == 0 || outcome == Outcome::RequestTimeout || !self.covers(outcome) {
+            return Verdict::Final;
+        }
+        if tried.tries > self.attempts {
+            return Verdict::Exhausted;
+        }
+        let charged = !outcome.never_arrived();
+        if (charged && tried.nested) || tried.given_up || !tried.repeatable {
+            return Verdict::Final;
+        }
+        Verdict::Again { charged }
     }
 
     /// How long to wait before retry number `retry` (from 1): uniform below a limit that doubles, full jitter.
@@ -290,6 +333,36 @@ mod tests {
         assert!(on(&[RetryCondition::EnvoyRatelimited]).allows(limited, 1));
         let plain = Outcome::Response { status: 429, grpc_status: None, rate_limited: false };
         assert!(!on(&[RetryCondition::EnvoyRatelimited]).allows(plain, 1));
+    }
+
+    #[test]
+    fn what_follows_an_attempt() {
+        let policy = RetryPolicy { on: vec![RetryCondition::FiveXx], ..RetryPolicy::default() };
+        let failed = Outcome::Response { status: 500, grpc_status: None, rate_limited: false };
+        let (refused, fine) = (
+            Outcome::ConnectFailure,
+            Outcome::Response { status: 200, grpc_status: None, rate_limited: false },
+        );
+        let tried = |tries| Tried { tries, repeatable: true, ..Tried::default() };
+        let nested = Tried { nested: true, ..tried(1) };
+        let (charged, free) = (Verdict::Again { charged: true }, Verdict::Again { charged: false });
+        for (outcome, tried, expected) in [
+            (fine, tried(1), Verdict::Final),
+            (failed, tried(1), charged),
+            (failed, tried(2), charged),
+            (failed, tried(3), Verdict::Exhausted),
+            (failed, nested, Verdict::Final),
+            (failed, Tried { given_up: true, ..tried(1) }, Verdict::Final),
+            (failed, Tried { repeatable: false, ..tried(1) }, Verdict::Final),
+            // Nothing of it arrived, so it may be sent elsewhere wherever in a chain this is.
+            (refused, tried(1), free),
+            (refused, nested, free),
+            (refused, tried(3), Verdict::Exhausted),
+            (Outcome::RequestTimeout, tried(1), Verdict::Final),
+        ] {
+            assert_eq!(policy.verdict(outcome, tried), expected, "{outcome:?} {tried:?}");
+        }
+        assert_eq!(RetryPolicy::disabled().verdict(refused, tried(1)), Verdict::Final);
     }
 
     #[test]

@@ -80,6 +80,23 @@ impl Outcome {
         }
     }
 
+    /// Whether no application has seen anything of the request: sending it elsewhere cannot do anything twice.
+    pub fn never_arrived(self) -> bool {
+        match self {
+            Outcome::ConnectFailure
+            | Outcome::ConnectTimeout
+            | Outcome::RefusedStream
+            | Outcome::Reset { before_request: true } => true,
+            Outcome::Response { .. }
+            | Outcome::Reset { before_request: false }
+            | Outcome::RemoteReset
+            | Outcome::AttemptTimeout
+            | Outcome::RequestTimeout
+            | Outcome::Overflow
+            | Outcome::ProtocolError => false,
+        }
+    }
+
     /// Whether this counts as a failure of the endpoint.
     pub fn is_failure(self) -> bool {
         match self {

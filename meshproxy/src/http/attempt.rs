@@ -21,12 +21,13 @@ use mesh_core::tables::destinations::Transport;
 use mesh_core::vocab::outcome::Outcome;
 use tokio::time::Instant;
 
+use super::again::{FailedThere, Next, request_id};
 use super::body::{Held, UpstreamBody, grpc_status};
 use super::canonical::absolute;
 use super::deadline::Deadline;
 use super::headers::{
-    ATTEMPT_COUNT, EXPECTED_TIMEOUT, GRPC_TIMEOUT, MESH_FROM, MESH_PROTO, MESH_PROXY, MESH_TO, MESH_VERSION,
-    RATE_LIMITED, number,
+    ATTEMPT_COUNT, EXPECTED_TIMEOUT, GRPC_TIMEOUT, MESH_FROM, MESH_PROTO, MESH_PROXY, MESH_RETRY, MESH_TO,
+    MESH_VERSION, RATE_LIMITED, number,
 };
 use super::load;
 use super::reply::Failure;
@@ -35,13 +36,14 @@ use crate::live::destination::LiveDestination;
 use crate::live::endpoint::{LiveEndpoint, Permit};
 use crate::live::load::Ear;
 use crate::live::local::LocalWorkload;
+use crate::live::retries::RetryPlace;
 use crate::live::root::Root;
 use crate::net::downstream::Facts;
 use crate::net::proxy_header::ProxyHeader;
 use crate::upstream::body::{RequestBody, Upload};
 use crate::upstream::failure::{self, ConnectError};
 use crate::upstream::http2::{MOST_TURNS, SendError};
-use crate::upstream::pool::{Stream, Who};
+use crate::upstream::pool::{Hop, Stream, Who};
 use crate::upstream::thread::DataThread;
 use crate::upstream::way::{Target, Way, proxy_header};
 
@@ -81,6 +83,8 @@ pub struct Trial<'a> {
     pub grpc: bool,
     /// Hash that endpoints are chosen by, where the destination goes by one.
     pub hash: Option<u64>,
+    /// Whether the request comes of a retry of another proxy.
+    pub nested: bool,
 }
 
 /// Where a request came from, if its destination wants a PROXY header.
@@ -97,16 +101,19 @@ pub struct Answer {
     pub held: Held,
     /// Size of the head on the wire, nearly.
     pub bytes: u64,
+    /// What another proxy says of a failure.
+    pub told: Option<FailedThere>,
 }
 
 impl Answer {
     /// Brings an answer into its form. One that has none is no answer, and its connection is not used again.
     pub(super) fn of(response: Response<UpstreamBody>, held: Held) -> Result<Answer, Failure> {
         let (mut parts, body) = response.into_parts();
+        let told = if parts.status.is_server_error() { FailedThere::read(&parts.headers) } else { None };
         match response::canonical(&mut parts, false) {
             Ok(found) => {
                 let bytes = found.bytes as u64 + 15;
-                Ok(Answer { response: Response::from_parts(parts, body), held, bytes })
+                Ok(Answer { response: Response::from_parts(parts, body), held, bytes, told })
             }
             Err(error) => Err(unusable(error)),
         }
@@ -124,6 +131,8 @@ pub struct Tried {
     pub result: Option<Result<Answer, Failure>>,
     /// Whether the answer would have been tried again if a try had been left.
     pub exhausted: bool,
+    /// Whether it would have been if its destination bore more retries.
+    pub refused: bool,
 }
 
 impl Trial<'_> {
@@ -140,14 +149,19 @@ impl Trial<'_> {
         let mut message = Some(message);
         let mut tried: Vec<usize> = Vec::new();
         let mut tries = 0;
+        let mut retrying: Option<RetryPlace> = None;
+        if self.retry.attempts > 0 {
+            self.destination.state.retries.note_request();
+        }
+        let mut id = 0;
         loop {
             let Some(index) = self.choose(&tried) else {
-                return Tried { endpoint: None, permit: None, result: None, exhausted: false };
+                break Tried::nothing();
             };
             tried.push(index);
             tries += 1;
             let endpoint = &self.destination.endpoints[index];
-            let permit = endpoint.state.enter();
+            let mut permit = endpoint.state.enter();
             let may_repeat = tries <= self.retry.attempts;
             let sent = match (&message, may_repeat) {
                 (Some(kept), true) => kept.clone(),
@@ -156,11 +170,14 @@ impl Trial<'_> {
                     None => break Tried::nothing(),
                 },
             };
+            if tries > 1 && id == 0 {
+                id = request_id(&sent.headers);
+            }
             let expected = expected_time(self.retry.per_try_timeout, self.left(whole, tries));
             let mut own = self.retry.per_try_timeout.map(|time| Deadline::new(time, Instant::now(), upload));
             let result = {
                 // Pinned here and not in a function of its own: a future that is moved is stored twice.
-                let mut once = pin!(self.once(sent, upload, endpoint, (tries, expected)));
+                let mut once = pin!(self.once(sent, upload, endpoint, &mut permit, (tries, expected)));
                 match (&mut *whole, &mut own) {
                     (None, None) => once.await,
                     (whole, own) => {
@@ -187,21 +204,30 @@ impl Trial<'_> {
                 self.hear(index, answer.response.headers());
             }
             let outcome = outcome(&result);
-            let covered = self.retry.attempts > 0 && self.retry.covers(outcome);
+            self.destination.note(index, outcome);
+            drop(retrying.take());
             let repeatable = upload.is_none_or(Upload::can_repeat);
-            let again = covered && may_repeat && repeatable && outcome != Outcome::RequestTimeout;
-            if !again || !self.wait(tries, whole.as_ref()).await {
-                if let Some(upload) = upload {
-                    upload.settle();
+            let told = result.as_ref().ok().and_then(|answer| answer.told);
+            match self.next((index, outcome), told, (tries, repeatable)) {
+                Next::Retry(place) if self.wait(tries, whole.as_ref()).await => retrying = Some(place),
+                last => {
+                    if let Some(upload) = upload {
+                        upload.settle();
+                    }
+                    let (exhausted, refused) = (last.is_exhausted(), last.is_refused());
+                    if last.gives_up() {
+                        self.give_up(message.as_ref().map_or(id, |message| request_id(&message.headers)));
+                    }
+                    let retried = tries > 1;
+                    let result = result.map_err(|failure| Failure { retried, exhausted, refused, ..failure });
+                    return Tried {
+                        endpoint: Some(index),
+                        permit: Some(permit),
+                        result: Some(result),
+                        exhausted,
+                        refused,
+                    };
                 }
-                let exhausted = covered && !may_repeat;
-                let result = result.map_err(|failure| Failure { retried: tries > 1, exhausted, ..failure });
-                return Tried {
-                    endpoint: Some(index),
-                    permit: Some(permit),
-                    result: Some(result),
-                    exhausted,
-                };
             }
             self.thread.metrics().proxy.retries.increment(1);
         }
@@ -227,7 +253,8 @@ impl Trial<'_> {
             None if self.retry.avoid_tried => tried,
             None => &[],
         };
-        self.thread.random(|random| self.destination.pick(avoid, self.hash, random))
+        let place = self.caller.map_or(0, |caller| caller.place);
+        self.thread.random(|random| self.destination.pick(place, avoid, self.hash, random))
     }
 
     /// The endpoints of the localities that were tried, where retries prefer others and there is one that may be used.
@@ -265,8 +292,14 @@ impl Trial<'_> {
         mut message: Message,
         upload: Option<&Upload>,
         endpoint: &LiveEndpoint,
+        permit: &mut Permit,
         (tries, expected): (u32, Option<Duration>),
     ) -> Result<Answer, Failure> {
+        if let Some(breaker) = &self.destination.breaker {
+            let place = Box::pin(breaker.request(&endpoint.state, self.is_alone(endpoint))).await;
+            permit.take(Some(place.map_err(|overflow| connect_failed(ConnectError::from(overflow)))?));
+        }
+        let place = permit.place();
         message.headers.insert(&ATTEMPT_COUNT, number(u128::from(tries)));
         if let Some(expected) = expected {
             message.headers.insert(&EXPECTED_TIMEOUT, number(expected.as_millis()));
@@ -280,18 +313,32 @@ impl Trial<'_> {
                 let address = endpoint.address.ok_or_else(|| connect_failed(ConnectError::NoAddress))?;
                 let http2 = self.direct_http2;
                 let way = self.way(endpoint, message.authority.host())?;
-                let target = Target { addresses: &[address], patience, way: way.as_ref() };
+                let target = Target { addresses: &[address], patience, way: way.as_ref(), place };
                 plain(self.thread, message, upload, target, http2).await
             }
             Transport::Mesh { hop, peer } => {
                 self.prepare_hop(&mut message.headers, endpoint);
+                if tries > 1 || self.nested {
+                    message.headers.insert(&MESH_RETRY, number(1));
+                }
                 let own = own(self.root, self.caller)?;
                 let peer = Who { number: endpoint.peer, id: peer };
                 let request = message.into_http2(body(upload));
-                let sent = send_shared(request, || self.thread.pool.mesh(*hop, own, peer, patience)).await;
+                let settings = self.destination.settings.as_ref();
+                let hop = Hop { address: *hop, own, peer, patience, settings, place };
+                let sent = send_shared(request, || self.thread.pool.mesh(hop)).await;
                 sent.map_err(Sent::failure)
             }
             Transport::Unreachable => Err(connect_failed(ConnectError::NoIdentity)),
+        }
+    }
+
+    /// Whether a request has a connection to itself at the endpoint: then that is what counts for limits, whatever
+    /// carries it there.
+    pub(super) fn is_alone(&self, endpoint: &LiveEndpoint) -> bool {
+        match endpoint.endpoint.transport {
+            Transport::Mesh { .. } => !self.http2,
+            Transport::Plaintext | Transport::Tls | Transport::Unreachable => !self.direct_http2,
         }
     }
 
@@ -320,7 +367,7 @@ impl Trial<'_> {
 
 impl Tried {
     fn nothing() -> Tried {
-        Tried { endpoint: None, permit: None, result: None, exhausted: false }
+        Tried { endpoint: None, permit: None, result: None, exhausted: false, refused: false }
     }
 }
 
@@ -493,12 +540,16 @@ impl Message {
 }
 
 fn fail(outcome: Outcome, transport: String) -> Failure {
-    Failure { outcome, transport, retried: false, exhausted: false }
+    Failure { outcome, transport, retried: false, exhausted: false, refused: false }
 }
 
 pub(super) fn connect_failed(error: impl Borrow<ConnectError>) -> Failure {
     let error = error.borrow();
-    fail(error.outcome(), error.to_string())
+    let told = match error {
+        ConnectError::Overflow(_) => String::new(),
+        error => error.to_string(),
+    };
+    fail(error.outcome(), told)
 }
 
 /// An answer that cannot be passed on.

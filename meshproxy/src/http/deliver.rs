@@ -12,18 +12,24 @@ use mesh_core::decide::witness::Silent;
 use mesh_core::message::internal::strip_mesh;
 use mesh_core::message::request::{Head, Sender};
 
-use super::attempt::{Message, plain};
+use super::again::{FailedThere, request_id};
+use super::attempt::{Message, connect_failed, plain};
 use super::canonical;
 use super::connection::MeshPeer;
-use super::headers::{CLIENT_CERT, FORWARDED_PROTO, MESH_FROM, MESH_PROTO, MESH_PROXY, MESH_TO};
+use super::headers::{
+    CLIENT_CERT, FORWARDED_PROTO, MESH_FAILED, MESH_FROM, MESH_PROTO, MESH_PROXY, MESH_RETRY, MESH_TO,
+};
 use super::record::{Cluster, Record};
 use super::reply::{self, Reply};
 use super::upgrade;
+use crate::live::chain::Sign;
+use crate::live::endpoint::Permit;
 use crate::live::root::Root;
 use crate::net::proxy_header::ProxyHeader;
 use crate::runtime::clock;
 use crate::telemetry::metrics::Reporter;
 use crate::upstream::body::Upload;
+use crate::upstream::failure::ConnectError;
 use crate::upstream::way::{Target, Way};
 
 /// An application on the same host answers a dial at once or not at all.
@@ -60,7 +66,11 @@ async fn serve(peer: &MeshPeer, request: Request<Incoming>, upgrade: Option<OnUp
     let Some(to) = head.headers.get(&MESH_TO).and_then(address) else {
         return reply::plain(record, StatusCode::MISDIRECTED_REQUEST, "NR", "workload_not_found", "");
     };
-    let way = head.headers.get(&MESH_PROXY).and_then(way);
+    let proxy = head.headers.get(&MESH_PROXY).and_then(proxy);
+    let chain = &peer.thread.view.roots().chain;
+    if head.headers.contains_key(&MESH_RETRY) {
+        chain.note(request_id(&head.headers), Sign::Retried);
+    }
     strip_mesh(&mut head.headers, head.mesh);
     let (targets, mut record) = match enter(peer, &root, to, &mut head, record) {
         Ok(entered) => entered,
@@ -68,30 +78,53 @@ async fn serve(peer: &MeshPeer, request: Request<Incoming>, upgrade: Option<OnUp
     };
     head.headers.append(&CLIENT_CERT, peer.client_cert.clone());
     record.upstream = targets.first().copied();
+    // Something may be told of it while it is under way.
+    let id = request_id(&head.headers);
     let message = Message {
         method: head.method,
         authority: head.authority,
         target: head.target,
         headers: head.headers,
     };
-    let target = Target { addresses: &targets, patience: PATIENCE, way: way.as_ref() };
+    let port = root.tables.workload_at(to).and_then(|hosted| root.local(hosted)?.port(to.port()));
+    if let Some(port) = port {
+        match Box::pin(port.request(!http2 || upgrade.is_some())).await {
+            Ok(permit) => record.permit = Some(permit),
+            Err(overflow) => return reply::failed(record, connect_failed(ConnectError::from(overflow))),
+        }
+    }
+    let settings = port.and_then(|port| port.settings.clone());
+    let way = (proxy.is_some() || settings.is_some())
+        .then(|| Rc::new(Way { unix: None, proxy, tls: None, settings }));
+    let target = Target { addresses: &targets, patience: PATIENCE, way: way.as_ref(), place: None };
     if let Some(client) = upgrade {
         return Box::pin(upgrade::deliver(record, message, target, client)).await;
     }
+    let target = Target { place: record.permit.as_ref().and_then(Permit::place), ..target };
     let sent = plain(&peer.thread, message, record.upload.as_ref(), target, http2).await;
     if let (true, Some(upload)) = (http2, &record.upload) {
         upload.settle();
     }
-    match sent {
-        Ok(answer) => reply::pass_on(answer, record, &[], None),
-        Err(failure) => reply::failed(record, failure),
+    let (mut reply, told) = match sent {
+        Ok(answer) => {
+            let failed = answer.response.status().is_server_error();
+            let given_up = failed && chain.knows_any() && chain.knows(id, Sign::GivenUp);
+            (reply::pass_on(answer, record, &[], None), given_up.then_some(FailedThere::GivenUp))
+        }
+        Err(failure) => {
+            let untaken = failure.outcome.never_arrived();
+            (reply::failed(record, failure), untaken.then_some(FailedThere::Untaken))
+        }
+    };
+    if let Some(told) = told {
+        reply.headers_mut().insert(&MESH_FAILED, told.value());
     }
+    reply
 }
 
 /// How the application wants to be connected to, of which the caller's proxy knows.
-fn way(field: &HeaderValue) -> Option<Rc<Way>> {
-    let proxy = ProxyHeader::from_field(field.to_str().ok()?)?;
-    Some(Rc::new(Way { unix: None, proxy: Some(proxy), tls: None }))
+fn proxy(field: &HeaderValue) -> Option<ProxyHeader> {
+    ProxyHeader::from_field(field.to_str().ok()?)
 }
 
 /// Judges a request: where it is delivered, or the answer in its place. What is known only here is gone before

@@ -23,6 +23,7 @@ use mesh_core::vocab::outcome::Outcome;
 use mesh_core::vocab::protocol::{Protocol, UpstreamProtocol};
 use tokio::time::Instant;
 
+use super::again::is_told;
 use super::attempt::{Message, Trial, Tried, client};
 use super::canonical;
 use super::connection::{Outbound, caller};
@@ -33,6 +34,7 @@ use super::record::{Record, named};
 use super::reply::{self, Reply};
 use super::variables::{Told, change_request};
 use super::{outside, upgrade};
+use crate::live::chain::Sign;
 use crate::live::destination::LiveDestination;
 use crate::live::local::LocalWorkload;
 use crate::live::root::Root;
@@ -198,10 +200,11 @@ async fn send_on(
         client: client(destination, record.client()),
         grpc: head.grpc,
         hash: forward.affinity.hash,
+        nested: is_told(thread.view.roots(), &head.headers, Sign::Retried),
     };
     let message = copied(&trial, root, plan, forward, head, timeout, &mut record);
     let tried = trial.run(message, record.upload.as_ref(), &mut deadline).await;
-    let Tried { endpoint, permit, result, exhausted } = tried;
+    let Tried { endpoint, permit, result, exhausted, refused } = tried;
     record.permit = permit;
     if let Some(index) = endpoint {
         let endpoint = &destination.endpoints[index];
@@ -217,8 +220,8 @@ async fn send_on(
         }
         Some(Err(failure)) => reply::failed(record, failure),
         Some(Ok(answer)) => {
-            if exhausted {
-                record.flags.push("URX");
+            if exhausted || refused {
+                record.flags.push(if exhausted { "URX" } else { "UO" });
             }
             let changes = plan.response_changes(forward);
             let mut reply = reply::pass_on(answer, record, &changes, deadline);

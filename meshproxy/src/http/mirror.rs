@@ -148,6 +148,7 @@ impl Copy {
             client: client(destination, self.client),
             grpc: false,
             hash: None,
+            nested: false,
         };
         let upload = self.upload.as_ref();
         let mut whole = self.timeout.map(|timeout| Deadline::new(timeout, Instant::now(), upload));

@@ -1,5 +1,6 @@
 //! One exchange, from the parsed head to the recorded outcome.
 
+pub mod again;
 pub mod attempt;
 pub mod body;
 pub mod canonical;

@@ -127,5 +127,5 @@ fn failure(connection: &Outbound, error: &ConnectError) -> Failure {
     if matches!(error, ConnectError::Loop) {
         connection.thread.metrics().proxy.loops_refused.increment(1);
     }
-    Failure { outcome: error.outcome(), transport: error.to_string(), retried: false, exhausted: false }
+    Failure { outcome: error.outcome(), transport: error.to_string(), retried: false, exhausted: false, refused: false }
 }

@@ -39,6 +39,8 @@ pub struct Failure {
     pub retried: bool,
     /// Whether a retry would have been made if one had been left.
     pub exhausted: bool,
+    /// Whether one would have been made if the destination bore more of them.
+    pub refused: bool,
 }
 
 /// The answer of an upstream goes back.
@@ -48,7 +50,7 @@ pub fn pass_on(
     changes: &[&HeaderOperations],
     deadline: Option<Deadline>,
 ) -> Reply {
-    let Answer { response, held, bytes } = answer;
+    let Answer { response, held, bytes, .. } = answer;
     let (mut parts, incoming) = response.into_parts();
     let time = record.answered();
     parts.headers.insert(&SERVICE_TIME, number(time.as_millis()));
@@ -163,6 +165,9 @@ pub fn failed(mut record: Box<Record>, mut failure: Failure) -> Reply {
     }
     let outcome = failure.outcome;
     record.flags.push(outcome.flag());
+    if failure.refused {
+        record.flags.push("UO");
+    }
     let status = StatusCode::from_u16(outcome.status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
     if matches!(outcome, Outcome::RequestTimeout | Outcome::AttemptTimeout) {
         record.details = Cow::Borrowed(match outcome {

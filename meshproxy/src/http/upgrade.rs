@@ -23,6 +23,7 @@ use mesh_core::tables::destinations::Transport;
 use mesh_core::vocab::outcome::Outcome;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::again::{Next, is_told};
 use super::attempt::{Answer, Message, Trial, client, connect_failed, own, pass_proxy, unusable};
 use super::body::{Held, ReplyBody, UpstreamBody};
 use super::canonical::absolute;
@@ -34,15 +35,16 @@ use super::record::Record;
 use super::reply::{self, Failure, Reply};
 use super::variables::change_answer;
 use crate::identity::origination::Inside;
+use crate::live::chain::Sign;
 use crate::live::destination::LiveDestination;
-use crate::live::endpoint::LiveEndpoint;
+use crate::live::endpoint::{LiveEndpoint, Permit};
 use crate::live::local::LocalWorkload;
 use crate::live::root::Root;
 use crate::net::copy::{Carried, copy};
 use crate::upstream::body::RequestBody;
 use crate::upstream::failure::{self, ConnectError};
 use crate::upstream::http2::Duplex;
-use crate::upstream::pool::{Lease, Stream, Who};
+use crate::upstream::pool::{Hop, Lease, Stream, Who};
 use crate::upstream::tunnel::{self, TunnelError};
 use crate::upstream::way::{Target, Way};
 
@@ -80,6 +82,14 @@ enum Answered {
 }
 
 impl Answered {
+    fn outcome(&self) -> Outcome {
+        let status = match self {
+            Answered::Http1(response, _) => response.status(),
+            Answered::Http2(response, ..) => response.status(),
+        };
+        Outcome::Response { status: status.as_u16(), grpc_status: None, rate_limited: false }
+    }
+
     fn headers(&self) -> &HeaderMap {
         match self {
             Answered::Http1(response, _) => response.headers(),
@@ -114,28 +124,36 @@ pub async fn send_on(
         client: client(destination, record.client()),
         grpc: false,
         hash: forward.affinity.hash,
+        nested: is_told(thread.view.roots(), &head.headers, Sign::Retried),
     };
     let message = message(plan, forward, head, &mut record);
-    let mut tried = Vec::new();
+    let (mut tried, mut retrying) = (Vec::new(), None);
+    destination.state.retries.note_request();
     let sent = loop {
         let Some(index) = trial.choose(&tried) else { return reply::no_healthy(record) };
         let endpoint = &destination.endpoints[index];
         tried.push(index);
         let tries = u32::try_from(tried.len()).unwrap_or(u32::MAX);
-        record.permit = Some(endpoint.state.enter());
+        let mut permit = endpoint.state.enter();
         record.upstream = endpoint.shown();
         record.destination = endpoint.party.number;
-        let failure = match once(&trial, endpoint, message.clone(), tries).await {
+        let sent = once(&trial, endpoint, &mut permit, message.clone(), tries).await;
+        record.permit = Some(permit);
+        destination.note(index, sent.as_ref().map_or_else(|failure| failure.outcome, Answered::outcome));
+        let failure = match sent {
             Ok(answered) => {
                 trial.hear(index, answered.headers());
                 break Ok(answered);
             }
             Err(failure) => failure,
         };
-        let covered = trial.retry.attempts > 0 && trial.retry.covers(failure.outcome);
-        let exhausted = covered && tries > trial.retry.attempts;
-        if !covered || exhausted || !trial.wait(tries, None).await {
-            break Err(Failure { retried: tries > 1, exhausted, ..failure });
+        drop(retrying.take());
+        match trial.next((index, failure.outcome), None, (tries, true)) {
+            Next::Retry(place) if trial.wait(tries, None).await => retrying = Some(place),
+            last => {
+                let (exhausted, refused) = (last.is_exhausted(), last.is_refused());
+                break Err(Failure { retried: tries > 1, exhausted, refused, ..failure });
+            }
         }
         thread.metrics().proxy.retries.increment(1);
     };
@@ -153,10 +171,16 @@ pub async fn send_on(
 async fn once(
     trial: &Trial<'_>,
     endpoint: &LiveEndpoint,
+    permit: &mut Permit,
     mut message: Message,
     tries: u32,
 ) -> Result<Answered, Failure> {
     let Trial { thread, root, destination, caller: local, .. } = *trial;
+    if let Some(breaker) = &destination.breaker {
+        let place = breaker.request(&endpoint.state, true).await;
+        permit.take(Some(place.map_err(|overflow| connect_failed(ConnectError::from(overflow)))?));
+    }
+    let place = permit.place();
     message.headers.insert(&ATTEMPT_COUNT, number(u128::from(tries)));
     let patience = destination.destination.policy.connect_timeout;
     let proxy = trial.proxy(endpoint);
@@ -165,7 +189,7 @@ async fn once(
             let host = message.authority.host();
             let way = Way::to(destination, endpoint, Inside::Http1, host, proxy).map_err(connect_failed)?;
             let addresses = endpoint.address.as_slice();
-            plain(thread, message, Target { addresses, patience, way: way.as_ref() }).await
+            plain(thread, message, Target { addresses, patience, way: way.as_ref(), place }).await
         }
         Transport::Mesh { hop, peer } => {
             let own = own(root, local)?;
@@ -175,7 +199,9 @@ async fn once(
             if let Some(local) = local {
                 message.headers.insert(&MESH_FROM, local.from.clone());
             }
-            let stream = || thread.pool.mesh(*hop, own, peer, patience);
+            let settings = destination.settings.as_ref();
+            let hop = Hop { address: *hop, own, peer, patience, settings, place };
+            let stream = || thread.pool.mesh(hop);
             hop_stream(stream, message, endpoint.to.as_bytes()).await
         }
         Transport::Unreachable => Err(connect_failed(ConnectError::NoIdentity)),
@@ -232,7 +258,7 @@ where
 }
 
 fn broken(outcome: Outcome) -> Failure {
-    Failure { outcome, transport: String::new(), retried: false, exhausted: false }
+    Failure { outcome, transport: String::new(), retried: false, exhausted: false, refused: false }
 }
 
 /// The application has answered: with 101 the ends are joined, any other answer goes back as it is.
@@ -301,7 +327,7 @@ where
         // The client's end is there once our answer has been sent.
         let (Ok(client), Some(server)) = tokio::join!(client, server) else { return };
         let carried = Carried::default();
-        copy(TokioIo::new(client), server, &carried, IDLE).await;
+        copy(TokioIo::new(client), server, &carried, Some(IDLE)).await;
         record.data(usize::try_from(carried.sent.get()).unwrap_or(usize::MAX));
         record.complete();
         drop((kept, open));

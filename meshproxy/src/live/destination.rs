@@ -1,25 +1,54 @@
 //! A destination as the request path uses it: its policy, its endpoints with what is learned of them.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use mesh_core::balancing::balancer::LoadView;
-use mesh_core::balancing::choice::{Choice, Member};
 use mesh_core::balancing::utilization::Utilization;
+use mesh_core::resilience::pool::{ConnectionSettings, Limited};
 use mesh_core::tables::destinations::Destination;
 use mesh_core::vocab::random::Random;
+use tokio::sync::Notify;
 
+use super::breaker::{Breaker, Counts};
+use super::ejection::Watched;
 use super::endpoint::LiveEndpoint;
-use super::load::{Ear, weigh};
+use super::layout::{Callers, Layouts, step};
+use super::load::Ear;
+use super::retries::Retries;
 use crate::identity::origination::Originated;
 use crate::telemetry::labels::{Numbered, ServiceLabels};
+use crate::telemetry::metrics::Metrics;
 
 /// What is learned of a destination; outlives the tables that name it.
 #[derive(Debug, Default)]
 pub struct DestinationState {
     turn: AtomicU64,
+    health: AtomicU64,
+    /// Hears of every change of it.
+    changed: OnceLock<Arc<Notify>>,
+    /// How much of what is limited is taken.
+    pub(super) counts: Counts,
+    /// Its retries.
+    pub retries: Retries,
+    /// Held by whoever ejects one of its endpoints.
+    pub(super) ejecting: Mutex<()>,
+}
+
+impl DestinationState {
+    /// Changes whenever another endpoint is left alone, or gets traffic again.
+    pub fn health(&self) -> u64 {
+        self.health.load(Ordering::Acquire)
+    }
+
+    pub(super) fn health_changed(&self) {
+        // Release: whoever sees the number sees who is left alone.
+        self.health.fetch_add(1, Ordering::Release);
+        if let Some(changed) = self.changed.get() {
+            changed.notify_one();
+        }
+    }
 }
 
 /// A destination of the tables with its state. The endpoints have the same indices as in the tables.
@@ -35,98 +64,135 @@ pub struct LiveDestination {
     pub service: Numbered<ServiceLabels>,
     /// TLS that connections to its endpoints begin with, where they are not the mesh's.
     pub tls: Option<Arc<Originated>>,
-    choice: Arc<Choice>,
-    /// In its place where endpoints report their weights: changes while the destination stays.
-    shifting: Option<ArcSwap<Choice>>,
+    /// How connections to its endpoints are kept, where its policy says anything of it.
+    pub settings: Option<Arc<ConnectionSettings>>,
+    /// Its limits, if there are any.
+    pub breaker: Option<Arc<Breaker>>,
+    pub(super) watched: Option<Box<Watched>>,
+    layouts: Layouts,
+    /// The state's `health` when endpoints were laid out.
+    laid: AtomicU64,
+}
+
+/// What a destination of the tables is joined with.
+pub(super) struct Joined<'a> {
+    pub(super) state: Arc<DestinationState>,
+    pub(super) endpoints: Vec<LiveEndpoint>,
+    pub(super) service: Numbered<ServiceLabels>,
+    pub(super) tls: Option<Arc<Originated>>,
+    /// The one before, of which is taken what has not changed.
+    pub(super) before: Option<&'a LiveDestination>,
+    /// Where the callers of this host are.
+    pub(super) callers: &'a Callers,
+    /// Hears that other endpoints are usable.
+    pub(super) changed: &'a Arc<Notify>,
 }
 
 impl LiveDestination {
     /// Joins a destination with what is known of it. How its endpoints are chosen is taken from the one before, if the
-    /// same endpoints may get traffic: a large table of hashes is made when something has changed only. `node` is this
-    /// host, if it has workloads.
-    pub fn new(
-        destination: &Arc<Destination>,
-        state: Arc<DestinationState>,
-        endpoints: Vec<LiveEndpoint>,
-        service: Numbered<ServiceLabels>,
-        tls: Option<Arc<Originated>>,
-        before: Option<&LiveDestination>,
-        node: Option<&str>,
-    ) -> LiveDestination {
-        let algorithm = &destination.policy.load_balancer;
-        let reached = |endpoint: &LiveEndpoint| {
-            endpoint.may_get_traffic() && destination.reaches(&endpoint.endpoint, node)
-        };
-        let members = endpoints.iter().enumerate().filter(|(_, endpoint)| reached(endpoint));
-        let mut members: Vec<Member> = members.map(|(index, endpoint)| member(index, endpoint)).collect();
-        let utilization = algorithm.utilization();
-        if let Some(utilization) = utilization {
-            weigh(utilization, &endpoints, &mut members);
-        }
-        let choice = match before.map(|before| &before.choice) {
-            Some(choice) if choice.is_of(algorithm, &members) => Arc::clone(choice),
-            Some(_) | None => Arc::new(Choice::new(algorithm, members)),
-        };
-        let shifting = utilization.map(|_| ArcSwap::new(Arc::clone(&choice)));
+    /// same endpoints may get traffic: a large table of hashes is made when something has changed only.
+    pub(super) fn new(destination: &Arc<Destination>, joined: Joined<'_>) -> LiveDestination {
+        let Joined { state, endpoints, service, tls, before, callers, changed } = joined;
+        state.changed.get_or_init(|| Arc::clone(changed));
+        let laid = AtomicU64::new(state.health());
+        let layouts = Layouts::new(destination, &endpoints, callers, before.map(|before| &before.layouts));
         let destination = Arc::clone(destination);
-        LiveDestination { destination, state, endpoints, service, tls, choice, shifting }
-    }
-
-    /// How often reported weights come into force, where there are such.
-    pub(super) fn period(&self) -> Option<Duration> {
-        self.destination.policy.load_balancer.utilization().map(Utilization::period)
-    }
-
-    /// Lays the turns out anew by what endpoints have reported.
-    pub(super) fn weigh_anew(&self) {
-        let algorithm = &self.destination.policy.load_balancer;
-        let (Some(shifting), Some(utilization)) = (&self.shifting, algorithm.utilization()) else { return };
-        let mut members = self.choice.members().to_vec();
-        weigh(utilization, &self.endpoints, &mut members);
-        if !shifting.load().is_of(algorithm, &members) {
-            shifting.store(Arc::new(Choice::new(algorithm, members)));
+        let settings = destination.policy.pool.connection().map(Arc::new);
+        LiveDestination {
+            destination,
+            state,
+            endpoints,
+            service,
+            tls,
+            settings,
+            breaker: None,
+            watched: None,
+            layouts,
+            laid,
         }
+    }
+
+    /// With what its policy demands of traffic: limits, and that its endpoints are watched.
+    pub(super) fn guarded(mut self, metrics: &Metrics) -> LiveDestination {
+        let (policy, cluster) = (&self.destination.policy, &self.destination.cluster);
+        let overflows = |what: Limited| metrics.overflows(cluster, what.name());
+        self.breaker = Breaker::of(&policy.pool, &self.state, overflows);
+        self.watched = policy.outlier_detection.as_ref().map(|_| Box::new(Watched::new(metrics, cluster)));
+        if self.watched.is_none() {
+            self.watch_no_more();
+        }
+        self
+    }
+
+    /// How soon endpoints are to be laid out anew though nothing happens: weights that they report come into force, or
+    /// they warm up.
+    pub(super) fn period(&self) -> Option<Duration> {
+        let policy = &self.destination.policy;
+        let reported = policy.load_balancer.utilization().map(Utilization::period);
+        reported.or_else(|| step(policy.warmup.as_ref()?, &self.endpoints))
+    }
+
+    /// Lays the endpoints out anew, as they are now.
+    pub(super) fn lay_anew(&self) {
+        self.laid.store(self.state.health(), Ordering::Relaxed);
+        self.layouts.anew(&self.destination, &self.endpoints);
+    }
+
+    /// Whether other endpoints are usable than when they were laid out.
+    pub(super) fn is_stale(&self) -> bool {
+        self.layouts.shifts() && self.laid.load(Ordering::Relaxed) != self.state.health()
     }
 
     /// Who hears the reports of an endpoint, where the destination goes by them.
     pub fn ear(&self, endpoint: &LiveEndpoint) -> Option<Ear> {
-        self.shifting.as_ref().and_then(|_| Ear::of(&self.destination, endpoint))
+        Ear::of(&self.destination, endpoint)
     }
 
     /// The share of an endpoint by what all have reported, where the destination goes by that.
     pub fn reported_share(&self, index: usize) -> Option<u32> {
-        let choice = self.shifting.as_ref()?.load();
-        choice.members().iter().find(|member| member.index == index).map(|member| member.weight)
+        self.destination.policy.load_balancer.utilization()?;
+        self.layouts.weight(index)
     }
 
-    /// Chooses an endpoint that was not tried, by a hash where the destination goes by one; one that was tried if there
-    /// is no other. `None` if none may get traffic.
-    pub fn pick(&self, tried: &[usize], hash: Option<u64>, random: &mut Random) -> Option<usize> {
+    /// The weight of an endpoint among its neighbours at this moment, where it is not the declared one for long: it warms
+    /// up, or reports its load.
+    pub fn weight(&self, index: usize) -> Option<u32> {
+        self.layouts.weight(index)
+    }
+
+    /// The priority of an endpoint for callers of this host that are not known, or all of them where they are alike.
+    pub fn priority(&self, index: usize) -> Option<u32> {
+        self.layouts.priority(index)
+    }
+
+    /// The shares of priorities in percent, once for all callers that find the same order.
+    pub fn loads(&self) -> Vec<Vec<u64>> {
+        self.layouts.loads()
+    }
+
+    /// Chooses an endpoint for a caller at a place, one that was not tried, by a hash where the destination goes by one;
+    /// one that was tried if there is no other. `None` if none may get traffic.
+    pub fn pick(&self, place: u32, tried: &[usize], hash: Option<u64>, random: &mut Random) -> Option<usize> {
         // Relaxed: the cursor only spreads load.
         let turn = || self.state.turn.fetch_add(1, Ordering::Relaxed);
-        let pick = |tried, random: &mut Random| {
-            let view = Untried { endpoints: &self.endpoints, tried };
-            match &self.shifting {
-                None => self.choice.pick(&view, hash, turn, random),
-                Some(shifting) => shifting.load().pick(&view, hash, turn, random),
-            }
+        let pick = |tried, patient, random: &mut Random| {
+            let view = Untried { endpoints: &self.endpoints, tried, patient };
+            self.layouts.pick(place, &view, hash, turn, random)
         };
-        match pick(tried, random) {
-            None if !tried.is_empty() => pick(&[], random),
+        // One that has come back is left to the request that tries it, if there are others.
+        let fresh = pick(tried, true, random).or_else(|| pick(tried, false, random));
+        match fresh {
+            None if !tried.is_empty() => pick(&[], false, random),
             fresh => fresh,
         }
     }
-}
-
-/// What an endpoint is known by on every host is its address: the same key finds the same endpoint everywhere.
-fn member(index: usize, endpoint: &LiveEndpoint) -> Member {
-    Member { index, weight: endpoint.endpoint.weight, key: endpoint.endpoint.address.hash() }
 }
 
 /// The endpoints as the balancer sees them, those that were tried left out.
 struct Untried<'a> {
     endpoints: &'a [LiveEndpoint],
     tried: &'a [usize],
+    patient: bool,
 }
 
 impl LoadView for Untried<'_> {
@@ -135,6 +201,13 @@ impl LoadView for Untried<'_> {
     }
 
     fn usable(&self, index: usize) -> bool {
-        self.endpoints[index].is_usable() && !self.tried.contains(&index)
+        let endpoint = &self.endpoints[index];
+        endpoint.is_usable()
+            && !self.tried.contains(&index)
+            && !(self.patient && endpoint.state.conduct.is_tried())
+    }
+
+    fn reachable(&self, index: usize) -> bool {
+        self.endpoints[index].may_get_traffic() && !self.tried.contains(&index)
     }
 }

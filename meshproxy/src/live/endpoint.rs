@@ -2,13 +2,16 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use http::HeaderValue;
 use mesh_core::tables::destinations::{Dial, Endpoint, Transport};
 use mesh_core::vocab::health::Health;
 
-use super::load::ReportedLoad;
+use super::breaker::{Line, Place};
+use super::ejection::Conduct;
+use super::load::{self, ReportedLoad};
 use super::registry::Registry;
 use crate::telemetry::labels::{Numbered, Party};
 use crate::telemetry::metrics::Metrics;
@@ -21,8 +24,14 @@ const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0
 pub struct EndpointState {
     in_flight: AtomicU32,
     gone: AtomicBool,
+    /// Since when its checks let it have traffic; 0 while they do not.
+    since: AtomicU64,
     /// What it reports of its load, where that is asked for.
     pub(super) load: ReportedLoad,
+    /// What its attempts have shown, where that is watched.
+    pub conduct: Conduct,
+    /// Who waits for a connection, where these are limited.
+    pub(super) line: Line,
 }
 
 impl EndpointState {
@@ -35,7 +44,8 @@ impl EndpointState {
     /// Counts one more until the permit is dropped.
     pub fn enter(self: &Arc<EndpointState>) -> Permit {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        Permit(Arc::clone(self))
+        self.conduct.chosen();
+        Permit { endpoint: Arc::clone(self), place: None }
     }
 
     /// Whether newer tables do not name it any more.
@@ -45,16 +55,53 @@ impl EndpointState {
 
     pub(super) fn set_gone(&self, gone: bool) {
         self.gone.store(gone, Ordering::Relaxed);
+        if gone {
+            self.since.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+impl EndpointState {
+    /// Notes whether its checks let it have traffic. One that comes, or comes back, is new.
+    fn note_health(&self, may_get_traffic: bool) {
+        match (self.since.load(Ordering::Relaxed), may_get_traffic) {
+            (0, true) => self.since.store(load::stamp(), Ordering::Relaxed),
+            (_, true) | (0, false) => {}
+            (_, false) => self.since.store(0, Ordering::Relaxed),
+        }
+    }
+
+    /// For how long its checks have let it have traffic; `None` while they do not.
+    pub fn age(&self) -> Option<Duration> {
+        match self.since.load(Ordering::Relaxed) {
+            0 => None,
+            stamp => Some(load::since(stamp)),
+        }
     }
 }
 
 /// One request or stream at an endpoint.
 #[derive(Debug)]
-pub struct Permit(Arc<EndpointState>);
+pub struct Permit {
+    endpoint: Arc<EndpointState>,
+    place: Option<Box<Place>>,
+}
+
+impl Permit {
+    /// Takes a place among what is limited along.
+    pub fn take(&mut self, place: Option<Box<Place>>) {
+        self.place = place;
+    }
+
+    /// The place.
+    pub fn place(&self) -> Option<&Place> {
+        self.place.as_deref()
+    }
+}
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.endpoint.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -89,7 +136,7 @@ impl LiveEndpoint {
         let identity = endpoint.identity.as_ref();
         let workload = &endpoint.workload;
         let party = Party::workload(&workload.name, &workload.namespace, identity, &endpoint.labels);
-        LiveEndpoint {
+        let live = LiveEndpoint {
             address: match &endpoint.address {
                 Dial::Ip(address) => Some(*address),
                 Dial::Unix(_) => Some(NOWHERE),
@@ -100,7 +147,9 @@ impl LiveEndpoint {
             party: metrics.party(party),
             endpoint: Arc::clone(endpoint),
             state,
-        }
+        };
+        live.state.note_health(live.may_get_traffic());
+        live
     }
 
     /// Its address for people; none for a socket of this host.
@@ -117,7 +166,7 @@ impl LiveEndpoint {
 
     /// Whether it may get traffic now.
     pub fn is_usable(&self) -> bool {
-        self.may_get_traffic() && !self.state.is_gone()
+        self.may_get_traffic() && !self.state.is_gone() && !self.state.conduct.is_ejected()
     }
 }
 

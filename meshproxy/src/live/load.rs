@@ -1,27 +1,32 @@
-//! What endpoints report of their load, and the turns that follow from it: laid out anew from time to time, where a rule
-//! asks for it.
+//! What endpoints report of their load, and the shares that follow from it; the time of what is remembered in atomics.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use mesh_core::balancing::choice::Member;
 use mesh_core::balancing::utilization::{LoadReport, Reported, Standing, Utilization, shares};
 use mesh_core::tables::destinations::Destination;
-use mesh_core::vocab::name::DestinationKey;
 use tokio::time::Instant;
 
-use super::destination::LiveDestination;
 use super::endpoint::{EndpointState, LiveEndpoint};
-use super::root::Roots;
 
 /// Times of reports count from here.
 static BEGINNING: LazyLock<std::time::Instant> = LazyLock::new(std::time::Instant::now);
 
-fn now() -> Duration {
+/// How long this process has measured time.
+pub(super) fn now() -> Duration {
     // Never zero, which stands for never.
     BEGINNING.elapsed() + Duration::from_nanos(1)
+}
+
+/// The same as a number, for an atomic.
+pub(super) fn stamp() -> u64 {
+    nanos(now())
+}
+
+/// How long ago such a number was taken.
+pub(super) fn since(stamp: u64) -> Duration {
+    now().saturating_sub(Duration::from_nanos(stamp))
 }
 
 fn nanos(time: Duration) -> u64 {
@@ -38,7 +43,7 @@ pub struct ReportedLoad {
 
 impl ReportedLoad {
     fn note(&self, weight: f64) {
-        let now = nanos(now());
+        let now = stamp();
         // Relaxed: each is of use by itself, and `since` makes the first ones seen.
         self.weight.store(weight.to_bits(), Ordering::Relaxed);
         self.last.store(now, Ordering::Relaxed);
@@ -93,51 +98,15 @@ impl Ear {
     }
 }
 
-/// Gives members the shares that follow from what they reported.
-pub(super) fn weigh(utilization: &Utilization, endpoints: &[LiveEndpoint], members: &mut [Member]) {
+/// The shares of endpoints that follow from what they reported.
+pub(super) fn weigh(utilization: &Utilization, endpoints: &[LiveEndpoint], indices: &[usize]) -> Vec<u32> {
     let known: Vec<Option<f64>> =
-        members.iter().map(|member| endpoints[member.index].state.load.weight(utilization)).collect();
-    for (member, share) in members.iter_mut().zip(shares(&known)) {
-        member.weight = share;
-    }
+        indices.iter().map(|index| endpoints[*index].state.load.weight(utilization)).collect();
+    shares(&known)
 }
 
-/// Brings reported weights into force, for each destination as often as its rule says, until dropped.
-pub async fn keep(roots: Arc<Roots>) {
-    let mut changed = roots.subscribe();
-    let mut due: BTreeMap<DestinationKey, Instant> = BTreeMap::new();
-    loop {
-        changed.borrow_and_update();
-        let asking: Vec<(Arc<LiveDestination>, Duration)> = {
-            let root = roots.load();
-            let periods =
-                root.destinations.iter().filter_map(|live| Some((Arc::clone(live), live.period()?)));
-            periods.collect()
-        };
-        due.retain(|key, _| asking.iter().any(|(live, _)| live.destination.policy.key == *key));
-        loop {
-            let now = Instant::now();
-            for (live, period) in &asking {
-                let at = due.entry(live.destination.policy.key.clone()).or_insert(now + *period);
-                if *at <= now {
-                    live.weigh_anew();
-                    *at = now + *period;
-                }
-                *at = (*at).min(now + *period);
-            }
-            let next = due.values().min().copied();
-            tokio::select! {
-                result = changed.changed() => match result {
-                    Ok(()) => break,
-                    Err(_) => return,
-                },
-                () = until(next) => {}
-            }
-        }
-    }
-}
-
-async fn until(at: Option<Instant>) {
+/// Resolves at that time, if there is one.
+pub(super) async fn until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,

@@ -5,11 +5,14 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 use mesh_core::matching::request::Caller;
+use mesh_core::snapshot::workload::WorkloadPort;
 use mesh_core::tables::workloads::HostedWorkload;
 use mesh_core::vocab::identity::SpiffeId;
 use mesh_core::vocab::label::Labels;
 use mesh_core::vocab::name::{Text, WorkloadKey};
 
+use super::layout::CallerPlace;
+use super::port::Port;
 use super::registry::Registry;
 use crate::telemetry::labels::{Numbered, Party, ServiceLabels};
 use crate::telemetry::metrics::Metrics;
@@ -21,12 +24,16 @@ pub struct LocalWorkload {
     pub hosted: Arc<HostedWorkload>,
     /// Number of its identity; 0 where it has none.
     pub identity: u32,
+    /// Number of the place that it calls from.
+    pub place: u32,
     /// What it says of itself to other proxies: `x-mesh-from`.
     pub from: HeaderValue,
     /// The party, for metrics.
     pub party: Numbered<Party>,
     /// The services that reach its ports, by port, and what else counts as its service.
     pub services: Vec<(u16, Numbered<ServiceLabels>)>,
+    /// The ports whose traffic is limited, or kept in some way.
+    pub ports: Vec<Port>,
     /// For a port that no service reaches.
     pub fallback: Numbered<ServiceLabels>,
 }
@@ -34,6 +41,7 @@ pub struct LocalWorkload {
 impl LocalWorkload {
     pub(super) fn new(
         hosted: &Arc<HostedWorkload>,
+        before: Option<&LocalWorkload>,
         registry: &mut Registry,
         metrics: &Metrics,
     ) -> LocalWorkload {
@@ -49,6 +57,9 @@ impl LocalWorkload {
             metrics.service(ServiceLabels::of(host, &namespace))
         };
         let ports = section.ports.iter().map(|port| (port.number, service(&port.service)));
+        let limited = |port: &WorkloadPort| {
+            Port::of(port, before.and_then(|before| before.port(port.number)), metrics)
+        };
         let own = ServiceLabels {
             host: party.canonical_service.clone(),
             name: party.canonical_service.clone(),
@@ -56,8 +67,10 @@ impl LocalWorkload {
         };
         LocalWorkload {
             identity: identity.map_or(0, |id| registry.identity(id)),
+            place: registry.place(&CallerPlace::of(hosted)),
             from: from_value(&section.key, &section.labels),
             services: ports.collect(),
+            ports: section.ports.iter().filter_map(limited).collect(),
             fallback: metrics.service(own),
             party: metrics.party(party),
             hosted: Arc::clone(hosted),
@@ -73,6 +86,11 @@ impl LocalWorkload {
     pub fn caller(&self) -> Caller<'_> {
         let section = &self.hosted.section;
         Caller { namespace: &section.key.namespace, labels: &section.labels, view: section.view.as_deref() }
+    }
+
+    /// What is said of traffic to a port, if anything is.
+    pub fn port(&self, number: u16) -> Option<&Port> {
+        self.ports.iter().find(|port| port.number == number)
     }
 
     /// The service that reaches a port, for metrics.

@@ -3,10 +3,17 @@
 //! `control` builds tables and installs them; `listener` opens the sockets that they ask for and reports back;
 //! the request path reads the root through a data thread's own [`view::View`].
 
+pub mod breaker;
+pub mod chain;
 pub mod destination;
+pub mod ejection;
 pub mod endpoint;
+pub mod keep;
+pub mod layout;
 pub mod load;
 pub mod local;
+pub mod port;
 pub mod registry;
+pub mod retries;
 pub mod root;
 pub mod view;

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::destination::DestinationState;
 use super::endpoint::EndpointState;
+use super::layout::CallerPlace;
 
 /// State is forgotten so long after the last tables that named it.
 const FORGET_AFTER: Duration = Duration::from_secs(300);
@@ -26,6 +27,7 @@ pub struct Registry {
     endpoints: Map<EndpointKey, Carried<EndpointState>>,
     destinations: Map<DestinationKey, Carried<DestinationState>>,
     identities: Map<SpiffeId, u32>,
+    places: Map<CallerPlace, u32>,
     /// What names were last resolved to; empty where they never could be.
     pub(super) answers: Map<Text, Arc<[IpAddr]>>,
     build: u64,
@@ -61,6 +63,16 @@ impl Registry {
         }
         let number = self.identities.len() as u32 + 1;
         self.identities.insert(id.clone(), number);
+        number
+    }
+
+    /// A number for a place of this host's callers, from 1, for the life of the process.
+    pub(super) fn place(&mut self, place: &CallerPlace) -> u32 {
+        if let Some(number) = self.places.get(place) {
+            return *number;
+        }
+        let number = self.places.len() as u32 + 1;
+        self.places.insert(place.clone(), number);
         number
     }
 

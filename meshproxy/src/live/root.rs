@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
+use mesh_core::balancing::locality::Preference;
 use mesh_core::policy::mtls::ClientTls;
 use mesh_core::snapshot::view::Bind;
 use mesh_core::tables::Tables;
@@ -14,11 +15,13 @@ use mesh_core::tables::routes::EndpointKey;
 use mesh_core::tables::workloads::HostedWorkload;
 use mesh_core::vocab::name::{Text, WorkloadKey};
 use mesh_core::vocab::resolution::Resolution;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use super::destination::LiveDestination;
+use super::chain::Chain;
+use super::destination::{Joined, LiveDestination};
 use super::endpoint::LiveEndpoint;
+use super::layout::Callers;
 use super::local::LocalWorkload;
 use super::registry::Registry;
 use crate::identity::origination::{Originated, Originations};
@@ -36,6 +39,8 @@ pub struct Root {
     pub destinations: Vec<Arc<LiveDestination>>,
     /// Workloads of this host, by key.
     pub locals: Vec<Arc<LocalWorkload>>,
+    /// Where they are.
+    callers: Arc<Callers>,
     /// Names that endpoints have in the place of addresses.
     pub names: BTreeSet<Text>,
     /// Those of which the first address counts, as it comes: resolvers turn the order, and that spreads the load.
@@ -99,6 +104,10 @@ pub struct Roots {
     metrics: Arc<Metrics>,
     originations: Arc<Originations>,
     changed: watch::Sender<u64>,
+    /// Hears that other endpoints of a destination are usable.
+    health: Arc<Notify>,
+    /// What is told of retries along a chain of calls.
+    pub chain: Chain,
     sockets: watch::Sender<Arc<SocketReport>>,
 }
 
@@ -110,6 +119,7 @@ impl Roots {
             tables: Arc::default(),
             destinations: Vec::new(),
             locals: Vec::new(),
+            callers: Arc::default(),
             names: BTreeSet::new(),
             turning: BTreeSet::new(),
             untried: 0,
@@ -121,6 +131,8 @@ impl Roots {
             metrics,
             originations: Arc::default(),
             changed: watch::Sender::new(0),
+            health: Arc::default(),
+            chain: Chain::default(),
             sockets: watch::Sender::default(),
         }
     }
@@ -199,8 +211,21 @@ impl Roots {
         let endpoints = destination.endpoints.iter();
         let endpoints =
             endpoints.map(|e| LiveEndpoint::new(e, Arc::default(), &mut registry, &self.metrics)).collect();
-        let (state, tls) = (Arc::clone(&live.state), live.tls.clone());
-        LiveDestination::new(&destination, state, endpoints, live.service.clone(), tls, None, None)
+        let joined = Joined {
+            state: Arc::clone(&live.state),
+            endpoints,
+            service: live.service.clone(),
+            tls: live.tls.clone(),
+            before: None,
+            callers: &Callers::default(),
+            changed: &self.health,
+        };
+        LiveDestination::new(&destination, joined).guarded(&self.metrics)
+    }
+
+    /// Resolves when other endpoints have become usable in any destination since this was last waited for.
+    pub(super) async fn health_changed(&self) {
+        self.health.notified().await;
     }
 
     /// TLS that the proxy begins towards the endpoints of a destination.
@@ -249,8 +274,12 @@ impl Roots {
     fn join(&self, tables: Arc<Tables>, previous: &Root, registry: &mut Registry) -> Root {
         let now = Instant::now();
         registry.begin();
-        let node = tables.node();
-        let same_node = node == previous.tables.node();
+        let hosted: Vec<&HostedWorkload> = tables.workloads.values().map(Arc::as_ref).collect();
+        let callers = match Callers::of(&hosted, registry) {
+            same if same == *previous.callers => Arc::clone(&previous.callers),
+            other => Arc::new(other),
+        };
+        let same_callers = Arc::ptr_eq(&callers, &previous.callers);
         let mut destinations = Vec::with_capacity(tables.destinations.len());
         let (mut names, mut turning) = (BTreeSet::new(), BTreeSet::new());
         for declared in &tables.destinations {
@@ -284,7 +313,9 @@ impl Roots {
                 })
                 .collect();
             let stays = |before: &&Arc<LiveDestination>| {
-                Arc::ptr_eq(&before.destination, destination) && (!destination.policy.node_local || same_node)
+                let policy = &destination.policy;
+                let is_same_for_all = policy.preference == Preference::None && !policy.node_local;
+                Arc::ptr_eq(&before.destination, destination) && (is_same_for_all || same_callers)
             };
             if let Some(before) = before.filter(stays) {
                 destinations.push(Arc::clone(before));
@@ -296,20 +327,15 @@ impl Roots {
             let labels = ServiceLabels::of(&key.host, &namespace.unwrap_or_else(|| "unknown".into()));
             let (endpoints, service) = (endpoints.collect(), self.metrics.service(labels));
             let tls = self.tls(destination);
-            let live = LiveDestination::new(
-                destination,
-                state,
-                endpoints,
-                service,
-                tls,
-                before.map(Arc::as_ref),
-                node,
-            );
-            destinations.push(Arc::new(live));
+            let before = before.map(Arc::as_ref);
+            let (callers, changed) = (&*callers, &self.health);
+            let joined = Joined { state, endpoints, service, tls, before, callers, changed };
+            let live = LiveDestination::new(destination, joined);
+            destinations.push(Arc::new(live.guarded(&self.metrics)));
         }
         let locals = tables.workloads.values().map(|hosted| match previous.local(hosted) {
             Some(before) => Arc::clone(before),
-            None => Arc::new(LocalWorkload::new(hosted, registry, &self.metrics)),
+            None => Arc::new(LocalWorkload::new(hosted, previous.local_named(&hosted.section.key).map(Arc::as_ref), registry, &self.metrics)),
         });
         let locals = locals.collect();
         registry.answers.retain(|name, _| names.contains(name));
@@ -322,6 +348,7 @@ impl Roots {
             version: HeaderValue::from(tables.version.number),
             destinations,
             locals,
+            callers,
             tables,
         }
     }

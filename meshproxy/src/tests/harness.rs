@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use mesh_core::policy::authorization::AuthorizationPolicy;
+use mesh_core::resilience::pool::ConnectionPool;
 use mesh_core::resilience::retry::RetryPolicy;
 use mesh_core::routing::rule::{HttpRule, TcpRule};
 use mesh_core::snapshot::destination::Destination;
@@ -23,6 +24,7 @@ use mesh_core::snapshot::{Entry, Snapshot, Version};
 use mesh_core::tables::build::build;
 use mesh_core::vocab::health::Health;
 use mesh_core::vocab::identity::SpiffeId;
+use mesh_core::vocab::locality::Locality;
 use mesh_core::vocab::name::{DestinationKey, ServicePort, Text, WorkloadKey};
 use mesh_core::vocab::origin::{Kind, Origin, ResourceKey};
 use mesh_core::vocab::protocol::Protocol;
@@ -67,12 +69,18 @@ pub(super) struct Plan {
     pub(super) resolver: Option<SocketAddr>,
     /// What a rule says of the destination.
     pub(super) shape: Shape,
+    /// What the proxy of the applications limits.
+    pub(super) pool: ConnectionPool,
     /// Rules for TLS that is passed on.
     pub(super) tls: Vec<TcpRule>,
     /// How old connections of `a` and of `b` become.
     pub(super) most_age: [Option<Duration>; 2],
     /// The access logs of both hosts.
     pub(super) logs: [AccessSink; 2],
+    /// Where host `a` is.
+    pub(super) caller: &'static str,
+    /// Where each of the applications is; nowhere for those that are not listed.
+    pub(super) localities: Vec<&'static str>,
 }
 
 /// Changes a destination.
@@ -92,9 +100,12 @@ impl Plan {
             extra: Vec::new(),
             resolver: None,
             shape: Box::new(|_| {}),
+            pool: ConnectionPool::default(),
             tls: Vec::new(),
             most_age: [None; 2],
             logs: [AccessSink::off(), AccessSink::off()],
+            caller: "",
+            localities: Vec::new(),
         }
     }
 }
@@ -200,7 +211,7 @@ impl Mesh {
             identity: Some(SpiffeId::parse(plan.expected).unwrap()),
             tunnel: plan.mesh.then_some(self.b.inbound),
             plaintext_ports: Vec::new(),
-            locality: Default::default(),
+            locality: Locality::parse(plan.localities.get(index).copied().unwrap_or("")),
             weight: 1,
             health: Health::Healthy,
         };
@@ -211,7 +222,9 @@ impl Mesh {
             endpoints: plan.applications.iter().enumerate().map(endpoint).collect(),
         };
         let policies = plan.policies.iter().map(|p| (p.namespace.clone(), p.name.clone()));
+        let caller = |is_caller: bool| Locality::parse(if is_caller { plan.caller } else { "" });
         let workload = |name: String, address: IpAddr, ports: Vec<WorkloadPort>| Workload {
+            locality: caller(name == "a"),
             key: WorkloadKey { namespace: "default".into(), name: name.into() },
             address,
             identity: Some(SpiffeId::parse(id).unwrap()),
@@ -220,7 +233,6 @@ impl Mesh {
             mtls: Default::default(),
             policies: policies.clone().collect(),
             node: "b".into(),
-            locality: Default::default(),
             network: None,
             tokens: Vec::new(),
             view: plan.view.map(Text::from),
@@ -232,7 +244,7 @@ impl Mesh {
             protocol: plan.protocol,
             service: host.clone(),
             endpoint: None,
-            pool: Default::default(),
+            pool: plan.pool,
         };
         let workloads: Vec<Workload> = match name {
             "b" => {

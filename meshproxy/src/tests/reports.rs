@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 use tokio::time::Instant;
 
 use super::harness::{Mesh, Plan, application};
-use crate::live::load;
+use crate::live::keep;
 
 /// From half a second after the first report to a second after the last.
 fn by_reports(connect: u64) -> Box<dyn Fn(&mut Destination) + Send + Sync> {
@@ -80,7 +80,7 @@ async fn who_has_room_gets_more_until_it_is_silent() {
         reporting(1, r#"JSON {"cpuUtilization": 0.8, "rpsFractional": 10}"#, Arc::clone(&reports)).await,
     ];
     let mut mesh = Mesh::start(Plan { shape: by_reports(2), ..Plan::new(&applications) }).await;
-    let keeping = tokio::spawn(load::keep(Arc::clone(&mesh.a.shared.roots)));
+    let keeping = tokio::spawn(keep::keep(Arc::clone(&mesh.a.shared.roots)));
     assert_eq!(first_of(&mesh, 2).await, 1);
     let answer = mesh.get("http://reviews:9080/").await;
     assert!(answer.headers.contains_key("endpoint-load-metrics"), "{answer:?}");
@@ -107,7 +107,7 @@ async fn reports_that_say_nothing_change_nothing() {
         reporting(1, "TEXT cpu=0.8", on()).await,
     ];
     let mesh = Mesh::start(Plan { mesh: false, shape: by_reports(2), ..Plan::new(&applications) }).await;
-    let keeping = tokio::spawn(load::keep(Arc::clone(&mesh.a.shared.roots)));
+    let keeping = tokio::spawn(keep::keep(Arc::clone(&mesh.a.shared.roots)));
     assert_eq!(first_of(&mesh, 10).await, 5);
     tokio::time::sleep(Duration::from_millis(700)).await;
     assert_eq!(first_of(&mesh, 10).await, 5);
@@ -150,7 +150,7 @@ async fn trailers_report_as_well() {
     ];
     let plan = Plan { protocol: Protocol::Grpc, shape: by_reports(2), ..Plan::new(&applications) };
     let mesh = Mesh::start(plan).await;
-    let keeping = tokio::spawn(load::keep(Arc::clone(&mesh.a.shared.roots)));
+    let keeping = tokio::spawn(keep::keep(Arc::clone(&mesh.a.shared.roots)));
     until(&mesh, 16).await;
     keeping.abort();
 }

@@ -1,0 +1,280 @@
+//! Endpoints that fail are left alone for a while (`outlierDetection`). Attempts note in atomics how they ended; the one that
+//! was one too many ejects its endpoint, and a task of the host lets it back. What is known outlives the tables, and holds
+//! for every caller of this host.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use mesh_core::resilience::ejection::{History, Swept, may_eject};
+use mesh_core::resilience::outlier::{Cause, OutlierDetection, Reached, Signal, Streaks};
+use mesh_core::vocab::name::{DestinationKey, WorkloadKey};
+use mesh_core::vocab::outcome::Outcome;
+use metrics::{Counter, Gauge};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::destination::LiveDestination;
+use super::load;
+use super::root::Roots;
+use crate::telemetry::metrics::Metrics;
+
+/// When an endpoint has come back, one request tries it and others go elsewhere; if it has no answer after this, another
+/// one tries it too.
+const PROBE: Duration = Duration::from_secs(1);
+/// How soon others hear of what was ejected.
+const TELL: Duration = Duration::from_millis(500);
+
+/// What attempts have shown of an endpoint; outlives the tables that name it.
+#[derive(Debug, Default)]
+pub struct Conduct {
+    /// Bad signals in a row.
+    streaks: AtomicU64,
+    ejected: AtomicBool,
+    /// It is back, and nothing is known of it since.
+    returned: AtomicBool,
+    /// When the request that tries it was sent; 0 if none was.
+    tried: AtomicU64,
+    history: Mutex<History>,
+}
+
+impl Conduct {
+    /// Whether it is left alone.
+    pub fn is_ejected(&self) -> bool {
+        // Relaxed: whoever sees it late sends it one more request.
+        self.ejected.load(Ordering::Relaxed)
+    }
+
+    /// Whether it has come back and a request is finding out whether it works: others had better go elsewhere.
+    pub fn is_tried(&self) -> bool {
+        self.returned.load(Ordering::Relaxed) && {
+            let since = self.tried.load(Ordering::Relaxed);
+            since != 0 && load::since(since) < PROBE
+        }
+    }
+
+    /// A request is sent to it.
+    pub(super) fn chosen(&self) {
+        if self.returned.load(Ordering::Relaxed) {
+            self.tried.store(load::stamp(), Ordering::Relaxed);
+        }
+    }
+
+    /// Notes a signal. Returns what has become too much by it.
+    fn hear(&self, signal: Signal, settings: &OutlierDetection) -> Reached {
+        if signal != Signal::Nothing && self.returned.load(Ordering::Relaxed) {
+            // Whoever comes next tries it again, until one has gone well.
+            self.tried.store(0, Ordering::Relaxed);
+            self.returned.store(signal != Signal::Well, Ordering::Relaxed);
+        }
+        // Nearly always: nothing was wrong before and nothing is now.
+        if signal == Signal::Nothing || (signal == Signal::Well && self.streaks.load(Ordering::Relaxed) == 0) {
+            return Reached::default();
+        }
+        let mut reached = Reached::default();
+        // Relaxed: the counts stand for themselves.
+        let after = |bits| {
+            let (streaks, now) = Streaks::from_bits(bits).after(signal, settings);
+            reached = now;
+            Some(streaks.to_bits())
+        };
+        let _always = self.streaks.fetch_update(Ordering::Relaxed, Ordering::Relaxed, after);
+        reached
+    }
+
+    fn history(&self) -> MutexGuard<'_, History> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Forgets everything: nobody looks any more.
+    fn clear(&self) {
+        self.streaks.store(0, Ordering::Relaxed);
+        self.ejected.store(false, Ordering::Relaxed);
+        self.returned.store(false, Ordering::Relaxed);
+        *self.history() = History::default();
+    }
+}
+
+/// Handles of the metrics of a destination whose endpoints are watched.
+#[derive(Debug)]
+pub struct Watched {
+    ejections: [Counter; 3],
+    refused: Counter,
+    ejected: Gauge,
+}
+
+impl Watched {
+    /// Those of a cluster.
+    pub fn new(metrics: &Metrics, cluster: &str) -> Watched {
+        Watched {
+            ejections: Cause::ALL.map(|cause| metrics.ejections(cluster, cause.name())),
+            refused: metrics.ejections_refused(cluster),
+            ejected: metrics.ejected(cluster),
+        }
+    }
+}
+
+impl LiveDestination {
+    fn watched(&self) -> Option<(&OutlierDetection, &Watched)> {
+        self.destination.policy.outlier_detection.as_ref().zip(self.watched.as_deref())
+    }
+
+    /// Notes how an attempt at an endpoint ended, where the destination watches its endpoints.
+    pub fn note(&self, index: usize, outcome: Outcome) {
+        let Some((settings, watched)) = self.watched() else { return };
+        let Some(endpoint) = self.endpoints.get(index) else { return };
+        let reached = endpoint.state.conduct.hear(settings.signal(outcome), settings);
+        for cause in reached.causes() {
+            self.eject(index, cause, settings, watched);
+        }
+    }
+
+    /// Notes that a byte stream was connected: as good as an answer.
+    pub fn note_connected(&self, index: usize) {
+        self.note(index, Outcome::Response { status: 200, grpc_status: None, rate_limited: false });
+    }
+
+    fn eject(&self, index: usize, cause: Cause, settings: &OutlierDetection, watched: &Watched) {
+        let endpoint = &self.endpoints[index];
+        let conduct = &endpoint.state.conduct;
+        // One at a time, so that two never exceed the share together. Held for moments, and only when something is wrong.
+        let _one = self.state.ejecting.lock().unwrap_or_else(PoisonError::into_inner);
+        if conduct.is_ejected() {
+            return;
+        }
+        let (cluster, workload) = (&self.destination.cluster, &endpoint.endpoint.workload);
+        let ejected = self.ejected();
+        if !may_eject(settings, ejected, self.endpoints.len()) {
+            watched.refused.increment(1);
+            let (cause, endpoints) = (cause.name(), self.endpoints.len());
+            tracing::debug!(%cluster, %workload, cause, ejected, endpoints, "not ejected: too many would be");
+            return;
+        }
+        let time = conduct.history().eject(load::now(), settings);
+        conduct.returned.store(false, Ordering::Relaxed);
+        conduct.ejected.store(true, Ordering::Relaxed);
+        self.state.health_changed();
+        watched.ejections[cause as usize].increment(1);
+        watched.ejected.set((ejected + 1) as f64);
+        let (address, cause, seconds) = (&endpoint.endpoint.address, cause.name(), time.as_secs_f64());
+        tracing::warn!(%cluster, %workload, %address, cause, seconds, "an endpoint that fails is left alone");
+    }
+
+    /// How many endpoints are left alone.
+    fn ejected(&self) -> usize {
+        self.endpoints.iter().filter(|endpoint| endpoint.state.conduct.is_ejected()).count()
+    }
+
+    /// Lets those back whose time is over, and forgives the others.
+    fn sweep(&self) {
+        let Some((settings, watched)) = self.watched() else { return };
+        let now = load::now();
+        let mut changed = false;
+        for endpoint in &self.endpoints {
+            let conduct = &endpoint.state.conduct;
+            if conduct.history().sweep(now, settings) == Swept::Returned {
+                conduct.streaks.store(0, Ordering::Relaxed);
+                conduct.tried.store(0, Ordering::Relaxed);
+                conduct.returned.store(true, Ordering::Relaxed);
+                conduct.ejected.store(false, Ordering::Relaxed);
+                changed = true;
+                let (cluster, workload) = (&self.destination.cluster, &endpoint.endpoint.workload);
+                let address = &endpoint.endpoint.address;
+                tracing::info!(%cluster, %workload, %address, "an endpoint that was left alone gets traffic again");
+            }
+        }
+        if changed {
+            self.state.health_changed();
+        }
+        watched.ejected.set(self.ejected() as f64);
+    }
+
+    /// Nobody watches the endpoints: what was known of them is void.
+    pub(super) fn watch_no_more(&self) {
+        for endpoint in self.endpoints.iter().filter(|endpoint| endpoint.state.conduct.is_ejected()) {
+            endpoint.state.conduct.clear();
+        }
+    }
+}
+
+/// The workloads that callers of this host leave alone.
+pub type Ejected = BTreeSet<WorkloadKey>;
+
+/// Lets endpoints back, for each destination as often as its rule says, and tells who is left alone; until dropped.
+pub async fn keep(roots: Arc<Roots>, tell: watch::Sender<Ejected>) {
+    let mut changed = roots.subscribe();
+    let mut due: BTreeMap<DestinationKey, Instant> = BTreeMap::new();
+    loop {
+        changed.borrow_and_update();
+        let watched: Vec<Arc<LiveDestination>> = {
+            let root = roots.load();
+            root.destinations.iter().filter(|live| live.watched().is_some()).cloned().collect()
+        };
+        due.retain(|key, _| watched.iter().any(|live| live.destination.policy.key == *key));
+        loop {
+            let now = Instant::now();
+            for live in &watched {
+                let policy = &live.destination.policy;
+                let interval = policy.outlier_detection.as_ref().map_or(TELL, |settings| settings.interval);
+                let at = due.entry(policy.key.clone()).or_insert(now + interval);
+                if *at <= now {
+                    live.sweep();
+                    *at = now + interval;
+                }
+                *at = (*at).min(now + interval);
+            }
+            let ejected = ejected(&watched);
+            tell.send_if_modified(|told| {
+                let differs = *told != ejected;
+                *told = ejected;
+                differs
+            });
+            let next = due.values().min().map(|next| (*next).min(now + TELL));
+            tokio::select! {
+                result = changed.changed() => match result {
+                    Ok(()) => break,
+                    Err(_) => return,
+                },
+                () = load::until(next) => {}
+            }
+        }
+    }
+}
+
+fn ejected(watched: &[Arc<LiveDestination>]) -> Ejected {
+    let endpoints = watched.iter().flat_map(|live| &live.endpoints);
+    let left_alone = endpoints.filter(|endpoint| endpoint.state.conduct.is_ejected());
+    left_alone.map(|endpoint| endpoint.endpoint.workload.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_request_tries_an_endpoint_that_is_back() {
+        let settings = OutlierDetection { consecutive_5xx: 2, ..OutlierDetection::default() };
+        let conduct = Conduct::default();
+        let failed = Signal::Failed { gateway: false };
+        assert!(conduct.hear(failed, &settings).is_nothing());
+        assert!(conduct.hear(Signal::Well, &settings).is_nothing());
+        assert!(conduct.hear(failed, &settings).is_nothing());
+        assert!(!conduct.hear(failed, &settings).is_nothing());
+        conduct.chosen();
+        assert!(!conduct.is_tried());
+        conduct.returned.store(true, Ordering::Relaxed);
+        assert!(!conduct.is_tried());
+        conduct.chosen();
+        assert!(conduct.is_tried());
+        // It failed: the next one tries it.
+        conduct.hear(failed, &settings);
+        assert!(!conduct.is_tried());
+        conduct.chosen();
+        conduct.hear(Signal::Well, &settings);
+        conduct.chosen();
+        assert!(!conduct.is_tried());
+        conduct.clear();
+        assert_eq!(conduct.streaks.load(Ordering::Relaxed), 0);
+    }
+}
