@@ -22,11 +22,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::clock;
 use crate::config::ServeArgs;
 use crate::dialect::{self, Document, Input, Parsed};
 use crate::identity::authority::Authority;
 use crate::identity::members::Members;
 use crate::registry::announcement::Announcement;
+use crate::registry::fare::{Fares, Told};
 use crate::registry::registrar::{Announced, Registrar, Reported};
 use crate::source::directory::{self, ReadError, Watch};
 use crate::store::{Store, StoreError, StoredDocument};
@@ -157,6 +159,7 @@ pub struct Controller {
     commands: mpsc::Sender<Command>,
     published: watch::Receiver<Arc<Published>>,
     refused: watch::Receiver<Refused>,
+    fares: Arc<watch::Sender<Fares>>,
     config: Arc<[PathBuf]>,
     mesh_config: Option<Arc<Path>>,
     _ticking: Arc<AbortOnDropHandle<()>>,
@@ -197,6 +200,7 @@ impl Controller {
             commands,
             published,
             refused,
+            fares: Arc::default(),
             config: args.config.clone().into(),
             mesh_config: args.mesh_config.as_deref().map(Arc::from),
             _ticking: Arc::new(AbortOnDropHandle::new(ticking)),
@@ -218,6 +222,11 @@ impl Controller {
     /// What of a node's announcement is not taken in.
     pub fn refused(&self, node: &str) -> Vec<String> {
         self.refused.borrow().get(node).cloned().unwrap_or_default()
+    }
+
+    /// How workloads fare, as their nodes tell and the nodes of their callers.
+    pub fn fares(&self) -> watch::Ref<'_, Fares> {
+        self.fares.borrow()
     }
 
     /// Follows what is in force.
@@ -365,6 +374,16 @@ impl Registrar for Controller {
 
     async fn report(&self, node: &str, reports: Vec<Reported>) {
         self.send(Command::Report { node: node.to_owned(), reports }).await;
+    }
+
+    async fn fare(&self, node: &str, told: Told, whole: bool) {
+        let published = self.published();
+        let now = clock::now_seconds();
+        self.fares.send_modify(|fares| {
+            fares.hear(node, told, whole, now, |key| published.state.workload(key).is_some());
+            // Those whose lease has run out have no callers any more that would say so.
+            fares.keep(|node| published.state.registration(node).is_some());
+        });
     }
 
     async fn renew(&self, node: &str) {

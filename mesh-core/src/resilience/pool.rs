@@ -117,6 +117,107 @@ impl ConnectionPool {
     }
 }
 
+/// What there may be only so much of at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Limited {
+    /// Connections.
+    Connections,
+    /// Requests that wait for a connection.
+    Pending,
+    /// Requests under way.
+    Requests,
+    /// Retries under way.
+    Retries,
+}
+
+impl Limited {
+    /// Every one.
+    pub const ALL: [Limited; 4] =
+        [Limited::Connections, Limited::Pending, Limited::Requests, Limited::Retries];
+
+    /// The word in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Limited::Connections => "connections",
+            Limited::Pending => "pending",
+            Limited::Requests => "requests",
+            Limited::Retries => "retries",
+        }
+    }
+}
+
+/// How connections to endpoints are kept, where a rule says anything of it. Connections are shared only where it is the
+/// same.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ConnectionSettings {
+    /// Probes of the system.
+    pub tcp_keepalive: Option<TcpKeepalive>,
+    /// It takes nothing new after this.
+    pub most_age: Option<Duration>,
+    /// It is closed after so long with nothing to do; `None` for what is usual.
+    pub idle_timeout: Option<Duration>,
+    /// It takes so many requests.
+    pub most_requests: Option<u32>,
+    /// It takes so many at once, if it is HTTP/2.
+    pub most_streams: u32,
+    /// Pings of HTTP/2: interval and timeout.
+    pub http2_keepalive: Option<(Duration, Duration)>,
+}
+
+impl PoolLimits {
+    /// The most that there may be at once.
+    pub fn most(&self, what: Limited) -> u32 {
+        match what {
+            Limited::Connections => self.max_connections,
+            Limited::Pending => self.max_pending_requests,
+            Limited::Requests => self.max_requests,
+            Limited::Retries => self.max_retries,
+        }
+    }
+
+    /// Whether there is a limit of it.
+    pub fn limits(&self, what: Limited) -> bool {
+        self.most(what) != u32::MAX
+    }
+
+    /// Whether anything is limited that requests or streams are counted for.
+    pub fn limits_traffic(&self) -> bool {
+        [Limited::Connections, Limited::Pending, Limited::Requests].into_iter().any(|what| self.limits(what))
+    }
+
+    /// The count after one more; `None` if there are as many as may be.
+    pub fn one_more(&self, what: Limited, taken: u32) -> Option<u32> {
+        (taken < self.most(what)).then_some(taken + 1)
+    }
+
+    /// Whether a request may occupy a connection to an endpoint when `taken` are to the destination and `own` to this
+    /// endpoint: the first of an endpoint always may, else nothing would end what waits for it (as Envoy).
+    pub fn may_connect(&self, taken: u32, own: u32) -> bool {
+        own == 0 || taken < self.max_connections
+    }
+
+    /// How connections are kept; `None` if nothing was said of it.
+    pub fn connection(&self) -> Option<ConnectionSettings> {
+        let settings = ConnectionSettings {
+            tcp_keepalive: self.tcp_keepalive,
+            most_age: self.max_connection_duration,
+            idle_timeout: self.http_idle_timeout.filter(|time| *time != IDLE_TIMEOUT),
+            most_requests: self.max_requests_per_connection,
+            most_streams: self.max_concurrent_streams,
+            http2_keepalive: self.http2_keepalive,
+        };
+        let unsaid = ConnectionSettings {
+            tcp_keepalive: None,
+            most_age: None,
+            idle_timeout: None,
+            most_requests: None,
+            most_streams: i32::MAX as u32,
+            http2_keepalive: None,
+        };
+        (settings != unsaid).then_some(settings)
+    }
+}
+
 /// `retryBudget`: how many retries may be under way at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RetryBudget {
@@ -157,7 +258,29 @@ mod tests {
         assert_eq!((zero.max_connections, zero.max_requests_per_connection), (u32::MAX, None));
         // The idle time of requests falls back to that of streams.
         assert_eq!((zero.tcp_idle_timeout, zero.http_idle_timeout), (None, None));
+        assert!(unset.connection().is_none() && !unset.limits_traffic());
         let keepalive = TcpKeepalive { probes: Some(3), ..TcpKeepalive::default() };
         assert_eq!(ConnectionPool::default().limits(Some(keepalive)).tcp_keepalive, Some(keepalive));
+    }
+
+    #[test]
+    fn the_first_connection_of_an_endpoint_is_always_allowed() {
+        let two = ConnectionPool { max_connections: Some(2), ..ConnectionPool::default() }.limits(None);
+        assert!(two.limits_traffic() && two.limits(Limited::Connections) && !two.limits(Limited::Requests));
+        for (taken, own, expected) in [(0, 0, true), (1, 1, true), (2, 0, true), (2, 1, false), (9, 1, false)] {
+            assert_eq!(two.may_connect(taken, own), expected, "{taken} {own}");
+        }
+        let more: Vec<_> = (0..3).map(|taken| two.one_more(Limited::Connections, taken)).collect();
+        assert_eq!(more, [Some(1), Some(2), None]);
+        assert_eq!(two.one_more(Limited::Requests, 7), Some(8));
+    }
+
+    #[test]
+    fn only_what_was_said_makes_connections_of_their_own() {
+        let one = ConnectionPool { max_requests_per_connection: Some(1), ..ConnectionPool::default() };
+        let settings = one.limits(None).connection().unwrap();
+        assert_eq!((settings.most_requests, settings.idle_timeout), (Some(1), None));
+        let limits = ConnectionPool { max_connections: Some(1), ..ConnectionPool::default() };
+        assert!(limits.limits(None).connection().is_none());
     }
 }

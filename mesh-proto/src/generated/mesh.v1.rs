@@ -703,6 +703,17 @@ pub struct LocalService {
 pub struct HealthReport {
     #[prost(message, repeated, tag = "1")]
     pub workloads: ::prost::alloc::vec::Vec<WorkloadHealth>,
+    /// Workloads, of any node, that callers of this node leave alone because they failed (outlier detection). Always all
+    /// of them.
+    #[prost(message, repeated, tag = "2")]
+    pub ejected: ::prost::alloc::vec::Vec<EjectedWorkload>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EjectedWorkload {
+    #[prost(string, tag = "1")]
+    pub namespace: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WorkloadHealth {

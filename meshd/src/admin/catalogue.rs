@@ -16,7 +16,8 @@ use serde_json::{Value, json};
 
 use super::configuration::Scope;
 use super::server::{Refusal, Shared, blocking};
-use super::view::{ExplainRequest, PortView, ServiceView, WorkloadView};
+use super::view::{ExplainRequest, HealthView, PortView, ServiceView, WorkloadView};
+use crate::clock;
 
 /// Base of meshproxy's default `--loopback-net`.
 const LOOPBACK_NET: u32 = u32::from_be_bytes([127, 64, 0, 0]);
@@ -75,6 +76,25 @@ pub(super) async fn workloads(State(state): Shared, Query(scope): Query<Scope>) 
         services: mesh.services_of(workload).iter().map(|service| service_name(service)).collect(),
         health: workload.health.name().to_owned(),
         reason: workload.reason.to_string(),
+    });
+    Json(view.collect())
+}
+
+pub(super) async fn health(State(state): Shared, Query(scope): Query<Scope>) -> Json<Vec<HealthView>> {
+    let published = state.controller.published();
+    let fares = state.controller.fares();
+    let wanted = published.state.workloads().filter(|workload| scope.holds(&workload.key.namespace));
+    let view = wanted.map(|workload| {
+        let fare = workload.node.as_deref().and_then(|node| fares.of(node, &workload.key));
+        HealthView {
+            workload: workload.key.name.to_string(),
+            namespace: workload.key.namespace.to_string(),
+            check: fare.map(|fare| fare.check.to_string()).unwrap_or_default(),
+            health: workload.health.name().to_owned(),
+            since: fare.map(|fare| clock::text(fare.since)).unwrap_or_default(),
+            reason: workload.reason.to_string(),
+            ejected_by: fares.ejected_by(&workload.key),
+        }
     });
     Json(view.collect())
 }

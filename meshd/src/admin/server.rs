@@ -144,6 +144,7 @@ pub async fn serve_socket(listener: UnixListener, state: Arc<AdminState>, stop: 
         .route("/v1/explain", post(catalogue::explain))
         .route("/v1/services", get(catalogue::services))
         .route("/v1/workloads", get(catalogue::workloads))
+        .route("/v1/health", get(catalogue::health))
         .route("/v1/proxies/{node}", get(catalogue::proxy))
         .route("/v1/status", get(fleet::status))
         .route("/v1/wait", get(fleet::wait))

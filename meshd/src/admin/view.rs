@@ -315,6 +315,25 @@ pub struct WorkloadView {
     pub reason: String,
 }
 
+/// How a workload fares.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct HealthView {
+    /// Name of the workload.
+    pub workload: String,
+    /// Namespace.
+    pub namespace: String,
+    /// What its own proxy checks; empty for nothing.
+    pub check: String,
+    /// `healthy`, `unhealthy` or `unknown`.
+    pub health: String,
+    /// Since when, as far as meshd knows; empty if nobody has told.
+    pub since: String,
+    /// Why it is not healthy.
+    pub reason: String,
+    /// Hosts whose callers leave it alone because it failed.
+    pub ejected_by: Vec<String>,
+}
+
 /// A configuration version.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct HistoryView {

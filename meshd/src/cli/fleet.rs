@@ -1,4 +1,4 @@
-//! Proxies and what they carry: status, wait, services, workloads, proxy config, check.
+//! Proxies and what they carry: status, wait, services, workloads, health, proxy config, check.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::output::{self, Format};
 use super::{CliError, OutputArgs, ReadArgs};
 use crate::admin::client::Client;
-use crate::admin::view::{CheckView, ServiceView, StatusView, SyncView, WorkloadView};
+use crate::admin::view::{CheckView, HealthView, ServiceView, StatusView, SyncView, WorkloadView};
 use crate::config::duration;
 
 /// Flags of `wait`.
@@ -193,6 +193,23 @@ pub async fn workloads(client: &Client, args: &ReadArgs) -> Result<(), CliError>
             row.extend([labels.join(","), workload.reason.clone()]);
         }
         row
+    })
+}
+
+/// Shows how workloads fare.
+pub async fn health(client: &Client, args: &ReadArgs) -> Result<(), CliError> {
+    let workloads: Vec<HealthView> = client.get(&scope("/v1/health", args)).await?;
+    let columns = ["namespace", "workload", "check", "health", "since", "reason", "ejected by"];
+    output::print_list(args.output.output, &workloads, &columns, |workload| {
+        vec![
+            workload.namespace.clone(),
+            workload.workload.clone(),
+            workload.check.clone(),
+            workload.health.clone(),
+            workload.since.clone(),
+            workload.reason.clone(),
+            workload.ejected_by.join(","),
+        ]
     })
 }
 

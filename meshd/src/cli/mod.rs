@@ -73,6 +73,8 @@ pub enum Command {
     Services(ReadArgs),
     /// Show the workloads of the mesh, where they run and how they fare
     Workloads(ReadArgs),
+    /// Show how workloads fare: what their checks say, and whose callers leave them alone
+    Health(ReadArgs),
     /// Show what a proxy runs
     #[command(subcommand)]
     Proxy(fleet::ProxyCommand),
@@ -221,6 +223,7 @@ fn execute(cli: Cli) -> Result<(), CliError> {
             Command::Wait(args) => fleet::wait(&client()?, &args).await,
             Command::Services(args) => fleet::services(&client()?, &args).await,
             Command::Workloads(args) => fleet::workloads(&client()?, &args).await,
+            Command::Health(args) => fleet::health(&client()?, &args).await,
             Command::Proxy(command) => fleet::proxy(&client()?, &command).await,
             Command::Check(args) => fleet::check(&client()?, args.output).await,
             Command::Token(command) => credentials::token(&client()?, &command).await,

@@ -1,6 +1,7 @@
 //! Nodes announce their workloads and how these fare.
 
 pub mod announcement;
+pub mod fare;
 pub mod lease;
 pub mod record;
 pub mod registrar;

@@ -6,6 +6,7 @@ use mesh_proto::generated as wire;
 use prost::Message;
 
 use super::announcement::{Announcement, MESH_PORT, ShortForm};
+use super::fare::Told;
 use super::registrar::Reported;
 
 /// For the store.
@@ -39,7 +40,7 @@ pub fn encode(announcement: &Announcement) -> Vec<u8> {
         mesh_port: announcement.mesh_port.into(),
         documents: documents.collect(),
         services: services.collect(),
-        health: Some(wire::HealthReport { workloads: workloads.collect() }),
+        health: Some(wire::HealthReport { workloads: workloads.collect(), ejected: Vec::new() }),
     };
     registration.encode_to_vec()
 }
@@ -87,14 +88,29 @@ pub fn announcement(registration: wire::Registration) -> Result<Announcement, St
     })
 }
 
+/// How workloads fare, from the wire.
+pub fn told(report: &wire::HealthReport) -> Told {
+    let key = |namespace: &str, name: &str| WorkloadKey { namespace: namespace.into(), name: name.into() };
+    let own = report.workloads.iter().map(|workload| {
+        let health = health(workload);
+        (key(&workload.namespace, &workload.name), health, workload.check.as_str().into())
+    });
+    let ejected = report.ejected.iter().map(|workload| key(&workload.namespace, &workload.name));
+    Told { own: own.collect(), ejected: ejected.collect() }
+}
+
+fn health(workload: &wire::WorkloadHealth) -> Health {
+    match workload.health() {
+        wire::Health::Unknown => Health::Unknown,
+        wire::Health::Healthy => Health::Healthy,
+        wire::Health::Unhealthy => Health::Unhealthy,
+    }
+}
+
 /// Health reports from the wire.
 pub fn reports(report: wire::HealthReport) -> Vec<Reported> {
     let one = |workload: wire::WorkloadHealth| Reported {
-        health: match workload.health() {
-            wire::Health::Unknown => Health::Unknown,
-            wire::Health::Healthy => Health::Healthy,
-            wire::Health::Unhealthy => Health::Unhealthy,
-        },
+        health: health(&workload),
         workload: WorkloadKey { namespace: workload.namespace.into(), name: workload.name.into() },
         reason: workload.reason.into(),
     };

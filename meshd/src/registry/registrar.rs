@@ -4,6 +4,7 @@ use mesh_core::vocab::health::Health;
 use mesh_core::vocab::name::{Text, WorkloadKey};
 
 use super::announcement::Announcement;
+use super::fare::Told;
 
 /// What became of an announcement.
 #[derive(Debug, Clone, Default)]
@@ -32,6 +33,8 @@ pub trait Registrar: Send + Sync {
     async fn announce(&self, node: &str, announcement: Announcement) -> Option<Announced>;
     /// Notes the health of workloads of a node.
     async fn report(&self, node: &str, reports: Vec<Reported>);
+    /// Notes for people how workloads fare as a node tells; `whole` if it tells of all of its own.
+    async fn fare(&self, node: &str, told: Told, whole: bool);
     /// The node is alive.
     async fn renew(&self, node: &str);
 }

@@ -99,7 +99,10 @@ impl Session {
             };
             match message.news {
                 None => self.registrar.renew(&name).await,
-                Some(News::Health(report)) => self.registrar.report(&name, record::reports(report)).await,
+                Some(News::Health(report)) => {
+                    self.registrar.fare(&name, record::told(&report), false).await;
+                    self.registrar.report(&name, record::reports(report)).await;
+                }
                 Some(News::Registration(registration)) => {
                     if let Err(status) = self.register(registration, &mut answer).await {
                         let _gone = self.answers.send(Err(status)).await;
@@ -114,6 +117,7 @@ impl Session {
     }
 
     async fn register(&self, registration: Registration, answer: &mut Announced) -> Result<(), Status> {
+        let told = registration.health.as_ref().map(record::told).unwrap_or_default();
         let announcement = record::announcement(registration).map_err(Status::invalid_argument)?;
         let name = &self.caller.node.name;
         let (members, owned, address) = (Arc::clone(&self.members), name.clone(), announcement.address);
@@ -135,6 +139,8 @@ impl Session {
             .announce(name, announcement)
             .await
             .ok_or_else(|| Status::unavailable("meshd is going down"))?;
+        // Of workloads that are known by now.
+        self.registrar.fare(name, told, true).await;
         answer.problems = announced.problems;
         answer.workloads = announced
             .workloads

@@ -13,6 +13,7 @@ use tonic::Status;
 use tonic::transport::Channel;
 
 use crate::config::LocalService;
+use crate::live::ejection::Ejected;
 use crate::workload::check::Reports;
 use crate::workload::local::Documents;
 
@@ -33,6 +34,8 @@ pub struct Report {
     pub services: Vec<LocalService>,
     /// How the workloads fare.
     pub health: watch::Receiver<Reports>,
+    /// The workloads that callers of this host leave alone.
+    pub ejected: watch::Receiver<Ejected>,
     /// Set when the proxy is about to end: then nothing here shall get traffic any more.
     pub draining: watch::Receiver<bool>,
     /// Told when meshd has taken in the registration of the present stream.
@@ -46,6 +49,7 @@ struct Stream {
     outbound: mpsc::Sender<wire::Announcement>,
     sequence: u64,
     sent: Reports,
+    ejected: Ejected,
     withdrawal: Option<u64>,
     problems: Vec<String>,
 }
@@ -62,8 +66,14 @@ impl Report {
     async fn announce(&mut self, channel: Channel) -> Result<(), Status> {
         self.registered.send_replace(false);
         let (outbound, receiver) = mpsc::channel(8);
-        let mut stream =
-            Stream { outbound, sequence: 0, sent: Reports::new(), withdrawal: None, problems: Vec::new() };
+        let mut stream = Stream {
+            outbound,
+            sequence: 0,
+            sent: Reports::new(),
+            ejected: Ejected::new(),
+            withdrawal: None,
+            problems: Vec::new(),
+        };
         self.documents.refresh();
         self.register(&mut stream).await?;
         let mut client = RegistryClient::new(channel);
@@ -89,6 +99,7 @@ impl Report {
                 }
                 _ = heartbeat.tick() => stream.send(None).await?,
                 Ok(()) = self.health.changed() => self.report_health(&mut stream).await?,
+                Ok(()) = self.ejected.changed() => self.report_health(&mut stream).await?,
                 Ok(()) = self.draining.changed() => self.report_health(&mut stream).await?,
             }
         }
@@ -96,6 +107,7 @@ impl Report {
 
     async fn register(&mut self, stream: &mut Stream) -> Result<(), Status> {
         let health = self.present_health();
+        let ejected = self.ejected.borrow_and_update().clone();
         let documents = self.documents.current().iter();
         let registration = wire::Registration {
             address: self.address.to_string(),
@@ -107,9 +119,9 @@ impl Report {
                 })
                 .collect(),
             services: self.services.iter().map(local_service).collect(),
-            health: Some(health_report(health.iter())),
+            health: Some(health_report(health.iter(), &ejected)),
         };
-        stream.sent = health;
+        (stream.sent, stream.ejected) = (health, ejected);
         stream.send(Some(wire::announcement::News::Registration(registration))).await?;
         self.note_withdrawal(stream);
         Ok(())
@@ -118,9 +130,11 @@ impl Report {
     async fn report_health(&mut self, stream: &mut Stream) -> Result<(), Status> {
         let health = self.present_health();
         let changed = health.iter().filter(|(key, report)| stream.sent.get(*key) != Some(*report));
-        let report = health_report(changed);
+        let ejected = self.ejected.borrow_and_update().clone();
+        let report = health_report(changed, &ejected);
         stream.sent = health;
-        if !report.workloads.is_empty() {
+        if !report.workloads.is_empty() || ejected != stream.ejected {
+            stream.ejected = ejected;
             stream.send(Some(wire::announcement::News::Health(report))).await?;
         }
         self.note_withdrawal(stream);
@@ -204,6 +218,7 @@ fn local_service(service: &LocalService) -> wire::LocalService {
 
 fn health_report<'r>(
     reports: impl Iterator<Item = (&'r mesh_core::vocab::name::WorkloadKey, &'r crate::workload::check::Report)>,
+    ejected: &Ejected,
 ) -> wire::HealthReport {
     let workload =
         |(key, report): (&mesh_core::vocab::name::WorkloadKey, &crate::workload::check::Report)| {
@@ -220,7 +235,11 @@ fn health_report<'r>(
                 reason: report.reason.clone(),
             }
         };
-    wire::HealthReport { workloads: reports.map(workload).collect() }
+    let ejected = ejected.iter().map(|key| wire::EjectedWorkload {
+        namespace: key.namespace.to_string(),
+        name: key.name.to_string(),
+    });
+    wire::HealthReport { workloads: reports.map(workload).collect(), ejected: ejected.collect() }
 }
 
 #[cfg(test)]
@@ -243,6 +262,7 @@ mod tests {
             documents: Documents::new(Vec::new()),
             services: Vec::new(),
             health: reports,
+            ejected: watch::channel(Ejected::new()).1,
             draining: is_draining,
             registered: watch::channel(false).0,
             withdrawn: watch::channel(false).0,

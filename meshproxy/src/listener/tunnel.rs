@@ -16,6 +16,8 @@ use crate::http::body::ReplyBody;
 use crate::http::connection::MeshPeer;
 use crate::http::deliver::{is_shown, targets};
 use crate::http::headers::MESH_FROM;
+use crate::live::breaker::Overflow;
+use crate::live::port::Port;
 use crate::live::root::Root;
 use crate::runtime::clock;
 use crate::tcp::StreamRecord;
@@ -63,6 +65,17 @@ pub(super) async fn accept(peer: &Rc<MeshPeer>, request: Request<Incoming>) -> R
         return answer(StatusCode::BAD_REQUEST);
     }
     let targets = targets(&root, &admission, to);
+    let port = root.tables.workload_at(to).and_then(|hosted| root.local(hosted)?.port(to.port()));
+    let permit = match port.map(Port::stream).transpose() {
+        Ok(permit) => permit,
+        Err(Overflow) => {
+            record.failed("UO", "");
+            return answer(StatusCode::SERVICE_UNAVAILABLE);
+        }
+    };
+    if let Some(port) = port {
+        (record.idle, record.most) = (port.limits.tcp_idle_timeout, port.limits.max_connection_duration);
+    }
     drop(root);
     let server = match thread.pool.tcp(&targets, PATIENCE).await {
         Ok(server) => server,
@@ -78,7 +91,7 @@ pub(super) async fn accept(peer: &Rc<MeshPeer>, request: Request<Incoming>) -> R
         let Ok(upgraded) = hyper::upgrade::on(request).await else { return };
         let still_allowed = |root: &Root| judge(&peer, root, to).is_ok();
         record.carry(TokioIo::new(upgraded), server, still_allowed).await;
-        drop(open);
+        drop((permit, open));
     });
     answer(StatusCode::OK)
 }

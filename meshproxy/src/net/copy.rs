@@ -31,6 +31,8 @@ pub enum Ended {
     ServerFailed(io::ErrorKind),
     /// Nothing moved for too long.
     Idle,
+    /// It has lasted as long as it may.
+    Over,
 }
 
 enum Side {
@@ -38,8 +40,8 @@ enum Side {
     Server,
 }
 
-/// Copies until both directions have ended, one of them breaks, or nothing moved for `idle`.
-pub async fn copy<A, B>(client: A, server: B, carried: &Carried, idle: Duration) -> Ended
+/// Copies until both directions have ended, one of them breaks, or nothing moved for `idle`, if that is a reason.
+pub async fn copy<A, B>(client: A, server: B, carried: &Carried, idle: Option<Duration>) -> Ended
 where
     A: AsyncRead + AsyncWrite,
     B: AsyncRead + AsyncWrite,
@@ -50,6 +52,7 @@ where
     let down = one_way(&mut server_read, &mut client_write, &carried.sent, Side::Server, Side::Client);
     let both = async { tokio::try_join!(up, down) };
     let watch = async {
+        let Some(idle) = idle else { return std::future::pending().await };
         let mut before = (0, 0);
         loop {
             tokio::time::sleep(idle).await;
@@ -120,7 +123,7 @@ mod tests {
             (asked, answered)
         };
         let hour = Duration::from_secs(3600);
-        let (ended, (asked, answered)) = tokio::join!(copy(client_far, server_far, &carried, hour), talk);
+        let (ended, (asked, answered)) = tokio::join!(copy(client_far, server_far, &carried, Some(hour)), talk);
         assert_eq!((asked.as_str(), answered.as_str()), ("ping", "answer"));
         assert_eq!(ended, Ended::Closed);
         assert_eq!((carried.received.get(), carried.sent.get()), (4, 6));
@@ -130,7 +133,7 @@ mod tests {
     async fn a_stream_that_stalls_ends() {
         let (_client, client_far) = tokio::io::duplex(64);
         let (server_far, _server) = tokio::io::duplex(64);
-        let ended = copy(client_far, server_far, &Carried::default(), Duration::from_secs(60)).await;
+        let ended = copy(client_far, server_far, &Carried::default(), Some(Duration::from_secs(60))).await;
         assert_eq!(ended, Ended::Idle);
     }
 }

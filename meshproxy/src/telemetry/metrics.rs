@@ -278,6 +278,34 @@ impl Metrics {
         self.recorder.register_counter(&key, &METADATA).increment(1);
     }
 
+    /// What was too much for the limits of a cluster.
+    pub fn overflows(&self, cluster: &str, limit: &'static str) -> Counter {
+        let limit = Label::new("limit", limit);
+        self.of_cluster("mesh_proxy_overflows_total", cluster, Some(limit))
+    }
+
+    /// Endpoints of a cluster that were left alone because they failed, for this cause.
+    pub fn ejections(&self, cluster: &str, cause: &'static str) -> Counter {
+        self.of_cluster("mesh_proxy_ejections_total", cluster, Some(Label::new("cause", cause)))
+    }
+
+    /// Endpoints of a cluster that failed and were not left alone, because too many would have been.
+    pub fn ejections_refused(&self, cluster: &str) -> Counter {
+        self.of_cluster("mesh_proxy_ejections_refused_total", cluster, None)
+    }
+
+    /// Endpoints of a cluster that are left alone now.
+    pub fn ejected(&self, cluster: &str) -> Gauge {
+        let labels = vec![Label::new("cluster", cluster.to_owned())];
+        let key = Key::from_parts("mesh_proxy_endpoints_ejected", labels);
+        self.recorder.register_gauge(&key, &METADATA)
+    }
+
+    fn of_cluster(&self, name: &'static str, cluster: &str, more: Option<Label>) -> Counter {
+        let labels = std::iter::once(Label::new("cluster", cluster.to_owned())).chain(more).collect::<Vec<_>>();
+        self.recorder.register_counter(&Key::from_parts(name, labels), &METADATA)
+    }
+
     /// Everything in Prometheus' text format.
     pub fn render(&self) -> String {
         let mut out = self.handle.render();

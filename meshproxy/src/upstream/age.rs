@@ -37,6 +37,11 @@ impl Ages {
         Some(Age { most, retired: self.retired.clone() })
     }
 
+    /// The age of one of which it is said how old it becomes.
+    pub fn exactly(&self, most: Duration) -> Age {
+        Age { most, retired: self.retired.clone() }
+    }
+
     /// The last look at which a connection that is made now may serve another exchange.
     pub fn last_look(&self, now: u32) -> u32 {
         let Some(most) = self.most else { return u32::MAX };

@@ -11,7 +11,9 @@ use hyper::client::conn::{TrySendError, http1};
 use hyper_util::rt::TokioIo;
 use mesh_core::framing::frames::Allowance;
 use mesh_core::framing::response::Asked;
+use mesh_core::resilience::pool::ConnectionSettings;
 use rustls::pki_types::ServerName;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -105,6 +107,24 @@ pub async fn tcp(address: SocketAddr, patience: Duration) -> Result<TcpStream, C
     Ok(stream)
 }
 
+/// Has the system probe an idle connection, where a rule says so.
+fn keep_alive(stream: &TcpStream, settings: &ConnectionSettings) {
+    let Some(wanted) = settings.tcp_keepalive else { return };
+    let mut keepalive = TcpKeepalive::new();
+    if let Some(time) = wanted.time {
+        keepalive = keepalive.with_time(time);
+    }
+    if let Some(interval) = wanted.interval {
+        keepalive = keepalive.with_interval(interval);
+    }
+    if let Some(probes) = wanted.probes {
+        keepalive = keepalive.with_retries(probes);
+    }
+    if let Err(error) = SockRef::from(stream).set_tcp_keepalive(&keepalive) {
+        tracing::debug!(%error, "the keep-alive of a connection cannot be set");
+    }
+}
+
 /// A connection that begins as a way says.
 #[derive(Debug)]
 pub enum Opened {
@@ -121,6 +141,9 @@ pub async fn opened(address: SocketAddr, way: &Way, patience: Duration) -> Resul
             Some(path) => Socket::unix(path).await.map_err(|error| ConnectError::refused(&error))?,
             None => Socket::Tcp(tcp(address, patience).await?),
         };
+        if let (Socket::Tcp(stream), Some(settings)) = (&stream, &way.settings) {
+            keep_alive(stream, settings);
+        }
         if let Some(header) = &way.proxy {
             stream.write_all(&header.encode()).await.map_err(|error| ConnectError::refused(&error))?;
         }
@@ -179,17 +202,19 @@ pub async fn http2(
     most_age: Option<Age>,
 ) -> Result<Http2, ConnectError> {
     let Some(way) = way else {
-        return Http2::start(tcp(address, patience).await?, Allowance::OUTSIDE, metrics, most_age).await;
+        let stream = tcp(address, patience).await?;
+        return Http2::start(stream, Allowance::OUTSIDE, metrics, most_age, None).await;
     };
+    let pings = way.settings.as_ref().and_then(|settings| settings.http2_keepalive);
     match Box::pin(opened(address, way, patience)).await? {
-        Opened::Plain(stream) => Http2::start(stream, Allowance::OUTSIDE, metrics, most_age).await,
+        Opened::Plain(stream) => Http2::start(stream, Allowance::OUTSIDE, metrics, most_age, pings).await,
         Opened::Secured(stream) => {
             // A server that names no protocol at all may still speak it; one that names another does not.
             let agreed = stream.get_ref().1.alpn_protocol();
             if agreed.is_some_and(|agreed| agreed != b"h2") {
                 return Err(ConnectError::Handshake("the server speaks no HTTP/2".to_owned()));
             }
-            Http2::start(*stream, Allowance::OUTSIDE, metrics, most_age).await
+            Http2::start(*stream, Allowance::OUTSIDE, metrics, most_age, pings).await
         }
     }
 }
@@ -201,10 +226,14 @@ pub async fn mesh(
     patience: Duration,
     metrics: &Arc<Metrics>,
     most_age: Option<Age>,
+    settings: Option<&ConnectionSettings>,
 ) -> Result<Http2, ConnectError> {
     let connecting = async {
         let stream = TcpStream::connect(hop).await.map_err(|error| ConnectError::refused(&error))?;
         drop(stream.set_nodelay(true));
+        if let Some(settings) = settings {
+            keep_alive(&stream, settings);
+        }
         let connector = TlsConnector::from(Arc::clone(&tls.config));
         connector
             .connect(tls.name.clone(), stream)
@@ -213,7 +242,8 @@ pub async fn mesh(
     };
     let stream =
         tokio::time::timeout(patience, connecting).await.map_err(|_elapsed| ConnectError::Timeout)??;
-    Http2::start(stream, Allowance::MESH, metrics, most_age).await
+    let pings = settings.and_then(|settings| settings.http2_keepalive);
+    Http2::start(stream, Allowance::MESH, metrics, most_age, pings).await
 }
 
 fn handshake(error: impl std::fmt::Display) -> ConnectError {

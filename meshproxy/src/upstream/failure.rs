@@ -5,6 +5,7 @@ use std::io;
 
 use mesh_core::vocab::outcome::Outcome;
 
+use crate::live::breaker::Overflow;
 use crate::net::guard;
 
 /// Why there is no connection to an endpoint.
@@ -36,6 +37,9 @@ pub enum ConnectError {
     /// There is no address to dial.
     #[error("no address")]
     NoAddress,
+    /// There is as much under way as may be.
+    #[error(transparent)]
+    Overflow(#[from] Overflow),
     /// The name has no address.
     #[error("name resolution failed: {0}")]
     Resolve(String),
@@ -54,6 +58,7 @@ impl ConnectError {
     pub fn outcome(&self) -> Outcome {
         match self {
             ConnectError::Timeout => Outcome::ConnectTimeout,
+            ConnectError::Overflow(Overflow) => Outcome::Overflow,
             ConnectError::Refused { .. }
             | ConnectError::Tls(_)
             | ConnectError::Handshake(_)

@@ -85,12 +85,14 @@ impl Drop for Sending {
 }
 
 impl Http2 {
-    /// Begins HTTP/2 on a stream and starts the task that carries it. At the age of `most_age` it takes no more requests.
+    /// Begins HTTP/2 on a stream and starts the task that carries it. At the age of `most_age` it takes no more requests;
+    /// `pings` says how often it is tried and how soon it must answer, where that is not as usual.
     pub async fn start<T>(
         io: T,
         allowance: Allowance,
         metrics: &Arc<Metrics>,
         most_age: Option<Age>,
+        pings: Option<(Duration, Duration)>,
     ) -> Result<Http2, ConnectError>
     where
         T: AsyncRead + AsyncWrite + Unpin + 'static,
@@ -111,7 +113,7 @@ impl Http2 {
         let closed = Rc::new(Cell::new(false));
         let (gone, metrics, refused) = (Rc::clone(&closed), Arc::clone(metrics), Rc::clone(&cause));
         tokio::task::spawn_local(async move {
-            carry(connection, gone, most_age).await;
+            carry(connection, gone, most_age, pings.unwrap_or((PING_EVERY, PING_WITHIN))).await;
             if let Some(refusal) = cause.get() {
                 metrics.refused("upstream", refusal);
             }
@@ -177,8 +179,12 @@ impl Http2 {
 }
 
 /// Carries a connection to its end, and ends it when it does not answer pings.
-async fn carry<T>(mut connection: Connection<T, Bytes>, closed: Rc<Cell<bool>>, most_age: Option<Age>)
-where
+async fn carry<T>(
+    mut connection: Connection<T, Bytes>,
+    closed: Rc<Cell<bool>>,
+    most_age: Option<Age>,
+    times: (Duration, Duration),
+) where
     T: AsyncRead + AsyncWrite + Unpin,
 {
     let pings = connection.ping_pong();
@@ -195,18 +201,18 @@ where
         ended = connection => if let Err(error) = ended {
             tracing::debug!(%error, "an upstream connection ended");
         },
-        () = silence(pings) => tracing::debug!("an upstream connection does not answer pings"),
+        () = silence(pings, times) => tracing::debug!("an upstream connection does not answer pings"),
         () = retires => {}
     }
     closed.set(true);
 }
 
 /// Resolves when a ping was not answered in time.
-async fn silence(pings: Option<PingPong>) {
+async fn silence(pings: Option<PingPong>, (every, within): (Duration, Duration)) {
     let Some(mut pings) = pings else { return std::future::pending().await };
     loop {
-        tokio::time::sleep(PING_EVERY).await;
-        match tokio::time::timeout(PING_WITHIN, pings.ping(Ping::opaque())).await {
+        tokio::time::sleep(every).await;
+        match tokio::time::timeout(within, pings.ping(Ping::opaque())).await {
             Ok(Ok(_)) => {}
             Ok(Err(_)) | Err(_) => return,
         }

@@ -12,12 +12,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
+use mesh_core::resilience::pool::ConnectionSettings;
 use mesh_core::vocab::identity::SpiffeId;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::age::Ages;
+use super::age::{Age, Ages};
 use super::connect::{self, Http1, MeshTls, Opened, STREAMS};
 use super::failure::ConnectError;
 use super::http2::{Http2, Sending};
@@ -25,6 +27,7 @@ use super::resolve;
 use super::way::{Target, Way};
 use crate::identity::svid::{Material, Svid, Svids, Trust};
 use crate::identity::tls;
+use crate::live::breaker::Place;
 use crate::live::root::Roots;
 use crate::telemetry::metrics::Metrics;
 
@@ -42,6 +45,8 @@ const MOST_PROXIED: usize = 1024;
 const RESTED: Duration = Duration::from_millis(100);
 /// How often idle connections are looked through. Age is counted in looks, so that requests read no clock.
 const SWEEP: Duration = Duration::from_secs(15);
+/// No oftener than this where rules say how long connections live.
+const FINEST: Duration = Duration::from_millis(100);
 
 /// An identity with its number.
 #[derive(Debug, Clone, Copy)]
@@ -50,6 +55,23 @@ pub struct Who<'a> {
     pub number: u32,
     /// The identity.
     pub id: &'a SpiffeId,
+}
+
+/// The mesh hop of a request.
+#[derive(Debug, Clone, Copy)]
+pub struct Hop<'a> {
+    /// Where it ends.
+    pub address: SocketAddr,
+    /// Who we are.
+    pub own: Who<'a>,
+    /// Who must answer.
+    pub peer: Who<'a>,
+    /// How long it may take.
+    pub patience: Duration,
+    /// How it is kept, where a rule says anything of it.
+    pub settings: Option<&'a Arc<ConnectionSettings>>,
+    /// What the request takes of what is limited.
+    pub place: Option<&'a Place>,
 }
 
 /// What tells one HTTP/1 connection from another.
@@ -64,6 +86,8 @@ struct Http1Key {
 struct Http2Key {
     address: SocketAddr,
     way: Option<Rc<Way>>,
+    /// How it is kept, where it is a mesh hop; otherwise the way says it.
+    settings: Option<Arc<ConnectionSettings>>,
     own: u32,
     peer: u32,
 }
@@ -78,6 +102,9 @@ pub struct Pool {
     shared: RefCell<Map<Http2Key, Rc<Slot>>>,
     pairs: RefCell<Map<(u32, u32), Rc<Pair>>>,
     looks: Cell<u32>,
+    /// How often connections are looked through whose times a rule says, and who hears that it shall be oftener.
+    finest: Cell<Option<Duration>>,
+    finer: Notify,
     ages: Ages,
     this: Weak<Pool>,
 }
@@ -88,6 +115,26 @@ struct Idle {
     since: u32,
     last: u32,
     kept: Instant,
+    life: Option<Box<Life>>,
+}
+
+/// What a rule leaves of an HTTP/1 connection.
+#[derive(Debug)]
+struct Life {
+    /// Requests, the present one included.
+    left: u32,
+    ends: Option<Instant>,
+}
+
+impl Life {
+    fn new(settings: &ConnectionSettings) -> Box<Life> {
+        let ends = settings.most_age.and_then(|age| Instant::now().checked_add(age));
+        Box::new(Life { left: settings.most_requests.unwrap_or(u32::MAX), ends })
+    }
+
+    fn is_over(&self) -> bool {
+        self.left == 0 || self.ends.is_some_and(|ends| ends <= Instant::now())
+    }
 }
 
 /// TLS of one identity pair, with the material that it was made from.
@@ -117,6 +164,12 @@ struct Shared {
     has_served: Cell<bool>,
     /// Looks at which it had no stream, since it last had one.
     idle: Cell<u32>,
+    /// How it is kept, where a rule says anything of it.
+    settings: Option<Arc<ConnectionSettings>>,
+    /// Streams that it may still take.
+    left: Cell<u32>,
+    /// Since when it has had no stream; known where a rule says how long that may last.
+    rests: Cell<Option<Instant>>,
 }
 
 /// One stream of a shared connection; counted until it is dropped.
@@ -165,6 +218,9 @@ impl Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         self.shared.streams.set(self.shared.streams.get().saturating_sub(1));
+        if self.shared.streams.get() == 0 && self.shared.idle_timeout().is_some() {
+            self.shared.rests.set(Some(Instant::now()));
+        }
     }
 }
 
@@ -179,6 +235,7 @@ pub struct Lease {
     pub reused: bool,
     /// Whether it had nothing to do for a while: then its server may be about to close it.
     pub rested: bool,
+    life: Option<Box<Life>>,
     pool: Weak<Pool>,
 }
 
@@ -195,8 +252,15 @@ impl Lease {
         else {
             return;
         };
+        let mut life = self.life.take();
+        if let Some(life) = &mut life {
+            life.left = life.left.saturating_sub(1);
+            if life.is_over() {
+                return;
+            }
+        }
         if sender.is_ready() {
-            return pool.keep(key, sender, self.last);
+            return pool.keep(key, sender, self.last, life);
         }
         if sender.is_closed() {
             return;
@@ -208,7 +272,7 @@ impl Lease {
             if let (Ok(Ok(())), Some(pool)) = (ready, pool.upgrade())
                 && sender.is_ready()
             {
-                pool.keep(key, sender, last);
+                pool.keep(key, sender, last, life);
             }
         });
     }
@@ -232,6 +296,8 @@ impl Pool {
             shared: RefCell::default(),
             pairs: RefCell::default(),
             looks: Cell::new(0),
+            finest: Cell::new(None),
+            finer: Notify::new(),
             this: this.clone(),
         })
     }
@@ -242,20 +308,29 @@ impl Pool {
             let key = Http1Key { address: *address, way: target.way.cloned() };
             self.idle(&key).map(|one| {
                 let rested = one.kept.elapsed() > RESTED;
-                Lease { reused: true, rested, ..self.lease(key, one.sender, one.last) }
+                if let Some(place) = target.place {
+                    place.connected();
+                }
+                Lease { reused: true, rested, life: one.life, ..self.lease(key, one.sender, one.last) }
             })
         })
     }
 
     /// A new HTTP/1 connection to the first of these addresses that does not refuse.
     pub async fn new_http1(&self, target: Target<'_>) -> Result<Lease, ConnectError> {
+        let _dialing = target.place.map(Place::dial).transpose()?;
         let mut last = None;
         for &address in target.addresses {
             self.check(address)?;
             match connect::http1(address, target.way, target.patience, &self.metrics).await {
                 Ok(sender) => {
                     let key = Http1Key { address, way: target.way.cloned() };
-                    return Ok(self.lease(key, sender, self.ages.last_look(self.looks.get())));
+                    let life = target.way.and_then(|way| way.settings.as_deref()).map(|settings| {
+                        self.look_oftener(settings);
+                        Life::new(settings)
+                    });
+                    let last = self.ages.last_look(self.looks.get());
+                    return Ok(Lease { life, ..self.lease(key, sender, last) });
                 }
                 Err(error @ ConnectError::Refused { .. }) => last = last.or(Some(error)),
                 Err(error) => return Err(error),
@@ -268,15 +343,22 @@ impl Pool {
     pub async fn http2(&self, target: Target<'_>) -> Result<Stream, ConnectError> {
         let mut last = None;
         for &address in target.addresses {
-            let slot = self.slot(Http2Key { address, way: target.way.cloned(), own: 0, peer: 0 });
+            let way = target.way.cloned();
+            let slot = self.slot(Http2Key { address, way, settings: None, own: 0, peer: 0 });
             if let Some(stream) = slot.room(None) {
+                if let Some(place) = target.place {
+                    place.connected();
+                }
                 return Ok(stream);
             }
+            let _dialing = target.place.map(Place::dial).transpose()?;
+            let settings = target.way.and_then(|way| way.settings.as_ref());
+            let age = self.age(settings);
             let dial = || async move {
                 self.check(address)?;
-                connect::http2(address, target.way, target.patience, &self.metrics, self.ages.age()).await
+                connect::http2(address, target.way, target.patience, &self.metrics, age).await
             };
-            match Box::pin(slot.dial(None, dial)).await {
+            match Box::pin(slot.dial(None, settings, dial)).await {
                 Ok(stream) => return Ok(stream),
                 Err(error @ ConnectError::Refused { .. }) => last = last.or(Some(error)),
                 Err(error) => return Err(error),
@@ -301,6 +383,7 @@ impl Pool {
 
     /// A connection that carries bytes, to the first of these addresses that does not refuse.
     pub async fn opened(&self, target: Target<'_>, way: &Way) -> Result<Opened, ConnectError> {
+        let _dialing = target.place.map(Place::dial).transpose()?;
         let mut last = None;
         for &address in target.addresses {
             self.check(address)?;
@@ -321,30 +404,76 @@ impl Pool {
         Ok(())
     }
 
-    /// A stream of the mesh hop from `own` to `peer`.
-    pub async fn mesh(
-        &self,
-        hop: SocketAddr,
-        own: Who<'_>,
-        peer: Who<'_>,
-        patience: Duration,
-    ) -> Result<Stream, ConnectError> {
+    /// A stream of a mesh hop.
+    pub async fn mesh(&self, hop: Hop<'_>) -> Result<Stream, ConnectError> {
+        let Hop { address, own, peer, patience, settings, place } = hop;
         let pair = self.pair(own, peer)?;
-        let slot = self.slot(Http2Key { address: hop, way: None, own: own.number, peer: peer.number });
+        let (own, peer) = (own.number, peer.number);
+        let slot = self.slot(Http2Key { address, way: None, settings: settings.cloned(), own, peer });
         if let Some(stream) = slot.room(Some(&pair)) {
+            if let Some(place) = place {
+                place.connected();
+            }
             return Ok(stream);
         }
+        let _dialing = place.map(Place::dial).transpose()?;
         let tls = pair.tls.clone();
-        let age = self.ages.age();
-        let dial = || async move { connect::mesh(hop, &tls, patience, &self.metrics, age).await };
-        Box::pin(slot.dial(Some(pair), dial)).await
+        let age = self.age(settings);
+        let settled = settings.map(|settings| &**settings);
+        let dial = || async move { connect::mesh(address, &tls, patience, &self.metrics, age, settled).await };
+        Box::pin(slot.dial(Some(pair), settings, dial)).await
+    }
+
+    /// How old a shared connection becomes.
+    fn age(&self, settings: Option<&Arc<ConnectionSettings>>) -> Option<Age> {
+        let usual = self.ages.age();
+        let Some(settings) = settings else { return usual };
+        self.look_oftener(settings);
+        match settings.most_age {
+            Some(most) => Some(self.ages.exactly(usual.map_or(most, |usual| usual.most.min(most)))),
+            None => usual,
+        }
+    }
+
+    /// Has connections looked through as often as these need it.
+    fn look_oftener(&self, settings: &ConnectionSettings) {
+        let times = settings.idle_timeout.into_iter().chain(settings.most_age);
+        let Some(shortest) = times.min() else { return };
+        let every = (shortest / 4).clamp(FINEST, SWEEP);
+        if self.finest.get().is_none_or(|finest| every < finest) {
+            self.finest.set(Some(every));
+            self.finer.notify_one();
+        }
     }
 
     /// Closes what has been idle for long, again and again; runs as long as its data thread.
     pub async fn keep_sweeping(self: Rc<Pool>) {
+        let mut next = Instant::now() + SWEEP;
         loop {
-            tokio::time::sleep(SWEEP).await;
-            self.sweep();
+            let at = self.finest.get().map_or(next, |finest| next.min(Instant::now() + finest));
+            tokio::select! {
+                () = tokio::time::sleep_until(at) => {}
+                () = self.finer.notified() => continue,
+            }
+            self.sweep_settled();
+            if Instant::now() >= next {
+                self.sweep();
+                next = Instant::now() + SWEEP;
+            }
+        }
+    }
+
+    /// Closes what is over as rules say.
+    fn sweep_settled(&self) {
+        self.idle.borrow_mut().retain(|key, idle| {
+            if let Some(settings) = one_settings(&key.way) {
+                let rests = |one: &Idle| settings.idle_timeout.is_some_and(|most| one.kept.elapsed() >= most);
+                idle.retain(|one| !rests(one) && !one.life.as_ref().is_some_and(|life| life.is_over()));
+            }
+            !idle.is_empty()
+        });
+        for slot in self.shared.borrow().values() {
+            slot.connections.borrow_mut().retain(|one| one.settings.is_none() || (one.is_open() && !one.rests_too_long()));
         }
     }
 
@@ -358,11 +487,12 @@ impl Pool {
     fn sweep(&self) {
         let now = self.looks.get() + 1;
         self.looks.set(now);
-        self.idle.borrow_mut().retain(|_, idle| {
+        self.idle.borrow_mut().retain(|key, idle| {
             let before = idle.len();
             idle.retain(|one| one.last >= now || !one.sender.is_ready());
             self.ages.count(before - idle.len());
-            idle.retain(|one| one.sender.is_ready() && now - one.since <= IDLE_HTTP1);
+            let settled = one_settings(&key.way).is_some_and(|settings| settings.idle_timeout.is_some());
+            idle.retain(|one| one.sender.is_ready() && (settled || now - one.since <= IDLE_HTTP1));
             !idle.is_empty()
         });
         self.shared.borrow_mut().retain(|key, slot| {
@@ -370,7 +500,7 @@ impl Pool {
             let most = if proxied { IDLE_HTTP1 } else { IDLE_HTTP2 };
             slot.connections.borrow_mut().retain(|one| {
                 one.idle.set(if one.streams.get() > 0 { 0 } else { one.idle.get() + 1 });
-                one.is_open() && one.idle.get() <= most
+                one.is_open() && (one.idle.get() <= most || one.idle_timeout().is_some())
             });
             // Somebody who waits for a connection holds the slot too.
             !slot.connections.borrow().is_empty() || Rc::strong_count(slot) > 1
@@ -384,14 +514,14 @@ impl Pool {
         let mut idle = self.idle.borrow_mut();
         let waiting = idle.get_mut(key)?;
         while let Some(one) = waiting.pop() {
-            if one.sender.is_ready() {
+            if one.sender.is_ready() && !one.life.as_ref().is_some_and(|life| life.is_over()) {
                 return Some(one);
             }
         }
         None
     }
 
-    fn keep(&self, key: Http1Key, sender: Http1, last: u32) {
+    fn keep(&self, key: Http1Key, sender: Http1, last: u32, life: Option<Box<Life>>) {
         if last < self.looks.get() {
             self.ages.count(1);
             return;
@@ -403,13 +533,13 @@ impl Pool {
         }
         let waiting = idle.entry(key).or_default();
         if waiting.len() < MOST_IDLE {
-            waiting.push(Idle { sender, since: self.looks.get(), last, kept: Instant::now() });
+            waiting.push(Idle { sender, since: self.looks.get(), last, kept: Instant::now(), life });
         }
     }
 
     fn lease(&self, key: Http1Key, sender: Http1, last: u32) -> Lease {
         let pool = self.this.clone();
-        Lease { sender: Some(sender), key: Some(key), last, reused: false, rested: false, pool }
+        Lease { sender: Some(sender), key: Some(key), last, reused: false, rested: false, life: None, pool }
     }
 
     fn slot(&self, key: Http2Key) -> Rc<Slot> {
@@ -447,22 +577,42 @@ impl Pool {
     }
 }
 
+fn one_settings(way: &Option<Rc<Way>>) -> Option<&ConnectionSettings> {
+    way.as_ref()?.settings.as_deref()
+}
+
 impl Shared {
     fn is_open(&self) -> bool {
         !self.sender.is_closed()
     }
 
+    fn idle_timeout(&self) -> Option<Duration> {
+        self.settings.as_ref()?.idle_timeout
+    }
+
+    fn rests_too_long(&self) -> bool {
+        let (Some(since), Some(most)) = (self.rests.get(), self.idle_timeout()) else { return false };
+        self.streams.get() == 0 && since.elapsed() >= most
+    }
+
+    fn take(&self) {
+        self.streams.set(self.streams.get() + 1);
+        self.left.set(self.left.get().saturating_sub(1));
+        self.idle.set(0);
+    }
+
     /// Other proxies allow what we open at most; other servers say what they allow.
     fn most_streams(&self) -> u32 {
-        match self.pair {
+        let most = match self.pair {
             Some(_) => STREAMS,
             None => u32::try_from(self.sender.most_streams()).unwrap_or(STREAMS).min(STREAMS),
-        }
+        };
+        self.settings.as_ref().map_or(most, |settings| most.min(settings.most_streams))
     }
 
     /// A server that allows no stream at all has done with a connection, whatever it may allow later.
     fn is_of_use(&self) -> bool {
-        self.streams.get() > 0 || self.most_streams() > 0
+        self.left.get() > 0 && (self.streams.get() > 0 || self.most_streams() > 0)
     }
 
     fn was_made_with(&self, pair: Option<&Rc<Pair>>) -> bool {
@@ -476,7 +626,12 @@ impl Shared {
 
 impl Slot {
     /// A stream of a new connection. Whoever waits for the same connection shares it, or its failure.
-    async fn dial<F>(&self, pair: Option<Rc<Pair>>, dial: impl FnOnce() -> F) -> Result<Stream, ConnectError>
+    async fn dial<F>(
+        &self,
+        pair: Option<Rc<Pair>>,
+        settings: Option<&Arc<ConnectionSettings>>,
+        dial: impl FnOnce() -> F,
+    ) -> Result<Stream, ConnectError>
     where
         F: Future<Output = Result<Http2, ConnectError>>,
     {
@@ -495,10 +650,14 @@ impl Slot {
                 let shared = Rc::new(Shared {
                     sender,
                     pair,
-                    streams: Cell::new(1),
+                    streams: Cell::new(0),
                     has_served: Cell::new(false),
                     idle: Cell::new(0),
+                    settings: settings.cloned(),
+                    left: Cell::new(settings.and_then(|s| s.most_requests).unwrap_or(u32::MAX)),
+                    rests: Cell::new(None),
                 });
+                shared.take();
                 self.connections.borrow_mut().push(Rc::clone(&shared));
                 Ok(Stream::new(shared, true))
             }
@@ -514,8 +673,7 @@ impl Slot {
         // Those that are closed or were made with other keys end with their last stream.
         connections.retain(|one| one.is_open() && one.was_made_with(pair) && one.is_of_use());
         let free = connections.iter().find(|one| one.streams.get() < one.most_streams())?;
-        free.streams.set(free.streams.get() + 1);
-        free.idle.set(0);
+        free.take();
         Some(Stream::new(Rc::clone(free), false))
     }
 }

@@ -1,5 +1,6 @@
 //! What stands between a connection and what it carries, where no proxy stands before the endpoint: a PROXY header, and
-//! TLS as a rule says; and that it goes to a socket of this host. A connection in the clear over TCP has nothing of it.
+//! TLS as a rule says; that it goes to a socket of this host; and how a rule wants it kept. A connection in the clear over
+//! TCP has nothing of it.
 
 use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
@@ -9,11 +10,13 @@ use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 
+use mesh_core::resilience::pool::ConnectionSettings;
 use mesh_core::tables::destinations::{Dial, Transport};
 use mesh_core::vocab::name::Text;
 
 use super::failure::ConnectError;
 use crate::identity::origination::{Inside, Originated};
+use crate::live::breaker::Place;
 use crate::live::destination::LiveDestination;
 use crate::live::endpoint::LiveEndpoint;
 use crate::live::local::{LocalWorkload, source};
@@ -29,12 +32,14 @@ pub struct Target<'a> {
     pub patience: Duration,
     /// What the connection begins with; `None` in the clear.
     pub way: Option<&'a Rc<Way>>,
+    /// What the request takes of what is limited.
+    pub place: Option<&'a Place>,
 }
 
 impl<'a> Target<'a> {
     /// In the clear.
     pub fn plain(addresses: &'a [SocketAddr], patience: Duration) -> Target<'a> {
-        Target { addresses, patience, way: None }
+        Target { addresses, patience, way: None, place: None }
     }
 }
 
@@ -47,6 +52,8 @@ pub struct Way {
     pub proxy: Option<ProxyHeader>,
     /// TLS.
     pub tls: Option<Secured>,
+    /// How it is kept.
+    pub settings: Option<Arc<ConnectionSettings>>,
 }
 
 impl Way {
@@ -70,8 +77,9 @@ impl Way {
             Dial::Unix(path) => Some(path.clone()),
             Dial::Ip(_) | Dial::Name(..) => None,
         };
-        let has_any = tls.is_some() || proxy.is_some() || unix.is_some();
-        Ok(has_any.then(|| Rc::new(Way { unix, proxy, tls })))
+        let settings = destination.settings.clone();
+        let has_any = tls.is_some() || proxy.is_some() || unix.is_some() || settings.is_some();
+        Ok(has_any.then(|| Rc::new(Way { unix, proxy, tls, settings })))
     }
 }
 

@@ -12,8 +12,8 @@ pub(crate) static CONNECTION_POOL: Message =
 
 static TCP: Message = Message {
     name: "tcp of a connectionPool",
-    fields: &["connectTimeout"],
-    later: &["idleTimeout", "maxConnectionDuration", "maxConnections", "tcpKeepalive"],
+    fields: &["connectTimeout", "idleTimeout", "maxConnectionDuration", "maxConnections", "tcpKeepalive"],
+    later: &[],
     skipped: &[],
 };
 
@@ -22,8 +22,8 @@ pub(crate) static TCP_KEEPALIVE: Message =
 
 static HTTP: Message = Message {
     name: "http of a connectionPool",
-    fields: &["h2UpgradePolicy", "useClientProtocol"],
-    later: &[
+    fields: &[
+        "h2UpgradePolicy",
         "http1MaxPendingRequests",
         "http2KeepAlive",
         "http2MaxRequests",
@@ -31,7 +31,9 @@ static HTTP: Message = Message {
         "maxConcurrentStreams",
         "maxRequestsPerConnection",
         "maxRetries",
+        "useClientProtocol",
     ],
+    later: &[],
     skipped: &[],
 };
 

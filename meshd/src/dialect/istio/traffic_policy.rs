@@ -14,15 +14,24 @@ use crate::dialect::scalar;
 
 pub(crate) static POLICY: Message = Message {
     name: "a trafficPolicy",
-    fields: &["connectionPool", "loadBalancer", "portLevelSettings", "proxyProtocol", "tls", "tunnel"],
-    later: &["outlierDetection", "retryBudget"],
+    fields: &[
+        "connectionPool",
+        "loadBalancer",
+        "outlierDetection",
+        "portLevelSettings",
+        "proxyProtocol",
+        "retryBudget",
+        "tls",
+        "tunnel",
+    ],
+    later: &[],
     skipped: &[],
 };
 
 static PORT_POLICY: Message = Message {
     name: "an entry of portLevelSettings",
-    fields: &["connectionPool", "loadBalancer", "port", "tls"],
-    later: &["outlierDetection"],
+    fields: &["connectionPool", "loadBalancer", "outlierDetection", "port", "tls"],
+    later: &[],
     skipped: &[],
 };
 
@@ -56,6 +65,7 @@ pub(crate) static NOTES: &[Note] = &[
     Note::Holds(&POLICY, "tunnel", &TUNNEL),
     Note::Holds(&POLICY, "proxyProtocol", &PROXY_PROTOCOL),
     Note::Holds(&POLICY, "retryBudget", &RETRY_BUDGET),
+    Note::Later(&RETRY_BUDGET, "budgetInterval", "other than 0s"),
 ];
 
 const MOST_PORT_POLICIES: usize = 4096;
@@ -183,7 +193,9 @@ fn retry_budget(field: &Field<'_>) -> Option<RetryBudget> {
         None => Some(0),
     };
     if let Some(field) = budget.get("budgetInterval") {
-        scalar::duration_or_zero(&field);
+        if scalar::duration_or_zero(&field).is_some_and(|interval| !interval.is_zero()) {
+            field.later("a budgetInterval other than 0s");
+        }
     }
     // 0 is not told from absent.
     let min_concurrency = minimum.map(|minimum| if minimum == 0 { BUDGET_MINIMUM } else { minimum });
