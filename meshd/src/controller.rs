@@ -377,13 +377,7 @@ impl Registrar for Controller {
     }
 
     async fn fare(&self, node: &str, told: Told, whole: bool) {
-        let published = self.published();
-        let now = clock::now_seconds();
-        self.fares.send_modify(|fares| {
-            fares.hear(node, told, whole, now, |key| published.state.workload(key).is_some());
-            // Those whose lease has run out have no callers any more that would say so.
-            fares.keep(|node| published.state.registration(node).is_some());
-        });
+        self.fares.send_modify(|fares| fares.hear(node, told, whole, clock::now_seconds()));
     }
 
     async fn renew(&self, node: &str) {

@@ -6,6 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use mesh_core::vocab::health::Health;
 use mesh_core::vocab::name::{Text, WorkloadKey};
 
+/// So many workloads are remembered of what one node says.
+const MOST: usize = 16_384;
+
 /// What one node says.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Told {
@@ -33,16 +36,18 @@ pub struct Fares {
 }
 
 impl Fares {
-    /// Takes in what a node says of workloads that `is_known`. `whole` says that these are all of its own.
-    pub fn hear(&mut self, node: &str, told: Told, whole: bool, now: i64, is_known: impl Fn(&WorkloadKey) -> bool) {
+    /// Takes in what a node says. `whole` says that these are all of its own.
+    pub fn hear(&mut self, node: &str, told: Told, whole: bool, now: i64) {
         let own = self.own.entry(node.to_owned()).or_default();
         let before = if whole { std::mem::take(own) } else { own.clone() };
-        for (key, health, check) in told.own.into_iter().filter(|(key, ..)| is_known(key)) {
+        for (key, health, check) in told.own.into_iter().take(MOST) {
             let same = before.get(&key).filter(|known| known.health == health);
             let since = same.map_or(now, |known| known.since);
-            own.insert(key, Fare { check, since, health });
+            if own.len() < MOST || own.contains_key(&key) {
+                own.insert(key, Fare { check, since, health });
+            }
         }
-        let ejected: BTreeSet<_> = told.ejected.into_iter().filter(is_known).collect();
+        let ejected: BTreeSet<_> = told.ejected.into_iter().take(MOST).collect();
         if ejected.is_empty() {
             self.ejected.remove(node);
         } else {
@@ -50,20 +55,14 @@ impl Fares {
         }
     }
 
-    /// Forgets nodes that have gone, and with them their callers.
-    pub fn keep(&mut self, is_there: impl Fn(&str) -> bool) {
-        self.own.retain(|node, _| is_there(node));
-        self.ejected.retain(|node, _| is_there(node));
-    }
-
     /// How a workload of a node fares.
     pub fn of(&self, node: &str, workload: &WorkloadKey) -> Option<&Fare> {
         self.own.get(node)?.get(workload)
     }
 
-    /// The nodes whose callers leave a workload alone.
-    pub fn ejected_by(&self, workload: &WorkloadKey) -> Vec<String> {
-        let nodes = self.ejected.iter().filter(|(_, ejected)| ejected.contains(workload));
+    /// The nodes whose callers leave a workload alone, of those that are there.
+    pub fn ejected_by(&self, workload: &WorkloadKey, is_there: impl Fn(&str) -> bool) -> Vec<String> {
+        let nodes = self.ejected.iter().filter(|(node, ejected)| ejected.contains(workload) && is_there(node));
         nodes.map(|(node, _)| node.clone()).collect()
     }
 }
@@ -76,22 +75,21 @@ mod tests {
     fn health_has_a_beginning_and_ejections_are_replaced() {
         let key = |name: &str| WorkloadKey { namespace: "default".into(), name: name.into() };
         let told = |health, ejected: &[&str]| Told {
-            own: vec![(key("a"), health, "tcp:80".into()), (key("unknown"), health, "".into())],
+            own: vec![(key("a"), health, "tcp:80".into())],
             ejected: ejected.iter().map(|name| key(name)).collect(),
         };
         let mut fares = Fares::default();
-        let is_known = |known: &WorkloadKey| &*known.name != "unknown";
-        fares.hear("h1", told(Health::Healthy, &["b", "unknown"]), true, 10, is_known);
-        fares.hear("h1", told(Health::Healthy, &["b"]), false, 20, is_known);
-        fares.hear("h2", told(Health::Healthy, &["b"]), false, 20, is_known);
+        fares.hear("h1", told(Health::Healthy, &["b"]), true, 10);
+        fares.hear("h1", told(Health::Healthy, &["b"]), false, 20);
+        fares.hear("h2", told(Health::Healthy, &["b"]), false, 20);
         assert_eq!(fares.of("h1", &key("a")).map(|fare| (&*fare.check, fare.since)), Some(("tcp:80", 10)));
-        assert!(fares.of("h1", &key("unknown")).is_none());
-        assert_eq!(fares.ejected_by(&key("b")), ["h1", "h2"]);
-        assert!(fares.ejected_by(&key("unknown")).is_empty());
-        fares.hear("h1", told(Health::Unhealthy, &[]), false, 30, is_known);
+        assert!(fares.of("h1", &key("b")).is_none());
+        assert_eq!(fares.ejected_by(&key("b"), |_| true), ["h1", "h2"]);
+        assert_eq!(fares.ejected_by(&key("b"), |node| node == "h2"), ["h2"]);
+        fares.hear("h1", told(Health::Unhealthy, &[]), false, 30);
         assert_eq!(fares.of("h1", &key("a")).unwrap().since, 30);
-        assert_eq!(fares.ejected_by(&key("b")), ["h2"]);
-        fares.keep(|node| node == "h1");
-        assert!(fares.ejected_by(&key("b")).is_empty());
+        assert_eq!(fares.ejected_by(&key("b"), |_| true), ["h2"]);
+        fares.hear("h1", Told::default(), true, 40);
+        assert!(fares.of("h1", &key("a")).is_none());
     }
 }

@@ -73,11 +73,12 @@ pub(super) async fn accept(peer: &Rc<MeshPeer>, request: Request<Incoming>) -> R
             return answer(StatusCode::SERVICE_UNAVAILABLE);
         }
     };
+    let patience = port.and_then(|port| port.connect_timeout).unwrap_or(PATIENCE);
     if let Some(port) = port {
         (record.idle, record.most) = (port.limits.tcp_idle_timeout, port.limits.max_connection_duration);
     }
     drop(root);
-    let server = match thread.pool.tcp(&targets, PATIENCE).await {
+    let server = match thread.pool.tcp(&targets, patience).await {
         Ok(server) => server,
         Err(error) => {
             record.failed("UF", &error.to_string());

@@ -2,6 +2,7 @@
 //! (`connectionPool` of the service's own rule, or of the Sidecar).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use mesh_core::resilience::pool::{ConnectionSettings, PoolLimits};
 use mesh_core::snapshot::workload::WorkloadPort;
@@ -18,6 +19,8 @@ pub struct Port {
     pub number: u16,
     /// The limits, with defaults.
     pub limits: PoolLimits,
+    /// How long a connection may take, where that is said.
+    pub connect_timeout: Option<Duration>,
     /// How connections to the application are kept, where anything is said of it.
     pub settings: Option<Arc<ConnectionSettings>>,
     breaker: Option<Arc<Breaker>>,
@@ -29,7 +32,8 @@ impl Port {
     /// The port, if anything is said of it; with what is under way at the one before.
     pub(super) fn of(declared: &WorkloadPort, before: Option<&Port>, metrics: &Metrics) -> Option<Port> {
         let limits = declared.pool.limits(None);
-        if limits == PoolLimits::default() {
+        let connect_timeout = declared.pool.connect_timeout;
+        if limits == PoolLimits::default() && connect_timeout.is_none() {
             return None;
         }
         let state = before.map(|before| Arc::clone(&before.state)).unwrap_or_default();
@@ -37,6 +41,7 @@ impl Port {
         let cluster = format!("inbound|{}||", declared.number);
         Some(Port {
             number: declared.number,
+            connect_timeout,
             settings: limits.connection().map(Arc::new),
             breaker: Breaker::of(&limits, &state, |what| metrics.overflows(&cluster, what.name())),
             limits,

@@ -147,7 +147,7 @@ async fn no_more_than_the_share_is_left_alone() {
     let answer = mesh.get("http://reviews:9080/").await;
     assert_eq!((answer.status.as_u16(), answer.body.as_str()), (503, "no healthy upstream"));
     assert!(mesh.a.metric("istio_requests_total", &["response_flags=\"UH\""]) > 0);
-    told(&mut ejected, 1).await;
+    told(&mut ejected, 2).await;
     // Nobody watches any more.
     let mut mesh = mesh;
     mesh.change(2, |plan| plan.shape = Box::new(|_| {})).await;

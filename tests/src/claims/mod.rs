@@ -21,6 +21,8 @@ mod origination;
 mod policy;
 mod protocols;
 mod reports;
+mod resilience;
+mod resilience_zones;
 mod routing;
 mod rules;
 mod streams;
@@ -61,6 +63,8 @@ fn all() -> Vec<Claim> {
     claims.extend(rules::claims());
     claims.extend(balancing::claims());
     claims.extend(reports::claims());
+    claims.extend(resilience::claims());
+    claims.extend(resilience_zones::claims());
     claims.extend(origination::claims());
     claims.extend(credentials::claims());
     claims.extend(faults::claims());

@@ -14,8 +14,8 @@ use crate::dialect::field::{Field, Message, Note};
 
 pub(crate) static SPEC: Message = Message {
     name: "spec of a Sidecar",
-    fields: &["egress", "outboundTrafficPolicy", "workloadSelector"],
-    later: &["inboundConnectionPool", "ingress"],
+    fields: &["egress", "inboundConnectionPool", "outboundTrafficPolicy", "workloadSelector"],
+    later: &["ingress"],
     skipped: &[],
 };
 
