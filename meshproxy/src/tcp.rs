@@ -341,7 +341,7 @@ async fn connect_to(
             let peer = Who { number: endpoint.peer, id: peer };
             let (settings, place) = (destination.settings.as_ref(), permit.place());
             let hop = Hop { address: *hop, own, peer, patience, settings, place };
-            let stream = || thread.pool.mesh(hop);
+            let stream = || thread.pool.mesh(&hop);
             let opening = tunnel::open(stream, address, Some(&**caller), &root.version);
             let mut tunnel = tokio::time::timeout(patience, opening)
                 .await

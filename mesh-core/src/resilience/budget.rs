@@ -65,6 +65,9 @@ mod tests {
 
     use super::*;
     use crate::resilience::pool::ConnectionPool;
+    use crate::resilience::retry::{RetryCondition, RetryPolicy, Tried, Verdict};
+    use crate::vocab::outcome::Outcome;
+    use crate::vocab::random::Random;
 
     const RATE: RetryRate = RetryRate { share: Ratio::ZERO, per_second: 10, saved: 2 };
 
@@ -117,6 +120,59 @@ mod tests {
         ] {
             assert_eq!(most_at_once(budget, &limits(most), under_way), expected, "{budget:?} {under_way}");
         }
+    }
+
+    /// Proxies of a chain of calls whose last application fails half of the time; a rule of each tries 5xx three times.
+    struct Chain {
+        /// Requests and spent parts of each proxy.
+        accounts: [(u64, u64); 4],
+        now: Duration,
+        random: Random,
+        asked: u64,
+    }
+
+    impl Chain {
+        /// Whether a call succeeds, and whether all was tried behind it.
+        fn call(&mut self, hop: usize, nested: bool) -> (bool, bool) {
+            if hop == self.accounts.len() {
+                self.asked += 1;
+                return (self.random.below(2) == 0, false);
+            }
+            let on = vec![RetryCondition::FiveXx];
+            let (policy, rate) = (RetryPolicy { on, ..RetryPolicy::default() }, RetryRate::default());
+            self.accounts[hop].0 += 1;
+            let mut tries = 0;
+            loop {
+                tries += 1;
+                let (succeeds, given_up) = self.call(hop + 1, nested || tries > 1);
+                let status = if succeeds { 200 } else { 503 };
+                let outcome = Outcome::Response { status, grpc_status: None, rate_limited: false };
+                match policy.verdict(outcome, Tried { tries, repeatable: true, nested, given_up }) {
+                    Verdict::Final => return (succeeds, given_up),
+                    Verdict::Exhausted => return (false, true),
+                    Verdict::Again { .. } => {
+                        let (requests, spent) = self.accounts[hop];
+                        let Some(spent) = rate.spend(spent, rate.earned(requests, self.now)) else {
+                            return (false, true);
+                        };
+                        self.accounts[hop].1 = spent;
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_chain_of_calls_does_not_multiply_retries() {
+        let random = Random::seeded(4);
+        let mut chain = Chain { accounts: [(0, 0); 4], now: Duration::ZERO, random, asked: 0 };
+        const REQUESTS: u64 = 5_000;
+        for _ in 0..REQUESTS {
+            chain.call(0, false);
+            chain.now += Duration::from_millis(2);
+        }
+        let most = REQUESTS * 13 / 10;
+        assert!((REQUESTS..=most).contains(&chain.asked), "{} of {REQUESTS}", chain.asked);
     }
 
     proptest! {

@@ -144,13 +144,15 @@ fn endpoints(root: &Root) -> Value {
                 json!({ "workload": endpoint.workload.to_string(), "address": endpoint.address.to_string(),
                     "node": endpoint.node.as_deref(), "transport": transport, "hop": hop, "peer": peer,
                     "weight": endpoint.weight, "health": endpoint.health.name(),
-                    "in_flight": one.state.in_flight(), "reported_share": live.reported_share(index) })
+                    "in_flight": one.state.in_flight(), "reported_share": live.reported_share(index),
+                    "priority": live.priority(index), "weight_now": live.weight(index) })
             })
             .collect();
         let policy = &live.destination.policy;
         json!({ "cluster": &*live.destination.cluster, "scope": policy.key.scope.as_deref(),
             "origin": policy.origin.as_deref(), "protocol": policy.protocol.name(),
-            "connect_timeout_ms": policy.connect_timeout.as_millis() as u64, "endpoints": endpoints })
+            "connect_timeout_ms": policy.connect_timeout.as_millis() as u64,
+            "priority_percent": live.loads(), "endpoints": endpoints })
     };
     root.destinations.iter().map(destination).collect()
 }

@@ -1,6 +1,7 @@
 //! Whether an attempt is followed by another one: the rule, what the destination bears, and what proxies along the chain of
 //! calls say.
 
+use http::response::Parts;
 use http::{HeaderMap, HeaderValue};
 use mesh_core::resilience::retry::{Tried, Verdict};
 use mesh_core::tables::destinations::Transport;
@@ -31,7 +32,7 @@ impl FailedThere {
     }
 
     /// What an answer says.
-    pub(super) fn read(headers: &HeaderMap) -> Option<FailedThere> {
+    fn read(headers: &HeaderMap) -> Option<FailedThere> {
         match headers.get(&MESH_FAILED)?.as_bytes() {
             b"untaken" => Some(FailedThere::Untaken),
             b"given-up" => Some(FailedThere::GivenUp),
@@ -115,6 +116,11 @@ impl Trial<'_> {
             self.thread.view.roots().chain.note(request, Sign::GivenUp);
         }
     }
+}
+
+/// What another proxy says in an answer, if that tells of a failure.
+pub(super) fn failed_there(answer: &Parts) -> Option<FailedThere> {
+    if answer.status.is_server_error() { FailedThere::read(&answer.headers) } else { None }
 }
 
 /// The id of a request as the chain knows it; 0 without one.

@@ -21,7 +21,7 @@ use mesh_core::tables::destinations::Transport;
 use mesh_core::vocab::outcome::Outcome;
 use tokio::time::Instant;
 
-use super::again::{FailedThere, Next, request_id};
+use super::again::{Next, failed_there, request_id};
 use super::body::{Held, UpstreamBody, grpc_status};
 use super::canonical::absolute;
 use super::deadline::Deadline;
@@ -101,19 +101,20 @@ pub struct Answer {
     pub held: Held,
     /// Size of the head on the wire, nearly.
     pub bytes: u64,
-    /// What another proxy says of a failure.
-    pub told: Option<FailedThere>,
 }
 
 impl Answer {
     /// Brings an answer into its form. One that has none is no answer, and its connection is not used again.
     pub(super) fn of(response: Response<UpstreamBody>, held: Held) -> Result<Answer, Failure> {
         let (mut parts, body) = response.into_parts();
-        let told = if parts.status.is_server_error() { FailedThere::read(&parts.headers) } else { None };
+        // Rare, so it is kept where it takes no room otherwise.
+        if let Some(told) = failed_there(&parts) {
+            parts.extensions.insert(told);
+        }
         match response::canonical(&mut parts, false) {
             Ok(found) => {
                 let bytes = found.bytes as u64 + 15;
-                Ok(Answer { response: Response::from_parts(parts, body), held, bytes, told })
+                Ok(Answer { response: Response::from_parts(parts, body), held, bytes })
             }
             Err(error) => Err(unusable(error)),
         }
@@ -149,11 +150,10 @@ impl Trial<'_> {
         let mut message = Some(message);
         let mut tried: Vec<usize> = Vec::new();
         let mut tries = 0;
-        let mut retrying: Option<RetryPlace> = None;
+        let mut retrying: Option<Box<Retrying>> = None;
         if self.retry.attempts > 0 {
             self.destination.state.retries.note_request();
         }
-        let mut id = 0;
         loop {
             let Some(index) = self.choose(&tried) else {
                 break Tried::nothing();
@@ -170,8 +170,8 @@ impl Trial<'_> {
                     None => break Tried::nothing(),
                 },
             };
-            if tries > 1 && id == 0 {
-                id = request_id(&sent.headers);
+            if let Some(retrying) = &mut retrying {
+                retrying.request = request_id(&sent.headers);
             }
             let expected = expected_time(self.retry.per_try_timeout, self.left(whole, tries));
             let mut own = self.retry.per_try_timeout.map(|time| Deadline::new(time, Instant::now(), upload));
@@ -189,7 +189,7 @@ impl Trial<'_> {
                                 deadline.as_mut().is_some_and(|deadline| deadline.poll(cx).is_ready())
                             };
                             if over(whole, cx) {
-                                return Poll::Ready(Err(fail(Outcome::RequestTimeout, String::new())));
+                                return Poll::Ready(Err(late()));
                             }
                             if over(own, cx) {
                                 return Poll::Ready(Err(fail(Outcome::AttemptTimeout, String::new())));
@@ -204,19 +204,27 @@ impl Trial<'_> {
                 self.hear(index, answer.response.headers());
             }
             let outcome = outcome(&result);
-            self.destination.note(index, outcome);
-            drop(retrying.take());
+            // What a client did not end says nothing of the endpoint.
+            if !upload.is_some_and(Upload::is_broken) {
+                self.destination.note(index, outcome);
+            }
+            if let Some(ended) = &mut retrying {
+                ended.place = None;
+            }
             let repeatable = upload.is_none_or(Upload::can_repeat);
-            let told = result.as_ref().ok().and_then(|answer| answer.told);
+            let told = result.as_ref().ok().and_then(|answer| answer.response.extensions().get().copied());
             match self.next((index, outcome), told, (tries, repeatable)) {
-                Next::Retry(place) if self.wait(tries, whole.as_ref()).await => retrying = Some(place),
+                Next::Retry(place) if self.wait(tries, whole.as_ref()).await => {
+                    retrying = Some(Box::new(Retrying { place: Some(place), request: 0 }));
+                }
                 last => {
                     if let Some(upload) = upload {
                         upload.settle();
                     }
                     let (exhausted, refused) = (last.is_exhausted(), last.is_refused());
                     if last.gives_up() {
-                        self.give_up(message.as_ref().map_or(id, |message| request_id(&message.headers)));
+                        let sent = retrying.as_ref().map_or(0, |retrying| retrying.request);
+                        self.give_up(message.as_ref().map_or(sent, |message| request_id(&message.headers)));
                     }
                     let retried = tries > 1;
                     let result = result.map_err(|failure| Failure { retried, exhausted, refused, ..failure });
@@ -326,7 +334,7 @@ impl Trial<'_> {
                 let request = message.into_http2(body(upload));
                 let settings = self.destination.settings.as_ref();
                 let hop = Hop { address: *hop, own, peer, patience, settings, place };
-                let sent = send_shared(request, || self.thread.pool.mesh(hop)).await;
+                let sent = send_shared(request, || self.thread.pool.mesh(&hop)).await;
                 sent.map_err(Sent::failure)
             }
             Transport::Unreachable => Err(connect_failed(ConnectError::NoIdentity)),
@@ -363,6 +371,13 @@ impl Trial<'_> {
             headers.insert(&MESH_FROM, caller.from.clone());
         }
     }
+}
+
+/// A retry that is under way.
+struct Retrying {
+    place: Option<RetryPlace>,
+    /// The id of its request.
+    request: u64,
 }
 
 impl Tried {
@@ -550,6 +565,11 @@ pub(super) fn connect_failed(error: impl Borrow<ConnectError>) -> Failure {
         error => error.to_string(),
     };
     fail(error.outcome(), told)
+}
+
+/// The time of the request is over.
+pub(super) fn late() -> Failure {
+    fail(Outcome::RequestTimeout, String::new())
 }
 
 /// An answer that cannot be passed on.

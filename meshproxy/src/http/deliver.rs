@@ -1,5 +1,6 @@
 //! One request of another proxy, for a workload of this host: read, admit, deliver, reply, record.
 
+use std::future::poll_fn;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
@@ -13,14 +14,16 @@ use mesh_core::message::internal::strip_mesh;
 use mesh_core::message::request::{Head, Sender};
 
 use super::again::{FailedThere, request_id};
-use super::attempt::{Message, connect_failed, plain};
+use super::attempt::{Answer, Message, connect_failed, late, plain};
 use super::canonical;
 use super::connection::MeshPeer;
+use super::deadline::Deadline;
 use super::headers::{
-    CLIENT_CERT, FORWARDED_PROTO, MESH_FAILED, MESH_FROM, MESH_PROTO, MESH_PROXY, MESH_RETRY, MESH_TO,
+    CLIENT_CERT, EXPECTED_TIMEOUT, FORWARDED_PROTO, MESH_FAILED, MESH_FROM, MESH_PROTO, MESH_PROXY,
+    MESH_RETRY, MESH_TO,
 };
 use super::record::{Cluster, Record};
-use super::reply::{self, Reply};
+use super::reply::{self, Failure, Reply};
 use super::upgrade;
 use crate::live::chain::Sign;
 use crate::live::endpoint::Permit;
@@ -34,6 +37,8 @@ use crate::upstream::way::{Target, Way};
 
 /// An application on the same host answers a dial at once or not at all.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// So much longer than the caller's proxy gives a request it is waited for: the word that the time is over is that proxy's.
+const GRACE: Duration = Duration::from_millis(500);
 
 /// One request of another proxy.
 pub async fn inbound(peer: &MeshPeer, request: Request<Incoming>) -> Reply {
@@ -78,8 +83,9 @@ async fn serve(peer: &MeshPeer, request: Request<Incoming>, upgrade: Option<OnUp
     };
     head.headers.append(&CLIENT_CERT, peer.client_cert.clone());
     record.upstream = targets.first().copied();
+    let time = head.headers.get(&EXPECTED_TIMEOUT).and_then(time);
     // Something may be told of it while it is under way.
-    let id = request_id(&head.headers);
+    let id = if chain.knows_any() { request_id(&head.headers) } else { 0 };
     let message = Message {
         method: head.method,
         authority: head.authority,
@@ -96,19 +102,27 @@ async fn serve(peer: &MeshPeer, request: Request<Incoming>, upgrade: Option<OnUp
     let settings = port.and_then(|port| port.settings.clone());
     let way = (proxy.is_some() || settings.is_some())
         .then(|| Rc::new(Way { unix: None, proxy, tls: None, settings }));
-    let target = Target { addresses: &targets, patience: PATIENCE, way: way.as_ref(), place: None };
+    let patience = port.and_then(|port| port.connect_timeout).unwrap_or(PATIENCE);
+    let target = Target { addresses: &targets, patience, way: way.as_ref(), place: None };
     if let Some(client) = upgrade {
         return Box::pin(upgrade::deliver(record, message, target, client)).await;
     }
     let target = Target { place: record.permit.as_ref().and_then(Permit::place), ..target };
-    let sent = plain(&peer.thread, message, record.upload.as_ref(), target, http2).await;
+    let sent = match time {
+        None => plain(&peer.thread, message, record.upload.as_ref(), target, http2).await,
+        Some(time) => {
+            let deadline = Deadline::new(time + GRACE, record.started(), record.upload.as_ref());
+            let sending = plain(&peer.thread, message, record.upload.as_ref(), target, http2);
+            Box::pin(within(deadline, sending)).await
+        }
+    };
     if let (true, Some(upload)) = (http2, &record.upload) {
         upload.settle();
     }
     let (mut reply, told) = match sent {
         Ok(answer) => {
             let failed = answer.response.status().is_server_error();
-            let given_up = failed && chain.knows_any() && chain.knows(id, Sign::GivenUp);
+            let given_up = failed && id != 0 && chain.knows(id, Sign::GivenUp);
             (reply::pass_on(answer, record, &[], None), given_up.then_some(FailedThere::GivenUp))
         }
         Err(failure) => {
@@ -120,6 +134,22 @@ async fn serve(peer: &MeshPeer, request: Request<Incoming>, upgrade: Option<OnUp
         reply.headers_mut().insert(&MESH_FAILED, told.value());
     }
     reply
+}
+
+/// The time that the caller's proxy gives the request. Longer than that nobody waits, even where its end is not heard of.
+fn time(field: &HeaderValue) -> Option<Duration> {
+    let milliseconds: u64 = field.to_str().ok()?.parse().ok()?;
+    (milliseconds > 0).then(|| Duration::from_millis(milliseconds))
+}
+
+async fn within(
+    mut deadline: Deadline,
+    sending: impl Future<Output = Result<Answer, Failure>>,
+) -> Result<Answer, Failure> {
+    tokio::select! {
+        sent = sending => sent,
+        () = poll_fn(|cx| deadline.poll(cx)) => Err(late()),
+    }
 }
 
 /// How the application wants to be connected to, of which the caller's proxy knows.

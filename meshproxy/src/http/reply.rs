@@ -50,7 +50,7 @@ pub fn pass_on(
     changes: &[&HeaderOperations],
     deadline: Option<Deadline>,
 ) -> Reply {
-    let Answer { response, held, bytes, .. } = answer;
+    let Answer { response, held, bytes } = answer;
     let (mut parts, incoming) = response.into_parts();
     let time = record.answered();
     parts.headers.insert(&SERVICE_TIME, number(time.as_millis()));

@@ -201,7 +201,7 @@ async fn once(
             }
             let settings = destination.settings.as_ref();
             let hop = Hop { address: *hop, own, peer, patience, settings, place };
-            let stream = || thread.pool.mesh(hop);
+            let stream = || thread.pool.mesh(&hop);
             hop_stream(stream, message, endpoint.to.as_bytes()).await
         }
         Transport::Unreachable => Err(connect_failed(ConnectError::NoIdentity)),

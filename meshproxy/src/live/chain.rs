@@ -14,8 +14,8 @@ use super::load;
 
 /// So many notes are kept; one in the same place takes it over.
 const PLACES: usize = 4096;
-/// For so long a note counts.
-const COUNTS: Duration = Duration::from_secs(60);
+/// For so long a note counts: a client may give many requests one id.
+const COUNTS: Duration = Duration::from_secs(15);
 /// Bits of a note for its time in seconds.
 const TIME: u32 = 24;
 

@@ -405,8 +405,9 @@ impl Pool {
     }
 
     /// A stream of a mesh hop.
-    pub async fn mesh(&self, hop: Hop<'_>) -> Result<Stream, ConnectError> {
-        let Hop { address, own, peer, patience, settings, place } = hop;
+    pub async fn mesh(&self, hop: &Hop<'_>) -> Result<Stream, ConnectError> {
+        // By reference: the future of every request would hold it twice.
+        let Hop { address, own, peer, patience, settings, place } = *hop;
         let pair = self.pair(own, peer)?;
         let (own, peer) = (own.number, peer.number);
         let slot = self.slot(Http2Key { address, way: None, settings: settings.cloned(), own, peer });

@@ -154,7 +154,7 @@ impl Lab {
             let host = lab.add_host(&format!("h{}", number + 1), host_address(number))?;
             let mut proxy = lab.proxy_on(&host);
             let file = scratch.join(format!("{}-workloads.yaml", host.name()));
-            std::fs::write(&file, lab.workloads(number))?;
+            std::fs::write(&file, lab.workloads(number, ""))?;
             proxy.with(["--workload", &file.display().to_string()]);
             lab.proxies.push(proxy);
         }
@@ -296,8 +296,17 @@ impl Lab {
         Proxy::new(host.clone(), host.name(), self.program("meshproxy"), &self.scratch, &self.control)
     }
 
-    fn workloads(&self, host: usize) -> String {
+    /// Says where a host is, `REGION/ZONE/SUBZONE`.
+    pub fn place(&self, host: usize, locality: &str) -> anyhow::Result<()> {
+        let name = self.scratch.join(format!("h{}-workloads.yaml", host + 1));
+        let next = name.with_extension("next");
+        std::fs::write(&next, self.workloads(host, locality))?;
+        Ok(std::fs::rename(next, name)?)
+    }
+
+    fn workloads(&self, host: usize, locality: &str) -> String {
         let mut text = String::new();
+        let locality = if locality.is_empty() { String::new() } else { format!("  locality: {locality}\n") };
         for app in BOOKSHOP.iter().filter(|a| a.host == host) {
             // Without users of their own the callers are whoever runs here, and the others never call.
             let uid = if !self.is_root && app.calls { 0 } else { app.uid };
@@ -306,7 +315,7 @@ impl Lab {
                  kind: WorkloadEntry\n\
                  metadata:\n  name: {name}\n  namespace: default\n  annotations:\n    mesh.io/user: \"{uid}\"\n\
                  spec:\n  address: {address}\n  ports:\n    http: {port}\n  serviceAccount: {account}\n\
-                 \x20 labels:\n    app: {service}\n    version: {version}\n---\n",
+                 \x20 labels:\n    app: {service}\n    version: {version}\n{locality}---\n",
                 name = app.name,
                 address = host_address(host),
                 port = app.port,

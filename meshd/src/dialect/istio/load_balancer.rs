@@ -16,8 +16,15 @@ use crate::dialect::scalar;
 
 pub(crate) static LOAD_BALANCER: Message = Message {
     name: "a loadBalancer",
-    fields: &["backendUtilization", "consistentHash", "simple"],
-    later: &["localityLbSetting", "warmup", "warmupDurationSecs", "zoneAwareLbSetting"],
+    fields: &[
+        "backendUtilization",
+        "consistentHash",
+        "localityLbSetting",
+        "simple",
+        "warmup",
+        "warmupDurationSecs",
+    ],
+    later: &["zoneAwareLbSetting"],
     skipped: &[],
 };
 

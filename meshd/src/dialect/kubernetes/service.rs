@@ -23,9 +23,10 @@ pub(crate) static SPEC: Message = Message {
         "publishNotReadyAddresses",
         "selector",
         "sessionAffinity",
+        "trafficDistribution",
         "type",
     ],
-    later: &["trafficDistribution"],
+    later: &[],
     skipped: &[
         "allocateLoadBalancerNodePorts",
         "externalIPs",

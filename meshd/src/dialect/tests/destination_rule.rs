@@ -460,7 +460,7 @@ fn ports_tunnels_and_budgets() {
 /// What has no effect on the wire yet is refused by `apply` alone.
 #[test]
 fn explained_only() {
-    for text in ["{outlierDetection: {}}", "{loadBalancer: {warmupDurationSecs: 1s}}"] {
+    for text in ["{loadBalancer: {zoneAwareLbSetting: {}}}"] {
         let text = resource(KIND, &with(text));
         let parsed = read(&text);
         assert!(

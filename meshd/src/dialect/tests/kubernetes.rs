@@ -50,11 +50,6 @@ fn services_that_are_refused() {
         ("{ports: [{port: 1, targetPort: [1]}]}", "spec.ports[0].targetPort", "found a list"),
         ("{ports: [{port: 1}], clusterIP: x}", "spec.clusterIP", "no IP address"),
         ("{ports: [{port: 1}], sessionAffinity: Client}", "spec.sessionAffinity", "did you mean ClientIP?"),
-        (
-            "{ports: [{port: 1}], trafficDistribution: PreferClose}",
-            "spec.trafficDistribution",
-            "the field trafficDistribution is not carried out yet",
-        ),
         ("{ports: [{port: 1}], selector: {a: [b]}}", "spec.selector.a", "found a list, wanted text"),
         ("{ports: [{port: 1}], selector: {version: 1.10}}", "spec.selector.version", "put it in quotes"),
         ("[]", "spec", "found a list, wanted a map: spec of a Service"),
