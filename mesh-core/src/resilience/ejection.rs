@@ -111,7 +111,10 @@ mod tests {
         let mut now = seconds(0);
         for expected in [30, 60, 90, 120, 150, 180, 210, 240, 270, 300, 300, 300] {
             assert_eq!(history.eject(now, &settings), seconds(expected));
-            assert_eq!(history.sweep(now + seconds(expected) - Duration::from_millis(1), &settings), Swept::Same);
+            assert_eq!(
+                history.sweep(now + seconds(expected) - Duration::from_millis(1), &settings),
+                Swept::Same
+            );
             now += seconds(expected);
             assert_eq!(history.sweep(now, &settings), Swept::Returned);
         }

@@ -267,7 +267,8 @@ mod tests {
     fn the_first_connection_of_an_endpoint_is_always_allowed() {
         let two = ConnectionPool { max_connections: Some(2), ..ConnectionPool::default() }.limits(None);
         assert!(two.limits_traffic() && two.limits(Limited::Connections) && !two.limits(Limited::Requests));
-        for (taken, own, expected) in [(0, 0, true), (1, 1, true), (2, 0, true), (2, 1, false), (9, 1, false)] {
+        for (taken, own, expected) in [(0, 0, true), (1, 1, true), (2, 0, true), (2, 1, false), (9, 1, false)]
+        {
             assert_eq!(two.may_connect(taken, own), expected, "{taken} {own}");
         }
         let more: Vec<_> = (0..3).map(|taken| two.one_more(Limited::Connections, taken)).collect();

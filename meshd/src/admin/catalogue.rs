@@ -94,8 +94,7 @@ pub(super) async fn health(State(state): Shared, Query(scope): Query<Scope>) -> 
             since: fare.map(|fare| clock::text(fare.since)).unwrap_or_default(),
             reason: workload.reason.to_string(),
             // A host whose lease has run out has no callers any more that would say so.
-            ejected_by: fares
-                .ejected_by(&workload.key, |node| published.state.registration(node).is_some()),
+            ejected_by: fares.ejected_by(&workload.key, |node| published.state.registration(node).is_some()),
         }
     });
     Json(view.collect())

@@ -62,7 +62,8 @@ impl Fares {
 
     /// The nodes whose callers leave a workload alone, of those that are there.
     pub fn ejected_by(&self, workload: &WorkloadKey, is_there: impl Fn(&str) -> bool) -> Vec<String> {
-        let nodes = self.ejected.iter().filter(|(node, ejected)| ejected.contains(workload) && is_there(node));
+        let nodes =
+            self.ejected.iter().filter(|(node, ejected)| ejected.contains(workload) && is_there(node));
         nodes.map(|(node, _)| node.clone()).collect()
     }
 }

@@ -298,8 +298,10 @@ mod tests {
         let pool = ConnectionPool { max_pending_requests: Some(1), ..ConnectionPool::default() };
         let breaker = breaker(pool);
         let endpoint = Arc::default();
-        let (one, two) =
-            (breaker.request(&endpoint, true).await.unwrap(), breaker.request(&endpoint, true).await.unwrap());
+        let (one, two) = (
+            breaker.request(&endpoint, true).await.unwrap(),
+            breaker.request(&endpoint, true).await.unwrap(),
+        );
         let dialing = one.dial().unwrap();
         assert!(two.dial().is_err());
         drop(dialing);
@@ -344,7 +346,8 @@ mod tests {
                     }
                 };
                 local.block_on(&runtime, async {
-                    let tasks: Vec<_> = (0..10).map(|turn| tokio::task::spawn_local(task(turn + seed))).collect();
+                    let tasks: Vec<_> =
+                        (0..10).map(|turn| tokio::task::spawn_local(task(turn + seed))).collect();
                     for task in tasks {
                         task.await.unwrap();
                     }

@@ -69,7 +69,8 @@ impl Conduct {
             self.returned.store(signal != Signal::Well, Ordering::Relaxed);
         }
         // Nearly always: nothing was wrong before and nothing is now.
-        if signal == Signal::Nothing || (signal == Signal::Well && self.streaks.load(Ordering::Relaxed) == 0) {
+        if signal == Signal::Nothing || (signal == Signal::Well && self.streaks.load(Ordering::Relaxed) == 0)
+        {
             return Reached::default();
         }
         let mut reached = Reached::default();

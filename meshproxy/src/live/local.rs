@@ -57,9 +57,8 @@ impl LocalWorkload {
             metrics.service(ServiceLabels::of(host, &namespace))
         };
         let ports = section.ports.iter().map(|port| (port.number, service(&port.service)));
-        let limited = |port: &WorkloadPort| {
-            Port::of(port, before.and_then(|before| before.port(port.number)), metrics)
-        };
+        let limited =
+            |port: &WorkloadPort| Port::of(port, before.and_then(|before| before.port(port.number)), metrics);
         let own = ServiceLabels {
             host: party.canonical_service.clone(),
             name: party.canonical_service.clone(),

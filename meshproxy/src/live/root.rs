@@ -335,7 +335,12 @@ impl Roots {
         }
         let locals = tables.workloads.values().map(|hosted| match previous.local(hosted) {
             Some(before) => Arc::clone(before),
-            None => Arc::new(LocalWorkload::new(hosted, previous.local_named(&hosted.section.key).map(Arc::as_ref), registry, &self.metrics)),
+            None => Arc::new(LocalWorkload::new(
+                hosted,
+                previous.local_named(&hosted.section.key).map(Arc::as_ref),
+                registry,
+                &self.metrics,
+            )),
         });
         let locals = locals.collect();
         registry.answers.retain(|name, _| names.contains(name));

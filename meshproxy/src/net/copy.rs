@@ -123,7 +123,8 @@ mod tests {
             (asked, answered)
         };
         let hour = Duration::from_secs(3600);
-        let (ended, (asked, answered)) = tokio::join!(copy(client_far, server_far, &carried, Some(hour)), talk);
+        let (ended, (asked, answered)) =
+            tokio::join!(copy(client_far, server_far, &carried, Some(hour)), talk);
         assert_eq!((asked.as_str(), answered.as_str()), ("ping", "answer"));
         assert_eq!(ended, Ended::Closed);
         assert_eq!((carried.received.get(), carried.sent.get()), (4, 6));

@@ -302,7 +302,8 @@ impl Metrics {
     }
 
     fn of_cluster(&self, name: &'static str, cluster: &str, more: Option<Label>) -> Counter {
-        let labels = std::iter::once(Label::new("cluster", cluster.to_owned())).chain(more).collect::<Vec<_>>();
+        let labels =
+            std::iter::once(Label::new("cluster", cluster.to_owned())).chain(more).collect::<Vec<_>>();
         self.recorder.register_counter(&Key::from_parts(name, labels), &METADATA)
     }
 

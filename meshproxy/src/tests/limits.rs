@@ -60,7 +60,9 @@ async fn what_is_too_much_is_answered_at_once() {
             }
             let flagged = mesh.a.metric("istio_requests_total", &["response_flags=\"UO\""]);
             assert_eq!(flagged, 3 * round);
-            assert!(mesh.a.metric("mesh_proxy_overflows_total", &["cluster=\"outbound|9080||reviews"]) >= flagged);
+            assert!(
+                mesh.a.metric("mesh_proxy_overflows_total", &["cluster=\"outbound|9080||reviews"]) >= flagged
+            );
         }
     }
 }
@@ -98,7 +100,11 @@ async fn counted() -> (SocketAddr, Arc<AtomicUsize>, Arc<AtomicUsize>) {
                 let service = service_fn(|_| async {
                     Ok::<_, std::convert::Infallible>(Response::new(Full::<Bytes>::from("x")))
                 });
-                drop(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await);
+                drop(
+                    hyper::server::conn::http1::Builder::new()
+                        .serve_connection(TokioIo::new(stream), service)
+                        .await,
+                );
                 open.fetch_sub(1, Ordering::SeqCst);
             });
         }
@@ -130,8 +136,10 @@ async fn connections_take_so_many_requests_and_live_so_long() {
             assert_eq!(mesh.get("http://reviews:9080/").await.status, 200);
         }
         assert_eq!(made.load(Ordering::SeqCst), 3, "{via_mesh}");
-        let idle =
-            ConnectionPool { http_idle_timeout: Some(Duration::from_millis(400)), ..ConnectionPool::default() };
+        let idle = ConnectionPool {
+            http_idle_timeout: Some(Duration::from_millis(400)),
+            ..ConnectionPool::default()
+        };
         let aged = ConnectionPool {
             max_connection_duration: Some(Duration::from_millis(400)),
             ..ConnectionPool::default()
@@ -170,14 +178,9 @@ async fn the_proxy_of_a_workload_limits_all_callers_together() {
 async fn streams_are_limited_and_end_with_their_time() {
     for via_mesh in [true, false] {
         let pool = ConnectionPool { max_connections: Some(1), ..ConnectionPool::default() };
-        let plan = |pool| Plan {
-            protocol: Protocol::Tcp,
-            shape: limited(pool),
-            mesh: via_mesh,
-            ..Plan::new(&[])
-        };
-        let mesh =
-            Mesh::start(Plan { applications: vec![server_first().await], ..plan(pool) }).await;
+        let plan =
+            |pool| Plan { protocol: Protocol::Tcp, shape: limited(pool), mesh: via_mesh, ..Plan::new(&[]) };
+        let mesh = Mesh::start(Plan { applications: vec![server_first().await], ..plan(pool) }).await;
         let (mut first, _) = connect(&mesh, "reviews:9080").await;
         let mut greeting = [0; 6];
         first.read_exact(&mut greeting).await.unwrap();
@@ -188,8 +191,10 @@ async fn streams_are_limited_and_end_with_their_time() {
         let flagged = || mesh.a.metric("istio_tcp_connections_closed_total", &["response_flags=\"UO\""]);
         until("the refusal is counted", || flagged() == 1).await;
         drop(first);
-        until("the place is free", || mesh.a.metric("istio_tcp_connections_closed_total", &["response_flags=\"-\""]) == 1)
-            .await;
+        until("the place is free", || {
+            mesh.a.metric("istio_tcp_connections_closed_total", &["response_flags=\"-\""]) == 1
+        })
+        .await;
         let (mut third, _) = connect(&mesh, "reviews:9080").await;
         third.read_exact(&mut greeting).await.unwrap();
 
@@ -197,14 +202,15 @@ async fn streams_are_limited_and_end_with_their_time() {
         let aged = ConnectionPool { max_connection_duration: Some(short), ..ConnectionPool::default() };
         let idle = ConnectionPool { tcp_idle_timeout: Some(short), ..ConnectionPool::default() };
         for pool in [aged, idle] {
-            let mesh =
-                Mesh::start(Plan { applications: vec![server_first().await], ..plan(pool) }).await;
+            let mesh = Mesh::start(Plan { applications: vec![server_first().await], ..plan(pool) }).await;
             let (mut stream, _) = connect(&mesh, "reviews:9080").await;
             stream.write_all(b"x").await.unwrap();
             let ended = tokio::time::timeout(Duration::from_secs(5), stream.read_to_string(&mut heard)).await;
             assert!(ended.is_ok(), "{pool:?}");
-            until("the end is counted", || mesh.a.metric("istio_tcp_connections_closed_total", &["source"]) == 1)
-                .await;
+            until("the end is counted", || {
+                mesh.a.metric("istio_tcp_connections_closed_total", &["source"]) == 1
+            })
+            .await;
         }
     }
 }

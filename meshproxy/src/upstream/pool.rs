@@ -421,7 +421,8 @@ impl Pool {
         let tls = pair.tls.clone();
         let age = self.age(settings);
         let settled = settings.map(|settings| &**settings);
-        let dial = || async move { connect::mesh(address, &tls, patience, &self.metrics, age, settled).await };
+        let dial =
+            || async move { connect::mesh(address, &tls, patience, &self.metrics, age, settled).await };
         Box::pin(slot.dial(Some(pair), settings, dial)).await
     }
 
@@ -474,7 +475,9 @@ impl Pool {
             !idle.is_empty()
         });
         for slot in self.shared.borrow().values() {
-            slot.connections.borrow_mut().retain(|one| one.settings.is_none() || (one.is_open() && !one.rests_too_long()));
+            slot.connections
+                .borrow_mut()
+                .retain(|one| one.settings.is_none() || (one.is_open() && !one.rests_too_long()));
         }
     }
 

@@ -74,7 +74,11 @@ fn limits(context: &mut Context<'_>) -> anyhow::Result<()> {
     let overflow = told(&["mesh_proxy_overflows_total{", "limit=\"pending\"", "ratings"]);
     let flagged = told(&["istio_requests_total{", "response_flags=\"UO\"", "reporter=\"source\""]);
     let one_by_one = tally.count("503") > tally.count("200") && tally.failed() == 0;
-    context.report.claim("what is too much gets 503 at once, the rest is served", enough && one_by_one, tally.figure());
+    context.report.claim(
+        "what is too much gets 503 at once, the rest is served",
+        enough && one_by_one,
+        tally.figure(),
+    );
     context.report.claim("the answer says that there is too much", refused, "x-envoy-overloaded: true");
     context.report.claim("metrics tell of the overflow", overflow != "none" && flagged != "none", overflow);
     Ok(())
@@ -109,7 +113,11 @@ fn ejection(context: &mut Context<'_>) -> anyhow::Result<()> {
     while begun.elapsed() < Duration::from_secs(2) {
         failed += count(lab, 30).failed();
     }
-    found.push(("a killed endpoint costs as many failures as are allowed", failed <= 2, format!("{failed} failed")));
+    found.push((
+        "a killed endpoint costs as many failures as are allowed",
+        failed <= 2,
+        format!("{failed} failed"),
+    ));
     let told = comes(|| Ok(ejected_by(lab, "reviews-v1")? == "[\"h1\"]"))?;
     found.push(("meshd health says who leaves it alone", told, ejected_by(lab, "reviews-v1")?));
     let line = metric(lab, &["mesh_proxy_ejections_total{", "reviews", "consecutive_5xx"])?;
