@@ -12,7 +12,7 @@ use mesh_core::vocab::random::Random;
 use tokio::sync::Notify;
 
 use super::breaker::{Breaker, Counts};
-use super::ejection::Watched;
+use super::ejection::{self, Watched};
 use super::endpoint::LiveEndpoint;
 use super::layout::{Callers, Layouts, step};
 use super::load::Ear;
@@ -32,8 +32,8 @@ pub struct DestinationState {
     pub(super) counts: Counts,
     /// Its retries.
     pub retries: Retries,
-    /// Held by whoever ejects one of its endpoints.
-    pub(super) ejecting: Mutex<()>,
+    /// Held by whoever ejects one of its endpoints: whether they are watched at all.
+    pub(super) ejecting: Mutex<bool>,
 }
 
 impl DestinationState {
@@ -94,6 +94,7 @@ impl LiveDestination {
     pub(super) fn new(destination: &Arc<Destination>, joined: Joined<'_>) -> LiveDestination {
         let Joined { state, endpoints, service, tls, before, callers, changed } = joined;
         state.changed.get_or_init(|| Arc::clone(changed));
+        ejection::watch(&state, &endpoints, destination.policy.outlier_detection.is_some());
         let laid = AtomicU64::new(state.health());
         let layouts = Layouts::new(destination, &endpoints, callers, before.map(|before| &before.layouts));
         let destination = Arc::clone(destination);
@@ -118,9 +119,6 @@ impl LiveDestination {
         let overflows = |what: Limited| metrics.overflows(cluster, what.name());
         self.breaker = Breaker::of(&policy.pool, &self.state, overflows);
         self.watched = policy.outlier_detection.as_ref().map(|_| Box::new(Watched::new(metrics, cluster)));
-        if self.watched.is_none() {
-            self.watch_no_more();
-        }
         self
     }
 

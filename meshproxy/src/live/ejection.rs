@@ -15,7 +15,8 @@ use metrics::{Counter, Gauge};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::destination::LiveDestination;
+use super::destination::{DestinationState, LiveDestination};
+use super::endpoint::LiveEndpoint;
 use super::load;
 use super::root::Roots;
 use crate::telemetry::metrics::Metrics;
@@ -140,8 +141,8 @@ impl LiveDestination {
         let endpoint = &self.endpoints[index];
         let conduct = &endpoint.state.conduct;
         // One at a time, so that two never exceed the share together. Held for moments, and only when something is wrong.
-        let _one = self.state.ejecting.lock().unwrap_or_else(PoisonError::into_inner);
-        if conduct.is_ejected() {
+        let watching = self.state.ejecting.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*watching || conduct.is_ejected() {
             return;
         }
         let (cluster, workload) = (&self.destination.cluster, &endpoint.endpoint.workload);
@@ -190,12 +191,16 @@ impl LiveDestination {
         }
         watched.ejected.set(self.ejected() as f64);
     }
+}
 
-    /// Nobody watches the endpoints: what was known of them is void.
-    pub(super) fn watch_no_more(&self) {
-        for endpoint in self.endpoints.iter().filter(|endpoint| endpoint.state.conduct.is_ejected()) {
-            endpoint.state.conduct.clear();
-        }
+/// Endpoints are watched from now on or not: if not, what was known of them is void, and no request that still goes by older
+/// tables ejects one.
+pub(super) fn watch(state: &DestinationState, endpoints: &[LiveEndpoint], watched: bool) {
+    let mut watching = state.ejecting.lock().unwrap_or_else(PoisonError::into_inner);
+    *watching = watched;
+    if !watched {
+        let conducts = endpoints.iter().map(|endpoint| &endpoint.state.conduct);
+        conducts.filter(|conduct| conduct.is_ejected()).for_each(Conduct::clear);
     }
 }
 

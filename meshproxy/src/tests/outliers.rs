@@ -152,6 +152,8 @@ async fn no_more_than_the_share_is_left_alone() {
     let mut mesh = mesh;
     mesh.change(2, |plan| plan.shape = Box::new(|_| {})).await;
     assert_eq!(statuses(&mesh, 4).await, [500; 4]);
+    let live = mesh.a.shared.roots.load().destinations[0].clone();
+    assert!(live.endpoints.iter().all(|endpoint| endpoint.is_usable()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
