@@ -137,17 +137,17 @@ pub struct Tried {
 }
 
 impl Trial<'_> {
-    /// Tries until an outcome is final, or the request's time is over.
+    /// Tries until an outcome is final, or the request's time is over. The message is taken from where it is: a future
+    /// that is given one stores it twice.
     pub async fn run(
         &self,
-        message: Message,
+        message: &mut Option<Message>,
         upload: Option<&Upload>,
         whole: &mut Option<Deadline>,
     ) -> Tried {
         if let (0, false, Some(upload)) = (self.retry.attempts, self.direct_http2, upload) {
             upload.settle();
         }
-        let mut message = Some(message);
         let mut tried: Vec<usize> = Vec::new();
         let mut tries = 0;
         let mut retrying: Option<Box<Retrying>> = None;
@@ -163,7 +163,7 @@ impl Trial<'_> {
             let endpoint = &self.destination.endpoints[index];
             let mut permit = endpoint.state.enter();
             let may_repeat = tries <= self.retry.attempts;
-            let sent = match (&message, may_repeat) {
+            let sent = match (&*message, may_repeat) {
                 (Some(kept), true) => kept.clone(),
                 _ => match message.take() {
                     Some(last) => last,

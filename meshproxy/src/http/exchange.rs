@@ -202,8 +202,8 @@ async fn send_on(
         hash: forward.affinity.hash,
         nested: is_told(thread.view.roots(), &head.headers, Sign::Retried),
     };
-    let message = copied(&trial, root, plan, forward, head, timeout, &mut record);
-    let tried = trial.run(message, record.upload.as_ref(), &mut deadline).await;
+    let mut message = Some(copied(&trial, root, plan, forward, head, timeout, &mut record));
+    let tried = trial.run(&mut message, record.upload.as_ref(), &mut deadline).await;
     let Tried { endpoint, permit, result, exhausted, refused } = tried;
     record.permit = permit;
     if let Some(index) = endpoint {

@@ -69,6 +69,7 @@ fn zones(context: &mut Context<'_>) -> anyhow::Result<()> {
         "{loadBalancer: {localityLbSetting: {distribute: [{from: r1/z1/*, to: {r1/z1/*: 20, r1/z2/*: 80}}]}}}",
     ))?;
     lab.wait_serving()?;
+    drop(settled(lab, &["v1", "v2", "v3"]));
     let shares = count(lab, 400);
     let holds = shares.is_share("v3", 0.8) && shares.failed() == 0;
     found.push(("zones get the shares that a rule names", holds, shares.figure()));
