@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn fields_of_the_connection_end_here() {
         let sent = map(&[
-            ("connection", "keep-alive, X-Secret, authorization, x-mesh-to"),
+            ("connection", "keep-alive, X-Secret, authorization, x-mesh-hop"),
             ("connection", "x-other,, close"),
             ("x-secret", "1"),
             ("x-other", "1"),

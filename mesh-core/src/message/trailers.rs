@@ -56,7 +56,7 @@ mod tests {
             "grpc-status",
             "host",
             "authorization",
-            "x-mesh-to",
+            "x-mesh-hop",
             "x_mesh_from",
             "x-envoy-attempt-count",
             "x-forwarded-for",

@@ -1,7 +1,7 @@
 //! What is known of a connection while its requests come.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ use mesh_core::vocab::name::{ServicePort, Text, WorkloadKey};
 use crate::live::local::{LocalWorkload, read_from, source};
 use crate::live::root::Root;
 use crate::net::downstream::Facts;
+use crate::net::hop::{self, Hop, Spoken};
 use crate::telemetry::labels::{Numbered, Party};
 use crate::telemetry::line::addresses;
 use crate::upstream::thread::DataThread;
@@ -133,6 +134,17 @@ pub fn caller<'a>(
     }
 }
 
+/// What another proxy says of a request.
+#[derive(Debug, Clone, Copy)]
+pub struct Heard {
+    /// Address and port of the workload that is meant.
+    pub to: SocketAddr,
+    /// Whether its application is spoken to in HTTP/2.
+    pub http2: bool,
+    /// Number of the calling party.
+    pub party: u32,
+}
+
 /// A connection of another proxy.
 #[derive(Debug)]
 pub struct MeshPeer {
@@ -147,7 +159,8 @@ pub struct MeshPeer {
     /// What `x-forwarded-client-cert` says of it.
     pub client_cert: HeaderValue,
     addresses: Rc<str>,
-    said: RefCell<Option<(HeaderValue, Numbered<Party>)>>,
+    said: RefCell<Option<(Box<str>, Numbered<Party>)>>,
+    heard: RefCell<Option<(HeaderValue, Heard)>>,
     unsaid: OnceCell<u32>,
 }
 
@@ -161,8 +174,8 @@ impl MeshPeer {
         client_cert: HeaderValue,
     ) -> MeshPeer {
         let addresses = addresses(facts.local, facts.peer).into();
-        let (said, unsaid) = (RefCell::default(), OnceCell::new());
-        MeshPeer { thread, facts, id, own, client_cert, addresses, said, unsaid }
+        let (said, heard, unsaid) = (RefCell::default(), RefCell::default(), OnceCell::new());
+        MeshPeer { thread, facts, id, own, client_cert, addresses, said, heard, unsaid }
     }
 
     /// Where it came from, with the text of it.
@@ -170,11 +183,24 @@ impl MeshPeer {
         (self.facts, &self.addresses)
     }
 
+    /// What is said of a request: nearly always what was said of the one before. `None` if that is nothing.
+    pub fn hear(&self, value: &HeaderValue) -> Option<Heard> {
+        if let Some((before, heard)) = &*self.heard.borrow()
+            && before == value
+        {
+            return Some(*heard);
+        }
+        let Hop { to, spoken, from } = hop::read(value)?;
+        let heard = Heard { to, http2: spoken == Spoken::Http2, party: self.party(from) };
+        *self.heard.borrow_mut() = Some((value.clone(), heard));
+        Some(heard)
+    }
+
     /// The calling party. What it says of itself is believed for telemetry, and only within its own namespace.
-    pub fn party(&self, from: Option<&HeaderValue>) -> u32 {
+    pub fn party(&self, from: Option<&str>) -> u32 {
         let Some(from) = from else { return self.anonymous() };
         if let Some((said, party)) = &*self.said.borrow()
-            && said == from
+            && **said == *from
         {
             return party.number;
         }
@@ -190,7 +216,7 @@ impl MeshPeer {
         };
         let party = self.thread.metrics().party(party);
         let number = party.number;
-        *self.said.borrow_mut() = Some((from.clone(), party));
+        *self.said.borrow_mut() = Some((from.into(), party));
         number
     }
 

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::{HeaderValue, Request, StatusCode};
+use http::{HeaderValue, Method, Request, StatusCode};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use mesh_core::decide::inbound::{Admission, Inbound, admit};
@@ -14,8 +14,8 @@ use mesh_core::message::request::{Head, Sender};
 
 use super::attempt::{Message, plain};
 use super::canonical;
-use super::connection::MeshPeer;
-use super::headers::{CLIENT_CERT, FORWARDED_PROTO, MESH_FROM, MESH_PROTO, MESH_PROXY, MESH_TO};
+use super::connection::{Heard, MeshPeer};
+use super::headers::{CLIENT_CERT, FORWARDED_PROTO, MESH_HOP, MESH_PROXY};
 use super::record::{Cluster, Record};
 use super::reply::{self, Reply};
 use super::upgrade;
@@ -29,51 +29,61 @@ use crate::upstream::way::{Target, Way};
 /// An application on the same host answers a dial at once or not at all.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// One request of another proxy.
-pub async fn inbound(peer: &MeshPeer, request: Request<Incoming>) -> Reply {
-    serve(peer, request, None).await
-}
-
-/// The same for a request that asks for a WebSocket and came as a CONNECT stream.
-pub async fn inbound_upgrade(peer: &MeshPeer, mut request: Request<Incoming>) -> Reply {
-    let to = request.uri().authority().and_then(|to| HeaderValue::from_str(to.as_str()).ok());
-    let upgrade = upgrade::unpack(&mut request);
-    if let (Some(to), Some(_)) = (to, &upgrade) {
-        request.headers_mut().insert(&MESH_TO, to);
+/// One request of another proxy. It is judged before there is a future: the task of its stream is moved about, and what
+/// is in it with it.
+pub fn inbound(peer: Rc<MeshPeer>, request: Request<Incoming>) -> impl Future<Output = Reply> {
+    let begun = begin(&peer, request);
+    async move {
+        match begun {
+            Ok(delivery) => deliver(&peer, delivery).await,
+            Err(refused) => *refused,
+        }
     }
-    serve(peer, request, upgrade).await
 }
 
-async fn serve(peer: &MeshPeer, request: Request<Incoming>, upgrade: Option<OnUpgrade>) -> Reply {
+/// What is delivered, and where.
+struct Delivery {
+    record: Box<Record>,
+    message: Box<Message>,
+    targets: Vec<SocketAddr>,
+    way: Option<Rc<Way>>,
+    http2: bool,
+    upgrade: Option<OnUpgrade>,
+}
+
+/// Reads and judges. A request that asks for a WebSocket comes as a CONNECT stream.
+fn begin(peer: &MeshPeer, mut request: Request<Incoming>) -> Result<Delivery, Box<Reply>> {
     let root = peer.thread.view.root();
     let mut record = Record::begin(&peer.thread, &root, peer.shown(), Reporter::Destination, true);
+    let upgrade = if request.method() == Method::CONNECT { upgrade::unpack(&mut request) } else { None };
     let (mut head, body) = match canonical::read(request, root.tables.normalization(), Sender::Proxy) {
         Ok(read) => read,
-        Err(fault) => return reply::bad_request(record, fault),
+        Err(fault) => return Err(Box::new(reply::bad_request(record, fault))),
     };
     record.request(&head);
-    record.source = peer.party(head.headers.get(&MESH_FROM));
-    let http2 = head.headers.get(&MESH_PROTO).is_some_and(|proto| proto == "h2");
+    let heard = head.headers.get(&MESH_HOP).and_then(|said| peer.hear(said));
+    record.source = heard.map_or_else(|| peer.party(None), |heard| heard.party);
+    let http2 = heard.is_some_and(|heard| heard.http2);
     // Kept until the application has answered: it may end its connection without having taken the request.
     let upload = if http2 { Upload::of } else { Upload::once };
     record.upload = upload(body, &peer.thread.bodies);
-    let Some(to) = head.headers.get(&MESH_TO).and_then(address) else {
-        return reply::plain(record, StatusCode::MISDIRECTED_REQUEST, "NR", "workload_not_found", "");
+    let Some(Heard { to, .. }) = heard else {
+        let status = StatusCode::MISDIRECTED_REQUEST;
+        return Err(Box::new(reply::plain(record, status, "NR", "workload_not_found", "")));
     };
-    let way = head.headers.get(&MESH_PROXY).and_then(way);
+    // The one field that is there nearly always has been read.
+    let way = if head.mesh > 1 { head.headers.get(&MESH_PROXY).and_then(way) } else { None };
     strip_mesh(&mut head.headers, head.mesh);
-    let (targets, mut record) = match enter(peer, &root, to, &mut head, record) {
-        Ok(entered) => entered,
-        Err(refused) => return *refused,
-    };
+    let (targets, mut record) = enter(peer, &root, to, &mut head, record)?;
     head.headers.append(&CLIENT_CERT, peer.client_cert.clone());
     record.upstream = targets.first().copied();
-    let message = Message {
-        method: head.method,
-        authority: head.authority,
-        target: head.target,
-        headers: head.headers,
-    };
+    let Head { method, authority, target, headers, .. } = *head;
+    let message = Box::new(Message { method, authority, target, headers });
+    Ok(Delivery { record, message, targets, way, http2, upgrade })
+}
+
+async fn deliver(peer: &MeshPeer, delivery: Delivery) -> Reply {
+    let Delivery { record, message, targets, way, http2, upgrade } = delivery;
     let target = Target { addresses: &targets, patience: PATIENCE, way: way.as_ref() };
     if let Some(client) = upgrade {
         return Box::pin(upgrade::deliver(record, message, target, client)).await;
@@ -135,10 +145,6 @@ fn enter(
         head.headers.insert(&FORWARDED_PROTO, HeaderValue::from_static("http"));
     }
     Ok((targets(root, &admission, to), record))
-}
-
-fn address(value: &HeaderValue) -> Option<SocketAddr> {
-    value.to_str().ok()?.parse().ok()
 }
 
 /// The identity that we showed in the handshake must be that of the workload: the caller expected nobody else.

@@ -67,7 +67,7 @@ pub(super) async fn aimed(
 /// A refusal, unless the host is nobody's and such requests go where they were sent.
 pub(super) async fn refused(
     connection: &Outbound,
-    head: Head,
+    head: Box<Head>,
     mut record: Box<Record>,
     refusal: &Refusal,
     upgrade: Option<OnUpgrade>,
@@ -91,7 +91,7 @@ pub(super) async fn refused(
 
 async fn pass_through(
     connection: &Outbound,
-    head: Head,
+    head: Box<Head>,
     mut record: Box<Record>,
     upgrade: Option<OnUpgrade>,
 ) -> Reply {
@@ -111,8 +111,8 @@ async fn pass_through(
     let caller = connection.local(&root).map(|local| local.caller());
     let patience = root.tables.patience(caller.as_ref());
     let http2 = head.version == Version::HTTP_2;
-    let Head { method, authority, target, headers, .. } = head;
-    let message = Message { method, authority, target, headers };
+    let Head { method, authority, target, headers, .. } = *head;
+    let message = Box::new(Message { method, authority, target, headers });
     if let Some(client) = upgrade {
         return upgrade::deliver(record, message, Target::plain(&addresses, patience), client).await;
     }

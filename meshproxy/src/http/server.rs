@@ -6,6 +6,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -80,8 +81,7 @@ where
         let reply = serve(request);
         let under_way = activity.begin();
         let activity = &activity;
-        async move {
-            let mut reply = reply.await;
+        reply.map(move |mut reply| {
             let status = reply.status();
             let goes_on = status == StatusCode::SWITCHING_PROTOCOLS || connect && status.is_success();
             if goes_on {
@@ -94,7 +94,7 @@ where
                 reply.headers_mut().insert(http::header::CONNECTION, close);
             }
             Ok::<_, Infallible>(reply)
-        }
+        })
     };
     let io = Requests::new(io, Arc::clone(&activity), patience.head);
     let connection = builder.serve_connection(TokioIo::new(io), service_fn(answer)).with_upgrades();
@@ -165,11 +165,10 @@ where
     let answer = |request| {
         let reply = serve(request);
         let under_way = activity.begin();
-        async move {
-            let mut reply = reply.await;
+        reply.map(|mut reply| {
             reply.body_mut().hold(under_way);
             Ok::<_, Infallible>(reply)
-        }
+        })
     };
     let io = Framed::of_client(io, allowance, patience.head);
     let cause = io.cause();

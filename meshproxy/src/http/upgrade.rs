@@ -28,7 +28,7 @@ use super::body::{Held, ReplyBody, UpstreamBody};
 use super::canonical::absolute;
 use super::exchange::message;
 use super::headers::{
-    ATTEMPT_COUNT, MESH_AUTHORITY, MESH_FROM, MESH_PATH, MESH_UPGRADE, MESH_VERSION, SERVICE_TIME, number,
+    ATTEMPT_COUNT, MESH_AUTHORITY, MESH_HOP, MESH_PATH, MESH_UPGRADE, SERVICE_TIME, number,
 };
 use super::record::Record;
 use super::reply::{self, Failure, Reply};
@@ -39,6 +39,7 @@ use crate::live::endpoint::LiveEndpoint;
 use crate::live::local::LocalWorkload;
 use crate::live::root::Root;
 use crate::net::copy::{Carried, copy};
+use crate::net::hop::{self, Spoken};
 use crate::upstream::body::RequestBody;
 use crate::upstream::failure::{self, ConnectError};
 use crate::upstream::http2::Duplex;
@@ -98,7 +99,7 @@ pub async fn send_on(
     local: Option<&Arc<LocalWorkload>>,
     plan: &Plan,
     forward: &Forward,
-    head: Head,
+    head: Box<Head>,
     upgrade: OnUpgrade,
     mut record: Box<Record>,
 ) -> Reply {
@@ -153,7 +154,7 @@ pub async fn send_on(
 async fn once(
     trial: &Trial<'_>,
     endpoint: &LiveEndpoint,
-    mut message: Message,
+    mut message: Box<Message>,
     tries: u32,
 ) -> Result<Answered, Failure> {
     let Trial { thread, root, destination, caller: local, .. } = *trial;
@@ -170,11 +171,10 @@ async fn once(
         Transport::Mesh { hop, peer } => {
             let own = own(root, local)?;
             let peer = Who { number: endpoint.peer, id: peer };
-            message.headers.insert(&MESH_VERSION, root.version.clone());
+            let from = local.map(|local| &*local.from);
+            let said = hop::write(&endpoint.to, Spoken::Tcp, &root.version, from);
+            message.headers.insert(&MESH_HOP, said);
             pass_proxy(&mut message.headers, proxy);
-            if let Some(local) = local {
-                message.headers.insert(&MESH_FROM, local.from.clone());
-            }
             let stream = || thread.pool.mesh(*hop, own, peer, patience);
             hop_stream(stream, message, endpoint.to.as_bytes()).await
         }
@@ -183,7 +183,12 @@ async fn once(
 }
 
 /// Sends the request to an application of this host and joins both ends if it agrees.
-pub async fn deliver(record: Box<Record>, message: Message, target: Target<'_>, client: OnUpgrade) -> Reply {
+pub async fn deliver(
+    record: Box<Record>,
+    message: Box<Message>,
+    target: Target<'_>,
+    client: OnUpgrade,
+) -> Reply {
     let thread = Rc::clone(record.thread());
     match plain(&thread, message, target).await {
         Ok(answered) => join(answered, client, record, &[]),
@@ -193,7 +198,7 @@ pub async fn deliver(record: Box<Record>, message: Message, target: Target<'_>, 
 
 async fn plain(
     thread: &crate::upstream::thread::DataThread,
-    mut message: Message,
+    mut message: Box<Message>,
     target: Target<'_>,
 ) -> Result<Answered, Failure> {
     message.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
@@ -206,11 +211,11 @@ async fn plain(
     Ok(Answered::Http1(response, lease))
 }
 
-async fn hop_stream<F>(stream: impl Fn() -> F, message: Message, to: &[u8]) -> Result<Answered, Failure>
+async fn hop_stream<F>(stream: impl Fn() -> F, message: Box<Message>, to: &[u8]) -> Result<Answered, Failure>
 where
     F: Future<Output = Result<Stream, ConnectError>>,
 {
-    let Message { authority, target, mut headers, .. } = message;
+    let Message { authority, target, mut headers, .. } = *message;
     let field = |text: &str| HeaderValue::from_str(text);
     if let (Ok(authority), Ok(path)) = (field(authority.as_str()), field(target.as_str())) {
         headers.insert(&MESH_AUTHORITY, authority);

@@ -4,6 +4,7 @@ use std::cell::OnceCell;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use futures_util::future::Either;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
@@ -145,13 +146,13 @@ impl Worker {
         let from = Rc::clone(&connection);
         let worker = self.clone();
         let answer = move |request: Request<Incoming>| {
-            let (worker, connection) = (worker.clone(), Rc::clone(&connection));
-            async move {
-                if is_proxy && request.method() == Method::CONNECT {
-                    return Box::pin(worker.connect(request, &connection)).await;
-                }
-                exchange::outbound(&connection, request).await
+            let connection = Rc::clone(&connection);
+            if is_proxy && request.method() == Method::CONNECT {
+                let worker = worker.clone();
+                let connect = async move { worker.connect(request, &connection).await };
+                return Either::Left(Box::pin(connect));
             }
+            Either::Right(exchange::outbound(connection, request))
         };
         self.http(&from, Rewind::new(head, stream), http2, answer).await;
     }
@@ -207,13 +208,13 @@ impl Worker {
         let from = Rc::clone(&connection);
         let worker = self.clone();
         let answer = move |request: Request<Incoming>| {
-            let (worker, connection) = (worker.clone(), Rc::clone(&connection));
-            async move {
-                if request.method() == Method::CONNECT {
-                    return Box::pin(worker.connect(request, &connection)).await;
-                }
-                exchange::outbound(&connection, request).await
+            let connection = Rc::clone(&connection);
+            if request.method() == Method::CONNECT {
+                let worker = worker.clone();
+                let connect = async move { worker.connect(request, &connection).await };
+                return Either::Left(Box::pin(connect));
             }
+            Either::Right(exchange::outbound(connection, request))
         };
         self.http(&from, Rewind::new(looked.head, stream), http2, answer).await;
     }
@@ -268,10 +269,7 @@ impl Worker {
         let outbound = Outbound::new(Rc::clone(&self.thread), facts, Entrance::Service(service), caller);
         let connection = Rc::new(outbound);
         let from = Rc::clone(&connection);
-        let answer = move |request: Request<Incoming>| {
-            let connection = Rc::clone(&connection);
-            async move { exchange::outbound(&connection, request).await }
-        };
+        let answer = move |request: Request<Incoming>| exchange::outbound(Rc::clone(&connection), request);
         self.http(&from, Rewind::new(looked.head, stream), http2, answer).await;
     }
 

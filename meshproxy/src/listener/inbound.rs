@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::Either;
 use http::{HeaderValue, Method, Request};
 use hyper::body::Incoming;
 use mesh_core::vocab::identity::SpiffeId;
@@ -69,16 +70,10 @@ pub(super) async fn serve(worker: &Worker, stream: TcpStream, facts: Facts) {
     let peer = Rc::new(MeshPeer::new(Rc::clone(thread), facts, leaf.id, own, client_cert));
     let answer = |request: Request<Incoming>| {
         let peer = Rc::clone(&peer);
-        async move {
-            if request.method() == Method::CONNECT && upgrade::is_carried(&request) {
-                return Box::pin(deliver::inbound_upgrade(&peer, request)).await;
-            }
-            if request.method() == Method::CONNECT {
-                return Box::pin(tunnel::accept(&peer, request)).await;
-            }
-            // Boxed: the task of the stream is moved about, and what is in it with it.
-            Box::pin(deliver::inbound(&peer, request)).await
+        if request.method() == Method::CONNECT && !upgrade::is_carried(&request) {
+            return Either::Left(Box::pin(async move { tunnel::accept(&peer, request).await }));
         }
+        Either::Right(deliver::inbound(peer, request))
     };
     let stream = Patient::new(stream);
     let ended = server::http2(stream, thread, Side::Mesh, retire, answer).await;

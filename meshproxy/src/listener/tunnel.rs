@@ -15,8 +15,9 @@ use super::accept::answer;
 use crate::http::body::ReplyBody;
 use crate::http::connection::MeshPeer;
 use crate::http::deliver::{is_shown, targets};
-use crate::http::headers::MESH_FROM;
+use crate::http::headers::MESH_HOP;
 use crate::live::root::Root;
+use crate::net::hop;
 use crate::runtime::clock;
 use crate::tcp::StreamRecord;
 use crate::telemetry::metrics::Reporter;
@@ -34,7 +35,8 @@ pub(super) async fn accept(peer: &Rc<MeshPeer>, request: Request<Incoming>) -> R
     let root = thread.view.root();
     let version = root.tables.version.number;
     let mut record = StreamRecord::new(thread, peer.facts, Reporter::Destination, true, version);
-    record.source = peer.party(request.headers().get(&MESH_FROM));
+    let said = request.headers().get(&MESH_HOP).and_then(hop::read);
+    record.source = peer.party(said.and_then(|hop| hop.from));
     record.cluster = format!("inbound|{}||", to.port()).into();
     if let Some(local) = root.tables.workload_at(to).and_then(|hosted| root.local(hosted)) {
         record.destination = local.party.number;

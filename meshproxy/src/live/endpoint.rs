@@ -4,9 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use http::HeaderValue;
 use mesh_core::tables::destinations::{Dial, Endpoint, Transport};
 use mesh_core::vocab::health::Health;
+use mesh_core::vocab::name::Text;
 
 use super::load::ReportedLoad;
 use super::registry::Registry;
@@ -67,8 +67,8 @@ pub struct LiveEndpoint {
     pub state: Arc<EndpointState>,
     /// Address and port: none in particular for a socket of this host. `None` for a name, which is not dialled.
     pub address: Option<SocketAddr>,
-    /// Address and port as `x-mesh-to`.
-    pub to: HeaderValue,
+    /// Address and port as text.
+    pub to: Text,
     /// Number of the identity that must answer; 0 where there is none.
     pub peer: u32,
     /// The called party, for metrics.
@@ -95,7 +95,7 @@ impl LiveEndpoint {
                 Dial::Unix(_) => Some(NOWHERE),
                 Dial::Name(..) => None,
             },
-            to: endpoint.address.ip().map_or_else(|| HeaderValue::from_static(""), address_value),
+            to: endpoint.address.ip().map_or_else(|| "".into(), |address| address.to_string().into()),
             peer,
             party: metrics.party(party),
             endpoint: Arc::clone(endpoint),
@@ -119,9 +119,4 @@ impl LiveEndpoint {
     pub fn is_usable(&self) -> bool {
         self.may_get_traffic() && !self.state.is_gone()
     }
-}
-
-/// An address and port as a header value.
-pub fn address_value(address: SocketAddr) -> HeaderValue {
-    HeaderValue::from_str(&address.to_string()).expect("an address is plain text")
 }

@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::HeaderValue;
 use mesh_core::matching::request::Caller;
 use mesh_core::tables::workloads::HostedWorkload;
 use mesh_core::vocab::identity::SpiffeId;
@@ -21,8 +20,8 @@ pub struct LocalWorkload {
     pub hosted: Arc<HostedWorkload>,
     /// Number of its identity; 0 where it has none.
     pub identity: u32,
-    /// What it says of itself to other proxies: `x-mesh-from`.
-    pub from: HeaderValue,
+    /// What it says of itself to other proxies.
+    pub from: Text,
     /// The party, for metrics.
     pub party: Numbered<Party>,
     /// The services that reach its ports, by port, and what else counts as its service.
@@ -90,19 +89,19 @@ pub fn source(peer: IpAddr, local: Option<&Arc<LocalWorkload>>) -> IpAddr {
 }
 
 /// `NS/WORKLOAD;app=..;version=..`.
-fn from_value(key: &WorkloadKey, labels: &Labels) -> HeaderValue {
+fn from_value(key: &WorkloadKey, labels: &Labels) -> Text {
     let mut text = key.to_string();
     for name in ["app", "version"] {
         if let Some(value) = labels.value(name) {
             text.push_str(&format!(";{name}={value}"));
         }
     }
-    HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
+    text.into()
 }
 
-/// Reads `x-mesh-from`: namespace, workload, app and version.
-pub fn read_from(value: &HeaderValue) -> Option<(&str, &str, Option<&str>, Option<&str>)> {
-    let text = value.to_str().ok().filter(|text| text.len() <= 512)?;
+/// Reads what a workload says of itself: namespace, workload, app and version.
+pub fn read_from(text: &str) -> Option<(&str, &str, Option<&str>, Option<&str>)> {
+    let text = Some(text).filter(|text| text.len() <= 512)?;
     let mut parts = text.split(';');
     let (namespace, workload) = parts.next()?.split_once('/')?;
     let (mut app, mut version) = (None, None);
@@ -126,6 +125,6 @@ mod tests {
         let labels: Labels = [("app", "reviews"), ("version", "v1")].into_iter().collect();
         let value = from_value(&key, &labels);
         assert_eq!(read_from(&value), Some(("default", "reviews-v1", Some("reviews"), Some("v1"))));
-        assert_eq!(read_from(&HeaderValue::from_static("x")), None);
+        assert_eq!(read_from("x"), None);
     }
 }

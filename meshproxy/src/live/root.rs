@@ -5,7 +5,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
-use http::HeaderValue;
 use mesh_core::policy::mtls::ClientTls;
 use mesh_core::snapshot::view::Bind;
 use mesh_core::tables::Tables;
@@ -42,8 +41,8 @@ pub struct Root {
     pub turning: BTreeSet<Text>,
     /// How many of them nobody has tried to resolve yet.
     pub untried: usize,
-    /// The version as `x-mesh-version`.
-    pub version: HeaderValue,
+    /// The version as text.
+    pub version: Text,
 }
 
 impl Root {
@@ -113,7 +112,7 @@ impl Roots {
             names: BTreeSet::new(),
             turning: BTreeSet::new(),
             untried: 0,
-            version: HeaderValue::from_static("0"),
+            version: "0".into(),
         };
         Roots {
             current: ArcSwap::from_pointee(empty),
@@ -319,7 +318,7 @@ impl Roots {
             names,
             turning,
             serial: previous.serial + 1,
-            version: HeaderValue::from(tables.version.number),
+            version: tables.version.number.to_string().into(),
             destinations,
             locals,
             tables,

@@ -5,6 +5,7 @@ pub mod copy;
 pub mod corked;
 pub mod downstream;
 pub mod guard;
+pub mod hop;
 pub mod limits;
 pub mod patient;
 pub mod proxy_header;

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use h2::client::{Builder, Connection, SendRequest};
+use h2::client::{Builder, Connection, ResponseFuture, SendRequest};
 use h2::{Ping, PingPong, Reason, RecvStream, SendStream};
 use http::{Request, Response};
 use http_body::{Body as _, Frame};
@@ -137,43 +137,45 @@ impl Http2 {
         }
     }
 
-    /// Sends a request and waits for the head of its answer.
-    pub async fn send(
-        &self,
-        request: Request<RequestBody>,
-    ) -> Result<(Response<RecvStream>, Sending), SendError<RequestBody>> {
+    /// What the next request is sent with; an error if the connection takes no more.
+    pub async fn ready(&self) -> Result<SendRequest<Bytes>, h2::Error> {
         let mut sender = self.sender.clone();
-        if let Err(error) = poll_fn(|cx| sender.poll_ready(cx)).await {
-            self.closed.set(true);
-            return Err(SendError::Closing(Box::new(request), error));
-        }
-        let (head, body) = request.into_parts();
-        let ended = body.is_end_stream();
-        let sent = sender.send_request(Request::from_parts(head, ()), ended);
-        let (response, upload) = sent.map_err(SendError::Broken)?;
-        let sending = match ended {
-            true => Sending(None),
-            false => {
-                let whole = Rc::new(Cell::new(false));
-                let task = tokio::task::spawn_local(pump(upload, body, Rc::clone(&whole))).abort_handle();
-                Sending(Some(Upload { task, whole }))
+        match poll_fn(|cx| sender.poll_ready(cx)).await {
+            Ok(()) => Ok(sender),
+            Err(error) => {
+                self.closed.set(true);
+                Err(error)
             }
-        };
-        Ok((response.await.map_err(SendError::Broken)?, sending))
+        }
     }
 
     /// Sends a CONNECT request; its stream carries bytes both ways once the answer agrees.
     pub async fn connect(&self, request: Request<()>) -> Result<(Response<()>, Duplex), SendError<()>> {
-        let mut sender = self.sender.clone();
-        if let Err(error) = poll_fn(|cx| sender.poll_ready(cx)).await {
-            self.closed.set(true);
-            return Err(SendError::Closing(Box::new(request), error));
-        }
+        let mut sender = match self.ready().await {
+            Ok(sender) => sender,
+            Err(error) => return Err(SendError::Closing(Box::new(request), error)),
+        };
         let (response, send) = sender.send_request(request, false).map_err(SendError::Broken)?;
         let (head, receive) = response.await.map_err(SendError::Broken)?.into_parts();
         let duplex = Duplex { send, receive, unread: Bytes::new() };
         Ok((Response::from_parts(head, ()), duplex))
     }
+}
+
+/// Sends a request; its answer is waited for apart. Nothing here waits, so that what is sent is in no future.
+pub fn begin(
+    mut sender: SendRequest<Bytes>,
+    request: Request<RequestBody>,
+) -> Result<(ResponseFuture, Sending), h2::Error> {
+    let (head, body) = request.into_parts();
+    let ended = body.is_end_stream();
+    let (response, upload) = sender.send_request(Request::from_parts(head, ()), ended)?;
+    if ended {
+        return Ok((response, Sending(None)));
+    }
+    let whole = Rc::new(Cell::new(false));
+    let task = tokio::task::spawn_local(pump(upload, body, Rc::clone(&whole))).abort_handle();
+    Ok((response, Sending(Some(Upload { task, whole }))))
 }
 
 /// Carries a connection to its end, and ends it when it does not answer pings.

@@ -75,12 +75,14 @@ fn callers(context: &mut Context<'_>) -> anyhow::Result<()> {
     let to = SocketAddr::new(host_address(ratings.host).into(), 15008);
     let mut found = Vec::new();
     for (name, credentials, taken) in cases {
-        let headers = vec![
-            ("x-mesh-to", format!("{}:{}", host_address(ratings.host), ratings.port)),
-            ("x-mesh-proto", "http/1.1".to_owned()),
-            ("x-mesh-from", "default/productpage-v1;app=productpage;version=v1".to_owned()),
-            ("x-mesh-version", "1".to_owned()),
-        ];
+        let headers = vec![(
+            "x-mesh-hop",
+            format!(
+                "{}:{} http/1.1 1 default/productpage-v1;app=productpage;version=v1",
+                host_address(ratings.host),
+                ratings.port
+            ),
+        )];
         let got =
             ask_over_mesh(lab.h1(), to, server_name(&identity("bookinfo-ratings")), credentials, headers);
         let holds = if taken {

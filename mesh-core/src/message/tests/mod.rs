@@ -139,7 +139,7 @@ fn what_belongs_to_the_hop_ends_with_it() {
         Ok("GET http://a / [x=1]"),
     );
     one(&[("connection", "host, x"), ("x", "1"), ("y", "2")], Ok("GET http://a / [y=2]"));
-    one(&[("x-mesh-to", "1"), ("X_Mesh_From", "2"), ("x-envoy-retry-on", "3")], Ok("GET http://a / []"));
+    one(&[("x-mesh-hop", "1"), ("X_Mesh_From", "2"), ("x-envoy-retry-on", "3")], Ok("GET http://a / []"));
     one(&[("cookie", "a=1"), ("cookie", "b=2")], Ok("GET http://a / [cookie=a=1; b=2]"));
     one(&[("x-role", "admin\t "), ("te", "Trailers")], Ok("GET http://a / [te=trailers x-role=admin]"));
     let asking = [("host", "a"), ("connection", "upgrade"), ("upgrade", "websocket")];
@@ -152,8 +152,8 @@ fn what_belongs_to_the_hop_ends_with_it() {
 
 #[test]
 fn a_proxy_is_believed() {
-    let fields = [("host", "a"), ("x-mesh-to", "1"), ("x-forwarded-client-cert", "By=x")];
+    let fields = [("host", "a"), ("x-mesh-hop", "1"), ("x-forwarded-client-cert", "By=x")];
     let sent = Sent { version: Version::HTTP_11, method: "GET", target: "/", fields: &fields, ended: true };
     let head = sent.form(Normalization::Base, Sender::Proxy).unwrap().unwrap();
-    assert_eq!(told(&head), "GET http://a / [x-forwarded-client-cert=By=x x-mesh-to=1]");
+    assert_eq!(told(&head), "GET http://a / [x-forwarded-client-cert=By=x x-mesh-hop=1]");
 }

@@ -53,7 +53,7 @@ fn field() -> impl Strategy<Value = (String, String)> {
         "authorization",
         "x-forwarded-for",
         "x-forwarded-client-cert",
-        "x-mesh-to",
+        "x-mesh-hop",
         "x_mesh_from",
         "x-envoy-retry-on",
         "x-role",
@@ -277,7 +277,7 @@ proptest! {
         let found = crate::message::response::canonical(&mut parts, false);
         prop_assert_eq!(found.is_ok(), fine, "{:?}", found);
         if fine {
-            for gone in ["connection", "keep-alive", "upgrade", "transfer-encoding", "x-mesh-to", "x_mesh_from"] {
+            for gone in ["connection", "keep-alive", "upgrade", "transfer-encoding", "x-mesh-hop", "x_mesh_from"] {
                 prop_assert!(!parts.headers.contains_key(gone), "{}", gone);
             }
             prop_assert!(status != 204 || !parts.headers.contains_key("content-length"));
