@@ -2,6 +2,7 @@
 
 pub mod affinity;
 pub mod aim;
+pub mod entry;
 pub mod explain;
 pub mod facts;
 pub mod gateway;
