@@ -9,7 +9,7 @@ use super::authorization::{
     AuthorizationPolicy, AuthorizationRule, Condition, Operation, PolicyAction, Source, Values,
 };
 use super::external::{Authorizer, Provider};
-use super::judge::{Decider, External, Program, Verdict};
+use super::judge::{Decider, External, Program, Remarks, Verdict};
 use super::miss::nearest_miss;
 use super::subject::{HttpSubject, Subject};
 use crate::matching::claims::{Claim, Claims};
@@ -332,7 +332,9 @@ fn actions_in_their_order() {
     check(vec![deny(&[""]), allow(&[""])], Verdict::Deny(at(0, 0)));
     check(vec![policy("audit", Audit, &[""])], Verdict::Allow(None));
     let audit = program(vec![policy("audit", Audit, &["to methods=POST", ""])]);
-    assert_eq!(audit.audited(&facts.subject()), at(0, 1));
+    let remarks = |program: Program| program.remarks(&facts.subject()).map(|remarks| *remarks);
+    assert_eq!(remarks(audit), Some(Remarks { audited: at(0, 1), rehearsed: None }));
+    assert_eq!(remarks(program(vec![policy("audit", Audit, &["to methods=POST"])])), None);
 }
 
 #[test]
@@ -343,11 +345,13 @@ fn a_dry_run_is_told_and_not_enforced() {
         |name, action, rules: &[&str]| AuthorizationPolicy { dry_run: true, ..policy(name, action, rules) };
     let only_allow = program(vec![dry("a", Allow, &["to methods=POST"])]);
     assert_eq!(only_allow.judge(&facts.subject()), Verdict::Allow(None));
-    assert_eq!(only_allow.rehearsed(&facts.subject()), Some(Verdict::Deny(None)));
+    let rehearsed =
+        |program: &Program| program.remarks(&facts.subject()).and_then(|remarks| remarks.rehearsed);
+    assert_eq!(rehearsed(&only_allow), Some(Verdict::Deny(None)));
     let deny = program(vec![dry("d", Deny, &[""]), policy("a", Allow, &["to methods=GET"])]);
     assert_eq!(deny.judge(&facts.subject()), Verdict::Allow(Some(Decider { policy: 1, rule: 0 })));
-    assert_eq!(deny.rehearsed(&facts.subject()), Some(Verdict::Deny(Some(Decider { policy: 0, rule: 0 }))));
-    assert_eq!(program(vec![policy("a", Allow, &[""])]).rehearsed(&facts.subject()), None);
+    assert_eq!(rehearsed(&deny), Some(Verdict::Deny(Some(Decider { policy: 0, rule: 0 }))));
+    assert_eq!(rehearsed(&program(vec![policy("a", Allow, &[""])])), None);
 }
 
 #[test]
