@@ -249,7 +249,7 @@ impl Reading<'_> {
             locality: Default::default(),
             weight: 1,
             service_account: Some(form.service_account.as_str().into()),
-            user: None,
+            recognition: Default::default(),
             probe: None,
         };
         let key = key(Kind::WorkloadEntry, &name);
