@@ -73,7 +73,7 @@ pub fn admit(tables: &Tables, facts: &Inbound<'_>, witness: &mut impl Witness) -
 }
 
 /// The same for a workload that is already known.
-pub(crate) fn admit_to(
+pub fn admit_to(
     workload: &Arc<HostedWorkload>,
     facts: &Inbound<'_>,
     witness: &mut impl Witness,

@@ -46,7 +46,6 @@ pub(crate) static METADATA: Message = Message {
 
 /// What stands in the fields, for docs/compatibility.md.
 pub(crate) static NOTES: &[Note] = &[
-    Note::Later(&METADATA, "annotations", "istio.io/dry-run: \"true\""),
     Note::Later(&METADATA, "annotations", "mesh.io/cgroup, mesh.io/netns"),
 ];
 
@@ -150,11 +149,9 @@ fn annotations(field: &Field<'_>, kind: Kind) -> BTreeMap<Text, Text> {
             DRY_RUN if kind != Kind::AuthorizationPolicy => {
                 value.fault("istio.io/dry-run is for AuthorizationPolicy only");
             }
-            DRY_RUN => match is_true(text) {
-                None => value.fault(format!("found {}, wanted \"true\" or \"false\"", quoted(text))),
-                Some(true) => value.later("the annotation istio.io/dry-run"),
-                Some(false) => {}
-            },
+            DRY_RUN if is_true(text).is_none() => {
+                value.fault(format!("found {}, wanted \"true\" or \"false\"", quoted(text)));
+            }
             _ => {}
         }
         annotations.insert(Text::from(key), Text::from(text));

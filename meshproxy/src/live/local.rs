@@ -11,6 +11,7 @@ use mesh_core::vocab::label::Labels;
 use mesh_core::vocab::name::{Text, WorkloadKey};
 
 use super::registry::Registry;
+use super::remarks::Remarkers;
 use crate::telemetry::labels::{Numbered, Party, ServiceLabels};
 use crate::telemetry::metrics::Metrics;
 
@@ -29,6 +30,8 @@ pub struct LocalWorkload {
     pub services: Vec<(u16, Numbered<ServiceLabels>)>,
     /// For a port that no service reaches.
     pub fallback: Numbered<ServiceLabels>,
+    /// Counters of what its policies write down.
+    pub remarkers: Remarkers,
 }
 
 impl LocalWorkload {
@@ -60,6 +63,7 @@ impl LocalWorkload {
             services: ports.collect(),
             fallback: metrics.service(own),
             party: metrics.party(party),
+            remarkers: Remarkers::of(hosted, metrics),
             hosted: Arc::clone(hosted),
         }
     }
