@@ -109,7 +109,8 @@ impl Program {
         let mut names = custom.filter_map(|policy| policy.provider.as_ref().map(|provider| &provider.name));
         let first = names.next();
         let ambiguous = names.any(|name| Some(name) != first);
-        let remarks = |policy: &Arc<AuthorizationPolicy>| policy.action == PolicyAction::Audit || policy.dry_run;
+        let remarks =
+            |policy: &Arc<AuthorizationPolicy>| policy.action == PolicyAction::Audit || policy.dry_run;
         let is_silent = !policies.iter().any(remarks);
         Program { policies, requests, streams, ambiguous, is_silent }
     }

@@ -478,6 +478,14 @@ fn any_rule() -> impl Strategy<Value = String> {
         "from namespaces=default",
         "from namespaces=other,default or principals=a/b",
         "from serviceAccounts=default/productpage",
+        "from serviceAccounts=default/productpage or principals=a/b",
+        "from serviceAccounts!=default/productpage",
+        "from trustDomains=cluster*",
+        "from trustDomains=other,*.local",
+        "from ipBlocks=10.0.0.0/8,fd00::/8",
+        "from ipBlocks=10.0.0.7/32",
+        "from ipBlocks=11.0.0.0/8",
+        "from remoteIpBlocks=203.0.113.0/24 ipBlocks!=10.0.0.7/32",
     ]);
     let to = prop::sample::select(vec![
         "",
@@ -490,6 +498,23 @@ fn any_rule() -> impl Strategy<Value = String> {
         "to ports=9080,80",
         "to ports=80",
         "to paths=/a/b,/x* or ports=9080",
+        "to methods=POST or ports=9080",
+        "to hosts=REVIEWS:9080",
+        "to hosts=reviews:*,*.example",
+        "to hosts!=reviews:9080",
+        "when header:x=2",
+        "when header:x=3,1*",
+        "when header:x=*",
+        "when header:empty=*",
+        "when header:host=Reviews:9080",
+        "when header:x!=2",
+        "when source.ip=10.0.0.0/24",
+        "when remote.ip=10.0.0.0/24",
+        "when source.serviceAccount=default/productpage",
+        "when source.trustDomain=cluster.local source.principal=*page",
+        "when connection.sni=*.cluster.local",
+        "when destination.port=9080 pseudo:method=GET",
+        "when claim:scope=read",
     ]);
     (from, to).prop_map(|(from, to)| format!("{from} {to}"))
 }
@@ -509,7 +534,8 @@ proptest! {
         let subject = Subject { http: request, ..whole };
         let texts: Vec<&str> = rules.iter().map(String::as_str).collect();
         let policy = policy("p", PolicyAction::Allow, &texts);
-        let reads_http = |text: &str| text.contains("paths") || text.contains("methods");
+        let reads_http =
+            |text: &str| ["paths", "methods", "hosts", "header:", "pseudo:", "claim:"].iter().any(|key| text.contains(key));
         let searched = policy
             .rules
             .iter()
