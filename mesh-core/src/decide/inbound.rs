@@ -72,6 +72,20 @@ pub fn admit(tables: &Tables, facts: &Inbound<'_>, witness: &mut impl Witness) -
     admit_to(workload, facts, witness)
 }
 
+/// The same for a caller that was shown an identity of this host: where several workloads have that address and port,
+/// it means the one that is it.
+pub fn admit_shown(
+    tables: &Tables,
+    facts: &Inbound<'_>,
+    shown: &SpiffeId,
+    witness: &mut impl Witness,
+) -> Result<Admission, Refusal> {
+    match tables.workload_shown(facts.to, shown) {
+        Some(workload) => admit_to(workload, facts, witness),
+        None => admit(tables, facts, witness),
+    }
+}
+
 /// The same for a workload that is already known.
 pub fn admit_to(
     workload: &Arc<HostedWorkload>,

@@ -47,7 +47,8 @@ impl Tables {
 
     /// The network namespaces that workloads live in beside the proxy's own, each once.
     pub fn network_namespaces(&self) -> Vec<&Text> {
-        let named = self.workloads.values().filter_map(|workload| workload.section.recognition.netns.as_ref());
+        let named =
+            self.workloads.values().filter_map(|workload| workload.section.recognition.netns.as_ref());
         let mut names: Vec<&Text> = named.collect();
         names.sort_unstable();
         names.dedup();

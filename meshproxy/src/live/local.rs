@@ -12,6 +12,7 @@ use mesh_core::vocab::name::{Text, WorkloadKey};
 
 use super::registry::Registry;
 use super::remarks::Remarkers;
+use crate::netns::Netns;
 use crate::telemetry::labels::{Numbered, Party, ServiceLabels};
 use crate::telemetry::metrics::Metrics;
 
@@ -20,6 +21,8 @@ use crate::telemetry::metrics::Metrics;
 pub struct LocalWorkload {
     /// Address, identity, ports, policies.
     pub hosted: Arc<HostedWorkload>,
+    /// The network namespace that it lives in; `None` for our own.
+    pub netns: Option<Arc<Netns>>,
     /// Number of its identity; 0 where it has none.
     pub identity: u32,
     /// What it says of itself to other proxies: `x-mesh-from`.
@@ -59,6 +62,7 @@ impl LocalWorkload {
         };
         LocalWorkload {
             identity: identity.map_or(0, |id| registry.identity(id)),
+            netns: section.recognition.netns.as_ref().map(Netns::named),
             from: from_value(&section.key, &section.labels),
             services: ports.collect(),
             fallback: metrics.service(own),
