@@ -1,6 +1,11 @@
 //! Who this host's workloads are, and how peers prove who they are.
 
+pub mod client_cert;
+pub mod fault;
 pub mod origination;
 mod server;
 pub mod svid;
 pub mod tls;
+
+#[cfg(test)]
+pub(crate) mod tests;
