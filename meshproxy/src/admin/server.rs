@@ -16,6 +16,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use super::dump::{Certificate, dump};
+use crate::live::interception::Interception;
 use crate::live::root::Roots;
 use crate::telemetry::metrics::Metrics;
 
@@ -47,14 +48,17 @@ pub struct Facts {
     pub ending: watch::Receiver<bool>,
     /// Asked to begin it.
     pub end: Arc<Notify>,
+    /// Whether the rules stand by which connections are captured, where they are wanted.
+    pub interception: watch::Receiver<Interception>,
     /// The certificates of this host.
     pub certificates: Box<dyn Fn() -> Vec<Certificate> + Send + Sync>,
 }
 
 impl Facts {
-    /// Whether this proxy serves: it has a snapshot, its sockets followed, and it does not end.
+    /// Whether this proxy serves: it has a snapshot, its sockets followed, what it shall capture is led to it, and it
+    /// does not end.
     pub fn is_ready(&self) -> bool {
-        self.roots.sockets().serial > 0 && !*self.ending.borrow()
+        self.roots.sockets().serial > 0 && !self.interception.borrow().is_lost() && !*self.ending.borrow()
     }
 
     fn answer(&self, face: Face, method: &Method, path: &str) -> Response<Full<Bytes>> {
@@ -98,6 +102,13 @@ impl Facts {
                 text(StatusCode::OK, format!("ready version={}\n", self.roots.load().tables.version.number))
             }
             false if *self.ending.borrow() => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+            false if self.interception.borrow().is_lost() => text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!(
+                    "the rules of interception are {}: meshproxy intercept install\n",
+                    self.interception.borrow().name()
+                ),
+            ),
             false => text(StatusCode::SERVICE_UNAVAILABLE, "waiting for the first snapshot\n"),
         }
     }
@@ -180,6 +191,7 @@ mod tests {
             metrics,
             ending,
             end: Arc::new(Notify::new()),
+            interception: watch::channel(Interception::Installed).1,
             certificates: Box::new(|| {
                 vec![Certificate { identity: "spiffe://td/x".to_owned(), not_before: 1, not_after: 2 }]
             }),

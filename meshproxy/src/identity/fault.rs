@@ -28,7 +28,9 @@ fn of_tls(error: &Error) -> &'static str {
             | InvalidMessage::MessageTooLarge,
         ) => "too_large",
         Error::PeerIncompatible(
-            PeerIncompatible::SupportedVersionsExtensionRequired
+            // Without which there is no later version than TLS 1.1.
+            PeerIncompatible::SignatureAlgorithmsExtensionRequired
+            | PeerIncompatible::SupportedVersionsExtensionRequired
             | PeerIncompatible::ServerDoesNotSupportTls12Or13
             | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig
             | PeerIncompatible::Tls12NotOffered

@@ -84,7 +84,9 @@ pub(crate) fn blind(
 pub(crate) fn certified(ca: &TestCa, change: impl Fn(&mut CertificateParams)) -> Arc<CertifiedKey> {
     let (certificate, key) = ca.issue(change);
     let chain = vec![CertificateDer::from(certificate)];
-    Arc::new(CertifiedKey::from_der(chain, key.into(), &tls::provider()).unwrap())
+    // Not asked whether they fit: a certificate may be what no library reads.
+    let key = tls::provider().key_provider.load_private_key(key.into()).unwrap();
+    Arc::new(CertifiedKey::new(chain, key))
 }
 
 type Change = Box<dyn Fn(&mut CertificateParams)>;

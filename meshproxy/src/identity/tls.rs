@@ -118,7 +118,13 @@ pub fn read_leaf(certificate: &CertificateDer<'_>) -> Result<Leaf, PeerError> {
         mark = *first;
     }
     let has_purpose = parsed.extended_key_usage().map_err(|_| PeerError::Malformed)?.is_some();
-    Ok(Leaf { id, mark, has_purpose, not_before: validity.not_before.timestamp(), not_after: validity.not_after.timestamp() })
+    Ok(Leaf {
+        id,
+        mark,
+        has_purpose,
+        not_before: validity.not_before.timestamp(),
+        not_after: validity.not_after.timestamp(),
+    })
 }
 
 /// The server name that asks for an identity: half of the SHA-256 of its text. It only selects; it proves nothing.
@@ -469,6 +475,7 @@ pub(crate) mod tests {
             change: impl Fn(&mut CertificateParams),
         ) -> (Vec<u8>, PrivatePkcs8KeyDer<'static>) {
             let mut params = CertificateParams::default();
+            params.distinguished_name = rcgen::DistinguishedName::new();
             params.extended_key_usages =
                 vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
             change(&mut params);

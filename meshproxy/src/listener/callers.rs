@@ -90,7 +90,8 @@ impl Callers {
                 Some(netns) => netns.run(SocketOwners::open),
                 None => SocketOwners::open(),
             };
-            let opened = opened.inspect_err(|error| tracing::warn!(%error, "callers cannot be told apart")).ok()?;
+            let opened =
+                opened.inspect_err(|error| tracing::warn!(%error, "callers cannot be told apart")).ok()?;
             if owners.len() >= MOST_NAMESPACES {
                 owners.clear();
             }

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
+use mesh_core::decide::captured::{self, Captured};
+use mesh_core::matching::request::Caller;
 use mesh_core::policy::mtls::ClientTls;
 use mesh_core::snapshot::view::Bind;
 use mesh_core::tables::Tables;
+use mesh_core::tables::addresses::Addresses;
 use mesh_core::tables::destinations::Destination;
 use mesh_core::tables::routes::EndpointKey;
 use mesh_core::tables::workloads::HostedWorkload;
@@ -44,6 +47,8 @@ pub struct Root {
     pub untried: usize,
     /// The version as `x-mesh-version`.
     pub version: HeaderValue,
+    /// Made when the first captured connection asks: most hosts have none.
+    addresses: OnceLock<Addresses>,
 }
 
 impl Root {
@@ -58,6 +63,24 @@ impl Root {
         match namespaces.next() {
             Some(first) if namespaces.all(|other| other == first) => first.clone(),
             Some(_) | None => "default".into(),
+        }
+    }
+
+    /// Whose addresses are.
+    pub fn addresses(&self) -> &Addresses {
+        self.addresses.get_or_init(|| Addresses::of(&self.tables))
+    }
+
+    /// The endpoint that a connection to its own address is for, as a destination with no other.
+    pub fn pinned(&self, to: SocketAddr, caller: Option<Caller<'_>>) -> Option<Arc<LiveDestination>> {
+        match captured::outbound(&self.tables, self.addresses(), to, None, caller) {
+            Captured::Endpoint(place) => {
+                let destination = self.destinations.get(place.destination)?;
+                let is_there = |endpoint: &&LiveEndpoint| endpoint.address.is_some_and(|at| at == to);
+                let endpoint = destination.endpoints.iter().find(is_there)?;
+                Some(Arc::new(destination.only(endpoint)))
+            }
+            Captured::Service(_) | Captured::Elsewhere { .. } => None,
         }
     }
 
@@ -114,6 +137,7 @@ impl Roots {
             turning: BTreeSet::new(),
             untried: 0,
             version: HeaderValue::from_static("0"),
+            addresses: OnceLock::new(),
         };
         Roots {
             current: ArcSwap::from_pointee(empty),
@@ -320,6 +344,7 @@ impl Roots {
             turning,
             serial: previous.serial + 1,
             version: HeaderValue::from(tables.version.number),
+            addresses: OnceLock::new(),
             destinations,
             locals,
             tables,

@@ -150,9 +150,7 @@ impl Standings {
     /// Whether something is refused whose owner has not taken notice.
     fn is_refused(&self, place: Place) -> bool {
         let slots = self.slots.borrow();
-        slots
-            .get(place.index as usize)
-            .is_some_and(|slot| slot.turn == place.turn && slot.refused.is_some())
+        slots.get(place.index as usize).is_some_and(|slot| slot.turn == place.turn && slot.refused.is_some())
     }
 
     /// A future that is dropped where what it has let in is refused and it does not see to that by itself: it waits for

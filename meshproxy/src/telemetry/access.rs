@@ -315,7 +315,8 @@ mod tests {
 
     #[test]
     fn what_policies_write_down_is_told_where_there_is_something() {
-        let (audited, rehearsed) = (Some("ns[a]-policy[b]-rule[0]".to_owned()), Some("denied [none]".to_owned()));
+        let (audited, rehearsed) =
+            (Some("ns[a]-policy[b]-rule[0]".to_owned()), Some("denied [none]".to_owned()));
         let line = line(Format::Json, Some(&Remarked { audited, rehearsed }));
         let parsed: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert!(parsed.as_object().unwrap().keys().is_sorted());

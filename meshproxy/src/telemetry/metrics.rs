@@ -264,8 +264,10 @@ impl Metrics {
         };
         let cut_off = |kind: &'static str| {
             let labels = vec![Label::new("kind", kind)];
-            recorder
-                .register_counter(&Key::from_parts("mesh_proxy_authorization_cut_off_total", labels), &METADATA)
+            recorder.register_counter(
+                &Key::from_parts("mesh_proxy_authorization_cut_off_total", labels),
+                &METADATA,
+            )
         };
         let malformed = |from: &'static str| {
             let labels = vec![Label::new("from", from), Label::new("reason", "codec")];
@@ -348,7 +350,12 @@ impl Metrics {
     }
 
     /// How often the policies of a workload have written something down. `labels` say which policy, and what.
-    pub fn remarks(&self, name: &'static str, workload: &WorkloadKey, labels: &[(&'static str, &str)]) -> Counter {
+    pub fn remarks(
+        &self,
+        name: &'static str,
+        workload: &WorkloadKey,
+        labels: &[(&'static str, &str)],
+    ) -> Counter {
         let workload = [("workload", &*workload.name), ("workload_namespace", &*workload.namespace)];
         let all = workload.iter().chain(labels);
         let labels: Vec<Label> = all.map(|(key, value)| Label::new(*key, (*value).to_owned())).collect();

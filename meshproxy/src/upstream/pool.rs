@@ -25,8 +25,8 @@ use super::resolve;
 use super::way::{Target, Way};
 use crate::identity::svid::{Material, Svid, Svids, Trust};
 use crate::identity::tls;
-use crate::net::socket::Socket;
 use crate::live::root::Roots;
+use crate::net::socket::Socket;
 use crate::telemetry::metrics::Metrics;
 
 type Map<K, V> = HashMap<K, V, RandomState>;
@@ -353,9 +353,8 @@ impl Pool {
         }
         let tls = pair.tls.clone();
         let age = self.ages.age();
-        let dial = || async move {
-            connect::mesh(hop, (&tls, &self.svids), patience, &self.metrics, age).await
-        };
+        let dial =
+            || async move { connect::mesh(hop, (&tls, &self.svids), patience, &self.metrics, age).await };
         Box::pin(slot.dial(Some(pair), dial)).await
     }
 

@@ -112,7 +112,9 @@ struct Planned {
 impl Planned {
     async fn ask(&self, patience: Duration) -> Result<(), String> {
         let netns = self.netns.as_deref();
-        let Some((name, port)) = &self.at else { return probe(&self.kind, (netns, &self.targets), patience).await };
+        let Some((name, port)) = &self.at else {
+            return probe(&self.kind, (netns, &self.targets), patience).await;
+        };
         let found = tokio::time::timeout(patience, tokio::net::lookup_host((&**name, *port))).await;
         let found = found.map_err(|_elapsed| format!("{name}: no answer within {patience:?}"))?;
         let found: Vec<SocketAddr> = found.map_err(|error| format!("{name}: {error}"))?.collect();

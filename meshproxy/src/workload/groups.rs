@@ -65,7 +65,10 @@ mod tests {
         let unified = "31 23 0:27 / /sys/fs/cgroup/unified rw,relatime shared:9 - cgroup2 cgroup2 rw\n";
         let part = "31 23 0:27 /part /sys/fs/cgroup rw - cgroup2 none rw\n";
         assert_eq!(mount_in(old), None);
-        assert_eq!(mount_in(&format!("{old}{unified}")), Some(("/sys/fs/cgroup/unified".into(), String::new())));
+        assert_eq!(
+            mount_in(&format!("{old}{unified}")),
+            Some(("/sys/fs/cgroup/unified".into(), String::new()))
+        );
         assert_eq!(mount_in(part), Some(("/sys/fs/cgroup".into(), "/part".into())));
     }
 

@@ -96,12 +96,7 @@ async fn connect((netns, targets): Targets<'_>) -> Result<TcpStream, String> {
     Err(last)
 }
 
-async fn get(
-    targets: Targets<'_>,
-    https: bool,
-    path: &str,
-    headers: &[(Text, Text)],
-) -> Result<(), String> {
+async fn get(targets: Targets<'_>, https: bool, path: &str, headers: &[(Text, Text)]) -> Result<(), String> {
     let stream = connect(targets).await?;
     let authority = stream.peer_addr().map_err(|error| error.to_string())?.to_string();
     match https {

@@ -31,7 +31,8 @@ fn whose_an_original_destination_is() {
     };
     let six: SocketAddr = "[fd00::10]:9080".parse().unwrap();
     let addressed = with(|service| service.addresses = vec!["10.96.0.1".parse().unwrap(), six.ip()]);
-    let sections = || vec![addressed.clone(), with(external), destination(None, None), slice(), routes(vec![])];
+    let sections =
+        || vec![addressed.clone(), with(external), destination(None, None), slice(), routes(vec![])];
     let tables = tables_of(sections());
     let addresses = Addresses::of(&tables);
     let labels = Labels::default();
@@ -62,7 +63,8 @@ fn whose_an_original_destination_is() {
     // What the caller's view does not show is nobody's.
     let blind = View { outbound: Outbound::Refuse, egress: Some(Vec::new()), ..View::default() };
     let tables = tables_of([sections(), vec![Section::View(blind)]].concat());
-    let found = captured(&tables, &Addresses::of(&tables), "10.0.0.2:9081".parse().unwrap(), None, Some(caller));
+    let found =
+        captured(&tables, &Addresses::of(&tables), "10.0.0.2:9081".parse().unwrap(), None, Some(caller));
     assert_eq!(found, Captured::Elsewhere { look: false });
 }
 
@@ -123,9 +125,17 @@ fn which_workloads_are_entered_and_how() {
     // An application on all addresses is reached at any of them.
     check("[fd00::1]:81", "b", Permissive, Protocol::Http);
     check("10.0.0.9:99", "a b c", Strict, Protocol::Auto);
-    let facts = |to: &str, peer| Inbound { to: to.parse().unwrap(), peer, source: None, sni: None, request: None, now: 0 };
+    let facts = |to: &str, peer| Inbound {
+        to: to.parse().unwrap(),
+        peer,
+        source: None,
+        sni: None,
+        request: None,
+        now: 0,
+    };
     let caller = id("x");
-    let admitted = |to: &str, peer| admit(&tables, &facts(to, peer), &mut Silent).map(|found| found.is_some());
+    let admitted =
+        |to: &str, peer| admit(&tables, &facts(to, peer), &mut Silent).map(|found| found.is_some());
     assert!(matches!(admitted("10.0.0.1:81", None), Ok(true)));
     assert!(admitted("10.0.0.1:99", None).is_err(), "one of them is strict");
     assert!(matches!(admitted("10.0.0.1:99", Some(&caller)), Ok(true)));
