@@ -209,7 +209,7 @@ impl Asked {
 }
 
 /// A client that takes any server and shows what it is given.
-fn client(credentials: Option<Credentials>) -> anyhow::Result<ClientConfig> {
+pub(crate) fn client(credentials: Option<Credentials>) -> anyhow::Result<ClientConfig> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13])?

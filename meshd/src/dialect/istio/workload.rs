@@ -55,7 +55,8 @@ pub(crate) fn recognition(annotations: &Field<'_>) -> Recognition {
             }
             "mesh.io/cgroup" => {
                 found.cgroup = cgroup(text);
-                let wanted = "a control group such as system.slice/reviews.service, or a unit such as reviews.service";
+                let wanted =
+                    "a control group such as system.slice/reviews.service, or a unit such as reviews.service";
                 found.cgroup.is_none().then_some(wanted)
             }
             "mesh.io/netns" => {
@@ -91,7 +92,8 @@ fn user(text: &str) -> Option<User> {
 fn cgroup(text: &str) -> Option<Text> {
     let path = text.strip_prefix('/').unwrap_or(text);
     let path = path.strip_suffix('/').unwrap_or(path);
-    let good = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains(char::is_control);
+    let good =
+        |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains(char::is_control);
     (path.len() <= LONGEST_TEXT && path.split('/').all(good)).then(|| path.into())
 }
 

@@ -26,7 +26,10 @@ fn labels_and_annotations() {
     .replace("name: a", "name: a\n  labels: {a: meta}\n  annotations: {mesh.io/user: '1001'}");
     let Spec::WorkloadEntry(entry) = &specs(&text)[0] else { panic!() };
     assert_eq!((entry.labels.value("a"), entry.labels.value("b")), (Some("meta"), Some("spec")));
-    assert_eq!((entry.recognition.user.clone(), entry.locality.to_string().as_str(), entry.weight), (Some(User::Id(1001)), "r/z", 1));
+    assert_eq!(
+        (entry.recognition.user.clone(), entry.locality.to_string().as_str(), entry.weight),
+        (Some(User::Id(1001)), "r/z", 1)
+    );
     let annotated = |key: &str, value: &str| {
         resource("WorkloadEntry", "{address: 1.1.1.1}")
             .replace("name: a", &format!("name: a\n  annotations: {{mesh.io/{key}: '{value}'}}"))
@@ -36,7 +39,10 @@ fn labels_and_annotations() {
         entry.recognition.clone()
     };
     assert_eq!(recognition("user", "reviews").user, Some(User::Name("reviews".into())));
-    assert_eq!(recognition("cgroup", "/system.slice/a.service/").cgroup.as_deref(), Some("system.slice/a.service"));
+    assert_eq!(
+        recognition("cgroup", "/system.slice/a.service/").cgroup.as_deref(),
+        Some("system.slice/a.service")
+    );
     assert_eq!(recognition("cgroup", "a.service").cgroup.as_deref(), Some("a.service"));
     assert_eq!(recognition("netns", "blue").netns.as_deref(), Some("blue"));
     for (key, value, words) in [
