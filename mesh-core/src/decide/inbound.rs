@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::refusal::{Denial, Reason, Refusal};
 use super::witness::Witness;
 use crate::matching::request::Request;
+use crate::policy::authorization::AuthorizationRule;
 use crate::policy::judge::{Decider, External, Remarks, Verdict};
 use crate::policy::jwt::check::{Authenticated, authenticate, unfetched};
 use crate::policy::miss::{Miss, nearest_miss};
@@ -160,7 +161,13 @@ pub(crate) fn judge_for<W: Witness>(
             Ok(Judgement { by, ask, remarks, token })
         }
         Verdict::Deny(Some(by)) => {
-            witness.note(|| format!("{} denies it", told(governance, by)));
+            witness.note(|| {
+                let rule = program.policy(by).rules.get(by.rule);
+                let wider = facts.request.is_none() && rule.is_some_and(AuthorizationRule::reads_http);
+                let aside =
+                    if wider { ", as its conditions on requests fall away on a byte stream" } else { "" };
+                format!("{} denies it{aside}", told(governance, by))
+            });
             Err(denied::<W>(governance, Some(by), None, &token, remarks))
         }
         Verdict::Deny(None) => {
@@ -192,9 +199,10 @@ fn subject<'a>(facts: &Inbound<'a>, client: Option<IpAddr>, token: Option<&'a Au
     });
     Subject {
         identity: facts.peer,
-        source: facts.source,
-        remote: client,
-        destination: facts.to.ip(),
+        // A socket for both families shows addresses of the older one as those of the newer.
+        source: facts.source.map(|address| address.to_canonical()),
+        remote: client.map(|address| address.to_canonical()),
+        destination: facts.to.ip().to_canonical(),
         port: facts.to.port(),
         sni: facts.sni,
         http,

@@ -45,9 +45,7 @@ pub(crate) static METADATA: Message = Message {
 };
 
 /// What stands in the fields, for docs/compatibility.md.
-pub(crate) static NOTES: &[Note] = &[
-    Note::Later(&METADATA, "annotations", "mesh.io/cgroup, mesh.io/netns"),
-];
+pub(crate) static NOTES: &[Note] = &[Note::Later(&METADATA, "annotations", "mesh.io/cgroup, mesh.io/netns")];
 
 /// Reads the metadata of a document.
 pub(crate) fn metadata(

@@ -109,7 +109,11 @@ pub(super) fn operation(field: &Field<'_>) -> Option<Operation> {
 
 /// Whether a source has conditions that byte streams have as well. (Nothing is checked.)
 pub(super) fn source_reads_streams(field: &Field<'_>) -> bool {
-    SOURCE.fields.iter().filter(|key| !key.ends_with("equestPrincipals")).any(|key| field.below(key).is_some())
+    SOURCE
+        .fields
+        .iter()
+        .filter(|key| !key.ends_with("equestPrincipals"))
+        .any(|key| field.below(key).is_some())
 }
 
 /// Whether an operation has conditions that byte streams have as well. (Nothing is checked.)
