@@ -10,7 +10,7 @@ use mesh_core::vocab::origin::{Kind, ResourceKey};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::field::{Field, Message, Note, Report};
+use super::field::{Field, Message, Report};
 use super::node::{Node, Value, quoted};
 use super::scalar;
 
@@ -43,9 +43,6 @@ pub(crate) static METADATA: Message = Message {
     later: &[],
     skipped: SERVER_SET,
 };
-
-/// What stands in the fields, for docs/compatibility.md.
-pub(crate) static NOTES: &[Note] = &[Note::Later(&METADATA, "annotations", "mesh.io/cgroup, mesh.io/netns")];
 
 /// Reads the metadata of a document.
 pub(crate) fn metadata(
