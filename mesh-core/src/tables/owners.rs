@@ -85,3 +85,114 @@ impl Tables {
         best.filter(|_| !is_tied)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::section::Section;
+    use crate::snapshot::workload::{Recognition, Workload, WorkloadPort};
+    use crate::snapshot::{Entry, Snapshot};
+    use crate::tables::build::build;
+    use crate::vocab::identity::SpiffeId;
+    use crate::vocab::name::WorkloadKey;
+    use crate::vocab::protocol::Protocol;
+
+    fn by(user: Option<u32>, cgroup: Option<&str>, netns: Option<&str>) -> Recognition {
+        Recognition {
+            user: user.map(User::Id),
+            cgroup: cgroup.map(Text::from),
+            netns: netns.map(Text::from),
+        }
+    }
+
+    fn id(name: &str) -> SpiffeId {
+        SpiffeId::parse(&format!("spiffe://cluster.local/ns/default/sa/{name}")).unwrap()
+    }
+
+    /// Workloads of these names, all at one address and port.
+    fn tables(workloads: &[(&str, Recognition)]) -> Tables {
+        let mut snapshot = Snapshot::default();
+        for (name, recognition) in workloads {
+            let section = Section::Workload(Workload {
+                key: WorkloadKey { namespace: "default".into(), name: (*name).into() },
+                address: "10.0.0.1".parse().unwrap(),
+                identity: Some(id(name)),
+                labels: Default::default(),
+                node: "h1".into(),
+                locality: Default::default(),
+                network: None,
+                ports: vec![WorkloadPort {
+                    number: 80,
+                    protocol: Protocol::Http,
+                    service: "s".into(),
+                    endpoint: None,
+                    pool: Default::default(),
+                }],
+                mtls: Default::default(),
+                policies: Vec::new(),
+                tokens: Vec::new(),
+                view: None,
+                recognition: recognition.clone(),
+                probe: None,
+            });
+            snapshot.sections.insert(section.key(), Entry::new(section));
+        }
+        build(&snapshot, None).unwrap()
+    }
+
+    #[test]
+    fn a_process_is_of_the_workload_that_says_most_of_it() {
+        let process = |user: u32, cgroup: &'static str| Process {
+            user: Some(user),
+            cgroup: Some(cgroup),
+            netns: None,
+        };
+        let check = |workloads: &[(&str, Recognition)], process: Process<'_>, expected: Option<&str>| {
+            let tables = tables(workloads);
+            let owner = tables.owner(&process, |_| None);
+            assert_eq!(owner.map(|owner| &*owner.section.key.name), expected, "{process:?}");
+        };
+        let silent = by(None, None, None);
+        let several = [
+            ("user", by(Some(1), None, None)),
+            ("both", by(Some(1), Some("a"), None)),
+            ("deep", by(None, Some("a/b/c"), None)),
+            ("silent", silent.clone()),
+            ("apart", by(None, None, Some("blue"))),
+        ];
+        check(&several, process(1, "/x"), Some("user"));
+        check(&several, process(1, "/a"), Some("both"));
+        check(&several, process(2, "/a/b/c"), Some("deep"));
+        check(&several, process(2, "/a"), None);
+        check(&several, Process { netns: Some("blue"), ..Process::default() }, Some("apart"));
+        check(&several, Process { netns: Some("red"), ..process(1, "/a") }, None);
+        check(&several, Process::default(), None);
+        // Two that cannot be told apart.
+        check(&[("a", by(Some(1), None, None)), ("b", by(Some(1), None, None))], process(1, "/"), None);
+        check(&[("only", silent)], Process::default(), Some("only"));
+        check(&[("only", by(Some(1), None, None))], process(2, "/"), None);
+        check(&[], process(1, "/"), None);
+    }
+
+    #[test]
+    fn only_what_tells_workloads_apart_is_found_out() {
+        let tables = tables(&[("a", by(Some(1), None, None)), ("b", by(None, Some("b"), Some("blue")))]);
+        assert_eq!(tables.evidence(None), Evidence { user: true, cgroup: false });
+        assert_eq!(tables.evidence(Some("blue")), Evidence { user: false, cgroup: true });
+        assert!(tables.evidence(Some("red")).is_none());
+        assert_eq!(tables.network_namespaces(), ["blue"]);
+    }
+
+    #[test]
+    fn of_one_address_and_port_the_identity_tells_which_is_meant() {
+        let tables = tables(&[("a", by(None, None, Some("red"))), ("b", by(None, None, Some("blue")))]);
+        let at = "10.0.0.1:80".parse().unwrap();
+        for name in ["a", "b"] {
+            let shown = tables.workload_shown(at, &id(name)).unwrap();
+            assert_eq!(&*shown.section.key.name, name);
+        }
+        // Whose identity it is not says so.
+        assert_eq!(tables.workload_shown(at, &id("c")).map(|found| &*found.section.key.name), Some("a"));
+        assert!(tables.workload_shown("10.0.0.2:80".parse().unwrap(), &id("a")).is_none());
+    }
+}

@@ -295,3 +295,46 @@ impl Svids {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rcgen::SerialNumber;
+
+    use super::super::tls::tests::TestCa;
+    use super::*;
+
+    const ID: &str = "spiffe://cluster.local/ns/default/sa/a";
+
+    #[tokio::test]
+    async fn a_host_that_was_thrown_out_is_not_trusted_from_then_on() {
+        let ca = TestCa::new();
+        let marked = |mark: u8| {
+            ca.svid_with(ID, |params| {
+                params.serial_number = Some(SerialNumber::from_slice(&[[mark; 8], [7; 8]].concat()));
+            })
+        };
+        let (out, stays) = (marked(0x41), marked(0x42));
+        let svids = Arc::new(Svids::new());
+        svids.trust(ca.trust());
+        let trust = svids.load().trust().cloned().unwrap();
+        let lost = |svid: &Svid| {
+            let (svids, trust, chain) = (Arc::clone(&svids), Arc::clone(&trust), svid.certified().cert.clone());
+            tokio::spawn(async move { svids.distrust(&trust, &chain).await })
+        };
+        let (out_lost, stays_lost) = (lost(&out), lost(&stays));
+        assert!(!svids.revokes(&out.certified().cert));
+        svids.trust(ca.trust().without(vec![[0x41; 8]]));
+        out_lost.await.unwrap();
+        assert!(svids.revokes(&out.certified().cert) && !svids.revokes(&stays.certified().cert));
+        assert!(tokio::time::timeout(Duration::from_millis(50), stays_lost).await.is_err());
+        // Renewing the node's certificate tells of the roots only.
+        svids.trust_roots(ca.trust());
+        assert!(svids.revokes(&out.certified().cert));
+        let now = svids.load();
+        let trust = now.trust().unwrap();
+        let refused = tls::peer(Some(&out.certified().cert), trust, rustls::pki_types::UnixTime::now());
+        assert!(matches!(refused, Err(tls::PeerError::Revoked(_))), "{refused:?}");
+    }
+}
