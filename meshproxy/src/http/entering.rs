@@ -101,13 +101,14 @@ pub async fn request(entrant: &Entrant, mut request: Request<Incoming>) -> Reply
     record.upload = Upload::of(body, &thread.bodies);
     strip_mesh(&mut head.headers, head.mesh);
     add_context(entrant, &mut head);
+    // What is judged is what the application receives.
+    if let Some(peer) = &entrant.peer {
+        add_client_cert(&mut head.headers, &peer.client_cert);
+    }
     let (targets, mut record) = match enter(entrant, &root, &mut head, record) {
         Ok(entered) => entered,
         Err(refused) => return *refused,
     };
-    if let Some(peer) = &entrant.peer {
-        add_client_cert(&mut head.headers, &peer.client_cert);
-    }
     record.upstream = targets.first().copied();
     let http2 = head.version == http::Version::HTTP_2;
     let Head { method, authority, target, headers, .. } = head;

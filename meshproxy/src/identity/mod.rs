@@ -2,6 +2,7 @@
 
 pub mod client_cert;
 pub mod fault;
+mod near;
 pub mod origination;
 mod server;
 pub mod svid;

@@ -17,7 +17,8 @@ use time::{Duration, OffsetDateTime};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::fault;
-use super::svid::Svids;
+use super::near::Near;
+use super::svid::{Svid, Svids};
 use super::tls::tests::TestCa;
 use super::tls::{self, OneKey, client_config, direct_config, server_name};
 
@@ -336,6 +337,44 @@ async fn a_direct_connection_agrees_on_what_is_carried() {
     check(&["istio-h2", "istio", "h2"], Some("h2")).await;
     check(&["istio-peer-exchange"], None).await;
     check(&[], None).await;
-    let strict = direct_config(&ca.svid(B), &Arc::new(ca.trust()));
+    let strict = direct_config(&Arc::new(ca.svid(B)), &Arc::new(ca.trust()));
     assert_eq!(shake(blind(None, TLS13, &["h2"]), "x.example", strict).await.1, Some("no_certificate"));
+}
+
+/// The short way through an intermediate of our own lets nobody in whom the long way would not.
+#[tokio::test]
+async fn a_known_intermediate_vouches_for_what_it_has_signed_alone() {
+    let root = TestCa::new();
+    let ((ours, our_der), (other, other_der), (foreign, foreign_der)) =
+        (root.intermediate(), root.intermediate(), TestCa::new().intermediate());
+    let through = |ca: &TestCa, between: &CertificateDer<'static>, change: Change| {
+        let (certificate, key) = ca.issue(change);
+        let key = tls::provider().key_provider.load_private_key(key.into()).unwrap();
+        Arc::new(CertifiedKey::new(vec![CertificateDer::from(certificate), between.clone()], key))
+    };
+    let (certificate, key) = ours.issue(named(B));
+    let own =
+        Svid::new(SpiffeId::parse(B).unwrap(), vec![certificate, our_der.to_vec()], key.into()).unwrap();
+    let holder = Svids::new();
+    holder.trust(root.trust());
+    holder.install(own);
+    let trust = Arc::clone(holder.load().trust().unwrap());
+    assert_eq!(Near::of(&trust, holder.load().svids()).len(), 1);
+    let name = server_name(&SpiffeId::parse(B).unwrap());
+    let check = async |case: &str, shown: Arc<CertifiedKey>, expected: Option<&str>| {
+        let server = Arc::clone(holder.load().server().unwrap());
+        let (_, told) = shake(blind(Some(shown), TLS13, &["h2"]), &name, server).await;
+        assert_eq!(told, expected, "{case}");
+    };
+    check("ours", through(&ours, &our_der, named(A)), None).await;
+    check("another of the root", through(&other, &other_der, named(A)), None).await;
+    check("another authority's", through(&foreign, &foreign_der, named(A)), Some("unknown_authority")).await;
+    check("ours, but not signed by it", through(&foreign, &our_der, named(A)), Some("unknown_authority"))
+        .await;
+    check("not its own", through(&other, &our_der, named(A)), Some("unknown_authority")).await;
+    let past = and(named(A), |params| params.not_after = OffsetDateTime::now_utc() - Duration::hours(1));
+    check("expired", through(&ours, &our_der, past), Some("expired")).await;
+    // The root is gone, and what it had signed with it.
+    let stranger = Arc::new(TestCa::new().trust());
+    assert_eq!(Near::of(&stranger, holder.load().svids()).len(), 0);
 }

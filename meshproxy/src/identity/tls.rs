@@ -16,11 +16,12 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{DigitallySignedStruct, DistinguishedName, SignatureScheme};
+use rustls::{CipherSuite, DigitallySignedStruct, DistinguishedName, SignatureScheme};
 use sha2::{Digest as _, Sha256};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
+use super::near::Near;
 use super::svid::{Material, Svid, Trust};
 
 /// Clocks of hosts may differ by so much (reliability notes, TLS and identity).
@@ -141,13 +142,18 @@ pub fn server_name(id: &SpiffeId) -> String {
 /// The one cryptographic provider.
 pub fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: std::sync::OnceLock<Arc<CryptoProvider>> = std::sync::OnceLock::new();
-    Arc::clone(PROVIDER.get_or_init(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider())))
+    Arc::clone(PROVIDER.get_or_init(|| {
+        let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+        // First what costs least: processors have instructions for SHA-256, and AES-128 has fewer rounds.
+        provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+        Arc::new(provider)
+    }))
 }
 
 /// What to present and demand when calling `peer` as the owner of `svid`. Made once for a pair and reused:
 /// resumption depends on it.
 pub fn client_config(svid: &Arc<Svid>, trust: &Arc<Trust>, peer: &SpiffeId) -> Arc<rustls::ClientConfig> {
-    let verifier = PeerVerifier { trust: Arc::clone(trust), expected: Some(peer.clone()) };
+    let verifier = PeerVerifier { trust: Arc::clone(trust), near: Vec::new(), expected: Some(peer.clone()) };
     let builder = rustls::ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("the provider has TLS 1.3");
@@ -171,14 +177,15 @@ pub(super) fn server_config(material: &Material) -> Option<Arc<rustls::ServerCon
     if keys.is_empty() {
         return None;
     }
-    let mut config = accepting(trust, Arc::new(BySni { keys }));
+    let mut config = accepting(trust, Near::of(trust, material.svids()), Arc::new(BySni { keys }));
     config.alpn_protocols = vec![ALPN.to_vec()];
     Some(Arc::new(config))
 }
 
 /// What connections straight to a port of this workload are shown, and what they must show: any workload of the mesh.
-pub(super) fn direct_config(svid: &Svid, trust: &Arc<Trust>) -> Arc<rustls::ServerConfig> {
-    let mut config = accepting(trust, Arc::new(OneKey(Arc::clone(svid.certified()))));
+pub(super) fn direct_config(svid: &Arc<Svid>, trust: &Arc<Trust>) -> Arc<rustls::ServerConfig> {
+    let near = Near::of(trust, std::iter::once(svid));
+    let mut config = accepting(trust, near, Arc::new(OneKey(Arc::clone(svid.certified()))));
     config.alpn_protocols = DIRECT.map(<[u8]>::to_vec).to_vec();
     Arc::new(config)
 }
@@ -194,13 +201,16 @@ pub(super) fn for_client(config: &Arc<rustls::ServerConfig>, offered: Offered) -
 }
 
 /// Takes any workload of the trust domain. Sessions live in the configuration and die with it.
-fn accepting(trust: &Arc<Trust>, keys: Arc<dyn ResolvesServerCert>) -> rustls::ServerConfig {
-    let verifier = PeerVerifier { trust: Arc::clone(trust), expected: None };
+fn accepting(trust: &Arc<Trust>, near: Vec<Near>, keys: Arc<dyn ResolvesServerCert>) -> rustls::ServerConfig {
+    let verifier = PeerVerifier { trust: Arc::clone(trust), near, expected: None };
     let builder = rustls::ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("the provider has TLS 1.3");
     let mut config = builder.with_client_cert_verifier(Arc::new(verifier)).with_cert_resolver(keys);
     config.max_early_data_size = 0;
+    config.ignore_client_order = true;
+    // A proxy opens another connection only when one is full.
+    config.send_tls13_tickets = 1;
     config
 }
 
@@ -223,7 +233,7 @@ pub fn peer(
 /// Whether a chain that was verified before would still let its workload in.
 pub(super) fn still_trusts(trust: &Arc<Trust>, chain: &[CertificateDer<'static>]) -> bool {
     let Some((leaf, intermediates)) = chain.split_first() else { return false };
-    let verifier = PeerVerifier { trust: Arc::clone(trust), expected: None };
+    let verifier = PeerVerifier { trust: Arc::clone(trust), near: Vec::new(), expected: None };
     verifier.verify(leaf, intermediates, UnixTime::now(), webpki::KeyUsage::client_auth()).is_ok()
 }
 
@@ -245,6 +255,8 @@ fn check_workload(leaf: &Leaf, trust: &Trust) -> Result<(), PeerError> {
 #[derive(Debug)]
 struct PeerVerifier {
     trust: Arc<Trust>,
+    /// Intermediates that need not be verified again.
+    near: Vec<Near>,
     /// Whom the peer must be; `None` takes any workload of the trust domain.
     expected: Option<SpiffeId>,
 }
@@ -264,10 +276,16 @@ impl PeerVerifier {
         }
         let certificate = webpki::EndEntityCert::try_from(leaf)
             .map_err(|_| rustls::Error::InvalidCertificate(rustls::CertificateError::BadEncoding))?;
+        let all = algorithms().all;
         let verify = |at: UnixTime| {
-            certificate
-                .verify_for_usage(algorithms().all, &self.trust.anchors, intermediates, at, usage, None, None)
-                .map(|_| ())
+            if let Some(near) = self.near.iter().find_map(|near| near.anchor(intermediates, at)) {
+                let anchor = std::slice::from_ref(near);
+                if certificate.verify_for_usage(all, anchor, &[], at, usage, None, None).is_ok() {
+                    return Ok(());
+                }
+            }
+            let anchors = &self.trust.anchors;
+            certificate.verify_for_usage(all, anchors, intermediates, at, usage, None, None).map(|_| ())
         };
         let verified = match verify(now) {
             Err(webpki::Error::CertExpired { .. }) => verify(shift(now, false)),
@@ -451,6 +469,16 @@ pub(crate) mod tests {
             let mut params = CertificateParams::default();
             params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
             TestCa(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+        }
+
+        /// An authority that this one has signed, and its certificate.
+        pub(crate) fn intermediate(&self) -> (TestCa, CertificateDer<'static>) {
+            let mut params = CertificateParams::default();
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            let key = KeyPair::generate().unwrap();
+            let issuer = CertifiedIssuer::signed_by(params, key, &self.0).unwrap();
+            let certificate = issuer.der().clone();
+            (TestCa(issuer), certificate)
         }
 
         pub(crate) fn trust(&self) -> Trust {
