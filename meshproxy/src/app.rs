@@ -46,6 +46,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::upstream::thread::Shared;
 use crate::workload::check::{self, Reports};
 use crate::workload::local::Documents;
+use crate::workload::owner::SocketOwners;
 
 /// How long the word that this proxy serves waits for the certificates of its workloads.
 const CERTIFICATES: Duration = Duration::from_secs(5);
@@ -97,6 +98,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         metrics: Arc::clone(&metrics),
         ending: has_ending.clone(),
         end: Arc::clone(&end),
+        may_end: Box::new(may_end),
         interception: is_intercepted,
         certificates: shown_certificates(&svids),
     });
@@ -147,12 +149,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         last_good: (last_good.clone(), held),
     };
     let listeners = listen(&config, &roots, &svids, &metrics, &drain, &forwarder)?;
-    if let Some(rules) = &config.rules {
-        tasks.spawn(keeper::keep(interception, Arc::clone(&metrics)));
-        if rules.fail_open {
-            tasks.spawn(pulse(Arc::clone(&roots), rules.outbound));
-        }
+    if let Some(rules) = config.rules.as_ref().filter(|rules| rules.fail_open) {
+        tasks.spawn(pulse(Arc::clone(&roots), rules.outbound));
     }
+    let keeper = config.rules.is_some().then(|| tasks.spawn(keeper::keep(interception, Arc::clone(&metrics))));
     let (stop_keeping, keeping) = keep(&last_good, &apply);
     tasks.spawn(say_ready(config.node.clone(), Arc::clone(&apply), certificates));
 
@@ -181,6 +181,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         }
         outcome
     };
+    if let Some(keeper) = keeper {
+        // What comes next is no other tool.
+        keeper.abort();
+    }
+    // First: what is opened from now on is not led to sockets that close.
+    release(&config, outcome.is_ok() || !served(&roots)).await;
     tracing::info!("draining");
     drain.begin();
     let left = tokio::select! {
@@ -191,7 +197,6 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     if left > 0 {
         tracing::warn!(left, "connections were still open at the end");
     }
-    release(&config, outcome.is_ok() || !served(&roots)).await;
     listeners.end().await;
     drop(stop_keeping);
     if tokio::time::timeout(LAST_WRITE, keeping).await.is_err() {
@@ -213,6 +218,16 @@ async fn intercept(config: &Config) -> anyhow::Result<()> {
         tracing::info!("this host's connections are led to this proxy");
     }
     Ok(())
+}
+
+/// An application of this host must not take the proxy away from the others: only root and our own user end it. Who is on
+/// another host was let in by whoever opened the port to others.
+fn may_end(peer: SocketAddr, local: SocketAddr) -> bool {
+    let owner = SocketOwners::open().ok().and_then(|owners| owners.owner(peer, local));
+    match owner {
+        Some(owner) => owner.user == 0 || owner.user == rustix::process::geteuid().as_raw(),
+        None => !peer.ip().is_loopback() && peer.ip() != local.ip(),
+    }
 }
 
 /// Whether this proxy has come to carry traffic.

@@ -366,7 +366,7 @@ async fn connect_to(
         Transport::Mesh { hop, peer } => {
             let caller = match (local, &root.locals[..]) {
                 (Some(local), _) => local,
-                (None, [only]) => only,
+                (None, [only]) if only.is_everybody() => only,
                 (None, _) => return Err(ConnectError::NoIdentity.into()),
             };
             let id = caller.id().ok_or(ConnectError::NoIdentity)?;

@@ -77,6 +77,11 @@ impl LocalWorkload {
         self.hosted.section.identity.as_ref()
     }
 
+    /// Whether every process of the host is of it, where it is the only one.
+    pub fn is_everybody(&self) -> bool {
+        self.hosted.section.recognition.is_silent()
+    }
+
     /// It as the sender of a request.
     pub fn caller(&self) -> Caller<'_> {
         let section = &self.hosted.section;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 
+use super::capture_transparent::is_possible;
 use super::{Claim, Context, alone};
 use crate::harness::client::Ask;
 use crate::harness::lab::Lab;
@@ -62,23 +63,65 @@ fn statuses(ask: impl Fn(&str, u8) -> anyhow::Result<u16>) -> anyhow::Result<Str
 fn users(context: &mut Context<'_>) -> anyhow::Result<()> {
     let lab = context.lab()?;
     if !lab.has_users() {
-        context.report.say("  (not tried: there is one user only)");
+        context.report.skip("owners/user", "there is one user only");
         return Ok(());
     }
     let host = lab.add_host("h5", ADDRESS)?;
     // By number, and by a name that every system has.
-    let proxy = start(lab, &host, "mesh.io/user: '3001'", "mesh.io/user: daemon")?;
+    let mut proxy = start(lab, &host, "mesh.io/user: '3001'", "mesh.io/user: daemon")?;
+    let user = |who: &str| match who {
+        "red" => 3001,
+        "blue" => 1,
+        _ => 3003,
+    };
     let ask = |who: &str, what: u8| {
-        let user = match who {
-            "red" => 3001,
-            "blue" => 1,
-            _ => 3003,
-        };
         let ask = Ask::get(format!("http://ratings:9080/ratings/{what}")).through(EXPLICIT);
-        Ok(ask.send(&proxy.host, Some(user))?.status)
+        Ok(ask.send(&host, Some(user(who)))?.status)
     };
     let found = statuses(ask)?;
+    let drain = Ask::get("http://127.0.0.1:15000/drain").method(http::Method::POST);
+    let drained = drain.send(&host, Some(3001))?.status;
     context.report.claim("two users of a host have an identity each, a third none", found == APART, found);
+    context.report.claim("none of them may end the proxy", drained == 403, drained.to_string());
+    if !is_possible(context, "owners/user, captured") {
+        return Ok(());
+    }
+    // What they open by themselves, led to the proxy by the kernel.
+    proxy.running()?.terminate(Duration::from_secs(35))?;
+    proxy.capturing("transparent");
+    proxy.launch()?;
+    proxy.wait_ready()?;
+    let found = statuses(|who, what| {
+        Ok(Ask::get(format!("http://ratings:9080/ratings/{what}")).send(&host, Some(user(who)))?.status)
+    })?;
+    context.report.claim("so have they where connections are captured", found == APART, found);
+    Ok(())
+}
+
+/// A single workload that says which processes are its own is none of the others.
+fn alone_on_a_host(context: &mut Context<'_>) -> anyhow::Result<()> {
+    let lab = context.lab()?;
+    if !lab.has_users() {
+        context.report.skip("owners/alone", "there is one user only");
+        return Ok(());
+    }
+    lab.control.apply_text(POLICY)?;
+    let host = lab.add_host("h5", ADDRESS)?;
+    let file = lab.scratch.join("h5-workloads.yaml");
+    std::fs::write(&file, entry("red", "mesh.io/user: '3001'"))?;
+    let mut proxy = lab.proxy_on(&host);
+    proxy.with(["--workload", &file.display().to_string()]);
+    proxy.invite(&lab.control, &["default/red"])?;
+    proxy.launch()?;
+    proxy.wait_ready()?;
+    let ask = Ask::get("http://ratings:9080/ratings/1").through(EXPLICIT);
+    let (own, other) = (ask.send(&host, Some(3001))?.status, ask.send(&host, Some(3003))?.status);
+    let streams = Ask::get("http://ratings:9080/ratings/1").send(&host, Some(3003))?.status;
+    context.report.claim(
+        "another process than those of the only workload is not taken for it",
+        (own, other, streams) == (200, 503, 503),
+        format!("{own} {other} {streams}"),
+    );
     Ok(())
 }
 
@@ -137,14 +180,14 @@ fn groups(context: &mut Context<'_>) -> anyhow::Result<()> {
     let root = match hierarchy() {
         Ok(root) => root,
         Err(error) => {
-            context.report.say(&format!("  (not tried: {error:#})"));
+            context.report.skip("owners/cgroup", &format!("{error:#}"));
             return Ok(());
         }
     };
     let _groups = match Groups::make(&root, &names) {
         Ok(groups) => groups,
         Err(error) => {
-            context.report.say(&format!("  (not tried: {error:#})"));
+            context.report.skip("owners/cgroup", &format!("{error:#}"));
             return Ok(());
         }
     };
@@ -211,7 +254,7 @@ fn namespaces(context: &mut Context<'_>) -> anyhow::Result<()> {
     let host = lab.add_host("h5", ADDRESS)?;
     let (red, blue) = (Namespace::lonely("red", &[])?, Namespace::lonely("blue", &[])?);
     if let Err(error) = name_on(&host, &lab.logs(), &[("red", &red), ("blue", &blue)]) {
-        context.report.say(&format!("  (not tried: {error:#})"));
+        context.report.skip("owners/netns", &format!("{error:#}"));
         return Ok(());
     }
     // Both have the same port, which is no matter: each has a loopback of its own.
