@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use crate::admin::dump::Certificate;
 use crate::admin::server::{self as admin, Face, Facts};
 use crate::capture::loopback;
+use crate::capture::transparent::{self, Transparent};
 use crate::cli::AccessLog;
 use crate::config::Config;
 use crate::control::apply::Apply;
@@ -26,13 +27,17 @@ use crate::control::discovery::Discovery;
 use crate::control::last_good::LastGood;
 use crate::control::report::Report;
 use crate::control::{Control, files};
+use crate::dial;
 use crate::dns::forward::Forwarder;
 use crate::dns::keep::keep as keep_names;
 use crate::dns::names::AddressOf;
 use crate::dns::resolv_conf::HostResolvers;
 use crate::dns::server::{self as dns, DnsSockets};
+use crate::dns::within;
 use crate::identity::svid::Svids;
+use crate::intercept::{keeper, nft};
 use crate::listener::sockets::{Listeners, Settings};
+use crate::live::interception::Interception;
 use crate::live::load;
 use crate::live::root::Roots;
 use crate::runtime::drain::Drain;
@@ -41,6 +46,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::upstream::thread::Shared;
 use crate::workload::check::{self, Reports};
 use crate::workload::local::Documents;
+use crate::workload::owner::SocketOwners;
 
 /// How long the word that this proxy serves waits for the certificates of its workloads.
 const CERTIFICATES: Duration = Duration::from_secs(5);
@@ -66,9 +72,21 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let end = Arc::new(Notify::new());
     let mut tasks = JoinSet::new();
 
+    let (interception, is_intercepted) = watch::channel(Interception::Off);
+    intercept(&config).await?;
     let forwarder = Forwarder::new(Arc::new(HostResolvers::new(config.dns_upstream.clone(), config.dns)));
     let sockets = DnsSockets::bind(config.dns).await.with_context(|| cannot_listen(config.dns, "--dns"))?;
-    tasks.spawn(dns::serve(sockets, forwarder.clone(), Arc::clone(&roots), address_of(&config)));
+    let address_of = address_of(&config);
+    // What is captured needs no socket of its own.
+    let captured = config.rules.is_some() && !config.loopback;
+    tasks.spawn(within::serve(
+        config.dns,
+        forwarder.clone(),
+        Arc::clone(&roots),
+        address_of.clone(),
+        captured,
+    ));
+    tasks.spawn(dns::serve(sockets, forwarder.clone(), Arc::clone(&roots), address_of, captured));
     let faults = metrics.proxy.certificate_faults.clone();
     let files = Arc::clone(roots.originations());
     tasks.spawn(files.keep_fresh(move |count| faults.set(count as f64)));
@@ -80,6 +98,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         metrics: Arc::clone(&metrics),
         ending: has_ending.clone(),
         end: Arc::clone(&end),
+        may_end: Box::new(may_end),
+        interception: is_intercepted,
         certificates: shown_certificates(&svids),
     });
     for (face, address, flag) in [
@@ -129,6 +149,11 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         last_good: (last_good.clone(), held),
     };
     let listeners = listen(&config, &roots, &svids, &metrics, &drain, &forwarder)?;
+    if let Some(rules) = config.rules.as_ref().filter(|rules| rules.fail_open) {
+        tasks.spawn(pulse(Arc::clone(&roots), rules.outbound));
+    }
+    let keeper =
+        config.rules.is_some().then(|| tasks.spawn(keeper::keep(interception, Arc::clone(&metrics))));
     let (stop_keeping, keeping) = keep(&last_good, &apply);
     tasks.spawn(say_ready(config.node.clone(), Arc::clone(&apply), certificates));
 
@@ -157,6 +182,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         }
         outcome
     };
+    if let Some(keeper) = keeper {
+        // What comes next is no other tool.
+        keeper.abort();
+    }
+    // First: what is opened from now on is not led to sockets that close.
+    release(&config, outcome.is_ok() || !served(&roots)).await;
     tracing::info!("draining");
     drain.begin();
     let left = tokio::select! {
@@ -175,6 +206,54 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     tasks.shutdown().await;
     tracing::info!("ended");
     outcome
+}
+
+/// Has this host's connections led here, before anything else is opened, and our own left alone.
+async fn intercept(config: &Config) -> anyhow::Result<()> {
+    let Some(rules) = config.rules.clone() else { return Ok(()) };
+    dial::mark_with(rules.mark)
+        .context("--capture transparent: packets cannot be marked (CAP_NET_ADMIN is needed)")?;
+    if config.installs_rules {
+        let installed = tokio::task::spawn_blocking(move || nft::install(&rules)).await?;
+        installed.context("--capture transparent: the rules cannot be installed")?;
+        tracing::info!("this host's connections are led to this proxy");
+    }
+    Ok(())
+}
+
+/// An application of this host must not take the proxy away from the others: only root and our own user end it. Who is on
+/// another host was let in by whoever opened the port to others.
+fn may_end(peer: SocketAddr, local: SocketAddr) -> bool {
+    let owner = SocketOwners::open().ok().and_then(|owners| owners.owner(peer, local));
+    match owner {
+        Some(owner) => owner.user == 0 || owner.user == rustix::process::geteuid().as_raw(),
+        None => !peer.ip().is_loopback() && peer.ip() != local.ip(),
+    }
+}
+
+/// Whether this proxy has come to carry traffic.
+fn served(roots: &Roots) -> bool {
+    roots.sockets().serial > 0
+}
+
+/// Takes the rules away again. After an end that is none they stay: what they lead here is refused from then on.
+async fn release(config: &Config, is_clean: bool) {
+    let Some(rules) = config.rules.as_ref().filter(|_| config.installs_rules) else { return };
+    if !is_clean && !rules.fail_open {
+        tracing::warn!("the rules of interception stay: `meshproxy intercept remove` takes them away");
+        return;
+    }
+    match tokio::task::spawn_blocking(nft::remove).await {
+        Ok(Ok(())) => tracing::info!("this host's connections are led here no more"),
+        Ok(Err(error)) => tracing::error!(%error, "the rules of interception could not be removed"),
+        Err(error) => tracing::error!(%error, "removing the rules of interception has failed"),
+    }
+}
+
+/// Says that this proxy is alive once its sockets are open.
+async fn pulse(roots: Arc<Roots>, port: u16) {
+    roots.opened(1).await;
+    keeper::beat(port).await;
 }
 
 /// Starts the traffic half. Its sockets open with the first snapshot.
@@ -203,6 +282,12 @@ fn listen(
         inbound: config.inbound_addr,
         explicit: config.explicit.then_some(config.explicit_addr),
         loopback: config.loopback.then_some(config.loopback_net),
+        transparent: config.rules.as_ref().map(|rules| Transparent {
+            outbound: rules.outbound,
+            inbound: rules.inbound,
+            services: rules.services,
+            six: transparent::speaks_six(),
+        }),
         threads: config.threads,
     };
     let shared = Shared {
@@ -253,10 +338,11 @@ async fn either(one: &mut Signal, other: &mut Signal) {
     }
 }
 
-/// Services have addresses here only with loopback capture.
+/// Services have addresses here only where these are listened on, or captured.
 fn address_of(config: &Config) -> Option<AddressOf> {
     let net = config.loopback_net;
-    config.loopback.then(|| -> AddressOf { Arc::new(move |service| loopback::address(net, service)) })
+    (config.loopback || config.rules.is_some())
+        .then(|| -> AddressOf { Arc::new(move |service| loopback::address(net, service)) })
 }
 
 /// The host's resolver may be this proxy, so meshd's name is asked of the resolvers behind it.

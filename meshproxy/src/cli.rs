@@ -9,6 +9,8 @@ use clap_complete::Shell;
 use ipnet::Ipv4Net;
 
 use crate::config::{ControlUrl, LocalService, PortCheck, Upstream};
+use crate::intercept::args::InterceptArgs;
+use crate::intercept::rules::Rules;
 
 /// The per-host data plane of the mesh.
 #[derive(Debug, Parser)]
@@ -24,6 +26,9 @@ pub struct Cli {
 pub enum Command {
     /// Carry the traffic of this host.
     Run(Box<RunArgs>),
+    /// Lead this host's connections to the proxy by rules of the kernel (nftables), or stop that.
+    #[command(subcommand)]
+    Intercept(Intercept),
     /// Print the resolver snippet for this host.
     DnsConfig(DnsConfigArgs),
     /// Print a shell completion script.
@@ -158,9 +163,90 @@ pub struct RunArgs {
         value_parser = duration
     )]
     pub idle_timeout: Duration,
+    /// Flags of transparent capture.
+    #[command(flatten)]
+    pub intercept: InterceptArgs,
+    /// Who installs and removes the rules of transparent capture
+    #[arg(long, env = "MESHPROXY_CAPTURE_RULES", value_name = "WHO", default_value = "auto")]
+    pub capture_rules: CaptureRules,
     /// Form of the log on stderr
     #[arg(long, env = "MESHPROXY_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
+}
+
+/// Who installs and removes the rules of transparent capture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CaptureRules {
+    /// The proxy, at start and on a clean exit
+    Auto,
+    /// Somebody else, with `meshproxy intercept`
+    Manual,
+}
+
+/// The rules of transparent capture.
+#[derive(Debug, Subcommand)]
+pub enum Intercept {
+    /// Install the rules, in the place of those that are there.
+    Install(Box<InterceptInstall>),
+    /// Remove the rules, whether there are any or not.
+    Remove {
+        /// Print what would be done, and do nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Print the rules that are there, and whether they are as they were installed.
+    Show {
+        /// The same: nothing is changed in any case
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+/// Flags of `intercept install`. They must say what those of `run` say, as environment variables do.
+#[derive(Debug, Args)]
+pub struct InterceptInstall {
+    /// Print what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Flags of transparent capture.
+    #[command(flatten)]
+    pub intercept: InterceptArgs,
+    /// How the traffic of applications gets to the proxy: addresses of services are led there too without `loopback`
+    #[arg(
+        long,
+        env = "MESHPROXY_CAPTURE",
+        value_name = "LIST",
+        default_value = "transparent",
+        value_delimiter = ','
+    )]
+    pub capture: Vec<Capture>,
+    /// Addresses of services on this host
+    #[arg(long, env = "MESHPROXY_LOOPBACK_NET", value_name = "CIDR", default_value = "127.64.0.0/10")]
+    pub loopback_net: Ipv4Net,
+    /// Where peers connect: never captured
+    #[arg(long, env = "MESHPROXY_INBOUND_ADDR", value_name = "IP:PORT", default_value = "0.0.0.0:15008")]
+    pub inbound_addr: SocketAddr,
+    /// HTTP proxy: not captured where others reach it
+    #[arg(long, env = "MESHPROXY_EXPLICIT_ADDR", value_name = "IP:PORT", default_value = "127.0.0.1:15080")]
+    pub explicit_addr: SocketAddr,
+    /// Readiness: not captured where others reach it
+    #[arg(long, env = "MESHPROXY_READY_ADDR", value_name = "IP:PORT", default_value = "127.0.0.1:15021")]
+    pub ready_addr: SocketAddr,
+    /// Metrics: not captured where others reach it
+    #[arg(long, env = "MESHPROXY_METRICS_ADDR", value_name = "IP:PORT", default_value = "127.0.0.1:15090")]
+    pub metrics_addr: SocketAddr,
+    /// DNS: not captured where others reach it
+    #[arg(long, env = "MESHPROXY_DNS", value_name = "ADDR", default_value = "127.0.0.1:15053")]
+    pub dns: SocketAddr,
+}
+
+impl InterceptInstall {
+    /// The rules.
+    pub fn rules(&self) -> Rules {
+        let own = [self.inbound_addr, self.explicit_addr, self.ready_addr, self.metrics_addr, self.dns];
+        let services = (!self.capture.contains(&Capture::Loopback)).then(|| self.loopback_net.trunc());
+        self.intercept.rules(&own, services)
+    }
 }
 
 /// Flags of `dns-config`.
@@ -254,6 +340,10 @@ mod tests {
             &["run", "--control", "https://h:1", "--capture", "magic"],
             &["run", "--control", "https://h:1", "--threads", "0"],
             &["run", "--control", "https://h:1", "--label", "x"],
+            &["run", "--control", "https://h:1", "--exclude-outbound-ports", "0"],
+            &["run", "--control", "https://h:1", "--capture-mark", "0"],
+            &["intercept"],
+            &["intercept", "install", "--exclude-outbound-cidrs", "10.0.0.0/33"],
         ] {
             let words = ["meshproxy"].iter().chain(bad);
             assert!(Cli::try_parse_from(words).is_err(), "{bad:?}");

@@ -34,6 +34,7 @@ async def keep(name, open_stream):
         await close()
     except Exception as error:  # the claim's verdict carries whatever went wrong
         ended = repr(error)[:300]
+        print("ended", name, flush=True)
     results[name] = {"echoes": count, "ended": ended}
 
 

@@ -5,7 +5,9 @@ use std::process::Command;
 use crate::run::{Outcome, exists, is_root, root, shown, target};
 
 /// Programs that claims use, with the Debian packages they come in.
-const PROGRAMS: [(&str, &str); 7] = [
+const PROGRAMS: [(&str, &str); 9] = [
+    ("nft", "nftables"),
+    ("ip", "iproute2"),
     ("redis-server", "redis-server"),
     ("pg_ctlcluster", "postgresql"),
     ("nghttp", "nghttp2-client"),

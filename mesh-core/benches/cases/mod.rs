@@ -5,6 +5,7 @@ mod framing;
 mod mesh;
 mod messages;
 mod picks;
+mod policies;
 mod routes;
 
 /// One measured step, ready to be repeated.
@@ -57,6 +58,9 @@ pub(crate) fn rows() -> Vec<Row> {
         row("name that means nothing", HOSTS, mesh::unknown),
         row("virtual host of a gateway", HOSTS, entry::virtual_host),
         row("inbound, rule of a policy", RULES, entry::inbound),
+        row("inbound, last of policies of every kind", RULES, policies::last),
+        row("inbound, none of policies of every kind", RULES, policies::none),
+        row("inbound, byte stream under policies", RULES, policies::stream),
         row("turn by turn", &[100], picks::in_turn),
         row("turn by turn, weighted", &[100], picks::in_turn_weighted),
         row("less busy of two", &[100], picks::less_busy),

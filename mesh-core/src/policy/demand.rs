@@ -103,6 +103,11 @@ impl AuthorizationRule {
             && self.when.iter().all(|condition| condition.demand().holds(subject))
     }
 
+    /// Whether it demands something that only a request has.
+    pub fn reads_http(&self) -> bool {
+        self.demands().any(|demand| demand.reads_http())
+    }
+
     /// Every list that demands something.
     pub(super) fn demands(&self) -> impl Iterator<Item = Demand<'_>> {
         let from = self.from.iter().flat_map(Source::demands);

@@ -131,7 +131,7 @@ impl Certificates {
         let svid = Svid::new(id, pair.chain.iter().map(|der| der.to_vec()).collect(), pair.key())?;
         let trust = Trust::new(domain.clone(), roots)?;
         let roots = trust.roots().to_vec();
-        self.svids.trust(trust);
+        self.svids.trust_roots(trust);
         let renew_at = renewal(svid.not_before(), svid.not_after());
         Ok(NodeIdentity { svid: Arc::new(svid), domain, roots, renew_at })
     }

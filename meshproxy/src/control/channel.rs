@@ -157,7 +157,7 @@ async fn connect(url: &ControlUrl, resolve: &Resolve) -> Result<TcpStream, Chann
     let mut last = missing(io::Error::new(io::ErrorKind::NotFound, "no address"));
     for address in addresses {
         let address = SocketAddr::new(address, url.port);
-        let attempt = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await;
+        let attempt = tokio::time::timeout(CONNECT_TIMEOUT, crate::dial::tcp(address)).await;
         match attempt.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             Ok(stream) => {
                 let set = stream.set_nodelay(true);

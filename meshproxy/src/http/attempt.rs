@@ -331,7 +331,7 @@ pub(super) fn pass_proxy(headers: &mut HeaderMap, proxy: Option<ProxyHeader>) {
 pub(super) fn own<'a>(root: &'a Root, caller: Option<&'a Arc<LocalWorkload>>) -> Result<Who<'a>, Failure> {
     let caller = match (caller, &root.locals[..]) {
         (Some(caller), _) => caller,
-        (None, [only]) => only,
+        (None, [only]) if only.is_everybody() => only,
         (None, _) => return Err(connect_failed(ConnectError::NoIdentity)),
     };
     match caller.id() {

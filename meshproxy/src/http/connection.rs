@@ -11,6 +11,7 @@ use mesh_core::vocab::identity::SpiffeId;
 use mesh_core::vocab::label::Labels;
 use mesh_core::vocab::name::{ServicePort, Text, WorkloadKey};
 
+use crate::live::destination::LiveDestination;
 use crate::live::local::{LocalWorkload, read_from, source};
 use crate::live::root::Root;
 use crate::net::downstream::Facts;
@@ -35,6 +36,13 @@ pub enum Entrance {
         /// The port.
         port: Option<u16>,
     },
+    /// The address that it was opened to, where connections are captured.
+    Captured {
+        /// That address.
+        to: SocketAddr,
+        /// The service whose address it is, and its port.
+        owner: Option<ServicePort>,
+    },
 }
 
 /// A connection of an application of this host.
@@ -50,6 +58,7 @@ pub struct Outbound {
     pub caller: Option<WorkloadKey>,
     addresses: Rc<str>,
     found: Cell<Found>,
+    pinned: RefCell<Option<(u64, Option<Arc<LiveDestination>>)>>,
 }
 
 /// Where caller and service are in the root with this serial.
@@ -70,7 +79,7 @@ impl Outbound {
     ) -> Outbound {
         let found = Cell::new(Found { serial: u64::MAX, caller: None, service: None });
         let addresses = addresses(facts.local, facts.peer).into();
-        Outbound { thread, facts, entrance, caller, addresses, found }
+        Outbound { thread, facts, entrance, caller, addresses, found, pinned: RefCell::default() }
     }
 
     /// Where it came from, with the text of it.
@@ -95,8 +104,31 @@ impl Outbound {
                 let own = local.and_then(|local| local.hosted.section.view.as_deref()).unwrap_or("");
                 (own == &**view).then_some(*listener)
             }
-            Entrance::Explicit | Entrance::Service(_) => None,
+            Entrance::Explicit | Entrance::Service(_) | Entrance::Captured { .. } => None,
         }
+    }
+
+    /// The address that it was opened to, where connections are captured.
+    pub fn original(&self) -> Option<SocketAddr> {
+        match &self.entrance {
+            Entrance::Captured { to, .. } => Some(*to),
+            Entrance::Explicit | Entrance::Service(_) | Entrance::Bound { .. } => None,
+        }
+    }
+
+    /// The endpoint that it was opened to, where connections are captured and it is nothing else. Looked up once in
+    /// each root.
+    pub fn pinned(&self, root: &Root) -> Option<Arc<LiveDestination>> {
+        let Entrance::Captured { to, owner: None } = &self.entrance else { return None };
+        let mut pinned = self.pinned.borrow_mut();
+        if let Some((serial, found)) = &*pinned
+            && *serial == root.serial
+        {
+            return found.clone();
+        }
+        let found = root.pinned(*to, self.local(root).map(|local| local.caller()));
+        *pinned = Some((root.serial, found.clone()));
+        found
     }
 
     /// The address of who sends. Behind a loopback address is a workload of this host, if it is known which.
@@ -113,8 +145,10 @@ impl Outbound {
         let caller = self.caller.as_ref();
         let caller = caller.and_then(|key| root.locals.iter().position(|l| l.hosted.section.key == *key));
         let service = match &self.entrance {
-            Entrance::Explicit | Entrance::Bound { .. } => None,
-            Entrance::Service(at) => root.tables.service_index(&at.host),
+            Entrance::Explicit | Entrance::Bound { .. } | Entrance::Captured { owner: None, .. } => None,
+            Entrance::Service(at) | Entrance::Captured { owner: Some(at), .. } => {
+                root.tables.service_index(&at.host)
+            }
         };
         let found = Found { serial: root.serial, caller, service };
         self.found.set(found);

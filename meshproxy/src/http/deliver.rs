@@ -1,16 +1,21 @@
 //! One request of another proxy, for a workload of this host: read, admit, deliver, reply, record.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderValue, Method, Request, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
-use mesh_core::decide::inbound::{Admission, Inbound, admit};
+use mesh_core::decide::inbound::{Admission, Inbound, admit_shown};
+use mesh_core::decide::refusal::{Denial, Reason};
 use mesh_core::decide::witness::Silent;
 use mesh_core::message::internal::strip_mesh;
 use mesh_core::message::request::{Head, Sender};
+use mesh_core::policy::judge::Remarks;
+use mesh_core::tables::workloads::HostedWorkload;
 
 use super::attempt::{Message, plain};
 use super::canonical;
@@ -22,6 +27,7 @@ use super::upgrade;
 use crate::live::root::Root;
 use crate::net::proxy_header::ProxyHeader;
 use crate::runtime::clock;
+use crate::telemetry::access::Remarked;
 use crate::telemetry::metrics::Reporter;
 use crate::upstream::body::Upload;
 use crate::upstream::way::{Target, Way};
@@ -72,10 +78,14 @@ fn begin(peer: &MeshPeer, mut request: Request<Incoming>) -> Result<Delivery, Bo
         return Err(Box::new(reply::plain(record, status, "NR", "workload_not_found", "")));
     };
     // The one field that is there nearly always has been read.
-    let way = if head.mesh > 1 { head.headers.get(&MESH_PROXY).and_then(way) } else { None };
+    let proxy = if head.mesh > 1 { head.headers.get(&MESH_PROXY).and_then(proxy_header) } else { None };
     strip_mesh(&mut head.headers, head.mesh);
-    let (targets, mut record) = enter(peer, &root, to, &mut head, record)?;
-    head.headers.append(&CLIENT_CERT, peer.client_cert.clone());
+    // What is judged is what the application receives.
+    add_client_cert(&mut head.headers, &peer.client_cert);
+    if !head.headers.contains_key(&FORWARDED_PROTO) {
+        head.headers.insert(&FORWARDED_PROTO, HeaderValue::from_static("http"));
+    }
+    let (targets, way, mut record) = enter(peer, &root, (to, proxy), &mut head, record)?;
     record.upstream = targets.first().copied();
     let Head { method, authority, target, headers, .. } = *head;
     let message = Box::new(Message { method, authority, target, headers });
@@ -88,7 +98,16 @@ async fn deliver(peer: &MeshPeer, delivery: Delivery) -> Reply {
     if let Some(client) = upgrade {
         return Box::pin(upgrade::deliver(record, message, target, client)).await;
     }
-    let sent = plain(&peer.thread, message, record.upload.as_ref(), target, http2).await;
+    // Pinned here: each way of waiting would keep a place for it.
+    let sending = pin!(plain(&peer.thread, message, record.upload.as_ref(), target, http2));
+    let sent = match &record.standing {
+        Some(standing) => standing.unless_refused(sending).await,
+        None => Ok(sending.await),
+    };
+    let sent = match sent {
+        Ok(sent) => sent,
+        Err(refusal) => return reply::cut_off(record, &refusal),
+    };
     if let (true, Some(upload)) = (http2, &record.upload) {
         upload.settle();
     }
@@ -98,10 +117,22 @@ async fn deliver(peer: &MeshPeer, delivery: Delivery) -> Reply {
     }
 }
 
-/// How the application wants to be connected to, of which the caller's proxy knows.
-fn way(field: &HeaderValue) -> Option<Rc<Way>> {
-    let proxy = ProxyHeader::from_field(field.to_str().ok()?)?;
-    Some(Rc::new(Way { unix: None, proxy: Some(proxy), tls: None }))
+/// Adds what is told of the caller's certificate to what proxies before it have told (Istio's APPEND_FORWARD).
+pub(super) fn add_client_cert(headers: &mut HeaderMap, element: &HeaderValue) {
+    let before: Vec<&[u8]> = headers.get_all(&CLIENT_CERT).iter().map(HeaderValue::as_bytes).collect();
+    let joined = match before.is_empty() {
+        true => None,
+        false => {
+            let all = [before.join(&b","[..]), element.as_bytes().to_vec()];
+            HeaderValue::from_bytes(&all.join(&b","[..])).ok()
+        }
+    };
+    headers.insert(&CLIENT_CERT, joined.unwrap_or_else(|| element.clone()));
+}
+
+/// The PROXY header that the application wants, of which the caller's proxy knows.
+fn proxy_header(field: &HeaderValue) -> Option<ProxyHeader> {
+    ProxyHeader::from_field(field.to_str().ok()?)
 }
 
 /// Judges a request: where it is delivered, or the answer in its place. What is known only here is gone before
@@ -109,10 +140,11 @@ fn way(field: &HeaderValue) -> Option<Rc<Way>> {
 fn enter(
     peer: &MeshPeer,
     root: &Root,
-    to: SocketAddr,
+    (to, proxy): (SocketAddr, Option<ProxyHeader>),
     head: &mut Head,
     mut record: Box<Record>,
-) -> Result<(Vec<SocketAddr>, Box<Record>), Box<Reply>> {
+) -> Result<(Vec<SocketAddr>, Option<Rc<Way>>, Box<Record>), Box<Reply>> {
+    let hosted = root.tables.workload_shown(to, &peer.own);
     let seen = head.seen();
     let facts = Inbound {
         to,
@@ -122,14 +154,20 @@ fn enter(
         request: Some(&seen),
         now: clock::seconds(),
     };
-    let admission = match admit(&root.tables, &facts, &mut Silent) {
+    let admission = match admit_shown(&root.tables, &facts, &peer.own, &mut Silent) {
         Ok(admission) => admission,
         Err(refusal) => {
-            name_parties(root, to, &mut record);
+            name_party(root, hosted, to, &mut record);
+            if let Reason::Denied(Denial { remarks: Some(remarks), .. }) = &refusal.reason {
+                record.remarked = remarked_of(root, hosted, remarks);
+            }
             return Err(Box::new(reply::refuse(record, &refusal)));
         }
     };
-    name_parties(root, to, &mut record);
+    name_party(root, hosted, to, &mut record);
+    if let Some(remarks) = &admission.judgement.remarks {
+        record.remarked = remarked_of(root, hosted, remarks);
+    }
     if admission.judgement.ask.is_some() {
         // Nobody is asked here yet, and unasked nothing that a CUSTOM policy is about may pass.
         return Err(Box::new(reply::plain(record, StatusCode::FORBIDDEN, "UAEX", "ext_authz_error", "")));
@@ -138,13 +176,29 @@ fn enter(
         let status = StatusCode::MISDIRECTED_REQUEST;
         return Err(Box::new(reply::plain(record, status, "NR", "identity_not_of_workload", "")));
     }
-    if let Some(rewritten) = &admission.judgement.token.headers {
-        head.headers = rewritten.clone();
+    let targets = targets(root, &admission, to);
+    let way = Way::into(root.local(&admission.workload), proxy);
+    let Admission { workload, judgement, .. } = admission;
+    record.standing = Some(peer.thread.standings.enter(workload, &facts, Some(head)));
+    if let Some(rewritten) = judgement.token.headers {
+        head.headers = rewritten;
     }
-    if !head.headers.contains_key(&FORWARDED_PROTO) {
-        head.headers.insert(&FORWARDED_PROTO, HeaderValue::from_static("http"));
-    }
-    Ok((targets(root, &admission, to), record))
+    Ok((targets, way, record))
+}
+
+/// Counts what policies have written down, and puts it into words for the log.
+pub fn remarked(root: &Root, to: SocketAddr, remarks: &Remarks) -> Option<Box<Remarked>> {
+    remarked_of(root, root.tables.workload_at(to), remarks)
+}
+
+/// The same for a workload that is already known.
+pub fn remarked_of(
+    root: &Root,
+    hosted: Option<&Arc<HostedWorkload>>,
+    remarks: &Remarks,
+) -> Option<Box<Remarked>> {
+    let hosted = hosted?;
+    Some(root.local(hosted)?.remarkers.note(hosted, remarks))
 }
 
 /// The identity that we showed in the handshake must be that of the workload: the caller expected nobody else.
@@ -153,13 +207,16 @@ pub fn is_shown(peer: &MeshPeer, admission: &Admission) -> bool {
 }
 
 /// Where the application listens: the workload's own address, else loopback if no other workload of this host has the
-/// port. Loopback only for ports that a service reaches: what else listens there is none of the mesh's business.
+/// port. Loopback only for ports that a service reaches: what else listens there is none of the mesh's business. Those
+/// in other network namespaces have a loopback of their own.
 pub fn targets(root: &Root, admission: &Admission, to: SocketAddr) -> Vec<SocketAddr> {
+    let section = &admission.workload.section;
     let known = admission.workload.port(admission.port).is_some();
     let others = root
         .locals
         .iter()
-        .filter(|local| local.hosted.section.key != admission.workload.section.key)
+        .filter(|local| local.hosted.section.key != section.key)
+        .filter(|local| local.hosted.section.recognition.netns == section.recognition.netns)
         .any(|local| local.hosted.port(admission.port).is_some());
     let mut targets = vec![to];
     if known && !others {
@@ -168,10 +225,37 @@ pub fn targets(root: &Root, admission: &Admission, to: SocketAddr) -> Vec<Socket
     targets
 }
 
-fn name_parties(root: &Root, to: SocketAddr, record: &mut Record) {
+pub(super) fn name_parties(root: &Root, to: SocketAddr, record: &mut Record) {
+    name_party(root, root.tables.workload_at(to), to, record);
+}
+
+/// The same for a workload that is already known.
+fn name_party(root: &Root, hosted: Option<&Arc<HostedWorkload>>, to: SocketAddr, record: &mut Record) {
     record.cluster = Cluster::Inbound(to.port());
-    if let Some(local) = root.tables.workload_at(to).and_then(|hosted| root.local(hosted)) {
+    if let Some(local) = hosted.and_then(|hosted| root.local(hosted)) {
         record.destination = local.party.number;
         record.service = local.service(to.port()).number;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_proxies_before_have_told_of_stays_before() {
+        for (before, expected) in [
+            (&[][..], "By=c;URI=d"),
+            (&["By=a;URI=b"], "By=a;URI=b,By=c;URI=d"),
+            (&["By=a", "By=b"], "By=a,By=b,By=c;URI=d"),
+        ] {
+            let mut headers = HeaderMap::new();
+            for element in before {
+                headers.append(&CLIENT_CERT, HeaderValue::from_static(element));
+            }
+            add_client_cert(&mut headers, &HeaderValue::from_static("By=c;URI=d"));
+            let all: Vec<&HeaderValue> = headers.get_all(&CLIENT_CERT).iter().collect();
+            assert_eq!(all, [expected]);
+        }
     }
 }

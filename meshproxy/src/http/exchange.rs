@@ -122,7 +122,7 @@ async fn carry_out(connection: &Outbound, planned: Box<Planned>) -> Reply {
     let mut reply = match &plan.action {
         Action::Forward(forward) => 'sent: {
             let mut destination = Cow::Borrowed(&root.destinations[forward.destination]);
-            if outside::is_aimed(&root, forward, &head) {
+            if outside::is_aimed(connection, &root, forward, &head) {
                 match Box::pin(outside::aimed(connection, &root, &plan, forward, &head)).await {
                     Ok(aimed) => destination = Cow::Owned(aimed),
                     Err(failure) => break 'sent reply::failed(record, failure),

@@ -90,6 +90,24 @@ pub fn refuse(mut record: Box<Record>, refusal: &Refusal) -> Reply {
     local(record, status, Cow::Borrowed(refusal.body()), None)
 }
 
+/// A policy turned against a request before it was answered.
+pub fn cut_off(mut record: Box<Record>, refusal: &Refusal) -> Reply {
+    record.standing = None;
+    record.thread().metrics().proxy.requests_cut_off.increment(1);
+    refuse(record, refusal)
+}
+
+/// The trailers of an answer that a policy has turned against.
+pub fn denied(refusal: &Refusal, flags: Flags) -> HeaderMap {
+    let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::FORBIDDEN);
+    let mut trailers = HeaderMap::with_capacity(2);
+    trailers.insert(&GRPC_STATUS, HeaderValue::from(grpc_of(status, flags)));
+    if let Ok(message) = HeaderValue::from_bytes(&percent_encoded(refusal.body().as_bytes())) {
+        trailers.insert(&GRPC_MESSAGE, message);
+    }
+    trailers
+}
+
 /// A fault aborts the request.
 pub fn abort(mut record: Box<Record>, abort: AbortStatus) -> Reply {
     record.flags.push("FI");

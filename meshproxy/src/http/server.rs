@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -105,7 +106,10 @@ where
         std::future::pending::<()>().await;
     };
     let ended = tokio::select! {
-        ended = connection.as_mut() => Some(ended),
+        ended = thread.standings.watch(connection.as_mut()) => {
+            // Cut off in the middle of what is no longer allowed.
+            Some(ended.unwrap_or(Ok(())))
+        }
         () = drain.begun() => None,
         () = activity.idle(patience.idle, patience.body) => Some(Ok(())),
         () = retires => None,
@@ -115,13 +119,14 @@ where
         None => {
             // A request that is already on its way is still answered; an idle connection is closed after a moment.
             let moment = tokio::time::sleep(Duration::from_millis(500));
-            tokio::select! {
-                ended = connection.as_mut() => ended,
+            let ended = tokio::select! {
+                ended = thread.standings.watch(connection.as_mut()) => ended,
                 () = moment => {
                     connection.as_mut().graceful_shutdown();
-                    connection.await
+                    thread.standings.watch(connection.as_mut()).await
                 }
-            }
+            };
+            ended.unwrap_or(Ok(()))
         }
     };
     if let Some(refusal) = activity.refusal() {
@@ -148,7 +153,7 @@ where
         Side::Application => (CLIENT_STREAM_WINDOW, CLIENT_WINDOW, Allowance::OUTSIDE),
         Side::Mesh => (STREAM_WINDOW, STREAM_WINDOW * STREAMS, Allowance::MESH),
     };
-    let mut builder = http2::Builder::new(LocalExec);
+    let mut builder = http2::Builder::new(LocalExec(Rc::clone(&thread.standings)));
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS)

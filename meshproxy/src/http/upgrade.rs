@@ -150,6 +150,24 @@ pub async fn send_on(
     }
 }
 
+/// The same to the one endpoint of a destination that no rule is for.
+pub(super) async fn send_once(
+    trial: &Trial<'_>,
+    message: Message,
+    upgrade: OnUpgrade,
+    mut record: Box<Record>,
+) -> Reply {
+    let Some(index) = trial.choose(&[]) else { return reply::no_healthy(record) };
+    let endpoint = &trial.destination.endpoints[index];
+    record.permit = Some(endpoint.state.enter());
+    record.upstream = endpoint.shown();
+    record.destination = endpoint.party.number;
+    match once(trial, endpoint, message, 1).await {
+        Ok(answered) => join(answered, upgrade, record, &[]),
+        Err(failure) => reply::failed(record, failure),
+    }
+}
+
 /// One try at one endpoint.
 async fn once(
     trial: &Trial<'_>,
@@ -190,9 +208,15 @@ pub async fn deliver(
     client: OnUpgrade,
 ) -> Reply {
     let thread = Rc::clone(record.thread());
-    match plain(&thread, message, target).await {
-        Ok(answered) => join(answered, client, record, &[]),
-        Err(failure) => reply::failed(record, failure),
+    let sending = plain(&thread, message, target);
+    let sent = match &record.standing {
+        Some(standing) => standing.unless_refused(sending).await,
+        None => Ok(sending.await),
+    };
+    match sent {
+        Ok(Ok(answered)) => join(answered, client, record, &[]),
+        Ok(Err(failure)) => reply::failed(record, failure),
+        Err(refusal) => reply::cut_off(record, &refusal),
     }
 }
 
@@ -306,9 +330,24 @@ where
         // The client's end is there once our answer has been sent.
         let (Ok(client), Some(server)) = tokio::join!(client, server) else { return };
         let carried = Carried::default();
-        copy(TokioIo::new(client), server, &carried, IDLE).await;
+        let refused = {
+            let copying = copy(TokioIo::new(client), server, &carried, IDLE);
+            let refused = async {
+                match &record.standing {
+                    Some(standing) => standing.refused().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                _ended = copying => None,
+                refusal = refused => Some(refusal),
+            }
+        };
         record.data(usize::try_from(carried.sent.get()).unwrap_or(usize::MAX));
-        record.complete();
+        match refused {
+            Some(refusal) => record.cut_off(&refusal),
+            None => record.complete(),
+        }
         drop((kept, open));
     });
     reply

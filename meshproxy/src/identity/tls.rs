@@ -8,24 +8,29 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mesh_core::vocab::identity::SpiffeId;
+use mesh_core::vocab::hello::Offered;
+use mesh_core::vocab::identity::{Mark, SpiffeId};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{DigitallySignedStruct, DistinguishedName, SignatureScheme};
+use rustls::{CipherSuite, DigitallySignedStruct, DistinguishedName, SignatureScheme};
 use sha2::{Digest as _, Sha256};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
+use super::near::Near;
 use super::svid::{Material, Svid, Trust};
 
 /// Clocks of hosts may differ by so much (reliability notes, TLS and identity).
 const SKEW: Duration = Duration::from_secs(60);
 
 const ALPN: &[u8] = b"h2";
+/// What a connection straight to a workload's port may agree on. Istio's clients offer these behind its own names, of which
+/// `istio-peer-exchange` is never agreed on: whoever does must begin with metadata that nobody here reads.
+const DIRECT: [&[u8]; 3] = [ALPN, b"http/1.1", b"istio"];
 
 /// Why a certificate does not prove an identity that may call or be called.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -39,15 +44,41 @@ pub enum PeerError {
     /// The URI is not a SPIFFE ID.
     #[error("certificate's URI is not a SPIFFE ID")]
     NotSpiffe,
+    /// It may sign other certificates, which a peer's must not (X509-SVID section 4.3).
+    #[error("certificate is of an authority")]
+    Authority,
+    /// Its time is over.
+    #[error("certificate has expired")]
+    Expired,
     /// It is someone else's.
     #[error("certificate is of {0}")]
     Other(SpiffeId),
     /// A node or the control plane.
     #[error("{0} is not a workload")]
     NotWorkload(SpiffeId),
+    /// Its host was thrown out.
+    #[error("certificate of {0} is of a host that was thrown out")]
+    Revoked(SpiffeId),
     /// Another trust domain.
     #[error("{0} is of another trust domain")]
     TrustDomain(SpiffeId),
+}
+
+impl PeerError {
+    /// One word, for metrics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            PeerError::Malformed => "malformed_certificate",
+            PeerError::NotOneUri => "not_one_uri",
+            PeerError::NotSpiffe => "not_spiffe",
+            PeerError::Authority => "authority_as_peer",
+            PeerError::Expired => "expired",
+            PeerError::Other(_) => "other_identity",
+            PeerError::NotWorkload(_) => "not_workload",
+            PeerError::Revoked(_) => "revoked",
+            PeerError::TrustDomain(_) => "trust_domain",
+        }
+    }
 }
 
 /// What a leaf certificate says.
@@ -55,6 +86,10 @@ pub enum PeerError {
 pub struct Leaf {
     /// Its one SPIFFE ID.
     pub id: SpiffeId,
+    /// What its serial number begins with: that of all certificates of its host.
+    pub mark: Mark,
+    /// Whether it says what it is for.
+    has_purpose: bool,
     /// Seconds since 1970.
     pub not_before: i64,
     /// Seconds since 1970.
@@ -67,6 +102,10 @@ pub fn read_leaf(certificate: &CertificateDer<'_>) -> Result<Leaf, PeerError> {
     if !rest.is_empty() {
         return Err(PeerError::Malformed);
     }
+    let usage = parsed.key_usage().map_err(|_| PeerError::Malformed)?;
+    if usage.is_some_and(|usage| usage.value.key_cert_sign() || usage.value.crl_sign()) {
+        return Err(PeerError::Authority);
+    }
     let names = parsed.subject_alternative_name().map_err(|_| PeerError::Malformed)?;
     let mut uris = names.iter().flat_map(|names| &names.value.general_names).filter_map(|name| match name {
         GeneralName::URI(uri) => Some(*uri),
@@ -75,7 +114,18 @@ pub fn read_leaf(certificate: &CertificateDer<'_>) -> Result<Leaf, PeerError> {
     let (Some(uri), None) = (uris.next(), uris.next()) else { return Err(PeerError::NotOneUri) };
     let id = SpiffeId::parse(uri).map_err(|_| PeerError::NotSpiffe)?;
     let validity = parsed.validity();
-    Ok(Leaf { id, not_before: validity.not_before.timestamp(), not_after: validity.not_after.timestamp() })
+    let mut mark = Mark::default();
+    if let Some(first) = parsed.raw_serial().first_chunk() {
+        mark = *first;
+    }
+    let has_purpose = parsed.extended_key_usage().map_err(|_| PeerError::Malformed)?.is_some();
+    Ok(Leaf {
+        id,
+        mark,
+        has_purpose,
+        not_before: validity.not_before.timestamp(),
+        not_after: validity.not_after.timestamp(),
+    })
 }
 
 /// The server name that asks for an identity: half of the SHA-256 of its text. It only selects; it proves nothing.
@@ -92,13 +142,18 @@ pub fn server_name(id: &SpiffeId) -> String {
 /// The one cryptographic provider.
 pub fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: std::sync::OnceLock<Arc<CryptoProvider>> = std::sync::OnceLock::new();
-    Arc::clone(PROVIDER.get_or_init(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider())))
+    Arc::clone(PROVIDER.get_or_init(|| {
+        let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+        // First what costs least: processors have instructions for SHA-256, and AES-128 has fewer rounds.
+        provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+        Arc::new(provider)
+    }))
 }
 
 /// What to present and demand when calling `peer` as the owner of `svid`. Made once for a pair and reused:
 /// resumption depends on it.
 pub fn client_config(svid: &Arc<Svid>, trust: &Arc<Trust>, peer: &SpiffeId) -> Arc<rustls::ClientConfig> {
-    let verifier = PeerVerifier { trust: Arc::clone(trust), expected: Some(peer.clone()) };
+    let verifier = PeerVerifier { trust: Arc::clone(trust), near: Vec::new(), expected: Some(peer.clone()) };
     let builder = rustls::ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("the provider has TLS 1.3");
@@ -122,15 +177,41 @@ pub(super) fn server_config(material: &Material) -> Option<Arc<rustls::ServerCon
     if keys.is_empty() {
         return None;
     }
-    let verifier = PeerVerifier { trust: Arc::clone(trust), expected: None };
+    let mut config = accepting(trust, Near::of(trust, material.svids()), Arc::new(BySni { keys }));
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    Some(Arc::new(config))
+}
+
+/// What connections straight to a port of this workload are shown, and what they must show: any workload of the mesh.
+pub(super) fn direct_config(svid: &Arc<Svid>, trust: &Arc<Trust>) -> Arc<rustls::ServerConfig> {
+    let near = Near::of(trust, std::iter::once(svid));
+    let mut config = accepting(trust, near, Arc::new(OneKey(Arc::clone(svid.certified()))));
+    config.alpn_protocols = DIRECT.map(<[u8]>::to_vec).to_vec();
+    Arc::new(config)
+}
+
+/// The same for a client that offers these: with one that knows none of ours nothing is agreed on.
+pub(super) fn for_client(config: &Arc<rustls::ServerConfig>, offered: Offered) -> Arc<rustls::ServerConfig> {
+    if offered.known || !offered.any {
+        return Arc::clone(config);
+    }
+    let mut config = rustls::ServerConfig::clone(config);
+    config.alpn_protocols.clear();
+    Arc::new(config)
+}
+
+/// Takes any workload of the trust domain. Sessions live in the configuration and die with it.
+fn accepting(trust: &Arc<Trust>, near: Vec<Near>, keys: Arc<dyn ResolvesServerCert>) -> rustls::ServerConfig {
+    let verifier = PeerVerifier { trust: Arc::clone(trust), near, expected: None };
     let builder = rustls::ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("the provider has TLS 1.3");
-    let mut config =
-        builder.with_client_cert_verifier(Arc::new(verifier)).with_cert_resolver(Arc::new(BySni { keys }));
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    let mut config = builder.with_client_cert_verifier(Arc::new(verifier)).with_cert_resolver(keys);
     config.max_early_data_size = 0;
-    Some(Arc::new(config))
+    config.ignore_client_order = true;
+    // A proxy opens another connection only when one is full.
+    config.send_tls13_tickets = 1;
+    config
 }
 
 /// Who is at the other end, read from the chain that the handshake verified. Checks expiry again, because
@@ -143,18 +224,29 @@ pub fn peer(
     let leaf = read_leaf(chain.and_then(<[_]>::first).ok_or(PeerError::Malformed)?)?;
     let expired = i64::try_from(now.as_secs()).is_ok_and(|now| now > leaf.not_after + SKEW.as_secs() as i64);
     if expired {
-        return Err(PeerError::Malformed);
+        return Err(PeerError::Expired);
     }
-    check_workload(&leaf.id, trust)?;
+    check_workload(&leaf, trust)?;
     Ok(leaf)
 }
 
-fn check_workload(id: &SpiffeId, trust: &Trust) -> Result<(), PeerError> {
+/// Whether a chain that was verified before would still let its workload in.
+pub(super) fn still_trusts(trust: &Arc<Trust>, chain: &[CertificateDer<'static>]) -> bool {
+    let Some((leaf, intermediates)) = chain.split_first() else { return false };
+    let verifier = PeerVerifier { trust: Arc::clone(trust), near: Vec::new(), expected: None };
+    verifier.verify(leaf, intermediates, UnixTime::now(), webpki::KeyUsage::client_auth()).is_ok()
+}
+
+fn check_workload(leaf: &Leaf, trust: &Trust) -> Result<(), PeerError> {
+    let id = &leaf.id;
     if !trust.covers(id.trust_domain()) {
         return Err(PeerError::TrustDomain(id.clone()));
     }
     if id.account().is_none() {
         return Err(PeerError::NotWorkload(id.clone()));
+    }
+    if trust.revokes(&leaf.mark) {
+        return Err(PeerError::Revoked(id.clone()));
     }
     Ok(())
 }
@@ -163,6 +255,8 @@ fn check_workload(id: &SpiffeId, trust: &Trust) -> Result<(), PeerError> {
 #[derive(Debug)]
 struct PeerVerifier {
     trust: Arc<Trust>,
+    /// Intermediates that need not be verified again.
+    near: Vec<Near>,
     /// Whom the peer must be; `None` takes any workload of the trust domain.
     expected: Option<SpiffeId>,
 }
@@ -175,12 +269,23 @@ impl PeerVerifier {
         now: UnixTime,
         usage: webpki::KeyUsage,
     ) -> Result<(), rustls::Error> {
+        // Cheap, and without it what is wrong could not be told from what a chain may lack.
+        let found = read_leaf(leaf);
+        if let Err(error @ PeerError::Authority) = found {
+            return Err(peer_error(error));
+        }
         let certificate = webpki::EndEntityCert::try_from(leaf)
             .map_err(|_| rustls::Error::InvalidCertificate(rustls::CertificateError::BadEncoding))?;
+        let all = algorithms().all;
         let verify = |at: UnixTime| {
-            certificate
-                .verify_for_usage(algorithms().all, &self.trust.anchors, intermediates, at, usage, None, None)
-                .map(|_| ())
+            if let Some(near) = self.near.iter().find_map(|near| near.anchor(intermediates, at)) {
+                let anchor = std::slice::from_ref(near);
+                if certificate.verify_for_usage(all, anchor, &[], at, usage, None, None).is_ok() {
+                    return Ok(());
+                }
+            }
+            let anchors = &self.trust.anchors;
+            certificate.verify_for_usage(all, anchors, intermediates, at, usage, None, None).map(|_| ())
         };
         let verified = match verify(now) {
             Err(webpki::Error::CertExpired { .. }) => verify(shift(now, false)),
@@ -188,8 +293,13 @@ impl PeerVerifier {
             verified => verified,
         };
         verified.map_err(|error| rustls::Error::InvalidCertificate(certificate_error(error)))?;
-        let id = read_leaf(leaf).map_err(peer_error)?.id;
-        check_workload(&id, &self.trust).map_err(peer_error)?;
+        let leaf = found.map_err(peer_error)?;
+        // One that says nothing would be good for everything.
+        if !leaf.has_purpose {
+            return Err(rustls::Error::InvalidCertificate(rustls::CertificateError::InvalidPurpose));
+        }
+        check_workload(&leaf, &self.trust).map_err(peer_error)?;
+        let id = leaf.id;
         match &self.expected {
             Some(expected) if *expected != id => Err(peer_error(PeerError::Other(id))),
             Some(_) | None => Ok(()),
@@ -314,6 +424,12 @@ impl rustls::client::ResolvesClientCert for OneKey {
     }
 }
 
+impl ResolvesServerCert for OneKey {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0))
+    }
+}
+
 /// Presents the key of the identity that the server name asks for.
 #[derive(Debug)]
 struct BySni {
@@ -355,6 +471,16 @@ pub(crate) mod tests {
             TestCa(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
         }
 
+        /// An authority that this one has signed, and its certificate.
+        pub(crate) fn intermediate(&self) -> (TestCa, CertificateDer<'static>) {
+            let mut params = CertificateParams::default();
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            let key = KeyPair::generate().unwrap();
+            let issuer = CertifiedIssuer::signed_by(params, key, &self.0).unwrap();
+            let certificate = issuer.der().clone();
+            (TestCa(issuer), certificate)
+        }
+
         pub(crate) fn trust(&self) -> Trust {
             Trust::new(TrustDomain::new("cluster.local").unwrap(), vec![self.0.der().to_vec()]).unwrap()
         }
@@ -364,15 +490,26 @@ pub(crate) mod tests {
         }
 
         pub(crate) fn svid_with(&self, id: &str, change: impl Fn(&mut CertificateParams)) -> Svid {
+            let (certificate, key) = self.issue(|params| {
+                params.subject_alt_names = vec![SanType::URI(id.try_into().unwrap())];
+                change(params);
+            });
+            Svid::new(SpiffeId::parse(id).unwrap(), vec![certificate], key.into()).unwrap()
+        }
+
+        /// A certificate with whatever may be wrong with it, and its key.
+        pub(crate) fn issue(
+            &self,
+            change: impl Fn(&mut CertificateParams),
+        ) -> (Vec<u8>, PrivatePkcs8KeyDer<'static>) {
             let mut params = CertificateParams::default();
-            params.subject_alt_names = vec![SanType::URI(id.try_into().unwrap())];
+            params.distinguished_name = rcgen::DistinguishedName::new();
             params.extended_key_usages =
                 vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
             change(&mut params);
             let key = KeyPair::generate().unwrap();
             let certificate = params.signed_by(&key, &self.0).unwrap();
-            let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
-            Svid::new(SpiffeId::parse(id).unwrap(), vec![certificate.der().to_vec()], key).unwrap()
+            (certificate.der().to_vec(), PrivatePkcs8KeyDer::from(key.serialize_der()))
         }
     }
 

@@ -1,6 +1,6 @@
 //! A data thread at work: each connection it is given is looked at and served.
 
-use std::cell::OnceCell;
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -14,8 +14,9 @@ use mesh_core::vocab::protocol::{Detected, Protocol};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
-use super::inbound;
+use super::callers::{Callers, Met};
 use super::socket::Accepted;
+use super::{entering, inbound};
 use crate::capture::{Bound, Purpose};
 use crate::http::body::ReplyBody;
 use crate::http::connection::{Entrance, Outbound};
@@ -30,19 +31,18 @@ use crate::tcp::{self, Asked};
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::failure;
 use crate::upstream::thread::{DataThread, Shared};
-use crate::workload::owner::{self, SocketOwners};
 
 /// A data thread with what only listeners need.
 #[derive(Clone)]
 pub struct Worker {
     /// What it works with.
     pub thread: Rc<DataThread>,
-    owners: Rc<OnceCell<Option<SocketOwners>>>,
+    callers: Rc<Callers>,
 }
 
 /// Serves the connections that are handed to this thread until no more can come.
 pub async fn serve(shared: Shared, mut jobs: Jobs<Accepted>) {
-    let worker = Worker { thread: DataThread::start(&shared), owners: Rc::default() };
+    let worker = Worker { thread: DataThread::start(&shared), callers: Rc::default() };
     drop(shared);
     while let Some((accepted, busy)) = jobs.recv().await {
         let worker = worker.clone();
@@ -68,49 +68,37 @@ impl Drop for CountPanics<'_> {
 
 impl Worker {
     async fn connection(&self, accepted: Accepted) {
-        let Accepted { stream, facts, user, purpose, open, place } = accepted;
+        let Accepted { stream, facts, user, netns, purpose, open, place } = accepted;
         let Ok(stream) = TcpStream::from_std(stream) else { return };
         // Fails only on a socket that is already dead, which the first use will tell.
         drop(stream.set_nodelay(true));
+        let met = Met { facts, netns: netns.as_ref(), user };
         match purpose {
             Purpose::Inbound => inbound::serve(self, stream, facts).await,
             Purpose::Explicit => {
-                let caller = self.caller(facts);
+                let caller = self.caller(met).await;
                 self.explicit(stream, facts, caller).await;
             }
             Purpose::Service(service) => {
-                let caller = self.caller(facts);
-                self.service(stream, facts, service, None, caller).await;
+                let caller = self.caller(met).await;
+                self.service(stream, facts, service, None, None, caller).await;
             }
+            Purpose::Leaving(services) => {
+                let caller = self.caller(met).await;
+                Box::pin(self.leaving(stream, facts, services, caller)).await;
+            }
+            Purpose::Entering => Box::pin(entering::serve(self, stream, facts)).await,
             Purpose::Bound(bound) => {
-                let caller = match user {
-                    Some(user) => self.caller_of(Some(user)),
-                    None => self.caller(facts),
-                };
+                let caller = self.caller(met).await;
                 Box::pin(self.bound(stream, facts, *bound, caller)).await;
             }
         }
         drop((open, place));
     }
 
-    /// Whose connection it is: the only workload's, or that of the user who connects. Asked once a connection.
-    fn caller(&self, facts: Facts) -> Option<WorkloadKey> {
-        let root = self.thread.view.root();
-        let user = match owner::needs_user(&root.tables) {
-            true => self
-                .owners
-                .get_or_init(|| SocketOwners::open().ok())
-                .as_ref()
-                .and_then(|owners| owners.user(facts.peer, facts.local)),
-            false => None,
-        };
-        drop(root);
-        self.caller_of(user)
-    }
-
-    fn caller_of(&self, user: Option<u32>) -> Option<WorkloadKey> {
-        let root = self.thread.view.root();
-        owner::workload_of(&root.tables, user).map(|workload| workload.section.key.clone())
+    /// The workload that a connection comes from. Found out once a connection.
+    async fn caller(&self, met: Met<'_>) -> Option<WorkloadKey> {
+        self.callers.of(met, self.thread.view.root()).await
     }
 
     /// A connection to a socket that a Sidecar asks for: requests say which service they are for, TLS says it by its
@@ -135,7 +123,7 @@ impl Worker {
             Some(_) if bound.protocol != Protocol::Auto => return,
             Some(_) | None => {
                 if let Some(service) = bound.behind {
-                    self.service(Rewind::new(head, stream), facts, service, None, caller).await;
+                    self.service(Rewind::new(head, stream), facts, service, None, None, caller).await;
                 }
                 return;
             }
@@ -219,13 +207,15 @@ impl Worker {
         self.http(&from, Rewind::new(looked.head, stream), http2, answer).await;
     }
 
-    /// A connection to a port of a service, or a tunnel to one that the HTTP proxy was asked for by this name.
-    async fn service<S>(
+    /// A connection to a port of a service, or a tunnel to one that the HTTP proxy was asked for by this name, or one
+    /// that was captured on its way to this address of the service.
+    pub(super) async fn service<S>(
         &self,
         mut stream: S,
         facts: Facts,
         service: ServicePort,
         asked: Option<Rc<str>>,
+        original: Option<SocketAddr>,
         caller: Option<WorkloadKey>,
     ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -266,7 +256,11 @@ impl Worker {
                 return tcp::outbound(&self.thread, facts, &service, asked, caller.as_ref(), stream).await;
             }
         };
-        let outbound = Outbound::new(Rc::clone(&self.thread), facts, Entrance::Service(service), caller);
+        let entrance = match original {
+            None => Entrance::Service(service),
+            Some(to) => Entrance::Captured { to, owner: Some(service) },
+        };
+        let outbound = Outbound::new(Rc::clone(&self.thread), facts, entrance, caller);
         let connection = Rc::new(outbound);
         let from = Rc::clone(&connection);
         let answer = move |request: Request<Incoming>| exchange::outbound(Rc::clone(&connection), request);
@@ -291,7 +285,7 @@ impl Worker {
         tcp::outbound(&self.thread, facts, &service, asked, caller.as_ref(), stream).await;
     }
 
-    async fn http<T, S, F>(&self, connection: &Outbound, stream: T, http2: bool, answer: S)
+    pub(super) async fn http<T, S, F>(&self, connection: &Outbound, stream: T, http2: bool, answer: S)
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         S: Fn(Request<Incoming>) -> F,
@@ -322,7 +316,7 @@ impl Worker {
         }
     }
 
-    fn protocol(&self, service: &ServicePort) -> Protocol {
+    pub(super) fn protocol(&self, service: &ServicePort) -> Protocol {
         let root = self.thread.view.root();
         let port = root.tables.service(&service.host).and_then(|table| {
             table.service.ports.iter().find(|port| port.number == service.port).map(|port| port.protocol)
@@ -344,7 +338,8 @@ impl Worker {
             Ok(service) => {
                 tokio::task::spawn_local(async move {
                     let Ok(upgraded) = hyper::upgrade::on(request).await else { return };
-                    self.service(TokioIo::new(upgraded), facts, service, Some(host.into()), caller).await;
+                    self.service(TokioIo::new(upgraded), facts, service, Some(host.into()), None, caller)
+                        .await;
                 });
                 return answer(StatusCode::OK);
             }
@@ -354,7 +349,8 @@ impl Worker {
                     let service = ServicePort { host: host.as_str().into(), port };
                     tokio::task::spawn_local(async move {
                         let Ok(upgraded) = hyper::upgrade::on(request).await else { return };
-                        self.service(TokioIo::new(upgraded), facts, service, Some(host.into()), caller).await;
+                        self.service(TokioIo::new(upgraded), facts, service, Some(host.into()), None, caller)
+                            .await;
                     });
                     return answer(StatusCode::OK);
                 }

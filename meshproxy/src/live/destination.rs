@@ -7,6 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use mesh_core::balancing::balancer::LoadView;
 use mesh_core::balancing::choice::{Choice, Member};
+use mesh_core::balancing::policy::Algorithm;
 use mesh_core::balancing::utilization::Utilization;
 use mesh_core::tables::destinations::Destination;
 use mesh_core::vocab::random::Random;
@@ -70,6 +71,21 @@ impl LiveDestination {
         let shifting = utilization.map(|_| ArcSwap::new(Arc::clone(&choice)));
         let destination = Arc::clone(destination);
         LiveDestination { destination, state, endpoints, service, tls, choice, shifting }
+    }
+
+    /// The destination with one of its endpoints, for a connection that is meant for no other.
+    pub(super) fn only(&self, endpoint: &LiveEndpoint) -> LiveDestination {
+        let mut policy = self.destination.policy.clone();
+        // There is nothing to choose, and who was addressed is reached wherever it runs.
+        policy.load_balancer = Algorithm::default();
+        policy.node_local = false;
+        let destination = Arc::new(Destination {
+            policy,
+            cluster: Arc::clone(&self.destination.cluster),
+            endpoints: vec![Arc::clone(&endpoint.endpoint)],
+        });
+        let (state, service, tls) = (Arc::clone(&self.state), self.service.clone(), self.tls.clone());
+        LiveDestination::new(&destination, state, vec![endpoint.clone()], service, tls, None, None)
     }
 
     /// How often reported weights come into force, where there are such.

@@ -59,7 +59,7 @@ impl Drop for Permit {
 }
 
 /// An endpoint of the tables with its state and everything that can be made ready beforehand.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct LiveEndpoint {
     /// Address, transport, identity, weight, health.
     pub endpoint: Arc<Endpoint>,

@@ -10,6 +10,8 @@ use mesh_core::vocab::label::Labels;
 use mesh_core::vocab::name::{Text, WorkloadKey};
 
 use super::registry::Registry;
+use super::remarks::Remarkers;
+use crate::netns::Netns;
 use crate::telemetry::labels::{Numbered, Party, ServiceLabels};
 use crate::telemetry::metrics::Metrics;
 
@@ -18,6 +20,8 @@ use crate::telemetry::metrics::Metrics;
 pub struct LocalWorkload {
     /// Address, identity, ports, policies.
     pub hosted: Arc<HostedWorkload>,
+    /// The network namespace that it lives in; `None` for our own.
+    pub netns: Option<Arc<Netns>>,
     /// Number of its identity; 0 where it has none.
     pub identity: u32,
     /// What it says of itself to other proxies.
@@ -28,6 +32,8 @@ pub struct LocalWorkload {
     pub services: Vec<(u16, Numbered<ServiceLabels>)>,
     /// For a port that no service reaches.
     pub fallback: Numbered<ServiceLabels>,
+    /// Counters of what its policies write down.
+    pub remarkers: Remarkers,
 }
 
 impl LocalWorkload {
@@ -55,10 +61,12 @@ impl LocalWorkload {
         };
         LocalWorkload {
             identity: identity.map_or(0, |id| registry.identity(id)),
+            netns: section.recognition.netns.as_ref().map(Netns::named),
             from: from_value(&section.key, &section.labels),
             services: ports.collect(),
             fallback: metrics.service(own),
             party: metrics.party(party),
+            remarkers: Remarkers::of(hosted, metrics),
             hosted: Arc::clone(hosted),
         }
     }
@@ -66,6 +74,11 @@ impl LocalWorkload {
     /// Its identity.
     pub fn id(&self) -> Option<&SpiffeId> {
         self.hosted.section.identity.as_ref()
+    }
+
+    /// Whether every process of the host is of it, where it is the only one.
+    pub fn is_everybody(&self) -> bool {
+        self.hosted.section.recognition.is_silent()
     }
 
     /// It as the sender of a request.

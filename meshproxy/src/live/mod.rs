@@ -5,8 +5,11 @@
 
 pub mod destination;
 pub mod endpoint;
+pub mod interception;
 pub mod load;
 pub mod local;
 pub mod registry;
+pub mod remarks;
 pub mod root;
+pub mod standing;
 pub mod view;

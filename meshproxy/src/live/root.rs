@@ -2,12 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
+use mesh_core::decide::captured::{self, Captured};
+use mesh_core::matching::request::Caller;
 use mesh_core::policy::mtls::ClientTls;
 use mesh_core::snapshot::view::Bind;
 use mesh_core::tables::Tables;
+use mesh_core::tables::addresses::Addresses;
 use mesh_core::tables::destinations::Destination;
 use mesh_core::tables::routes::EndpointKey;
 use mesh_core::tables::workloads::HostedWorkload;
@@ -43,6 +46,8 @@ pub struct Root {
     pub untried: usize,
     /// The version as text.
     pub version: Text,
+    /// Made when the first captured connection asks: most hosts have none.
+    addresses: OnceLock<Addresses>,
 }
 
 impl Root {
@@ -57,6 +62,24 @@ impl Root {
         match namespaces.next() {
             Some(first) if namespaces.all(|other| other == first) => first.clone(),
             Some(_) | None => "default".into(),
+        }
+    }
+
+    /// Whose addresses are.
+    pub fn addresses(&self) -> &Addresses {
+        self.addresses.get_or_init(|| Addresses::of(&self.tables))
+    }
+
+    /// The endpoint that a connection to its own address is for, as a destination with no other.
+    pub fn pinned(&self, to: SocketAddr, caller: Option<Caller<'_>>) -> Option<Arc<LiveDestination>> {
+        match captured::outbound(&self.tables, self.addresses(), to, None, caller) {
+            Captured::Endpoint(place) => {
+                let destination = self.destinations.get(place.destination)?;
+                let is_there = |endpoint: &&LiveEndpoint| endpoint.address.is_some_and(|at| at == to);
+                let endpoint = destination.endpoints.iter().find(is_there)?;
+                Some(Arc::new(destination.only(endpoint)))
+            }
+            Captured::Service(_) | Captured::Elsewhere { .. } => None,
         }
     }
 
@@ -113,6 +136,7 @@ impl Roots {
             turning: BTreeSet::new(),
             untried: 0,
             version: "0".into(),
+            addresses: OnceLock::new(),
         };
         Roots {
             current: ArcSwap::from_pointee(empty),
@@ -319,6 +343,7 @@ impl Roots {
             turning,
             serial: previous.serial + 1,
             version: tables.version.number.to_string().into(),
+            addresses: OnceLock::new(),
             destinations,
             locals,
             tables,

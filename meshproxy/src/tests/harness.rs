@@ -292,7 +292,8 @@ impl Proxy {
             identities: Arc::default(),
         };
         let (explicit, inbound) = (free(ip), free(ip));
-        let settings = Settings { inbound, explicit: Some(explicit), loopback: None, threads: 1 };
+        let settings =
+            Settings { inbound, explicit: Some(explicit), loopback: None, transparent: None, threads: 1 };
         let listeners = Listeners::start(settings, shared.clone(), None).unwrap();
         Proxy { shared, explicit, inbound, listeners }
     }

@@ -1,5 +1,6 @@
 //! Dial and TLS, within the time to connect.
 
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use mesh_core::framing::response::Asked;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -22,10 +24,15 @@ use super::body::RequestBody;
 use super::failure::ConnectError;
 use super::http2::Http2;
 use super::way::Way;
+use crate::dial;
+use crate::identity::fault;
+use crate::identity::svid::Svids;
+use crate::live::standing::Standings;
 use crate::net::guard::answers::{Answers, Question};
 use crate::net::patient::Patient;
 use crate::net::socket::Socket;
-use crate::telemetry::metrics::Metrics;
+use crate::netns::Netns;
+use crate::telemetry::metrics::{Metrics, Side};
 
 /// Streams of one connection; when they run out another one is opened. Both ends of the mesh hop use it.
 pub const STREAMS: u32 = 100;
@@ -72,16 +79,16 @@ impl Http1 {
     }
 }
 
-/// Runs the tasks of hyper on the data thread that made the connection.
-#[derive(Debug, Clone, Copy)]
-pub struct LocalExec;
+/// Runs the tasks of hyper on the data thread that made the connection, each as long as what it has let in stands.
+#[derive(Debug, Clone)]
+pub struct LocalExec(pub Rc<Standings>);
 
 impl<F> hyper::rt::Executor<F> for LocalExec
 where
     F: Future<Output = ()> + 'static,
 {
     fn execute(&self, task: F) {
-        tokio::task::spawn_local(task);
+        tokio::task::spawn_local(self.0.watch(Box::pin(task)));
     }
 }
 
@@ -96,10 +103,18 @@ pub struct MeshTls {
 
 /// A TCP connection.
 pub async fn tcp(address: SocketAddr, patience: Duration) -> Result<TcpStream, ConnectError> {
-    let stream = tokio::time::timeout(patience, TcpStream::connect(address))
+    let stream = tokio::time::timeout(patience, dial::tcp(address))
         .await
         .map_err(|_elapsed| ConnectError::Timeout)?
         .map_err(|error| ConnectError::refused(&error))?;
+    // Fails only on a socket that is already dead, which the first use will tell.
+    drop(stream.set_nodelay(true));
+    Ok(stream)
+}
+
+/// A TCP connection in another network namespace.
+async fn within(netns: &Netns, address: SocketAddr) -> Result<TcpStream, ConnectError> {
+    let stream = netns.tcp(address).await.map_err(|error| ConnectError::refused(&error))?;
     // Fails only on a socket that is already dead, which the first use will tell.
     drop(stream.set_nodelay(true));
     Ok(stream)
@@ -115,11 +130,19 @@ pub enum Opened {
 }
 
 /// A connection, with what it begins with.
-pub async fn opened(address: SocketAddr, way: &Way, patience: Duration) -> Result<Opened, ConnectError> {
+pub async fn opened(
+    address: SocketAddr,
+    way: &Way,
+    patience: Duration,
+    metrics: &Metrics,
+) -> Result<Opened, ConnectError> {
     let opening = async {
         let mut stream = match &way.unix {
             Some(path) => Socket::unix(path).await.map_err(|error| ConnectError::refused(&error))?,
-            None => Socket::Tcp(tcp(address, patience).await?),
+            None => Socket::Tcp(match &way.netns {
+                Some(netns) => within(netns, address).await?,
+                None => tcp(address, patience).await?,
+            }),
         };
         if let Some(header) = &way.proxy {
             stream.write_all(&header.encode()).await.map_err(|error| ConnectError::refused(&error))?;
@@ -127,7 +150,9 @@ pub async fn opened(address: SocketAddr, way: &Way, patience: Duration) -> Resul
         let Some(tls) = &way.tls else { return Ok(Opened::Plain(stream)) };
         let connector = TlsConnector::from(Arc::clone(&tls.config));
         let secured = connector.connect(tls.name.clone(), stream).await;
-        secured.map(|stream| Opened::Secured(Box::new(stream))).map_err(|e| ConnectError::Tls(e.to_string()))
+        secured
+            .map(|stream| Opened::Secured(Box::new(stream)))
+            .map_err(|error| failed(&error, Side::Origination, address, metrics))
     };
     tokio::time::timeout(patience, opening).await.map_err(|_elapsed| ConnectError::Timeout)?
 }
@@ -141,7 +166,7 @@ pub async fn http1(
 ) -> Result<Http1, ConnectError> {
     match way {
         None => speak_http1(tcp(address, patience).await?, address, metrics).await,
-        Some(way) => match Box::pin(opened(address, way, patience)).await? {
+        Some(way) => match Box::pin(opened(address, way, patience, metrics)).await? {
             Opened::Plain(stream) => speak_http1(stream, address, metrics).await,
             Opened::Secured(stream) => speak_http1(stream, address, metrics).await,
         },
@@ -181,7 +206,7 @@ pub async fn http2(
     let Some(way) = way else {
         return Http2::start(tcp(address, patience).await?, Allowance::OUTSIDE, metrics, most_age).await;
     };
-    match Box::pin(opened(address, way, patience)).await? {
+    match Box::pin(opened(address, way, patience, metrics)).await? {
         Opened::Plain(stream) => Http2::start(stream, Allowance::OUTSIDE, metrics, most_age).await,
         Opened::Secured(stream) => {
             // A server that names no protocol at all may still speak it; one that names another does not.
@@ -194,26 +219,56 @@ pub async fn http2(
     }
 }
 
-/// The mesh hop: HTTP/2 over TLS, both sides proven.
+/// The mesh hop: HTTP/2 over TLS, both sides proven. It is cut off when the peer's certificate is worth nothing any more.
 pub async fn mesh(
     hop: SocketAddr,
-    tls: &MeshTls,
+    (tls, svids): (&MeshTls, &Arc<Svids>),
     patience: Duration,
     metrics: &Arc<Metrics>,
     most_age: Option<Age>,
 ) -> Result<Http2, ConnectError> {
     let connecting = async {
-        let stream = TcpStream::connect(hop).await.map_err(|error| ConnectError::refused(&error))?;
+        let stream = dial::tcp(hop).await.map_err(|error| ConnectError::refused(&error))?;
         drop(stream.set_nodelay(true));
         let connector = TlsConnector::from(Arc::clone(&tls.config));
         connector
             .connect(tls.name.clone(), stream)
             .await
-            .map_err(|error| ConnectError::Tls(error.to_string()))
+            .map_err(|error| failed(&error, Side::Outbound, hop, metrics))
     };
+    let trust = svids.load().trust().cloned();
     let stream =
         tokio::time::timeout(patience, connecting).await.map_err(|_elapsed| ConnectError::Timeout)??;
-    Http2::start(stream, Allowance::MESH, metrics, most_age).await
+    let chain = stream.get_ref().1.peer_certificates().map(<[_]>::to_vec).unwrap_or_default();
+    if svids.revokes(&chain) {
+        return Err(ConnectError::Tls("the peer's host was thrown out".to_owned()));
+    }
+    let (mut cut, until) = oneshot::channel();
+    let http2 = Http2::start_until(stream, Allowance::MESH, metrics, most_age, Some(until)).await?;
+    if let Some(trust) = trust {
+        let svids = Arc::clone(svids);
+        tokio::task::spawn_local(async move {
+            let distrusted = tokio::select! {
+                () = svids.distrust(&trust, &chain) => true,
+                () = cut.closed() => false,
+            };
+            if distrusted {
+                tracing::info!(%hop, "the peer of a connection is not of the trust bundle any more");
+                // The connection may have ended meanwhile.
+                let _ended = cut.send(());
+            }
+        });
+    }
+    Ok(http2)
+}
+
+/// A peer that is not who was expected, or does not take us for whom we are: counted, and told of now and then.
+fn failed(error: &io::Error, side: Side, address: SocketAddr, metrics: &Metrics) -> ConnectError {
+    let reason = fault::reason(error);
+    if metrics.handshake_failed(side, reason) {
+        tracing::warn!(%address, side = side.name(), reason, %error, "a TLS handshake failed; the metric counts further ones");
+    }
+    ConnectError::Tls(error.to_string())
 }
 
 fn handshake(error: impl std::fmt::Display) -> ConnectError {

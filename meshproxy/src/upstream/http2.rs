@@ -17,6 +17,7 @@ use http_body::{Body as _, Frame};
 use mesh_core::framing::frames::Allowance;
 use mesh_core::vocab::outcome::Outcome;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
 use super::age::Age;
@@ -95,6 +96,20 @@ impl Http2 {
     where
         T: AsyncRead + AsyncWrite + Unpin + 'static,
     {
+        Http2::start_until(io, allowance, metrics, most_age, None).await
+    }
+
+    /// The same, cut off when `until` says so.
+    pub async fn start_until<T>(
+        io: T,
+        allowance: Allowance,
+        metrics: &Arc<Metrics>,
+        most_age: Option<Age>,
+        until: Option<oneshot::Receiver<()>>,
+    ) -> Result<Http2, ConnectError>
+    where
+        T: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
         let mut builder = Builder::new();
         builder
             .enable_push(false)
@@ -111,7 +126,7 @@ impl Http2 {
         let closed = Rc::new(Cell::new(false));
         let (gone, metrics, refused) = (Rc::clone(&closed), Arc::clone(metrics), Rc::clone(&cause));
         tokio::task::spawn_local(async move {
-            carry(connection, gone, most_age).await;
+            carry(connection, gone, most_age, until).await;
             if let Some(refusal) = cause.get() {
                 metrics.refused("upstream", refusal);
             }
@@ -179,10 +194,23 @@ pub fn begin(
 }
 
 /// Carries a connection to its end, and ends it when it does not answer pings.
-async fn carry<T>(mut connection: Connection<T, Bytes>, closed: Rc<Cell<bool>>, most_age: Option<Age>)
-where
+async fn carry<T>(
+    mut connection: Connection<T, Bytes>,
+    closed: Rc<Cell<bool>>,
+    most_age: Option<Age>,
+    until: Option<oneshot::Receiver<()>>,
+) where
     T: AsyncRead + AsyncWrite + Unpin,
 {
+    let cut = async {
+        // Whoever would say so may be gone.
+        let Some(Ok(())) = (match until {
+            Some(until) => Some(until.await),
+            None => None,
+        }) else {
+            return std::future::pending().await;
+        };
+    };
     let pings = connection.ping_pong();
     let retires = async {
         if let Some(Age { most, retired }) = most_age {
@@ -199,6 +227,7 @@ where
         },
         () = silence(pings) => tracing::debug!("an upstream connection does not answer pings"),
         () = retires => {}
+        () = cut => {}
     }
     closed.set(true);
 }

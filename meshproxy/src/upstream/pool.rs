@@ -26,6 +26,7 @@ use super::way::{Target, Way};
 use crate::identity::svid::{Material, Svid, Svids, Trust};
 use crate::identity::tls;
 use crate::live::root::Roots;
+use crate::net::socket::Socket;
 use crate::telemetry::metrics::Metrics;
 
 type Map<K, V> = HashMap<K, V, RandomState>;
@@ -251,7 +252,7 @@ impl Pool {
     pub async fn new_http1(&self, target: Target<'_>) -> Result<Lease, ConnectError> {
         let mut last = None;
         for &address in target.addresses {
-            self.check(address)?;
+            self.check(address, target.way)?;
             match connect::http1(address, target.way, target.patience, &self.metrics).await {
                 Ok(sender) => {
                     let key = Http1Key { address, way: target.way.cloned() };
@@ -273,7 +274,7 @@ impl Pool {
                 return Ok(stream);
             }
             let dial = || async move {
-                self.check(address)?;
+                self.check(address, target.way)?;
                 connect::http2(address, target.way, target.patience, &self.metrics, self.ages.age()).await
             };
             match Box::pin(slot.dial(None, dial)).await {
@@ -289,7 +290,7 @@ impl Pool {
     pub async fn tcp(&self, addresses: &[SocketAddr], patience: Duration) -> Result<TcpStream, ConnectError> {
         let mut last = None;
         for address in addresses {
-            self.check(*address)?;
+            self.check(*address, None)?;
             match connect::tcp(*address, patience).await {
                 Ok(stream) => return Ok(stream),
                 Err(error @ ConnectError::Refused { .. }) => last = last.or(Some(error)),
@@ -299,12 +300,26 @@ impl Pool {
         Err(last.unwrap_or(ConnectError::NoAddress))
     }
 
+    /// The same to a workload of this host, wherever it lives.
+    pub async fn tcp_by(
+        &self,
+        addresses: &[SocketAddr],
+        way: Option<&Rc<Way>>,
+        patience: Duration,
+    ) -> Result<TcpStream, ConnectError> {
+        let Some(way) = way else { return self.tcp(addresses, patience).await };
+        match Box::pin(self.opened(Target { addresses, patience, way: Some(way) }, way)).await? {
+            Opened::Plain(Socket::Tcp(stream)) => Ok(stream),
+            Opened::Plain(Socket::Unix(_)) | Opened::Secured(_) => Err(ConnectError::NoAddress),
+        }
+    }
+
     /// A connection that carries bytes, to the first of these addresses that does not refuse.
     pub async fn opened(&self, target: Target<'_>, way: &Way) -> Result<Opened, ConnectError> {
         let mut last = None;
         for &address in target.addresses {
-            self.check(address)?;
-            match connect::opened(address, way, target.patience).await {
+            self.check(address, target.way)?;
+            match connect::opened(address, way, target.patience, &self.metrics).await {
                 Ok(opened) => return Ok(opened),
                 Err(error @ ConnectError::Refused { .. }) => last = last.or(Some(error)),
                 Err(error) => return Err(error),
@@ -314,8 +329,10 @@ impl Pool {
     }
 
     /// Where no proxy stands before an endpoint we never dial ourselves: that would go round and round.
-    fn check(&self, address: SocketAddr) -> Result<(), ConnectError> {
-        if resolve::is_own(&self.roots, &self.roots.load(), address) {
+    fn check(&self, address: SocketAddr, way: Option<&Rc<Way>>) -> Result<(), ConnectError> {
+        // In another network namespace the same address is another.
+        let is_here = way.is_none_or(|way| way.netns.is_none());
+        if is_here && resolve::is_own(&self.roots, &self.roots.load(), address) {
             return Err(ConnectError::Loop);
         }
         Ok(())
@@ -336,7 +353,8 @@ impl Pool {
         }
         let tls = pair.tls.clone();
         let age = self.ages.age();
-        let dial = || async move { connect::mesh(hop, &tls, patience, &self.metrics, age).await };
+        let dial =
+            || async move { connect::mesh(hop, (&tls, &self.svids), patience, &self.metrics, age).await };
         Box::pin(slot.dial(Some(pair), dial)).await
     }
 

@@ -14,6 +14,7 @@ use super::resolve::Lookups;
 use crate::dns::forward::Forwarder;
 use crate::identity::svid::Svids;
 use crate::live::root::Roots;
+use crate::live::standing::Standings;
 use crate::live::view::View;
 use crate::net::limits::{Identities, Limits};
 use crate::runtime::drain::Drain;
@@ -68,6 +69,8 @@ pub struct DataThread {
     pub identities: Arc<Identities>,
     /// Names that requests asked for.
     pub lookups: Lookups,
+    /// What was let in and still goes on.
+    pub standings: Rc<Standings>,
     most_age: Option<Duration>,
     random: RefCell<Random>,
 }
@@ -93,13 +96,18 @@ impl DataThread {
             limits: shared.limits,
             identities: Arc::clone(&shared.identities),
             lookups: Lookups::new(shared.forwarder.clone()),
+            standings: Rc::default(),
             random: RefCell::new(Random::seeded(rand::random())),
         };
         tokio::task::spawn_local(Rc::clone(&thread.pool).keep_sweeping());
         if thread.log.is_on() {
             tokio::task::spawn_local(Rc::clone(&thread.log).keep_flushing());
         }
-        Rc::new(thread)
+        let thread = Rc::new(thread);
+        let (standings, roots) = (Rc::clone(&thread.standings), Arc::clone(thread.view.roots()));
+        let seen = Rc::clone(&thread);
+        tokio::task::spawn_local(standings.keep_judging(roots, move || seen.view.root()));
+        thread
     }
 
     /// Uses the thread's generator.

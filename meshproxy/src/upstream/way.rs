@@ -19,6 +19,7 @@ use crate::live::endpoint::LiveEndpoint;
 use crate::live::local::{LocalWorkload, source};
 use crate::net::downstream::Facts;
 use crate::net::proxy_header::ProxyHeader;
+use crate::netns::Netns;
 
 /// What is dialled, how, and for how long.
 #[derive(Debug, Clone, Copy)]
@@ -39,7 +40,7 @@ impl<'a> Target<'a> {
 }
 
 /// What a connection begins with. Connections are shared only where it is the same.
-#[derive(Debug, PartialEq, Eq, Hash)]
+#[derive(Debug, Default, PartialEq, Eq, Hash)]
 pub struct Way {
     /// The socket of this host that stands in the place of the address: a path, or `@NAME`.
     pub unix: Option<Text>,
@@ -47,6 +48,8 @@ pub struct Way {
     pub proxy: Option<ProxyHeader>,
     /// TLS.
     pub tls: Option<Secured>,
+    /// The network namespace that it is opened in; `None` for our own.
+    pub netns: Option<Arc<Netns>>,
 }
 
 impl Way {
@@ -71,7 +74,14 @@ impl Way {
             Dial::Ip(_) | Dial::Name(..) => None,
         };
         let has_any = tls.is_some() || proxy.is_some() || unix.is_some();
-        Ok(has_any.then(|| Rc::new(Way { unix, proxy, tls })))
+        Ok(has_any.then(|| Rc::new(Way { unix, proxy, tls, netns: None })))
+    }
+
+    /// How a workload of this host is reached, with the PROXY header that its callers' rule wants; `None` in the clear.
+    pub fn into(local: Option<&Arc<LocalWorkload>>, proxy: Option<ProxyHeader>) -> Option<Rc<Way>> {
+        let netns = local.and_then(|local| local.netns.clone());
+        let has_any = netns.is_some() || proxy.is_some();
+        has_any.then(|| Rc::new(Way { proxy, netns, ..Way::default() }))
     }
 }
 

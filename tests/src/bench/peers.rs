@@ -1,5 +1,6 @@
 //! The peers: pairs of HAProxy and nginx with mutual TLS 1.3 between them, as one would set them up for this.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -8,7 +9,7 @@ use rcgen::{
     KeyUsagePurpose,
 };
 
-use super::setup::{LOCAL, Setup};
+use super::setup::{Inner, LOCAL, Setup};
 use crate::harness::process::Spec;
 
 /// A program by name, also where only administrators look.
@@ -92,6 +93,7 @@ pub(super) fn haproxy_pair(setup: &mut Setup, certificates: &Path) -> anyhow::Re
     let server =
         format!("ssl crt {place}/client.pem {ours} sni str(server.mesh) verifyhost server.mesh alpn h2");
     haproxy(setup, "in", inner, &bind, &backend.to_string(), "")?;
+    setup.inner = Some(Inner { number: 0, at: SocketAddr::from((LOCAL, inner)), headers: Vec::new() });
     haproxy(setup, "out", outer, "", &format!("{LOCAL}:{inner}"), &server)?;
     setup.entry.set_port(outer);
     Ok(())

@@ -4,6 +4,8 @@ mod balancing;
 mod bookinfo;
 mod bytes;
 mod capture;
+mod capture_rules;
+mod capture_transparent;
 pub mod changes;
 mod context;
 mod crash;
@@ -18,6 +20,7 @@ mod misbehaviour;
 pub mod observe;
 mod operator;
 mod origination;
+mod owners;
 mod policy;
 mod protocols;
 mod reports;
@@ -25,8 +28,10 @@ mod routing;
 mod rules;
 mod streams;
 mod tour;
+pub mod verdicts;
 mod views;
 mod wire;
+mod zero_trust;
 
 pub use context::Context;
 
@@ -68,7 +73,10 @@ fn all() -> Vec<Claim> {
     claims.extend(egress::claims());
     claims.extend(views::claims());
     claims.extend(policy::claims());
+    claims.extend(verdicts::claims());
     claims.extend(capture::claims());
+    claims.extend(capture_transparent::claims());
+    claims.extend(capture_rules::claims());
     claims.extend(protocols::claims());
     claims.extend(streams::claims());
     claims.extend(misbehaviour::claims());
@@ -76,6 +84,8 @@ fn all() -> Vec<Claim> {
     claims.extend(wire::claims());
     claims.extend(bytes::claims());
     claims.extend(identity::claims());
+    claims.extend(owners::claims());
+    claims.extend(zero_trust::claims());
     claims.extend(observe::claims());
     claims.extend(operator::claims());
     claims.extend(input::claims());

@@ -25,7 +25,7 @@ pub(super) fn claims() -> Vec<Claim> {
 }
 
 /// A server in Python on h2 that says when it is ready.
-fn server(lab: &Lab, python: &Path, name: &str, port: u16) -> anyhow::Result<Process> {
+pub(super) fn server(lab: &Lab, python: &Path, name: &str, port: u16) -> anyhow::Result<Process> {
     let mut server = Spec::new(name, python)
         .args([script(name), at_h2(port).to_string()])
         .start(&lab.proxies[1].host, &lab.logs())?;

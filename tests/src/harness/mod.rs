@@ -15,4 +15,5 @@ pub mod peer;
 pub mod process;
 pub mod proxy;
 pub mod script;
+pub mod thief;
 pub mod wire;
