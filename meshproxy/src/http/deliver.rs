@@ -98,11 +98,13 @@ async fn deliver(peer: &MeshPeer, delivery: Delivery) -> Reply {
     if let Some(client) = upgrade {
         return Box::pin(upgrade::deliver(record, message, target, client)).await;
     }
-    // Pinned here: each way of waiting would keep a place for it.
-    let sending = pin!(plain(&peer.thread, message, record.upload.as_ref(), target, http2));
-    let sent = match &record.standing {
-        Some(standing) => standing.unless_refused(sending).await,
-        None => Ok(sending.await),
+    let sent = {
+        // Pinned here: each way of waiting would keep a place for it.
+        let sending = pin!(plain(&peer.thread, message, record.upload.as_ref(), target, http2));
+        match &record.standing {
+            Some(standing) => standing.unless_refused(sending).await,
+            None => Ok(sending.await),
+        }
     };
     let sent = match sent {
         Ok(sent) => sent,

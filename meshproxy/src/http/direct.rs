@@ -22,7 +22,7 @@ pub(super) async fn send(
     connection: &Outbound,
     root: &Root,
     pinned: &LiveDestination,
-    head: Head,
+    head: Box<Head>,
     mut record: Box<Record>,
     upgrade: Option<OnUpgrade>,
 ) -> Reply {
@@ -43,8 +43,8 @@ pub(super) async fn send(
         grpc: head.grpc,
         hash: None,
     };
-    let Head { method, authority, target, headers, .. } = head;
-    let message = Message { method, authority, target, headers };
+    let Head { method, authority, target, headers, .. } = *head;
+    let message = Box::new(Message { method, authority, target, headers });
     if let Some(client) = upgrade {
         return upgrade::send_once(&trial, message, client, record).await;
     }

@@ -111,8 +111,8 @@ pub async fn request(entrant: &Entrant, mut request: Request<Incoming>) -> Reply
     };
     record.upstream = targets.first().copied();
     let http2 = head.version == http::Version::HTTP_2;
-    let Head { method, authority, target, headers, .. } = head;
-    let message = Message { method, authority, target, headers };
+    let Head { method, authority, target, headers, .. } = *head;
+    let message = Box::new(Message { method, authority, target, headers });
     let target = Target::plain(&targets, PATIENCE);
     if let Some(client) = upgrade {
         return Box::pin(upgrade::deliver(record, message, target, client)).await;

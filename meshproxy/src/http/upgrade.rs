@@ -153,7 +153,7 @@ pub async fn send_on(
 /// The same to the one endpoint of a destination that no rule is for.
 pub(super) async fn send_once(
     trial: &Trial<'_>,
-    message: Message,
+    message: Box<Message>,
     upgrade: OnUpgrade,
     mut record: Box<Record>,
 ) -> Reply {
