@@ -98,11 +98,7 @@ mod tests {
     use crate::vocab::protocol::Protocol;
 
     fn by(user: Option<u32>, cgroup: Option<&str>, netns: Option<&str>) -> Recognition {
-        Recognition {
-            user: user.map(User::Id),
-            cgroup: cgroup.map(Text::from),
-            netns: netns.map(Text::from),
-        }
+        Recognition { user: user.map(User::Id), cgroup: cgroup.map(Text::from), netns: netns.map(Text::from) }
     }
 
     fn id(name: &str) -> SpiffeId {
@@ -142,11 +138,8 @@ mod tests {
 
     #[test]
     fn a_process_is_of_the_workload_that_says_most_of_it() {
-        let process = |user: u32, cgroup: &'static str| Process {
-            user: Some(user),
-            cgroup: Some(cgroup),
-            netns: None,
-        };
+        let process =
+            |user: u32, cgroup: &'static str| Process { user: Some(user), cgroup: Some(cgroup), netns: None };
         let check = |workloads: &[(&str, Recognition)], process: Process<'_>, expected: Option<&str>| {
             let tables = tables(workloads);
             let owner = tables.owner(&process, |_| None);
