@@ -32,6 +32,11 @@ pub(super) fn is_possible(context: &mut Context<'_>, claim: &str) -> bool {
 /// The three hosts with nothing but transparent capture.
 pub(super) fn capturing<'a>(context: &'a mut Context<'_>) -> anyhow::Result<&'a mut Lab> {
     let lab = context.lab()?;
+    // The browser of the lab is nobody's workload.
+    lab.control.apply_text(
+        "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: page, namespace: default}\n\
+         spec: {selector: {matchLabels: {app: productpage}}, mtls: {mode: PERMISSIVE}}\n",
+    )?;
     for number in 0..3 {
         restart(lab, number, "transparent", &[])?;
     }
