@@ -27,7 +27,7 @@ use super::root::{Root, Roots};
 use super::view::Held;
 
 /// A buffer for fields that grew larger is not kept for the next request.
-const MOST_KEPT: usize = 8 * 1024;
+const MOST_KEPT: usize = 2 * 1024;
 
 /// So many are judged before others get their turn.
 const AT_ONCE: usize = 256;
