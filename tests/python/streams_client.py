@@ -53,8 +53,10 @@ async def open_grpc():
     call = channel.stream_stream("/lab.Greeter/BothWays")()
 
     async def echo(message):
-        await call.write(message.encode())
-        answer = await call.read()
+        answer = grpc.aio.EOF
+        if not call.done():
+            await call.write(message.encode())
+            answer = await call.read()
         if answer is grpc.aio.EOF:
             raise RuntimeError(f"ended with {await call.code()}: {await call.details()}")
         return answer.decode().removeprefix("re: ")

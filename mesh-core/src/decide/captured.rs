@@ -51,7 +51,10 @@ pub fn outbound(
         let service = tables.service(&key.host);
         service.is_some_and(|table| view.is_none_or(|view| view.section.sees(&table.service, key.port)))
     };
-    if let Some(place) = addresses.endpoints(to).iter().find(sees) {
+    // Of services that share it the one that has the very port: it is most likely meant.
+    let is_same = |place: &&Place| tables.destinations[place.destination].policy.key.port == to.port();
+    let places = || addresses.endpoints(to).iter().filter(sees);
+    if let Some(place) = places().find(is_same).or_else(|| places().next()) {
         return Captured::Endpoint(*place);
     }
     match tables.service_addressed(&text, to.port(), None) {

@@ -173,7 +173,7 @@ mod tests {
         assert_eq!(tables.evidence(None), Evidence { user: true, cgroup: false });
         assert_eq!(tables.evidence(Some("blue")), Evidence { user: false, cgroup: true });
         assert!(tables.evidence(Some("red")).is_none());
-        assert_eq!(tables.network_namespaces(), ["blue"]);
+        assert_eq!(tables.network_namespaces(), [&Text::from("blue")]);
     }
 
     #[test]

@@ -71,7 +71,7 @@ pub async fn beat(port: u16) {
         for target in targets {
             // A socket of its own each time: nobody listens there, and what comes of that is nobody's concern.
             if let Ok(socket) = dial::udp(target).await {
-                drop(socket.try_send(b"."));
+                drop(socket.send(b".").await);
             }
         }
         tokio::time::sleep(BEAT).await;

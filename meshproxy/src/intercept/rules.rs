@@ -3,7 +3,7 @@
 //! Out: `nat output` redirects to the proxy what is opened on this host, but for our own traffic (by its mark), what
 //! stays on loopback, and what is excluded. In: `prerouting` hands what is for an address of this host to the proxy's
 //! transparent socket, its addresses and ports as they are, but for what comes over loopback (which has been through the
-//! first chain), our own ports, and what is excluded.
+//! first chain), answers to connections that were opened here, our own ports, and what is excluded.
 //!
 //! Without a listener the redirection leads to a closed port, and the last rule of the way in resets: closed. With
 //! `fail_open` there is no such rule, and connections are redirected only while the set `alive` holds their family: a
@@ -107,6 +107,8 @@ impl Rules {
             Chain::begin(out, "inbound", "type filter hook prerouting priority -95; policy accept;");
         chain.rule("meta l4proto != tcp accept");
         chain.rule("iif \"lo\" accept");
+        // An answer to a connection whose address others translate looks like one to a port of ours.
+        chain.rule("ct direction reply accept");
         chain.rule("fib daddr type != local accept");
         chain.among("tcp dport", &ports);
         chain.nets("saddr", &self.inbound_nets);

@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::accept::Worker;
+use super::entering;
 use crate::capture::transparent;
 use crate::http::connection::{Entrance, Outbound};
 use crate::http::exchange;
@@ -32,6 +33,8 @@ enum Whose {
     Service(ServicePort),
     /// A workload's port, of this service.
     Workload(ServicePort),
+    /// A workload's of this host, and who calls is none of the mesh.
+    Here,
     /// Nobody's.
     Nobody {
         /// Whether it is worth looking at.
@@ -59,6 +62,7 @@ impl Worker {
                 let asked = Some(to.ip().to_string().into());
                 self.service(stream, facts, service, asked, Some(to), caller).await;
             }
+            Whose::Here => entering::serve(self, stream, facts).await,
             Whose::Workload(service) => self.to_workload(stream, facts, &service, caller).await,
             Whose::Nobody { look } => self.to_nobody(stream, facts, look, caller).await,
         }
@@ -79,6 +83,11 @@ impl Worker {
         match captured::outbound(&root.tables, root.addresses(), to, offset, caller) {
             Captured::Service(index) if offset.is_some() => Whose::Local(named(index)),
             Captured::Service(index) => Whose::Service(named(index)),
+            // A process that is no workload's has nothing to prove itself with: it calls as anybody outside the mesh does.
+            Captured::Endpoint(_) if local.is_none() && root.locals.len() != 1 => {
+                let is_here = root.locals.iter().any(|local| local.hosted.section.address == to.ip());
+                if is_here { Whose::Here } else { Whose::Nobody { look: false } }
+            }
             Captured::Endpoint(place) => {
                 let key = &root.tables.destinations[place.destination].policy.key;
                 Whose::Workload(ServicePort { host: key.host.clone(), port: key.port })

@@ -27,7 +27,10 @@ use super::root::{Root, Roots};
 use super::view::Held;
 
 /// A buffer for fields that grew larger is not kept for the next request.
-const MOST_KEPT: usize = 8 * 1024;
+const MOST_KEPT: usize = 2 * 1024;
+
+/// So many are judged before others get their turn.
+const AT_ONCE: usize = 256;
 
 /// All that one data thread has let in.
 #[derive(Debug, Default)]
@@ -133,18 +136,35 @@ impl Standings {
         while changes.changed().await.is_ok() {
             let now = root();
             if !is_alike(&before, &now) {
-                self.judge(&now);
+                self.judge(&root).await;
             }
             before = now;
         }
     }
 
-    fn judge(&self, root: &Root) {
-        let mut wakers = Vec::new();
-        for slot in self.slots.borrow_mut().iter_mut() {
-            slot.judge(root, &mut wakers);
+    /// A part at a time, so that traffic does not wait, and each by the root that is current then: what is let in meanwhile
+    /// was judged by no older one.
+    async fn judge(&self, root: &impl Fn() -> Held) {
+        let mut next = 0;
+        loop {
+            let mut wakers = Vec::new();
+            {
+                let root = root();
+                let mut slots = self.slots.borrow_mut();
+                for slot in slots.iter_mut().skip(next).take(AT_ONCE) {
+                    slot.judge(&root, &mut wakers);
+                }
+                next += AT_ONCE;
+                if next >= slots.len() {
+                    next = usize::MAX;
+                }
+            }
+            wakers.into_iter().for_each(Waker::wake);
+            if next == usize::MAX {
+                return;
+            }
+            tokio::task::yield_now().await;
         }
-        wakers.into_iter().for_each(Waker::wake);
     }
 
     /// Whether something is refused whose owner has not taken notice.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::capture_transparent::{capturing, curl, is_possible, metric, restart, until};
+use super::captured::{capturing, curl, is_possible, metric, restart, until};
 use super::{Claim, Context, alone};
 use crate::harness::lab::Lab;
 

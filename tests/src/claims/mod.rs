@@ -6,6 +6,7 @@ mod bytes;
 mod capture;
 mod capture_rules;
 mod capture_transparent;
+mod captured;
 pub mod changes;
 mod context;
 mod crash;

@@ -27,7 +27,12 @@ const POLICY: &str = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolic
 const APART: &str = "200 403 403 200 503";
 
 pub(super) fn claims() -> Vec<Claim> {
-    vec![alone("owners/user", users), alone("owners/cgroup", groups), alone("owners/netns", namespaces)]
+    vec![
+        alone("owners/user", users),
+        alone("owners/alone", alone_on_a_host),
+        alone("owners/cgroup", groups),
+        alone("owners/netns", namespaces),
+    ]
 }
 
 fn entry(name: &str, annotation: &str) -> String {

@@ -11,12 +11,16 @@ use super::protocols::{Caller, Extra, at_h2, ended, python, script};
 use super::streams::server;
 use super::{Claim, Context, shared};
 use crate::harness::client::Ask;
-use crate::harness::echo::Echo;
+use crate::harness::echo::{Echo, send};
 use crate::harness::lab::Lab;
 use crate::harness::process::Spec;
 
 pub(super) fn claims() -> Vec<Claim> {
-    vec![shared("policy/verdicts", verdicts), shared("policy/open", open)]
+    vec![
+        shared("policy/verdicts", verdicts),
+        shared("policy/byte-streams", byte_streams),
+        shared("policy/open", open),
+    ]
 }
 
 /// A request to reviews.
@@ -234,11 +238,54 @@ pub const CASES: &[(&[Policy], &str)] = &[
     ),
 ];
 
+/// The same for byte streams: `p` stands for productpage, `r` for reviews.
+pub const STREAMS: &[(&[Policy], &str)] = &[
+    (&[], "pr"),
+    (&[("ALLOW", "[{from: [{source: {principals: ['*productpage']}}]}]")], "p"),
+    (&[("ALLOW", "[{from: [{source: {remoteIpBlocks: [10.77.0.11]}}]}]")], "p"),
+    (&[("ALLOW", "[{to: [{operation: {ports: ['7000']}}]}]")], "pr"),
+    (&[("ALLOW", "[{when: [{key: destination.port, values: ['7000']}]}]")], "pr"),
+    (&[("ALLOW", "[{when: [{key: source.namespace, values: [other]}]}]")], ""),
+    // An ALLOW rule that reads requests is none.
+    (&[("ALLOW", "[{from: [{source: {principals: ['*']}}], to: [{operation: {methods: [GET]}}]}]")], ""),
+    (&[("ALLOW", "[{to: [{operation: {ports: ['7000']}}, {operation: {paths: [/x]}}]}]")], ""),
+    (
+        &[("ALLOW", "[{to: [{operation: {methods: [GET]}}]}, {from: [{source: {ipBlocks: [10.77.0.11]}}]}]")],
+        "p",
+    ),
+    (&[("ALLOW", "[{from: [{source: {notRequestPrincipals: ['*']}}]}]")], ""),
+    (&[("ALLOW", "[{when: [{key: 'request.headers[x]', notValues: [y]}]}]")], ""),
+    // Of a DENY rule the rest decides, and where nothing is left it is about everything.
+    (&[("DENY", "[{to: [{operation: {methods: [GET]}}]}]")], ""),
+    (&[("DENY", "[{to: [{operation: {hosts: [nobody], notPaths: [/x]}}]}]")], ""),
+    (&[("DENY", "[{to: [{operation: {methods: [GET], ports: ['80']}}]}]")], "pr"),
+    (&[("DENY", "[{to: [{operation: {methods: [GET], ports: ['7000']}}]}]")], ""),
+    (
+        &[("DENY", "[{from: [{source: {principals: ['*productpage']}}], to: [{operation: {paths: [/x]}}]}]")],
+        "r",
+    ),
+    (
+        &[(
+            "DENY",
+            "[{when: [{key: 'request.headers[x]', values: [y]}, {key: source.ip, values: [10.77.0.13]}]}]",
+        )],
+        "p",
+    ),
+    (&[("DENY", "[{from: [{source: {requestPrincipals: [nobody/x]}}]}]")], ""),
+    (&[("DENY", "[{from: [{source: {requestPrincipals: [nobody/x], namespaces: [other]}}]}]")], "pr"),
+    (&[("AUDIT", "[{to: [{operation: {methods: [GET]}}]}]")], "pr"),
+    (&[("DENY dry", "[{to: [{operation: {methods: [GET]}}]}]")], "pr"),
+];
+
 /// So many policies are declared in each case; those that a case does not need say nothing.
 const DECLARED: usize = 3;
 
 /// The policies of a case for reviews, as an operator writes them.
 pub fn yaml(policies: &[Policy]) -> String {
+    declared("reviews", policies)
+}
+
+fn declared(app: &str, policies: &[Policy]) -> String {
     let mut text = String::new();
     for number in 0..DECLARED {
         let (action, rules) = policies.get(number).copied().unwrap_or(("AUDIT", "[]"));
@@ -247,7 +294,7 @@ pub fn yaml(policies: &[Policy]) -> String {
         text.push_str(&format!(
             "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
              metadata: {{name: verdict-{number}, namespace: default{annotations}}}\n\
-             spec: {{selector: {{matchLabels: {{app: reviews}}}}, action: {action}, rules: {rules}}}\n"
+             spec: {{selector: {{matchLabels: {{app: {app}}}}}, action: {action}, rules: {rules}}}\n"
         ));
     }
     text
@@ -306,6 +353,39 @@ fn verdicts(context: &mut Context<'_>) -> anyhow::Result<()> {
         format!("{asked} questions under {} sets of policies; {}", CASES.len(), wrong.join("; ")),
     );
     context.report.claim("explain names what decided each denial", untold.is_empty(), untold.join("; "));
+    Ok(())
+}
+
+fn byte_streams(context: &mut Context<'_>) -> anyhow::Result<()> {
+    let lab = context.lab()?;
+    let service = Echo::start(&lab.proxies[1].host, at_h2(7000), b"")?;
+    let extra = Extra::announce(lab, "echo", 7000, "tcp")?;
+    let callers = [
+        ('p', lab.h1(), lab.user("productpage-v1"), "default/bookinfo-productpage@h1"),
+        ('r', &lab.proxies[2].host, lab.user("reviews-v3"), "default/bookinfo-reviews@h3"),
+    ];
+    let mut wrong = Vec::new();
+    for (policies, expected) in STREAMS {
+        lab.control.apply_text(&declared("echo", policies))?;
+        for (letter, host, user, from) in &callers {
+            let wanted = expected.contains(*letter);
+            let wire = send(host, *user, "echo:7000", b"ping".to_vec()).is_ok_and(|heard| heard == b"ping");
+            let told =
+                lab.control.must(["explain", "--from", from, "--to", "tcp://echo:7000", "-o", "json"])?;
+            let foretold = told.json()?["authorization"]["verdict"] != "deny";
+            if (wire, foretold) != (wanted, wanted) {
+                wrong
+                    .push(format!("{policies:?} {letter}: wanted {wanted}, wire {wire}, explain {foretold}"));
+            }
+        }
+    }
+    lab.control.apply_text(&declared("echo", &[]))?;
+    drop((extra, service));
+    context.report.claim(
+        "on byte streams too the wire and explain say what the fields mean",
+        wrong.is_empty(),
+        format!("two callers under {} sets of policies; {}", STREAMS.len(), wrong.join("; ")),
+    );
     Ok(())
 }
 

@@ -155,19 +155,22 @@ impl Namespace {
 
     /// Runs a program on this host to its end, as a user if one is named: whether it did well, and all that it said.
     pub fn command(&self, user: Option<u32>, words: &[&str]) -> anyhow::Result<(bool, String)> {
-        let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
-        self.run(user, move || -> anyhow::Result<(bool, String)> {
-            let (program, arguments) = words.split_first().context("no command")?;
-            let output = std::process::Command::new(program)
-                .args(arguments)
-                .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-                .stdin(std::process::Stdio::null())
-                .output()
-                .with_context(|| format!("running {program}"))?;
-            let mut said = String::from_utf8_lossy(&output.stdout).into_owned();
-            said.push_str(&String::from_utf8_lossy(&output.stderr));
-            Ok((output.status.success(), said))
-        })?
+        let [net, mount] = self.entry()?;
+        let mut command = std::process::Command::new(std::env::current_exe()?);
+        command.args(["enter", "--net", &net, "--mount", &mount]);
+        if let Some(user) = user {
+            command.args(["--user", &user.to_string()]);
+        }
+        let output = command
+            .arg("--")
+            .args(words)
+            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+            .stdin(std::process::Stdio::null())
+            .output()
+            .with_context(|| format!("running {}", words.join(" ")))?;
+        let mut said = String::from_utf8_lossy(&output.stdout).into_owned();
+        said.push_str(&String::from_utf8_lossy(&output.stderr));
+        Ok((output.status.success(), said))
     }
 
     /// The same for one that must do well; what it said.
