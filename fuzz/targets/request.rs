@@ -5,6 +5,7 @@
 
 use http::{HeaderName, HeaderValue, Request, Version};
 use libfuzzer_sys::fuzz_target;
+use mesh_core::framing::Sizes;
 use mesh_core::message::framing::Framing;
 use mesh_core::message::path::Normalization;
 use mesh_core::message::request::{Head, Sender, canonical};
@@ -25,7 +26,7 @@ fuzz_target!(|bytes: &[u8]| {
             request.headers_mut().append(name, value);
         }
     }
-    let Ok(head) = canonical(request.into_parts().0, choices & 16 != 0, mode, sender) else { return };
+    let Ok(head) = canonical(request.into_parts().0, choices & 16 != 0, mode, sender, &Sizes::DEFAULT) else { return };
     assert_clean(&head, sender);
     let again = again(&head, mode, sender);
     assert_eq!(
@@ -60,5 +61,5 @@ fn again(head: &Head, mode: Normalization, sender: Sender) -> Head {
         request.headers_mut().insert("host", head.authority.as_str().parse().expect("an authority is a value"));
     }
     let ended = head.framing == Framing::Nothing;
-    canonical(request.into_parts().0, ended, mode, sender).expect("a form is not refused")
+    canonical(request.into_parts().0, ended, mode, sender, &Sizes::DEFAULT).expect("a form is not refused")
 }

@@ -11,7 +11,7 @@ use mesh_core::vocab::name::{check_label, check_subdomain};
 use mesh_core::vocab::node::check_node_name;
 
 use crate::cli::{AccessLog, Capture, LogFormat, RunArgs};
-use crate::net::limits::{Limits, Patience};
+use crate::net::limits::Limits;
 
 /// Why the flags cannot be used together, or not on this host.
 #[derive(Debug, thiserror::Error)]
@@ -149,16 +149,7 @@ impl Config {
             metrics_addr: args.metrics_addr,
             drain_time: args.drain_time,
             most_age: (!args.max_connection_age.is_zero()).then_some(args.max_connection_age),
-            limits: Limits {
-                connections: args.max_connections,
-                of_identity: args.max_identity_connections,
-                patience: Patience {
-                    head: args.head_timeout,
-                    body: args.body_timeout,
-                    idle: args.idle_timeout,
-                    ..Patience::default()
-                },
-            },
+            limits: args.limits.into(),
             log_format: args.log_format,
         })
     }

@@ -8,7 +8,6 @@ use http::{HeaderMap, Method};
 
 use super::fault::Fault;
 use super::path::Normalization;
-use crate::framing::LONGEST_TARGET;
 use crate::matching::request::forwarded_scheme;
 
 /// By what a request is to be carried.
@@ -57,14 +56,19 @@ pub(super) struct Target {
     pub(super) canonical: PathAndQuery,
 }
 
-pub(super) fn read(uri: Uri, method: &Method, normalization: Normalization) -> Result<Target, Fault> {
+pub(super) fn read(
+    uri: Uri,
+    method: &Method,
+    normalization: Normalization,
+    longest: usize,
+) -> Result<Target, Fault> {
     let uri::Parts { scheme, authority, path_and_query, .. } = uri.into_parts();
     if scheme.is_none() && authority.is_some() {
         return Err(Fault::Target);
     }
     let scheme = scheme.as_ref().map(Scheme::of).transpose()?;
     let received = path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
-    if received.as_str().len() > LONGEST_TARGET {
+    if received.as_str().len() > longest {
         return Err(Fault::TargetLength);
     }
     let canonical = canonical(&received, method, normalization)?;
@@ -100,11 +104,13 @@ pub fn with_path(path: &str, query: Option<&str>) -> Option<PathAndQuery> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::framing::LONGEST_TARGET;
 
     #[test]
     fn an_empty_path_is_a_slash() {
         for sent in ["http://h", "http://h#x", "http://h/", "/#x"] {
-            let read = read(Uri::try_from(sent).unwrap(), &Method::GET, Normalization::Base).unwrap();
+            let uri = Uri::try_from(sent).unwrap();
+            let read = read(uri, &Method::GET, Normalization::Base, LONGEST_TARGET).unwrap();
             assert_eq!(read.canonical, PathAndQuery::from_static("/"), "{sent}");
         }
     }
@@ -113,7 +119,8 @@ mod tests {
     fn targets_by_form() {
         let check = |method: &str, sent: &str, expected: Result<&str, Fault>| {
             let method = Method::from_bytes(method.as_bytes()).unwrap();
-            let found = Uri::try_from(sent).map(|uri| read(uri, &method, Normalization::Base));
+            let found =
+                Uri::try_from(sent).map(|uri| read(uri, &method, Normalization::Base, LONGEST_TARGET));
             let found = found.unwrap_or(Err(Fault::Target));
             let found = found.as_ref().map(|target| target.canonical.as_str()).map_err(|fault| *fault);
             assert_eq!(found, expected, "{method} {sent}");

@@ -8,6 +8,8 @@ use mesh_core::message::fault::Fault;
 use mesh_core::message::path::Normalization;
 use mesh_core::message::request::{self, Head, Sender};
 
+use crate::net::limits;
+
 /// Reads the head of a request.
 pub fn read(
     request: Request<Incoming>,
@@ -15,7 +17,7 @@ pub fn read(
     sender: Sender,
 ) -> Result<(Head, Incoming), Fault> {
     let (parts, body) = request.into_parts();
-    let head = request::canonical(parts, body.is_end_stream(), normalization, sender)?;
+    let head = request::canonical(parts, body.is_end_stream(), normalization, sender, &limits::sizes())?;
     Ok((head, body))
 }
 

@@ -52,6 +52,9 @@ async fn serve(peer: &MeshPeer, request: Request<Incoming>, upgrade: Option<OnUp
         Err(fault) => return reply::bad_request(record, fault),
     };
     record.request(&head);
+    if let Some(scarce) = peer.thread.pressure.refuses_streams() {
+        return reply::overloaded(record, scarce);
+    }
     record.source = peer.party(head.headers.get(&MESH_FROM));
     let http2 = head.headers.get(&MESH_PROTO).is_some_and(|proto| proto == "h2");
     // Kept until the application has answered: it may end its connection without having taken the request.

@@ -39,6 +39,7 @@ use crate::live::endpoint::LiveEndpoint;
 use crate::live::local::LocalWorkload;
 use crate::live::root::Root;
 use crate::net::copy::{Carried, copy};
+use crate::net::limits;
 use crate::upstream::body::RequestBody;
 use crate::upstream::failure::{self, ConnectError};
 use crate::upstream::http2::Duplex;
@@ -288,7 +289,7 @@ where
     S: AsyncRead + AsyncWrite + 'static,
     K: 'static,
 {
-    if let Err(error) = response::canonical(&mut head, true) {
+    if let Err(error) = response::canonical(&mut head, true, &limits::sizes()) {
         return reply::failed(record, unusable(error));
     }
     let mut reply = Response::new(ReplyBody::silent());

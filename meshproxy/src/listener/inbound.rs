@@ -24,9 +24,9 @@ use crate::identity::svid::Material;
 use crate::identity::tls::{self, Leaf};
 use crate::net::downstream::Facts;
 use crate::net::patient::Patient;
+use crate::telemetry::shed::Shed;
 use crate::upstream::failure;
 
-const HANDSHAKE: Duration = Duration::from_secs(5);
 /// A connection takes no new requests after so long, so that the keys that made it do not live on for ever.
 const MOST_AGE: Duration = Duration::from_secs(3600);
 
@@ -39,7 +39,7 @@ pub(super) async fn serve(worker: &Worker, stream: TcpStream, facts: Facts) {
         return;
     };
     let acceptor = TlsAcceptor::from(Arc::clone(config));
-    let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+    let stream = match tokio::time::timeout(thread.limits.patience.handshake, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
             thread.metrics().proxy.handshake_failures.increment(1);
@@ -57,7 +57,7 @@ pub(super) async fn serve(worker: &Worker, stream: TcpStream, facts: Facts) {
     };
     drop(material);
     let Some(_counted) = thread.identities.enter(leaf.id.text(), thread.limits.of_identity) else {
-        thread.metrics().proxy.shed.increment(1);
+        thread.metrics().supplies.shed(Shed::Identity, 1);
         tracing::debug!(peer = %facts.peer, id = %leaf.id, "too many connections of one identity");
         return;
     };

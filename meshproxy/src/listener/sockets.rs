@@ -66,6 +66,7 @@ impl Listeners {
             metrics: Arc::clone(&shared.metrics),
             connections: Arc::default(),
             most_connections: socket::most_connections(shared.limits.connections),
+            pressure: shared.pressure.clone(),
         };
         let drain = shared.drain.clone();
         let following = tokio::spawn(follow(settings, shared, target));

@@ -7,6 +7,7 @@ mod bytes;
 mod egress;
 mod forms;
 mod harness;
+mod limits;
 mod messages;
 mod misbehaviour;
 mod origination;
