@@ -104,7 +104,7 @@ impl Answer {
     /// Brings an answer into its form. One that has none is no answer, and its connection is not used again.
     pub(super) fn of(response: Response<UpstreamBody>, held: Held) -> Result<Answer, Failure> {
         let (mut parts, body) = response.into_parts();
-        match response::canonical(&mut parts, false, &limits::sizes()) {
+        match response::canonical(&mut parts, false, &limits::sizes_with_room()) {
             Ok(found) => {
                 let bytes = found.bytes as u64 + 15;
                 Ok(Answer { response: Response::from_parts(parts, body), held, bytes })

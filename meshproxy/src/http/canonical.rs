@@ -17,7 +17,11 @@ pub fn read(
     sender: Sender,
 ) -> Result<(Head, Incoming), Fault> {
     let (parts, body) = request.into_parts();
-    let head = request::canonical(parts, body.is_end_stream(), normalization, sender, &limits::sizes())?;
+    let sizes = match sender {
+        Sender::Anybody => limits::sizes(),
+        Sender::Proxy => limits::sizes_with_room(),
+    };
+    let head = request::canonical(parts, body.is_end_stream(), normalization, sender, &sizes)?;
     Ok((head, body))
 }
 

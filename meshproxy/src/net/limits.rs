@@ -135,6 +135,14 @@ pub fn here() -> Limits {
     HERE.get()
 }
 
+/// The sizes of messages that another proxy may have added fields to: who sent them was held to the others.
+pub fn sizes_with_room() -> Sizes {
+    const FIELDS: u32 = 32;
+    const LIST: u32 = 8 * 1024;
+    let sizes = SIZES.get();
+    Sizes { fields: sizes.fields + FIELDS, list: sizes.list + LIST, field: sizes.field + LIST, ..sizes }
+}
+
 /// The sizes of messages on this data thread.
 pub fn sizes() -> Sizes {
     SIZES.get()

@@ -129,7 +129,7 @@ impl Pressure {
     }
 
     /// Measures again and again; runs as long as the process.
-    pub async fn keep(self, supply: Supply, budget: u64, tell: impl Fn(&Seen)) {
+    pub async fn keep(self, mut supply: Supply, budget: u64, tell: impl Fn(&Seen)) {
         let (mut memory, mut descriptors) = (Yielding::default(), Yielding::default());
         loop {
             let used = supply.used();

@@ -37,6 +37,9 @@ struct Cgroup {
 pub struct Supply {
     cgroup: Option<Cgroup>,
     page: u64,
+    /// Looks since it was last seen who is in the cgroup, and whether nobody else was.
+    looks: u32,
+    is_own: bool,
 }
 
 impl Supply {
@@ -44,7 +47,8 @@ impl Supply {
     pub fn find() -> Supply {
         let cgroups = read("/proc/self/cgroup");
         let mounts = read("/proc/self/mountinfo");
-        Supply { cgroup: Cgroup::find(&cgroups, &mounts), page: rustix::param::page_size() as u64 }
+        let page = rustix::param::page_size() as u64;
+        Supply { cgroup: Cgroup::find(&cgroups, &mounts), page, looks: 0, is_own: false }
     }
 
     /// How much memory the process should need at most, where nobody says otherwise.
@@ -58,14 +62,20 @@ impl Supply {
     }
 
     /// What is in use now.
-    pub fn used(&self) -> Used {
+    pub fn used(&mut self) -> Used {
+        /// Who is in a cgroup changes seldom, and may be many.
+        const AGAIN: u32 = 50;
+        if self.looks == 0 {
+            self.is_own = self.cgroup.as_ref().is_some_and(Cgroup::is_own);
+        }
+        self.looks = (self.looks + 1) % AGAIN;
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
         let resident = read("/proc/self/statm")
             .split_ascii_whitespace()
             .nth(1)
             .and_then(|pages| pages.parse::<u64>().ok())
             .map_or(0, |pages| pages * self.page);
-        let cgroup = self.cgroup.as_ref().filter(|cgroup| cgroup.is_own() && cgroup.limit().is_some());
+        let cgroup = self.cgroup.as_ref().filter(|_| self.is_own);
         let counted = cgroup.and_then(Cgroup::used).unwrap_or(0);
         Used {
             memory: resident.max(counted),
@@ -198,7 +208,7 @@ mod tests {
 
     #[test]
     fn this_process_uses_something() {
-        let supply = Supply::find();
+        let mut supply = Supply::find();
         let used = supply.used();
         assert!(used.memory > 1 << 20 && used.descriptors > 2, "{used:?}");
         assert!(supply.budget() > 16 << 20);

@@ -22,7 +22,8 @@ async fn counted(metrics: &crate::telemetry::metrics::Metrics, words: &[&str], l
     let find = async {
         loop {
             let text = metrics.render();
-            let line = text.lines().find(|line| words.iter().all(|word| line.contains(word)));
+            let mut lines = text.lines().filter(|line| !line.starts_with('#'));
+            let line = lines.find(|line| words.iter().all(|word| line.contains(word)));
             let value = line.and_then(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok());
             if value.is_some_and(|value| value >= least) {
                 return;
@@ -94,6 +95,26 @@ async fn sizes_are_what_the_operator_says() {
     let (answer, _) = sender.send_request(large, true).unwrap();
     assert_eq!(answer.await.unwrap().status(), 431);
     counted(&mesh.a.shared.metrics, &["bytes_refused_total", "downstream", "reason=\"fields\""], 2.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_proxies_add_does_not_count() {
+    let app = application("127.0.0.2", |_| async {
+        let mut answer = http::Response::builder();
+        // hyper adds a date and a length.
+        for n in 0..38 {
+            answer = answer.header(format!("x-{n}"), "y");
+        }
+        answer.body(http_body_util::Full::new(Bytes::new())).unwrap()
+    })
+    .await;
+    let mut limits = Limits::default();
+    limits.sizes.fields = 40;
+    let mesh = Mesh::start(Plan { limits, ..Plan::new(&[app]) }).await;
+    let fields: String = (0..38).map(|n| format!("x-{n}: y\r\n")).collect();
+    let head = "GET http://reviews:9080/ HTTP/1.1\r\nhost: reviews:9080\r\nconnection: close\r\n";
+    assert_eq!(status(&mesh, &format!("{head}{fields}\r\n")).await, 200);
+    assert_eq!(status(&mesh, &format!("{head}x: y\r\n{fields}\r\n")).await, 431);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -98,7 +98,7 @@ impl Http2 {
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(STREAM_WINDOW * STREAMS)
             .max_frame_size(16 * 1024)
-            .max_header_list_size(limits.sizes.list * LISTS)
+            .max_header_list_size(limits::sizes_with_room().list * LISTS)
             .max_send_buffer_size(SEND_BUFFER)
             .max_concurrent_reset_streams(100);
         let io = Framed::of_server(io, allowance, limits.patience.head);

@@ -21,6 +21,7 @@ pub struct Proxy {
     scratch: PathBuf,
     control: String,
     extra: Vec<String>,
+    prefix: Vec<String>,
 }
 
 impl Proxy {
@@ -39,12 +40,19 @@ impl Proxy {
             scratch: scratch.to_owned(),
             control: control.url(),
             extra: Vec::new(),
+            prefix: Vec::new(),
         }
     }
 
     /// Adds arguments to every later start.
     pub fn with<S: ToString>(&mut self, arguments: impl IntoIterator<Item = S>) -> &mut Self {
         self.extra.extend(arguments.into_iter().map(|a| a.to_string()));
+        self
+    }
+
+    /// Runs every later start under another program.
+    pub fn within<S: ToString>(&mut self, prefix: impl IntoIterator<Item = S>) -> &mut Self {
+        self.prefix = prefix.into_iter().map(|a| a.to_string()).collect();
         self
     }
 
@@ -81,6 +89,7 @@ impl Proxy {
             .args(["--address", &self.host.address().to_string()])
             .args(["--dns", "127.0.0.1:53", "--capture", "explicit,loopback"])
             .args(&self.extra)
+            .under(&self.prefix)
             .env("RUST_LOG", "info")
     }
 
