@@ -10,6 +10,7 @@ mod chars;
 pub mod chunked;
 mod fields;
 pub mod frames;
+mod names;
 pub mod refusal;
 pub mod request;
 pub mod response;

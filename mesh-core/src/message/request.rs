@@ -99,7 +99,7 @@ pub fn canonical(
     if (websocket || method == Method::TRACE) && !matches!(framing, Framing::Nothing | Framing::Length(0)) {
         return Err(Fault::Content);
     }
-    let target = target::read(uri, &method, normalization, sizes.target as usize)?;
+    let target = target::read(uri, &method, version, normalization, sizes.target as usize)?;
     let authority = authority(target.authority, &mut headers, &found)?;
     if sender == Sender::Anybody {
         internal::strip(&mut headers, &found);

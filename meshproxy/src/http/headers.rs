@@ -2,8 +2,8 @@
 
 use http::header::{HeaderName, HeaderValue};
 pub use mesh_core::message::internal::{
-    CLIENT_CERT, MESH_AUTHORITY, MESH_FROM, MESH_PATH, MESH_PROTO, MESH_PROXY, MESH_TO, MESH_UPGRADE,
-    MESH_VERSION,
+    CLIENT_CERT, MESH_AUTHORITY, MESH_FROM, MESH_PATH, MESH_PROTO, MESH_PROXY, MESH_STATUS, MESH_TO,
+    MESH_UPGRADE, MESH_VERSION,
 };
 
 /// Scheme of the client.

@@ -19,7 +19,7 @@ use crate::net::activity::Activity;
 use crate::net::corked::Corked;
 use crate::net::guard::frames::Framed;
 use crate::net::guard::requests::Requests;
-use crate::net::limits::Limits;
+use crate::net::limits::{self, Limits};
 use crate::upstream::connect::{HYPER_FIELDS, LISTS, LocalExec, STREAM_WINDOW, STREAMS};
 use crate::upstream::thread::DataThread;
 
@@ -148,12 +148,10 @@ where
     S: Fn(Request<Incoming>) -> F,
     F: Future<Output = Response<ReplyBody>> + 'static,
 {
-    let (drain, limits) = (&thread.drain, &thread.limits);
-    let (patience, most) = (limits.patience, limits.http2);
+    let (drain, given) = (&thread.drain, &thread.limits);
+    let (patience, most) = (given.patience, given.http2);
     let (streams, stream_window, window, buffer, allowance) = match side {
-        Side::Application => {
-            (most.streams, most.stream_window, most.window, limits.buffer, limits.allowance())
-        }
+        Side::Application => (most.streams, most.stream_window, most.window, given.buffer, given.allowance()),
         Side::Mesh => (STREAMS, STREAM_WINDOW, STREAM_WINDOW * STREAMS, SEND_BUFFER, Allowance::MESH),
     };
     let mut builder = http2::Builder::new(LocalExec);
@@ -162,7 +160,7 @@ where
         .max_concurrent_streams(streams)
         .initial_stream_window_size(stream_window)
         .initial_connection_window_size(window)
-        .max_header_list_size(limits.sizes.list * LISTS)
+        .max_header_list_size(limits::sizes_with_room().list * LISTS)
         .max_frame_size(most.frame)
         .max_send_buf_size(buffer)
         .max_local_error_reset_streams(most.local_resets)
@@ -185,6 +183,7 @@ where
         }
     };
     let io = Framed::of_client(io, allowance, patience.head);
+    let io = if side == Side::Application { io.judging_trailers() } else { io };
     let cause = io.cause();
     let mut connection = pin!(builder.serve_connection(TokioIo::new(Corked::new(io)), service_fn(answer)));
     let ended = tokio::select! {

@@ -8,6 +8,7 @@ use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use mesh_core::decide::refusal::Reason;
+use mesh_core::message::target::of_tunnel;
 use mesh_core::vocab::name::{ServicePort, WorkloadKey};
 use mesh_core::vocab::protocol::{Detected, Protocol};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -335,11 +336,8 @@ impl Worker {
             self.thread.metrics().supplies.shed_stream(scarce == Scarce::Memory);
             return answer(StatusCode::SERVICE_UNAVAILABLE);
         }
-        let authority = request.uri().authority().map(|authority| authority.as_str().to_ascii_lowercase());
-        let parsed = authority.as_deref().and_then(|text| {
-            let authority = mesh_core::message::authority::Authority::parse(text).ok()?;
-            Some((authority.host.to_owned(), authority.port?))
-        });
+        let parsed = of_tunnel(request.uri(), request.headers())
+            .and_then(|authority| Some((authority.host.to_ascii_lowercase(), authority.port?)));
         let Some((host, port)) = parsed else { return answer(StatusCode::BAD_REQUEST) };
         let (facts, caller) = (connection.facts, connection.caller.clone());
         let root = self.thread.view.root();

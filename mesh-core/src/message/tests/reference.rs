@@ -205,7 +205,11 @@ fn target(text: &str, method: &str, mode: Normalization) -> Result<Target, u16> 
         Some((path, query)) => (path, Some(query.to_owned())),
         None => (rest, None),
     };
-    target.query = query;
+    let escaped = |c: char| match c.is_ascii() || mode == Normalization::None {
+        true => c.to_string(),
+        false => c.to_string().bytes().map(|byte| format!("%{byte:02X}")).collect(),
+    };
+    target.query = query.map(|query| query.chars().map(escaped).collect());
     target.path = path_form(if path.is_empty() { "/" } else { path }, mode).ok_or(400_u16)?;
     Ok(target)
 }
@@ -244,6 +248,11 @@ fn path_form(path: &str, mode: Normalization) -> Option<String> {
     let mut decoded = Vec::new();
     let mut bytes = path.bytes();
     while let Some(byte) = bytes.next() {
+        if !byte.is_ascii() {
+            // Section 2.1: characters that a URI cannot have are escaped.
+            decoded.extend(format!("%{byte:02X}").bytes());
+            continue;
+        }
         if byte != b'%' {
             decoded.push(if byte == b'\\' { b'/' } else { byte });
             continue;
