@@ -100,7 +100,7 @@ pub(super) fn form(sent: &Written, mode: Normalization, proxy: bool) -> Result<F
     if content && (websocket || sent.method == "TRACE") {
         faults.insert(400);
     }
-    let target = target(&sent.target, &sent.method, mode).unwrap_or_else(|status| {
+    let target = target(&sent.target, &sent.method, sent.version, mode).unwrap_or_else(|status| {
         faults.insert(status);
         Target::default()
     });
@@ -176,7 +176,7 @@ struct Target {
 }
 
 /// RFC 9112, section 3.2. A fragment is no part of a target; one that was sent is dropped before all else.
-fn target(text: &str, method: &str, mode: Normalization) -> Result<Target, u16> {
+fn target(text: &str, method: &str, version: Version, mode: Normalization) -> Result<Target, u16> {
     let sent = text;
     let text = text.split('#').next().unwrap_or("");
     if text == "*" && method == "OPTIONS" && sent == "*" {
@@ -200,6 +200,10 @@ fn target(text: &str, method: &str, mode: Normalization) -> Result<Target, u16> 
     };
     if rest.len() > 8192 {
         return Err(414);
+    }
+    // RFC 9113, section 8.3.1: a `:path` is never empty.
+    if version == Version::HTTP_2 && rest.starts_with('?') {
+        return Err(400);
     }
     let (path, query) = match rest.split_once('?') {
         Some((path, query)) => (path, Some(query.to_owned())),
