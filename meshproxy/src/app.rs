@@ -41,8 +41,11 @@ use crate::live::interception::Interception;
 use crate::live::load;
 use crate::live::root::Roots;
 use crate::runtime::drain::Drain;
+use crate::runtime::pressure::{Pressure, Seen};
+use crate::runtime::supply::Supply;
 use crate::telemetry::access::{AccessSink, Format};
 use crate::telemetry::metrics::Metrics;
+use crate::upstream::budget;
 use crate::upstream::thread::Shared;
 use crate::workload::check::{self, Reports};
 use crate::workload::local::Documents;
@@ -92,6 +95,11 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     tasks.spawn(files.keep_fresh(move |count| faults.set(count as f64)));
     tasks.spawn(keep_names(Arc::clone(&roots), forwarder.clone(), Arc::clone(&metrics)));
     tasks.spawn(load::keep(Arc::clone(&roots)));
+    let supply = Supply::find();
+    let budget = config.limits.memory.unwrap_or_else(|| supply.budget());
+    tracing::info!(budget, "memory beyond which this proxy gives way");
+    let pressure = Pressure::default();
+    tasks.spawn(pressure.clone().keep(supply, budget, tell_supplies(&metrics, budget)));
     let facts = Arc::new(Facts {
         node: config.node.clone(),
         roots: Arc::clone(&roots),
@@ -148,7 +156,20 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         apply: Arc::clone(&apply),
         last_good: (last_good.clone(), held),
     };
-    let listeners = listen(&config, &roots, &svids, &metrics, &drain, &forwarder)?;
+    let shared = Shared {
+        roots: Arc::clone(&roots),
+        svids: Arc::clone(&svids),
+        metrics: Arc::clone(&metrics),
+        access: AccessSink::off(),
+        drain: drain.clone(),
+        forwarder: forwarder.clone(),
+        most_age: config.most_age,
+        limits: config.limits,
+        identities: Arc::default(),
+        pressure,
+        kept_bodies: kept_bodies(budget, config.threads),
+    };
+    let listeners = listen(&config, shared)?;
     if let Some(rules) = config.rules.as_ref().filter(|rules| rules.fail_open) {
         tasks.spawn(pulse(Arc::clone(&roots), rules.outbound));
     }
@@ -257,25 +278,19 @@ async fn pulse(roots: Arc<Roots>, port: u16) {
 }
 
 /// Starts the traffic half. Its sockets open with the first snapshot.
-fn listen(
-    config: &Config,
-    roots: &Arc<Roots>,
-    svids: &Arc<Svids>,
-    metrics: &Arc<Metrics>,
-    drain: &Drain,
-    forwarder: &Forwarder,
-) -> anyhow::Result<Listeners> {
+fn listen(config: &Config, mut shared: Shared) -> anyhow::Result<Listeners> {
     let format = match config.access_log {
         AccessLog::Off => Format::Off,
         AccessLog::Text => Format::Text,
         AccessLog::Json => Format::Json,
     };
-    let (access, writer) = match format {
-        Format::Off => (AccessSink::off(), None),
+    let writer = match format {
+        Format::Off => None,
         Format::Text | Format::Json => {
             let (sink, writer) =
                 AccessSink::start(format, std::io::stdout()).context("cannot start the access log")?;
-            (sink, Some(writer))
+            shared.access = sink;
+            Some(writer)
         }
     };
     let settings = Settings {
@@ -290,18 +305,26 @@ fn listen(
         }),
         threads: config.threads,
     };
-    let shared = Shared {
-        roots: Arc::clone(roots),
-        svids: Arc::clone(svids),
-        metrics: Arc::clone(metrics),
-        access,
-        drain: drain.clone(),
-        forwarder: forwarder.clone(),
-        most_age: config.most_age,
-        limits: config.limits,
-        identities: Arc::default(),
-    };
     Listeners::start(settings, shared, writer).context("cannot start the data threads")
+}
+
+/// What bodies may take of the memory, for each data thread.
+fn kept_bodies(budget: u64, threads: usize) -> usize {
+    let share = budget / 8 / threads.max(1) as u64;
+    usize::try_from(share).unwrap_or(usize::MAX).min(budget::MOST)
+}
+
+/// What is measured of memory and descriptors becomes metrics.
+fn tell_supplies(metrics: &Arc<Metrics>, budget: u64) -> impl Fn(&Seen) + use<> {
+    let metrics = Arc::clone(metrics);
+    metrics.supplies.memory_budget.set(budget as f64);
+    move |seen| {
+        let supplies = &metrics.supplies;
+        supplies.memory.set(seen.used.memory as f64);
+        supplies.descriptors.set(seen.used.descriptors as f64);
+        supplies.most_descriptors.set(seen.used.most_descriptors as f64);
+        supplies.gives_way.set(f64::from(u8::from(seen.memory.any() || seen.descriptors.any())));
+    }
 }
 
 fn cannot_listen(address: SocketAddr, flag: &str) -> String {

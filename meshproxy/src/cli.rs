@@ -1,5 +1,7 @@
 //! Commands and flags. Every flag has an environment variable of the same name.
 
+mod limits;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use ipnet::Ipv4Net;
 
+pub use self::limits::LimitArgs;
 use crate::config::{ControlUrl, LocalService, PortCheck, Upstream};
 use crate::intercept::args::InterceptArgs;
 use crate::intercept::rules::Rules;
@@ -130,39 +133,9 @@ pub struct RunArgs {
         value_parser = duration
     )]
     pub max_connection_age: Duration,
-    /// Most connections that are open at a time; more are closed at once
-    #[arg(long, env = "MESHPROXY_MAX_CONNECTIONS", value_name = "NUMBER", default_value_t = 10_000)]
-    pub max_connections: usize,
-    /// Most connections of one other identity of the mesh
-    #[arg(long, env = "MESHPROXY_MAX_IDENTITY_CONNECTIONS", value_name = "NUMBER", default_value_t = 1_000)]
-    pub max_identity_connections: usize,
-    /// How long the head of a request may take, once it has begun
-    #[arg(
-        long,
-        env = "MESHPROXY_HEAD_TIMEOUT",
-        value_name = "DURATION",
-        default_value = "10s",
-        value_parser = duration
-    )]
-    pub head_timeout: Duration,
-    /// How long nothing may come of the body of an HTTP/1 request
-    #[arg(
-        long,
-        env = "MESHPROXY_BODY_TIMEOUT",
-        value_name = "DURATION",
-        default_value = "60s",
-        value_parser = duration
-    )]
-    pub body_timeout: Duration,
-    /// How long an HTTP/1 connection is kept without a request
-    #[arg(
-        long,
-        env = "MESHPROXY_IDLE_TIMEOUT",
-        value_name = "DURATION",
-        default_value = "60s",
-        value_parser = duration
-    )]
-    pub idle_timeout: Duration,
+    /// How much is taken, and how long is waited
+    #[command(flatten)]
+    pub limits: LimitArgs,
     /// Flags of transparent capture.
     #[command(flatten)]
     pub intercept: InterceptArgs,

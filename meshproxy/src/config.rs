@@ -12,7 +12,7 @@ use mesh_core::vocab::node::check_node_name;
 
 use crate::cli::{AccessLog, Capture, CaptureRules, LogFormat, RunArgs};
 use crate::intercept::rules::Rules;
-use crate::net::limits::{Limits, Patience};
+use crate::net::limits::Limits;
 
 /// Why the flags cannot be used together, or not on this host.
 #[derive(Debug, thiserror::Error)]
@@ -154,16 +154,7 @@ impl Config {
             metrics_addr: args.metrics_addr,
             drain_time: args.drain_time,
             most_age: (!args.max_connection_age.is_zero()).then_some(args.max_connection_age),
-            limits: Limits {
-                connections: args.max_connections,
-                of_identity: args.max_identity_connections,
-                patience: Patience {
-                    head: args.head_timeout,
-                    body: args.body_timeout,
-                    idle: args.idle_timeout,
-                    ..Patience::default()
-                },
-            },
+            limits: args.limits.into(),
             rules,
             installs_rules: args.capture_rules == CaptureRules::Auto,
             log_format: args.log_format,

@@ -11,6 +11,8 @@ pub static MESH_HOP: HeaderName = HeaderName::from_static("x-mesh-hop");
 pub static MESH_PROXY: HeaderName = HeaderName::from_static("x-mesh-proxy");
 /// Asks the proxy there for a WebSocket, and says that there is one.
 pub static MESH_UPGRADE: HeaderName = HeaderName::from_static("x-mesh-upgrade");
+/// The status of an application that wants no WebSocket: behind a success on a CONNECT stream nothing but a tunnel comes.
+pub static MESH_STATUS: HeaderName = HeaderName::from_static("x-mesh-status");
 /// Authority of a request that travels as CONNECT.
 pub static MESH_AUTHORITY: HeaderName = HeaderName::from_static("x-mesh-authority");
 /// Path and query of a request that travels as CONNECT.

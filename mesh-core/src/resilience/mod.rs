@@ -4,5 +4,6 @@ pub mod age;
 pub mod fault;
 pub mod outlier;
 pub mod pool;
+pub mod pressure;
 pub mod retry;
 pub mod timeout;

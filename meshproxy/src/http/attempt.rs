@@ -37,6 +37,7 @@ use crate::live::local::LocalWorkload;
 use crate::live::root::Root;
 use crate::net::downstream::Facts;
 use crate::net::hop::{self, Spoken};
+use crate::net::limits;
 use crate::net::proxy_header::ProxyHeader;
 use crate::upstream::body::{RequestBody, Upload};
 use crate::upstream::failure::{self, ConnectError};
@@ -103,7 +104,7 @@ impl Answer {
     /// Brings an answer into its form. One that has none is no answer, and its connection is not used again.
     pub(super) fn of(response: Response<UpstreamBody>, held: Held) -> Result<Answer, Failure> {
         let (mut parts, body) = response.into_parts();
-        match response::canonical(&mut parts, false) {
+        match response::canonical(&mut parts, false, &limits::sizes_with_room()) {
             Ok(found) => {
                 let bytes = found.bytes as u64 + 15;
                 Ok(Answer { response: Response::from_parts(parts, body), held, bytes })

@@ -18,6 +18,7 @@ use super::headers::GRPC_STATUS;
 use super::record::Record;
 use super::reply::denied;
 use crate::net::activity::UnderWay;
+use crate::net::limits;
 use crate::upstream::failure;
 use crate::upstream::http2;
 use crate::upstream::pool::{Lease, Stream};
@@ -241,7 +242,9 @@ impl ReplyBody {
         };
         let frame = frame.map(|frame| {
             frame.and_then(|mut frame| {
-                frame.trailers_mut().map_or(Ok(()), trailers::canonical)?;
+                frame
+                    .trailers_mut()
+                    .map_or(Ok(()), |fields| trailers::canonical(fields, &limits::sizes()))?;
                 Ok(frame)
             })
         });

@@ -8,6 +8,8 @@ use mesh_core::message::fault::Fault;
 use mesh_core::message::path::Normalization;
 use mesh_core::message::request::{self, Head, Sender};
 
+use crate::net::limits;
+
 /// Reads the head of a request. It is boxed, for it goes through the hands of many futures.
 pub fn read(
     request: Request<Incoming>,
@@ -15,7 +17,11 @@ pub fn read(
     sender: Sender,
 ) -> Result<(Box<Head>, Incoming), Fault> {
     let (parts, body) = request.into_parts();
-    let head = request::canonical(parts, body.is_end_stream(), normalization, sender)?;
+    let sizes = match sender {
+        Sender::Anybody => limits::sizes(),
+        Sender::Proxy => limits::sizes_with_room(),
+    };
+    let head = request::canonical(parts, body.is_end_stream(), normalization, sender, &sizes)?;
     Ok((Box::new(head), body))
 }
 

@@ -67,6 +67,9 @@ fn begin(peer: &MeshPeer, mut request: Request<Incoming>) -> Result<Delivery, Bo
         Err(fault) => return Err(Box::new(reply::bad_request(record, fault))),
     };
     record.request(&head);
+    if let Some(scarce) = peer.thread.pressure.refuses_streams() {
+        return Err(Box::new(reply::overloaded(record, scarce)));
+    }
     let heard = head.headers.get(&MESH_HOP).and_then(|said| peer.hear(said));
     record.source = heard.map_or_else(|| peer.party(None), |heard| heard.party);
     let http2 = heard.is_some_and(|heard| heard.http2);

@@ -95,7 +95,15 @@ fn begin(connection: &Outbound, mut request: Request<Incoming>) -> Begun {
     };
     add_context(connection, &mut head);
     record.request(&head);
+    if let Some(scarce) = connection.thread.pressure.refuses_streams() {
+        return Begun::Answered(Box::new(reply::overloaded(record, scarce)));
+    }
     record.upload = Upload::of(body, &connection.thread.bodies);
+    if let (Version::HTTP_2, false, Some(upload)) = (head.version, head.grpc, &record.upload) {
+        // Streams of gRPC may be silent for as long as both ends like.
+        let thread = &connection.thread;
+        upload.limit_silence(thread.limits.patience.body, &thread.metrics().proxy.slow_streams);
+    }
     let local = connection.local(&root);
     record.source = local.map_or(0, |local| local.party.number);
     match decide(connection, &root, local, &head) {
@@ -266,6 +274,9 @@ async fn send_on(
         Some(Ok(answer)) => {
             if exhausted {
                 record.flags.push("URX");
+            }
+            if let Some(upload) = &record.upload {
+                upload.answered();
             }
             let changes = plan.response_changes(forward);
             let mut reply = reply::pass_on(answer, record, &changes, deadline);

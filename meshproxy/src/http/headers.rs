@@ -2,7 +2,7 @@
 
 use http::header::{HeaderName, HeaderValue};
 pub use mesh_core::message::internal::{
-    CLIENT_CERT, MESH_AUTHORITY, MESH_HOP, MESH_PATH, MESH_PROXY, MESH_UPGRADE,
+    CLIENT_CERT, MESH_AUTHORITY, MESH_HOP, MESH_PATH, MESH_PROXY, MESH_STATUS, MESH_UPGRADE,
 };
 
 /// Scheme of the client.

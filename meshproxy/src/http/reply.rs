@@ -22,6 +22,7 @@ use super::deadline::Deadline;
 use super::headers::{GRPC_MESSAGE, GRPC_STATUS, OVERLOADED, SERVICE_TIME, number};
 use super::record::Record;
 use super::variables::change_answer;
+use crate::runtime::pressure::Scarce;
 use crate::telemetry::flags::Flags;
 use crate::upstream::body::Upload;
 
@@ -65,10 +66,23 @@ pub fn pass_on(
 
 /// A request that was refused before anything was decided. The connection is not used further.
 pub fn bad_request(mut record: Box<Record>, fault: Fault) -> Reply {
+    let from = if record.is_outbound() { "downstream" } else { "mesh" };
+    record.thread().metrics().malformed(from, fault);
     record.flags.push(fault.flag());
     record.details = Cow::Borrowed(fault.details());
     let mut reply = local(record, fault.status(), Cow::Borrowed(fault.body()), None);
     reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    reply
+}
+
+/// There is too little of something to begin anything new (Envoy's overload manager).
+pub fn overloaded(mut record: Box<Record>, scarce: Scarce) -> Reply {
+    record.thread().metrics().supplies.shed_stream(scarce == Scarce::Memory);
+    record.flags.push("OM");
+    record.details = Cow::Borrowed("overload");
+    let body = Cow::Borrowed("envoy overloaded");
+    let mut reply = local(record, StatusCode::SERVICE_UNAVAILABLE, body, None);
+    reply.headers_mut().insert(&OVERLOADED, HeaderValue::from_static("true"));
     reply
 }
 

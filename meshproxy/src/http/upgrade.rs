@@ -28,7 +28,7 @@ use super::body::{Held, ReplyBody, UpstreamBody};
 use super::canonical::absolute;
 use super::exchange::message;
 use super::headers::{
-    ATTEMPT_COUNT, MESH_AUTHORITY, MESH_HOP, MESH_PATH, MESH_UPGRADE, SERVICE_TIME, number,
+    ATTEMPT_COUNT, MESH_AUTHORITY, MESH_HOP, MESH_PATH, MESH_STATUS, MESH_UPGRADE, SERVICE_TIME, number,
 };
 use super::record::Record;
 use super::reply::{self, Failure, Reply};
@@ -40,6 +40,7 @@ use crate::live::local::LocalWorkload;
 use crate::live::root::Root;
 use crate::net::copy::{Carried, copy};
 use crate::net::hop::{self, Spoken};
+use crate::net::limits;
 use crate::upstream::body::RequestBody;
 use crate::upstream::failure::{self, ConnectError};
 use crate::upstream::http2::Duplex;
@@ -280,7 +281,11 @@ fn join(answered: Answered, client: OnUpgrade, record: Box<Record>, changes: &[&
         Answered::Http1(response, lease) => {
             refused(response.map(UpstreamBody::Http1), Held::Http1(lease), record, changes)
         }
-        Answered::Http2(response, duplex, stream) => {
+        Answered::Http2(mut response, duplex, stream) => {
+            let said = response.headers_mut().remove(&MESH_STATUS);
+            if let Some(status) = said.and_then(|status| StatusCode::from_bytes(status.as_bytes()).ok()) {
+                *response.status_mut() = status;
+            }
             let response = response.map(|()| UpstreamBody::Http2(duplex.into_answer()));
             refused(response, Held::Http2(stream), record, changes)
         }
@@ -290,18 +295,21 @@ fn join(answered: Answered, client: OnUpgrade, record: Box<Record>, changes: &[&
 fn refused(
     response: Response<UpstreamBody>,
     held: Held,
-    mut record: Box<Record>,
+    record: Box<Record>,
     changes: &[&HeaderOperations],
 ) -> Reply {
-    if response.status().is_success() && !record.is_outbound() {
-        // The other proxy would take any success for consent.
-        record.details = Cow::Borrowed("upstream_reset_before_response_started{protocol_error}");
-        return reply::plain(record, StatusCode::BAD_GATEWAY, "UPE", "upgrade_failed", "");
-    }
-    match Answer::of(response, held) {
+    let between_proxies = !record.is_outbound();
+    let mut reply = match Answer::of(response, held) {
         Ok(answer) => reply::pass_on(answer, record, changes, None),
         Err(failure) => reply::failed(record, failure),
+    };
+    if between_proxies && reply.status().is_success() {
+        // On a CONNECT stream a success would open a tunnel and have no content.
+        let status = reply.status().as_u16();
+        reply.headers_mut().insert(&MESH_STATUS, number(u128::from(status)));
+        *reply.status_mut() = StatusCode::BAD_GATEWAY;
     }
+    reply
 }
 
 /// Answers the client and joins both ends; `kept` lives as long.
@@ -317,7 +325,7 @@ where
     S: AsyncRead + AsyncWrite + 'static,
     K: 'static,
 {
-    if let Err(error) = response::canonical(&mut head, true) {
+    if let Err(error) = response::canonical(&mut head, true, &limits::sizes_with_room()) {
         return reply::failed(record, unusable(error));
     }
     let mut reply = Response::new(ReplyBody::silent());

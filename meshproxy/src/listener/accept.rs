@@ -9,6 +9,7 @@ use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use mesh_core::decide::refusal::Reason;
+use mesh_core::message::target::of_tunnel;
 use mesh_core::vocab::name::{ServicePort, WorkloadKey};
 use mesh_core::vocab::protocol::{Detected, Protocol};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -22,13 +23,13 @@ use crate::http::body::ReplyBody;
 use crate::http::connection::{Entrance, Outbound};
 use crate::http::exchange;
 use crate::http::server::{self, Side};
-use crate::net::downstream::{DETECTION, FIRST_BYTE, Facts, look, server_name};
+use crate::net::downstream::{Facts, look, server_name};
 use crate::net::guard;
 use crate::net::patient::Patient;
 use crate::net::rewind::Rewind;
+use crate::runtime::pressure::Scarce;
 use crate::runtime::worker::Jobs;
 use crate::tcp::{self, Asked};
-use crate::telemetry::metrics::Metrics;
 use crate::upstream::failure;
 use crate::upstream::thread::{DataThread, Shared};
 
@@ -47,23 +48,12 @@ pub async fn serve(shared: Shared, mut jobs: Jobs<Accepted>) {
     while let Some((accepted, busy)) = jobs.recv().await {
         let worker = worker.clone();
         tokio::task::spawn_local(async move {
-            let _counted = CountPanics(worker.thread.metrics());
+            // A panic ends this connection and no other.
             worker.connection(accepted).await;
             drop(busy);
         });
     }
     worker.thread.log.flush();
-}
-
-/// A panic ends its connection and no other; here it is counted.
-struct CountPanics<'a>(&'a Metrics);
-
-impl Drop for CountPanics<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.proxy.panics.increment(1);
-        }
-    }
 }
 
 impl Worker {
@@ -104,10 +94,11 @@ impl Worker {
     /// A connection to a socket that a Sidecar asks for: requests say which service they are for, TLS says it by its
     /// server name, and other streams are for the one service that is there.
     async fn bound(&self, mut stream: TcpStream, facts: Facts, bound: Bound, caller: Option<WorkloadKey>) {
+        let limits = &self.thread.limits.patience;
         let patience = match bound.protocol {
             Protocol::Tcp | Protocol::Udp => None,
-            Protocol::Auto => Some(DETECTION),
-            _ => Some(FIRST_BYTE),
+            Protocol::Auto => Some(limits.detection),
+            _ => Some(limits.first_byte),
         };
         let looked = match patience {
             Some(patience) => look(&mut stream, patience).await.ok(),
@@ -154,7 +145,10 @@ impl Worker {
         bound: &Bound,
         caller: Option<WorkloadKey>,
     ) {
-        let Ok((head, sni)) = server_name(&mut stream, head, DETECTION).await else { return };
+        let Ok((head, sni)) = server_name(&mut stream, head, self.thread.limits.patience.detection).await
+        else {
+            return;
+        };
         let stream = Rewind::new(head, stream);
         let port = bound.port.or(bound.behind.as_ref().map(|service| service.port)).unwrap_or(443);
         let found = sni.as_deref().map(|name| {
@@ -183,7 +177,7 @@ impl Worker {
 
     /// A connection to the HTTP proxy.
     async fn explicit(&self, mut stream: TcpStream, facts: Facts, caller: Option<WorkloadKey>) {
-        let Ok(looked) = look(&mut stream, FIRST_BYTE).await else { return };
+        let Ok(looked) = look(&mut stream, self.thread.limits.patience.first_byte).await else { return };
         let http2 = match looked.detected {
             Detected::Http1 => false,
             Detected::Http2 => true,
@@ -221,14 +215,15 @@ impl Worker {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let protocol = self.protocol(&service);
+        let limits = &self.thread.limits.patience;
         let patience = match protocol {
             // The server may speak first, so nothing is waited for.
             Protocol::Tcp | Protocol::Udp => None,
             Protocol::Tls | Protocol::Https => {
                 return self.secured(stream, Bytes::new(), facts, service, asked, caller).await;
             }
-            Protocol::Auto => Some(DETECTION),
-            Protocol::Http | Protocol::Http2 | Protocol::Grpc | Protocol::GrpcWeb => Some(FIRST_BYTE),
+            Protocol::Auto => Some(limits.detection),
+            Protocol::Http | Protocol::Http2 | Protocol::Grpc | Protocol::GrpcWeb => Some(limits.first_byte),
         };
         let Some(patience) = patience else {
             let asked = Asked { host: asked.as_deref(), sni: None };
@@ -279,7 +274,10 @@ impl Worker {
     ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Ok((head, sni)) = server_name(&mut stream, head, DETECTION).await else { return };
+        let Ok((head, sni)) = server_name(&mut stream, head, self.thread.limits.patience.detection).await
+        else {
+            return;
+        };
         let asked = Asked { host: asked.as_deref(), sni: sni.as_deref() };
         let stream = Rewind::new(head, stream);
         tcp::outbound(&self.thread, facts, &service, asked, caller.as_ref(), stream).await;
@@ -326,11 +324,12 @@ impl Worker {
 
     /// The HTTP proxy is asked for a tunnel: to a service of the mesh, else to where it says.
     async fn connect(self, request: Request<Incoming>, connection: &Outbound) -> Response<ReplyBody> {
-        let authority = request.uri().authority().map(|authority| authority.as_str().to_ascii_lowercase());
-        let parsed = authority.as_deref().and_then(|text| {
-            let authority = mesh_core::message::authority::Authority::parse(text).ok()?;
-            Some((authority.host.to_owned(), authority.port?))
-        });
+        if let Some(scarce) = self.thread.pressure.refuses_streams() {
+            self.thread.metrics().supplies.shed_stream(scarce == Scarce::Memory);
+            return answer(StatusCode::SERVICE_UNAVAILABLE);
+        }
+        let parsed = of_tunnel(request.uri(), request.headers())
+            .and_then(|authority| Some((authority.host.to_ascii_lowercase(), authority.port?)));
         let Some((host, port)) = parsed else { return answer(StatusCode::BAD_REQUEST) };
         let (facts, caller) = (connection.facts, connection.caller.clone());
         let root = self.thread.view.root();

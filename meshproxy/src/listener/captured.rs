@@ -18,7 +18,8 @@ use super::entering;
 use crate::capture::transparent;
 use crate::http::connection::{Entrance, Outbound};
 use crate::http::exchange;
-use crate::net::downstream::{DETECTION, FIRST_BYTE, Facts, look, server_name};
+use crate::net::downstream::{Facts, look, server_name};
+use crate::net::limits;
 use crate::net::rewind::Rewind;
 use crate::tcp::{self, Asked};
 use crate::upstream::resolve;
@@ -109,8 +110,10 @@ impl Worker {
             Protocol::Tcp | Protocol::Udp | Protocol::Tls | Protocol::Https => {
                 return tcp::direct(&self.thread, facts, caller.as_ref(), stream).await;
             }
-            Protocol::Auto => DETECTION,
-            Protocol::Http | Protocol::Http2 | Protocol::Grpc | Protocol::GrpcWeb => FIRST_BYTE,
+            Protocol::Auto => limits::here().patience.detection,
+            Protocol::Http | Protocol::Http2 | Protocol::Grpc | Protocol::GrpcWeb => {
+                limits::here().patience.first_byte
+            }
         };
         let Ok(looked) = look(&mut stream, patience).await else { return };
         let stream = Rewind::new(looked.head, stream);
@@ -137,14 +140,18 @@ impl Worker {
         if !is_told {
             return self.onwards(stream, facts, None, caller).await;
         }
-        let Ok(looked) = look(&mut stream, DETECTION).await else { return };
+        let Ok(looked) = look(&mut stream, limits::here().patience.detection).await else { return };
         match looked.detected {
             Detected::Http1 | Detected::Http2 => {
                 let http2 = looked.detected == Detected::Http2;
                 self.requests(Rewind::new(looked.head, stream), facts, http2, caller).await;
             }
             Detected::Tls => {
-                let Ok((head, sni)) = server_name(&mut stream, looked.head, DETECTION).await else { return };
+                let Ok((head, sni)) =
+                    server_name(&mut stream, looked.head, limits::here().patience.detection).await
+                else {
+                    return;
+                };
                 self.onwards(Rewind::new(head, stream), facts, sni.as_deref(), caller).await;
             }
             Detected::Opaque | Detected::NeedMore => {

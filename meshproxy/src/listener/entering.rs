@@ -26,11 +26,13 @@ use crate::http::entering::{self, Entrant, PASSED};
 use crate::http::server;
 use crate::identity::client_cert;
 use crate::live::root::Root;
-use crate::net::downstream::{DETECTION, FIRST_BYTE, Facts, look, server_name};
+use crate::net::downstream::{Facts, look, server_name};
+use crate::net::limits;
 use crate::net::patient::Patient;
 use crate::net::rewind::Rewind;
 use crate::tcp::{StreamRecord, turned};
 use crate::telemetry::metrics::{Reporter, Side};
+use crate::telemetry::shed::Shed;
 use crate::upstream::failure;
 use crate::upstream::resolve;
 
@@ -63,8 +65,8 @@ pub(super) async fn serve(worker: &Worker, mut stream: TcpStream, facts: Facts) 
     drop(root);
     let patience = match entry::wait(mode, protocol) {
         Wait::Never => None,
-        Wait::AWhile => Some(DETECTION),
-        Wait::ForBytes => Some(FIRST_BYTE),
+        Wait::AWhile => Some(limits::here().patience.detection),
+        Wait::ForBytes => Some(limits::here().patience.first_byte),
     };
     let Some(arrival) = arrive(&mut stream, patience).await else {
         return refuse(worker, facts, None, "no_first_bytes");
@@ -106,7 +108,8 @@ async fn arrive(stream: &mut TcpStream, patience: Option<Duration>) -> Option<Ar
         return Some(Arrival { first, head: Bytes::new(), offered: nothing, server_name: None });
     };
     let looked = look(stream, patience).await.ok()?;
-    let is_silent = looked.head.is_empty() && (looked.ended || patience == FIRST_BYTE);
+    let is_silent =
+        looked.head.is_empty() && (looked.ended || patience == limits::here().patience.first_byte);
     if is_silent {
         return None;
     }
@@ -114,7 +117,8 @@ async fn arrive(stream: &mut TcpStream, patience: Option<Duration>) -> Option<Ar
         let first = First::Clear(looked.detected);
         return Some(Arrival { first, head: looked.head, offered: nothing, server_name: None });
     }
-    let (head, server_name) = server_name(stream, looked.head, DETECTION).await.ok()?;
+    let (head, server_name) =
+        server_name(stream, looked.head, limits::here().patience.detection).await.ok()?;
     let offered = hello::offered(&head)?;
     Some(Arrival { first: First::Tls(offered), head, offered, server_name })
 }
@@ -138,7 +142,7 @@ async fn terminate(
     let Some(trust) = material.trust().cloned() else { return };
     drop(material);
     let Some(_counted) = thread.identities.enter(leaf.id.text(), thread.limits.of_identity) else {
-        metrics.proxy.shed.increment(1);
+        metrics.supplies.shed(Shed::Identity, 1);
         return;
     };
     let shown = chain.first().and_then(|certificate| client_cert::element(&own, certificate, &leaf.id));
@@ -151,7 +155,7 @@ async fn terminate(
         match inside {
             Inside::Bytes => bytes(entrant, stream).await,
             Inside::Requests => {
-                let Ok(looked) = look(&mut stream, FIRST_BYTE).await else { return };
+                let Ok(looked) = look(&mut stream, limits::here().patience.first_byte).await else { return };
                 if looked.head.is_empty() {
                     return;
                 }

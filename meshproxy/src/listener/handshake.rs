@@ -2,7 +2,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use mesh_core::vocab::identity::SpiffeId;
 use rustls::pki_types::{CertificateDer, UnixTime};
@@ -14,10 +13,8 @@ use crate::identity::fault;
 use crate::identity::svid::Material;
 use crate::identity::tls::{self, Leaf};
 use crate::net::downstream::Facts;
+use crate::net::limits;
 use crate::telemetry::metrics::{Metrics, Side};
-
-/// A handshake takes so long at most.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A peer that has proven itself.
 pub(super) struct Proven<S> {
@@ -49,7 +46,8 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let acceptor = TlsAcceptor::from(Arc::clone(config));
-    let stream = match tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await {
+    let patience = limits::here().patience.handshake;
+    let stream = match tokio::time::timeout(patience, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
             failed(fault::reason(&error), &error, side, facts, metrics);

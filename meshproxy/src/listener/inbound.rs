@@ -22,6 +22,7 @@ use crate::identity::tls::Leaf;
 use crate::net::downstream::Facts;
 use crate::net::patient::Patient;
 use crate::telemetry::metrics::Side;
+use crate::telemetry::shed::Shed;
 use crate::upstream::failure;
 
 /// A connection takes no new requests after so long, so that the keys that made it do not live on for ever.
@@ -50,7 +51,7 @@ pub(super) async fn serve(worker: &Worker, stream: TcpStream, facts: Facts) {
     let Some(trust) = material.trust().cloned() else { return };
     drop(material);
     let Some(_counted) = thread.identities.enter(leaf.id.text(), thread.limits.of_identity) else {
-        thread.metrics().proxy.shed.increment(1);
+        thread.metrics().supplies.shed(Shed::Identity, 1);
         tracing::debug!(peer = %facts.peer, id = %leaf.id, "too many connections of one identity");
         return;
     };

@@ -19,8 +19,10 @@ use crate::capture::Purpose;
 use crate::net::downstream::Facts;
 use crate::netns::Netns;
 use crate::runtime::drain::{Drain, Open};
+use crate::runtime::pressure::{Pressure, Scarce};
 use crate::runtime::worker::Workers;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::shed::Shed;
 
 const BACKLOG: i32 = 1024;
 /// So many in a hundred descriptors go to accepted connections: each may need one upstream, and some must be left.
@@ -73,6 +75,8 @@ pub struct Target {
     pub most_connections: usize,
     /// The network namespace that the socket is in; `None` for our own.
     pub netns: Option<Arc<Netns>>,
+    /// What there is too little of.
+    pub pressure: Pressure,
 }
 
 /// How many connections this process has room for, at most so many. More are closed at once.
@@ -248,15 +252,20 @@ impl Target {
         let before = self.connections.fetch_add(1, Ordering::Relaxed);
         let place = Place(Arc::clone(&self.connections));
         self.metrics.proxy.accepted.increment(1);
-        if before >= self.most_connections {
-            self.metrics.proxy.shed.increment(1);
-            return;
+        let why = match self.pressure.refuses_connections() {
+            _ if before >= self.most_connections => Some(Shed::Connections),
+            Some(Scarce::Memory) => Some(Shed::Memory),
+            Some(Scarce::Descriptors) => Some(Shed::Descriptors),
+            None => None,
+        };
+        if let Some(why) = why {
+            return self.metrics.supplies.shed(why, 1);
         }
         let open = self.drain.hold();
         let netns = self.netns.clone();
         let accepted = Accepted { stream, facts, user, netns, purpose: purpose.clone(), open, place };
         if self.workers.hand(accepted).is_err() {
-            self.metrics.proxy.shed.increment(1);
+            self.metrics.supplies.shed(Shed::Queue, 1);
         }
     }
 }

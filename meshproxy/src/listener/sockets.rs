@@ -72,6 +72,7 @@ impl Listeners {
             connections: Arc::default(),
             most_connections: socket::most_connections(shared.limits.connections),
             netns: None,
+            pressure: shared.pressure.clone(),
         };
         let drain = shared.drain.clone();
         let following = tokio::spawn(follow(settings, shared, target));

@@ -18,6 +18,7 @@ use crate::http::deliver::{is_shown, remarked_of, targets};
 use crate::http::headers::MESH_HOP;
 use crate::net::hop;
 use crate::runtime::clock;
+use crate::runtime::pressure::Scarce;
 use crate::tcp::StreamRecord;
 use crate::telemetry::metrics::Reporter;
 use crate::upstream::way::Way;
@@ -42,6 +43,11 @@ pub(super) async fn accept(peer: &Rc<MeshPeer>, request: Request<Incoming>) -> R
     if let Some(local) = hosted.and_then(|hosted| root.local(hosted)) {
         record.destination = local.party.number;
         record.service = local.service(to.port()).number;
+    }
+    if let Some(scarce) = thread.pressure.refuses_streams() {
+        thread.metrics().supplies.shed_stream(scarce == Scarce::Memory);
+        record.failed("OM", "overload");
+        return answer(StatusCode::SERVICE_UNAVAILABLE);
     }
     let facts = Inbound {
         to,

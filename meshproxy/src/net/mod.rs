@@ -10,4 +10,5 @@ pub mod limits;
 pub mod patient;
 pub mod proxy_header;
 pub mod rewind;
+pub mod served;
 pub mod socket;

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-const NAMES: [&str; 16] =
-    ["NR", "NC", "UH", "UF", "UC", "UR", "UT", "UO", "UPE", "URX", "DC", "DI", "FI", "DPE", "LR", "SI"];
+const NAMES: [&str; 17] =
+    ["NR", "NC", "UH", "UF", "UC", "UR", "UT", "UO", "UPE", "URX", "DC", "DI", "FI", "DPE", "LR", "SI", "OM"];
 
 /// Up to four flags in one word, so that it is compared and hashed like a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
 use mesh_core::framing::refusal::Refusal;
+use mesh_core::message::fault::Fault;
 use mesh_core::vocab::name::WorkloadKey;
 use metrics::{Counter, Gauge, Key, Label, Level, Metadata, Recorder as _};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
@@ -20,6 +21,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, Prometheu
 use super::flags::Flags;
 use super::histogram::Histogram;
 use super::labels::{Numbered, Party, ServiceLabels, parties};
+use super::shed::Supplies;
 
 /// So many different peers and services are told apart; later ones count as unknown. Peers name themselves, so there
 /// must be a bound.
@@ -35,7 +37,7 @@ const HANDSHAKES_FAILED: &str = "mesh_proxy_handshake_failures_total";
 const TOLD_AGAIN: Duration = Duration::from_secs(60);
 /// Captured connections closed for what they began with, by reason.
 const ENTRANCES_REFUSED: &str = "mesh_proxy_entrances_refused_total";
-/// Connections closed for what was sent on them, by side and reason.
+/// Requests refused and connections closed for what was sent, by side and reason.
 const BYTES_REFUSED: &str = "mesh_proxy_bytes_refused_total";
 const METADATA: Metadata<'static> = Metadata::new("mesh", Level::INFO, Some("mesh"));
 
@@ -155,8 +157,6 @@ pub struct StreamSeries {
 pub struct ProxyCounters {
     /// Connections accepted.
     pub accepted: Counter,
-    /// Connections closed at once because there are too many.
-    pub shed: Counter,
     /// Lines of the access log that were dropped because the reader is too slow.
     pub log_dropped: Counter,
     /// Panics caught in connections.
@@ -166,6 +166,8 @@ pub struct ProxyCounters {
     /// Connections that were ended because what came was not the protocol, as only its codec could see: of applications,
     /// of other proxies.
     pub malformed_downstream: Counter,
+    /// Streams of HTTP/2 of which nothing came for too long.
+    pub slow_streams: Counter,
     /// See `malformed_downstream`.
     pub malformed_mesh: Counter,
     /// Connections that take no new requests because of their age: of applications, of other proxies, upstream.
@@ -223,6 +225,8 @@ pub struct Metrics {
     told: Mutex<HashMap<(Side, &'static str), Instant, RandomState>>,
     /// Counters of the proxy itself.
     pub proxy: ProxyCounters,
+    /// What is not taken, and what there is.
+    pub supplies: Supplies,
 }
 
 impl std::fmt::Debug for Metrics {
@@ -273,13 +277,15 @@ impl Metrics {
             let labels = vec![Label::new("from", from), Label::new("reason", "codec")];
             recorder.register_counter(&Key::from_parts(BYTES_REFUSED, labels), &METADATA)
         };
+        let slow = vec![Label::new("from", "downstream"), Label::new("reason", Refusal::SlowBody.name())];
+        let slow = recorder.register_counter(&Key::from_parts(BYTES_REFUSED, slow), &METADATA);
         let proxy = ProxyCounters {
             accepted: counter("mesh_proxy_connections_accepted_total"),
-            shed: counter("mesh_proxy_connections_shed_total"),
             log_dropped: counter("mesh_proxy_access_log_dropped_total"),
             panics: counter("mesh_proxy_panics_total"),
             retries: counter("mesh_proxy_retries_total"),
             malformed_downstream: malformed("downstream"),
+            slow_streams: slow,
             malformed_mesh: malformed("mesh"),
             retired_downstream: retired("downstream"),
             retired_peers: retired("mesh"),
@@ -304,7 +310,8 @@ impl Metrics {
         let mut state = State::default();
         state.parties.number(Party::unknown());
         state.services.number(ServiceLabels::outside("unknown"));
-        Metrics { recorder, handle, state: Mutex::new(state), told: Mutex::default(), proxy }
+        let supplies = Supplies::new(&recorder, &METADATA);
+        Metrics { recorder, handle, state: Mutex::new(state), told: Mutex::default(), proxy, supplies }
     }
 
     /// The number of a party; that of the unknown one where there are too many.
@@ -330,7 +337,16 @@ impl Metrics {
 
     /// Bytes of a peer were refused.
     pub fn refused(&self, from: &'static str, refusal: Refusal) {
-        let labels = vec![Label::new("from", from), Label::new("reason", refusal.name())];
+        self.refused_for(from, refusal.name());
+    }
+
+    /// A request was refused that the codec and the guard had let pass.
+    pub fn malformed(&self, from: &'static str, fault: Fault) {
+        self.refused_for(from, fault.name());
+    }
+
+    fn refused_for(&self, from: &'static str, reason: &'static str) {
+        let labels = vec![Label::new("from", from), Label::new("reason", reason)];
         let key = Key::from_parts(BYTES_REFUSED, labels);
         self.recorder.register_counter(&key, &METADATA).increment(1);
     }

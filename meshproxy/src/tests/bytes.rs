@@ -474,6 +474,8 @@ async fn servers_that_flood_are_left() {
     let rows: &[(&str, Vec<u8>)] = &[
         ("CVE-2019-9512", frame(6, 0, 0, &[0; 8])),
         ("CVE-2019-9515", frame(4, 0, 0, &[])),
+        ("CVE-2019-9513", frame(2, 0, 1, &[0, 0, 0, 0, 5])),
+        ("CVE-2019-9517", frame(8, 0, 0, &[0, 0, 0, 1])),
         ("RFC9110-15.2", frame(1, 4, 1, &interim)),
         ("RFC9113-5.5", frame(0x4d, 0, 0, b"metadata")),
     ];

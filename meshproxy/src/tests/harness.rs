@@ -37,8 +37,10 @@ use crate::listener::sockets::{Listeners, Settings};
 use crate::live::root::Roots;
 use crate::net::limits::Limits;
 use crate::runtime::drain::Drain;
+use crate::runtime::pressure::Pressure;
 use crate::telemetry::access::AccessSink;
 use crate::telemetry::metrics::Metrics;
+use crate::upstream::budget::MOST;
 use crate::upstream::thread::Shared;
 
 pub(super) const HOST: &str = "reviews.default.svc.cluster.local";
@@ -73,6 +75,8 @@ pub(super) struct Plan {
     pub(super) most_age: [Option<Duration>; 2],
     /// The access logs of both hosts.
     pub(super) logs: [AccessSink; 2],
+    /// How much both take, and how long they wait.
+    pub(super) limits: Limits,
 }
 
 /// Changes a destination.
@@ -95,6 +99,7 @@ impl Plan {
             tls: Vec::new(),
             most_age: [None; 2],
             logs: [AccessSink::off(), AccessSink::off()],
+            limits: Limits::default(),
         }
     }
 }
@@ -135,7 +140,7 @@ impl Mesh {
         let ca = TestCa::new();
         let resolver = plan.resolver;
         let start = |ip, id, host: usize| {
-            Proxy::start(&ca, ip, id, resolver, plan.most_age[host], plan.logs[host].clone())
+            Proxy::start(&ca, ip, id, resolver, plan.most_age[host], plan.logs[host].clone(), plan.limits)
         };
         let (a, b) = (start("127.0.0.1", A, 0), start("127.0.0.2", B, 1));
         let mesh = Mesh { a, b, ca, plan };
@@ -272,6 +277,7 @@ impl Proxy {
         resolver: Option<SocketAddr>,
         most_age: Option<Duration>,
         access: AccessSink,
+        limits: Limits,
     ) -> Proxy {
         // Nobody answers there.
         let nobody = "127.0.0.1:9".parse().unwrap();
@@ -288,8 +294,10 @@ impl Proxy {
             drain: Drain::new(),
             forwarder: Forwarder::new(Arc::new(resolvers)),
             most_age,
-            limits: Limits::default(),
+            limits,
             identities: Arc::default(),
+            pressure: Pressure::default(),
+            kept_bodies: MOST,
         };
         let (explicit, inbound) = (free(ip), free(ip));
         let settings =

@@ -8,6 +8,7 @@ mod egress;
 mod forms;
 mod handshakes;
 mod harness;
+mod limits;
 mod messages;
 mod misbehaviour;
 mod origination;

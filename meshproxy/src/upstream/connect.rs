@@ -29,6 +29,7 @@ use crate::identity::fault;
 use crate::identity::svid::Svids;
 use crate::live::standing::Standings;
 use crate::net::guard::answers::{Answers, Question};
+use crate::net::limits::{self, Limits};
 use crate::net::patient::Patient;
 use crate::net::socket::Socket;
 use crate::netns::Netns;
@@ -39,11 +40,11 @@ pub const STREAMS: u32 = 100;
 /// Window of a stream between proxies; the connection's is that of all its streams, so that readers that stall never
 /// block the rest.
 pub const STREAM_WINDOW: u32 = 256 * 1024;
-/// Header lists of HTTP/2 (reliability notes, limits).
-pub const HEADER_LIST: u32 = 32 * 1024;
-
-/// What is read ahead of an HTTP/1 answer for a client that takes it slowly.
-const BUFFER: usize = 64 * 1024;
+/// A list of fields that is too large is refused where that is told and counted, up to so many times its limit; what is
+/// larger yet the library refuses without a word, and keeps nothing of it.
+pub const LISTS: u32 = 2;
+/// Fields that hyper has room for by itself: more take their room from the heap, anew for each message.
+pub const HYPER_FIELDS: usize = 100;
 
 /// Sends requests on an HTTP/1 connection.
 #[derive(Debug)]
@@ -177,9 +178,13 @@ async fn speak_http1<T>(stream: T, address: SocketAddr, metrics: &Arc<Metrics>) 
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    // hyper's limit of 100 fields stays: any other takes their room from the heap, anew for each answer.
     let mut builder = http1::Builder::new();
-    builder.max_buf_size(BUFFER);
+    let Limits { buffer, sizes, .. } = limits::here();
+    // The buffer of hyper holds a whole head; what is read ahead for a client that takes it slowly goes into it too.
+    builder.max_buf_size(buffer.max(sizes.list as usize + 8 * 1024));
+    if sizes.fields as usize > HYPER_FIELDS {
+        builder.max_headers(sizes.fields as usize);
+    }
     let question = Arc::new(Question::default());
     let stream = Answers::new(Patient::new(stream), Arc::clone(&question));
     let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(handshake)?;
@@ -204,17 +209,18 @@ pub async fn http2(
     most_age: Option<Age>,
 ) -> Result<Http2, ConnectError> {
     let Some(way) = way else {
-        return Http2::start(tcp(address, patience).await?, Allowance::OUTSIDE, metrics, most_age).await;
+        return Http2::start(tcp(address, patience).await?, limits::here().allowance(), metrics, most_age)
+            .await;
     };
     match Box::pin(opened(address, way, patience, metrics)).await? {
-        Opened::Plain(stream) => Http2::start(stream, Allowance::OUTSIDE, metrics, most_age).await,
+        Opened::Plain(stream) => Http2::start(stream, limits::here().allowance(), metrics, most_age).await,
         Opened::Secured(stream) => {
             // A server that names no protocol at all may still speak it; one that names another does not.
             let agreed = stream.get_ref().1.alpn_protocol();
             if agreed.is_some_and(|agreed| agreed != b"h2") {
                 return Err(ConnectError::Handshake("the server speaks no HTTP/2".to_owned()));
             }
-            Http2::start(*stream, Allowance::OUTSIDE, metrics, most_age).await
+            Http2::start(*stream, limits::here().allowance(), metrics, most_age).await
         }
     }
 }

@@ -7,7 +7,6 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::{Builder, Connection, ResponseFuture, SendRequest};
@@ -22,18 +21,15 @@ use tokio::task::AbortHandle;
 
 use super::age::Age;
 use super::body::RequestBody;
-use super::connect::{HEADER_LIST, STREAM_WINDOW, STREAMS};
+use super::connect::{LISTS, STREAM_WINDOW, STREAMS};
 use super::failure::{self, ConnectError};
 use crate::net::corked::Corked;
 use crate::net::guard::frames::{Cause, Framed};
+use crate::net::limits::{self, Patience};
 use crate::telemetry::metrics::Metrics;
 
-const PING_EVERY: Duration = Duration::from_secs(30);
-const PING_WITHIN: Duration = Duration::from_secs(10);
 /// So many connections that close just then are put up with for one attempt: all that a peer which is ending may have.
 pub const MOST_TURNS: u32 = 32;
-/// A frame that has begun must be whole after so long (reliability notes, timeouts).
-const SLOW: Duration = Duration::from_secs(10);
 /// Bytes of one stream that may wait to be sent.
 const SEND_BUFFER: usize = 128 * 1024;
 
@@ -110,16 +106,17 @@ impl Http2 {
     where
         T: AsyncRead + AsyncWrite + Unpin + 'static,
     {
+        let limits = limits::here();
         let mut builder = Builder::new();
         builder
             .enable_push(false)
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(STREAM_WINDOW * STREAMS)
             .max_frame_size(16 * 1024)
-            .max_header_list_size(HEADER_LIST)
+            .max_header_list_size(limits::sizes_with_room().list * LISTS)
             .max_send_buffer_size(SEND_BUFFER)
             .max_concurrent_reset_streams(100);
-        let io = Framed::of_server(io, allowance, SLOW);
+        let io = Framed::of_server(io, allowance, limits.patience.head);
         let cause = io.cause();
         let started = builder.handshake::<_, Bytes>(Corked::new(io)).await;
         let (sender, connection) = started.map_err(|error| ConnectError::Handshake(error.to_string()))?;
@@ -225,7 +222,7 @@ async fn carry<T>(
         ended = connection => if let Err(error) = ended {
             tracing::debug!(%error, "an upstream connection ended");
         },
-        () = silence(pings) => tracing::debug!("an upstream connection does not answer pings"),
+        () = silence(pings, limits::here().patience) => tracing::debug!("an upstream connection does not answer pings"),
         () = retires => {}
         () = cut => {}
     }
@@ -233,11 +230,11 @@ async fn carry<T>(
 }
 
 /// Resolves when a ping was not answered in time.
-async fn silence(pings: Option<PingPong>) {
+async fn silence(pings: Option<PingPong>, patience: Patience) {
     let Some(mut pings) = pings else { return std::future::pending().await };
     loop {
-        tokio::time::sleep(PING_EVERY).await;
-        match tokio::time::timeout(PING_WITHIN, pings.ping(Ping::opaque())).await {
+        tokio::time::sleep(patience.ping_every).await;
+        match tokio::time::timeout(patience.ping_within, pings.ping(Ping::opaque())).await {
             Ok(Ok(_)) => {}
             Ok(Err(_)) | Err(_) => return,
         }

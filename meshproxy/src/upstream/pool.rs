@@ -373,6 +373,13 @@ impl Pool {
         (idle, shared)
     }
 
+    /// Closes every connection that has nothing to do.
+    pub fn drop_idle(&self) {
+        self.idle.borrow_mut().clear();
+        let idle = |slot: &Slot| slot.connections.borrow_mut().retain(|one| one.streams.get() > 0);
+        self.shared.borrow().values().for_each(|slot| idle(slot));
+    }
+
     fn sweep(&self) {
         let now = self.looks.get() + 1;
         self.looks.set(now);

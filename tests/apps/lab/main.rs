@@ -50,6 +50,18 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Send messages that can be read in two ways through proxies, and say which of them pass.
+    Compare {
+        /// A part of the file or id of the cases to send.
+        #[arg(default_value = "")]
+        filter: String,
+        /// Through which proxies: mesh, nginx, haproxy, envoy; all without this.
+        #[arg(long, value_delimiter = ',')]
+        with: Vec<String>,
+        /// Print the results as JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Enter a host of the lab and become a program (used by the lab itself).
     #[command(hide = true)]
     Enter {
@@ -99,6 +111,7 @@ fn play(inside: &Inside, verb: &Verb) -> anyhow::Result<bool> {
         Verb::Bench { name, rounds, secs, json } => {
             mesh_tests::bench::run(inside, name, *rounds, *secs, *json)
         }
+        Verb::Compare { filter, with, json } => mesh_tests::messages::compare(inside, with, filter, *json),
         Verb::Enter { .. } => Ok(false),
     }
 }

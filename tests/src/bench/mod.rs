@@ -8,7 +8,7 @@ mod config;
 mod cpu;
 mod mesh;
 mod pair;
-mod peers;
+pub(crate) mod peers;
 mod setup;
 mod shake;
 

@@ -13,7 +13,7 @@ use super::setup::{Inner, LOCAL, Setup};
 use crate::harness::process::Spec;
 
 /// A program by name, also where only administrators look.
-pub(super) fn program(name: &str) -> anyhow::Result<PathBuf> {
+pub(crate) fn program(name: &str) -> anyhow::Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
     match folders.map(|f: PathBuf| f.join(name)).find(|p| p.is_file()) {

@@ -24,6 +24,7 @@ pub struct Proxy {
     extra: Vec<String>,
     capture: String,
     address: IpAddr,
+    prefix: Vec<String>,
 }
 
 impl Proxy {
@@ -44,6 +45,7 @@ impl Proxy {
             scratch: scratch.to_owned(),
             control: control.url(),
             extra: Vec::new(),
+            prefix: Vec::new(),
         }
     }
 
@@ -76,6 +78,12 @@ impl Proxy {
         let program = self.program.display().to_string();
         let words: Vec<&str> = std::iter::once(&*program).chain(words.iter().copied()).collect();
         self.host.command(None, &words)
+    }
+
+    /// Runs every later start under another program.
+    pub fn within<S: ToString>(&mut self, prefix: impl IntoIterator<Item = S>) -> &mut Self {
+        self.prefix = prefix.into_iter().map(|a| a.to_string()).collect();
+        self
     }
 
     /// Its node's name.
@@ -111,6 +119,7 @@ impl Proxy {
             .args(["--address", &self.address.to_string()])
             .args(["--dns", "127.0.0.1:53", "--capture", &self.capture])
             .args(&self.extra)
+            .under(&self.prefix)
             .env("RUST_LOG", "info")
     }
 

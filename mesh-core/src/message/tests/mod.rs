@@ -6,6 +6,7 @@ use super::fault::Fault;
 use super::framing::Framing;
 use super::path::Normalization;
 use super::request::{Head, Sender, canonical};
+use crate::framing::Sizes;
 
 mod properties;
 mod reference;
@@ -28,7 +29,7 @@ impl Sent<'_> {
             let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
             request.headers_mut().append(name, HeaderValue::from_bytes(value.as_bytes()).ok()?);
         }
-        Some(canonical(request.into_parts().0, self.ended, normalization, sender))
+        Some(canonical(request.into_parts().0, self.ended, normalization, sender, &Sizes::DEFAULT))
     }
 }
 
