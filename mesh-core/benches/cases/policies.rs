@@ -140,7 +140,7 @@ pub(crate) fn none(size: usize) -> Run {
     judged(size, "stranger", false, false)
 }
 
-/// A byte stream that the last policy lets in.
+/// A byte stream. It is refused: of a policy that denies requests to a host only the denial is left.
 pub(crate) fn stream(size: usize) -> Run {
-    judged(size, "last", true, true)
+    judged(size, "last", true, false)
 }
