@@ -10,6 +10,6 @@ pub mod miss;
 pub mod mtls;
 pub mod principal;
 pub mod subject;
-mod words;
 #[cfg(test)]
 mod tests;
+mod words;
