@@ -167,11 +167,14 @@ impl RuleIndex {
     }
 }
 
+/// The keys of a part of a rule, if it has some.
+type Keys<T> = fn(&T) -> Option<Vec<Key>>;
+
 /// The sets of keys of a rule; it can match only if the subject has one of each set.
 fn choices(rule: &AuthorizationRule) -> Vec<Vec<Key>> {
     let mut choices = Vec::new();
     if !rule.from.is_empty() {
-        let from: [fn(&Source) -> Option<Vec<Key>>; 6] = [
+        let from: [Keys<Source>; 6] = [
             |source| any(&source.principals, |test| Word::of(test).map(Key::Principal)),
             |source| any(&source.namespaces, |test| Word::of(test).map(Key::Namespace)),
             |source| any(&source.service_accounts, |name| Some(Key::Account(name.clone()))),
@@ -184,7 +187,7 @@ fn choices(rule: &AuthorizationRule) -> Vec<Vec<Key>> {
         choices.extend(every(&rule.from, |source| from.iter().find_map(|keys| keys(source))));
     }
     if !rule.to.is_empty() {
-        let to: [fn(&Operation) -> Option<Vec<Key>>; 4] = [
+        let to: [Keys<Operation>; 4] = [
             |operation| any(&operation.paths, path),
             |operation| any(&operation.hosts, |test| Word::of_either_case(test).map(Key::Host)),
             |operation| any(&operation.ports, |port| Some(Key::Port(*port))),

@@ -110,7 +110,7 @@ impl Certificates {
         if pair.chain.is_empty() {
             return Ok(None);
         }
-        let leaf = crate::identity::tls::read_leaf(&pair.chain[0])
+        let leaf = crate::identity::peer::read_leaf(&pair.chain[0])
             .map_err(|error| CertificateError::Unfit(error.to_string()))?;
         if leaf.id.node_name() != Some(&self.node_name) {
             return Err(CertificateError::Unfit(format!("it is of {}, not of {}", leaf.id, self.node_name)));

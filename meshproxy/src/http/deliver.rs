@@ -140,6 +140,9 @@ fn proxy_header(field: &HeaderValue) -> Option<ProxyHeader> {
     ProxyHeader::from_field(field.to_str().ok()?)
 }
 
+/// Where a request is delivered, how connections there begin, and its record.
+type Entered = (Vec<SocketAddr>, Option<Rc<Way>>, Box<Record>);
+
 /// Judges a request: where it is delivered, or the answer in its place. What is known only here is gone before
 /// anything is waited for.
 fn enter(
@@ -148,7 +151,7 @@ fn enter(
     (to, proxy): (SocketAddr, Option<ProxyHeader>),
     head: &mut Head,
     mut record: Box<Record>,
-) -> Result<(Vec<SocketAddr>, Option<Rc<Way>>, Box<Record>), Box<Reply>> {
+) -> Result<Entered, Box<Reply>> {
     let hosted = root.tables.workload_shown(to, &peer.own);
     let seen = head.seen();
     let facts = Inbound {

@@ -4,7 +4,7 @@ use std::io;
 
 use rustls::{CertificateError, Error, InvalidMessage, OtherError, PeerIncompatible};
 
-use super::tls::PeerError;
+use super::peer::PeerError;
 
 /// The peer did not finish in time.
 pub const TIMEOUT: &str = "timeout";

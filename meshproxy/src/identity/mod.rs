@@ -4,6 +4,7 @@ pub mod client_cert;
 pub mod fault;
 mod near;
 pub mod origination;
+pub mod peer;
 mod server;
 pub mod svid;
 pub mod tls;

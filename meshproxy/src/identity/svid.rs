@@ -14,7 +14,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use tokio::sync::watch;
 
-use super::tls;
+use super::{peer, tls};
 
 /// Why a key or a bundle was refused.
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +28,7 @@ pub enum SvidError {
         /// Whom it should prove.
         expected: SpiffeId,
         /// What is wrong with it.
-        reason: tls::PeerError,
+        reason: peer::PeerError,
     },
     /// Key and certificate do not fit, or the key is of an unknown kind.
     #[error("the key of {id} cannot be used")]
@@ -65,9 +65,9 @@ impl Svid {
         let chain: Vec<CertificateDer<'static>> = chain.into_iter().map(CertificateDer::from).collect();
         let Some(leaf) = chain.first() else { return Err(SvidError::EmptyChain(id)) };
         let leaf =
-            tls::read_leaf(leaf).map_err(|reason| SvidError::Identity { expected: id.clone(), reason })?;
+            peer::read_leaf(leaf).map_err(|reason| SvidError::Identity { expected: id.clone(), reason })?;
         if leaf.id != id {
-            return Err(SvidError::Identity { expected: id, reason: tls::PeerError::Other(leaf.id) });
+            return Err(SvidError::Identity { expected: id, reason: peer::PeerError::Other(leaf.id) });
         }
         let certified = CertifiedKey::from_der(chain, key, &tls::provider())
             .map_err(|source| SvidError::Key { id: id.clone(), source })?;
@@ -267,7 +267,7 @@ impl Svids {
     pub async fn distrust(&self, trust: &Arc<Trust>, chain: &[CertificateDer<'static>]) {
         let mut bundles = self.bundles.subscribe();
         let trusts = || match self.load().trust() {
-            Some(current) => Arc::ptr_eq(current, trust) || tls::still_trusts(current, chain),
+            Some(current) => Arc::ptr_eq(current, trust) || peer::still_trusts(current, chain),
             None => false,
         };
         // The sender lives as long as self.
@@ -277,7 +277,7 @@ impl Svids {
     /// Whether whom this chain proved to be was thrown out.
     pub fn revokes(&self, chain: &[CertificateDer<'static>]) -> bool {
         let current = self.load();
-        let leaf = chain.first().and_then(|leaf| tls::read_leaf(leaf).ok());
+        let leaf = chain.first().and_then(|leaf| peer::read_leaf(leaf).ok());
         current.trust().zip(leaf).is_some_and(|(trust, leaf)| trust.revokes(&leaf.mark))
     }
 
@@ -335,7 +335,7 @@ mod tests {
         assert!(svids.revokes(&out.certified().cert));
         let now = svids.load();
         let trust = now.trust().unwrap();
-        let refused = tls::peer(Some(&out.certified().cert), trust, rustls::pki_types::UnixTime::now());
-        assert!(matches!(refused, Err(tls::PeerError::Revoked(_))), "{refused:?}");
+        let refused = peer::peer(Some(&out.certified().cert), trust, rustls::pki_types::UnixTime::now());
+        assert!(matches!(refused, Err(peer::PeerError::Revoked(_))), "{refused:?}");
     }
 }

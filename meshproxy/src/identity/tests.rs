@@ -18,6 +18,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::fault;
 use super::near::Near;
+use super::peer;
 use super::svid::{Svid, Svids};
 use super::tls::tests::TestCa;
 use super::tls::{self, OneKey, client_config, direct_config, server_name};
@@ -328,7 +329,7 @@ async fn a_direct_connection_agrees_on_what_is_carried() {
         let (near, far) = (near.unwrap(), far.unwrap());
         let agreed = far.get_ref().1.alpn_protocol().map(|name| String::from_utf8(name.to_vec()).unwrap());
         assert_eq!(agreed.as_deref(), expected, "{protocols:?}");
-        let shown = tls::read_leaf(&near.get_ref().1.peer_certificates().unwrap()[0]).unwrap();
+        let shown = peer::read_leaf(&near.get_ref().1.peer_certificates().unwrap()[0]).unwrap();
         assert_eq!(shown.id, b);
     };
     check(&["istio-peer-exchange", "istio"], Some("istio")).await;

@@ -10,8 +10,9 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::identity::fault;
+use crate::identity::peer::{self, Leaf};
 use crate::identity::svid::Material;
-use crate::identity::tls::{self, Leaf};
+use crate::identity::tls;
 use crate::net::downstream::Facts;
 use crate::net::limits;
 use crate::telemetry::metrics::{Metrics, Side};
@@ -60,7 +61,7 @@ where
         }
     };
     let chain = stream.get_ref().1.peer_certificates().map(<[_]>::to_vec).unwrap_or_default();
-    match tls::peer(Some(&chain), material.trust()?, UnixTime::now()) {
+    match peer::peer(Some(&chain), material.trust()?, UnixTime::now()) {
         Ok(leaf) => Some(Proven { stream, leaf, chain }),
         Err(error) => {
             failed(error.name(), &io::Error::other(error), side, facts, metrics);

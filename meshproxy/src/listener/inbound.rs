@@ -18,7 +18,7 @@ use crate::http::deliver;
 use crate::http::server;
 use crate::http::upgrade;
 use crate::identity::client_cert;
-use crate::identity::tls::Leaf;
+use crate::identity::peer::Leaf;
 use crate::net::downstream::Facts;
 use crate::net::patient::Patient;
 use crate::telemetry::metrics::Side;

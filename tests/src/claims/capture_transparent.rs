@@ -118,6 +118,23 @@ fn modes(context: &mut Context<'_>) -> anyhow::Result<()> {
         strict.starts_with("000") && counted >= 1.0,
         format!("curl ends with {strict}, {counted} refused"),
     ));
+    let shown =
+        lab.proxies[0].data().join("identities/default_bookinfo-productpage.pem").display().to_string();
+    let secured = |extra: &[&str]| -> anyhow::Result<String> {
+        let mut words =
+            vec!["curl", "-s", "-k", "-o", "/dev/null", "-m", "4", "-w", "%{http_code} %{exitcode}"];
+        words.extend(extra);
+        words.push("https://10.77.0.12:9080/health");
+        Ok(outside.command(None, &words)?.1.trim().to_owned())
+    };
+    let (with, without) = (secured(&["--cert", &shown, "--key", &shown])?, secured(&[])?);
+    let labels = ["reporter=\"destination\"", "mutual_tls", "sa/bookinfo-productpage"];
+    let mutual = metric(lab, 1, "istio_requests_total", &labels)?;
+    found.push((
+        "STRICT: who shows a certificate of the mesh to the port itself is let in, and no other TLS",
+        with == OK && without.starts_with("000") && mutual >= 1.0,
+        format!("with {with}, without {without}, {mutual} requests of that identity"),
+    ));
     lab.control.apply_text(&mode("PERMISSIVE"))?;
     let permissive = until(OK, || curl(&outside, None, url))?;
     let clear = metric(lab, 1, "istio_requests_total", &["reporter=\"destination\"", "policy=\"none\""])?;
@@ -138,14 +155,7 @@ fn modes(context: &mut Context<'_>) -> anyhow::Result<()> {
         format!("outside {denied}, inside {inside}"),
     ));
     lab.control.must(["delete", "authorizationpolicy", "only-mesh"])?;
-    let get = |extra: &[&str]| -> anyhow::Result<String> {
-        let mut words =
-            vec!["curl", "-s", "-k", "-o", "/dev/null", "-m", "4", "-w", "%{http_code} %{exitcode}"];
-        words.extend(extra);
-        words.push("https://10.77.0.12:9080/health");
-        Ok(outside.command(None, &words)?.1.trim().to_owned())
-    };
-    let tls = get(&[])?;
+    let tls = secured(&[])?;
     found.push((
         "TLS to a plaintext port is closed",
         tls.starts_with("000"),

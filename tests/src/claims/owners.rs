@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 
-use super::capture_transparent::is_possible;
+use super::captured::is_possible;
 use super::{Claim, Context, alone};
 use crate::harness::client::Ask;
 use crate::harness::lab::Lab;
