@@ -109,12 +109,13 @@ async fn overload(host: &str, connections: usize, idle: usize) -> anyhow::Result
     Ok(seen)
 }
 
-/// How long it takes until pages are served again.
+/// How long it takes until pages are served again and nothing is scarce any more.
 fn recovery(lab: &Lab) -> Duration {
     let ended = Instant::now();
     let page = lab.page().patience(Duration::from_secs(2));
     let served = || page.send(lab.h1(), None).is_ok_and(|answer| answer.status == 200);
-    while !served() && ended.elapsed() < Duration::from_secs(30) {
+    let scarce = || metric(lab, &["mesh_proxy_gives_way "]) > 0;
+    while (!served() || scarce()) && ended.elapsed() < Duration::from_secs(30) {
         std::thread::sleep(Duration::from_millis(50));
     }
     ended.elapsed()
