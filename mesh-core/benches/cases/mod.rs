@@ -70,6 +70,7 @@ pub(crate) fn rows() -> Vec<Row> {
         row("fields of a request judged as bytes", &[8], framing::request),
         row("fields of an answer judged as bytes", &[8], framing::answer),
         row("HTTP/2 frames judged as bytes", &[8], framing::frames),
+        row("fields of an HTTP/2 request walked", &[8], framing::walked),
         row("fields of an HTTP/1 request in its one form", &[8], messages::http1),
         row("fields of an HTTP/2 request in its one form", &[8], messages::http2),
         row("fields of a request whose path is resolved", &[8], messages::resolved),

@@ -1,7 +1,7 @@
 //! What this process has of memory and descriptors, and how much of it is in use. Read beside the data path, again and
 //! again; what cannot be read counts as not scarce.
 //!
-//! Memory is what the process holds resident. Where it is alone in a memory cgroup that has a limit, the cgroup's own
+//! Memory is what the process holds resident, without pages of files, which can go at any time. Where it is alone in a memory cgroup that has a limit, the cgroup's own
 //! count goes before it: that one knows the buffers of sockets too, and it is what the kernel kills by. A cgroup that
 //! others share says nothing of what giving way here would free.
 
@@ -70,11 +70,10 @@ impl Supply {
         }
         self.looks = (self.looks + 1) % AGAIN;
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-        let resident = read("/proc/self/statm")
-            .split_ascii_whitespace()
-            .nth(1)
-            .and_then(|pages| pages.parse::<u64>().ok())
-            .map_or(0, |pages| pages * self.page);
+        let pages = read("/proc/self/statm");
+        let mut pages = pages.split_ascii_whitespace().skip(1).map(|pages| pages.parse::<u64>().unwrap_or(0));
+        let (resident, of_files) = (pages.next().unwrap_or(0), pages.next().unwrap_or(0));
+        let resident = resident.saturating_sub(of_files) * self.page;
         let cgroup = self.cgroup.as_ref().filter(|_| self.is_own);
         let counted = cgroup.and_then(Cgroup::used).unwrap_or(0);
         Used {

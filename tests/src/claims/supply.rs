@@ -22,8 +22,18 @@ pub(super) fn claims() -> Vec<Claim> {
 
 const PORT: u16 = 7110;
 const PROXY: &str = "127.0.0.1:15080";
-const SCRIPT: &[Line] =
-    &[("/endless", b"HTTP/1.1 200 OK\r\n\r\nand on it goes, and on, and on, and on, and on\n", End::Repeat)];
+const SCRIPT: &[Line] = &[("/endless", &ENDLESS, End::Repeat)];
+/// The head of an answer that ends with its connection, and the beginning of what is repeated.
+const ENDLESS: [u8; 32_768] = {
+    let head = b"HTTP/1.1 200 OK\r\n\r\n";
+    let mut bytes = [b'x'; 32_768];
+    let mut at = 0;
+    while at < head.len() {
+        bytes[at] = head[at];
+        at += 1;
+    }
+    bytes
+};
 
 /// The sum of the lines of a metric that hold these words.
 fn metric(lab: &Lab, words: &[&str]) -> u64 {
@@ -41,43 +51,47 @@ struct Seen {
     closed: usize,
 }
 
-/// Opens connections of HTTP/2 with a hundred streams each, reads the heads of the answers and nothing more, and opens
-/// idle connections beside them.
+/// Opens connections of HTTP/2, and on each in two rounds a hundred streams: reads the heads of the answers and nothing
+/// more, so that they fill what they may. Then idle connections beside them.
 async fn overload(host: &str, connections: usize, idle: usize) -> anyhow::Result<Seen> {
     let mut seen = Seen::default();
-    let mut held = Vec::new();
     let mut drivers = Vec::new();
+    let mut senders = Vec::new();
     for _ in 0..connections {
         let Ok(stream) = TcpStream::connect(PROXY).await else { continue };
-        let mut builder = h2::client::Builder::new();
-        builder.initial_window_size(16 << 20).initial_connection_window_size(1 << 30);
-        let Ok((sender, connection)) = builder.handshake::<_, Bytes>(stream).await else {
-            seen.cut += 100;
-            continue;
-        };
+        // The windows are small: what is not read here waits in the proxy.
+        let handshake = h2::client::Builder::new().handshake::<_, Bytes>(stream).await;
+        let Ok((sender, connection)) = handshake else { continue };
         drivers.push(tokio::task::spawn_local(async move { drop(connection.await) }));
-        let Ok(mut sender) = sender.ready().await else {
-            seen.cut += 100;
-            continue;
-        };
-        for _ in 0..100 {
-            let request = Request::get(format!("http://{host}:{PORT}/endless")).body(())?;
-            match sender.send_request(request, true) {
-                Ok((answer, _)) => held.push(answer),
-                Err(_) => seen.cut += 1,
-            }
-        }
+        senders.push(sender);
     }
     let mut bodies = Vec::new();
-    for answer in held {
-        match tokio::time::timeout(Duration::from_secs(10), answer).await {
-            Ok(Ok(answer)) if answer.status() == 503 => seen.shed += 1,
-            Ok(Ok(answer)) => {
-                seen.served += 1;
-                bodies.push(answer.into_body());
+    for _ in 0..2 {
+        let mut asked = Vec::new();
+        for sender in &senders {
+            let Ok(mut sender) = sender.clone().ready().await else {
+                seen.cut += 50;
+                continue;
+            };
+            for _ in 0..50 {
+                let request = Request::get(format!("http://{host}:{PORT}/endless")).body(())?;
+                match sender.send_request(request, true) {
+                    Ok((answer, _)) => asked.push(answer),
+                    Err(_) => seen.cut += 1,
+                }
             }
-            Ok(Err(_)) | Err(_) => seen.cut += 1,
         }
+        for answer in asked {
+            match tokio::time::timeout(Duration::from_secs(10), answer).await {
+                Ok(Ok(answer)) if answer.status() == 503 => seen.shed += 1,
+                Ok(Ok(answer)) => {
+                    seen.served += 1;
+                    bodies.push(answer.into_body());
+                }
+                Ok(Err(_)) | Err(_) => seen.cut += 1,
+            }
+        }
+        tokio::time::sleep(Duration::from_secs(4)).await;
     }
     let mut quiet = Vec::new();
     for _ in 0..idle {
@@ -85,7 +99,7 @@ async fn overload(host: &str, connections: usize, idle: usize) -> anyhow::Result
             quiet.push(stream);
         }
     }
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
     for mut stream in quiet {
         let read = tokio::time::timeout(Duration::from_millis(1), stream.read(&mut [0; 1])).await;
         seen.closed += usize::from(matches!(read, Ok(Ok(0) | Err(_))));
@@ -95,12 +109,13 @@ async fn overload(host: &str, connections: usize, idle: usize) -> anyhow::Result
     Ok(seen)
 }
 
-/// How long it takes until pages are served again.
+/// How long it takes until pages are served again and nothing is scarce any more.
 fn recovery(lab: &Lab) -> Duration {
     let ended = Instant::now();
     let page = lab.page().patience(Duration::from_secs(2));
     let served = || page.send(lab.h1(), None).is_ok_and(|answer| answer.status == 200);
-    while !served() && ended.elapsed() < Duration::from_secs(30) {
+    let scarce = || metric(lab, &["mesh_proxy_gives_way "]) > 0;
+    while (!served() || scarce()) && ended.elapsed() < Duration::from_secs(30) {
         std::thread::sleep(Duration::from_millis(50));
     }
     ended.elapsed()
@@ -137,7 +152,7 @@ fn scarce(context: &mut Context<'_>) -> anyhow::Result<()> {
     let outside = lab.h1().block_on(user, || overload("flood.example", 4, 100))?;
     let from_outside = recovery(lab);
     let after = lab.pages(lab.page(), 50);
-    let of_streams = metric(lab, &["mesh_proxy_streams_shed_total"]);
+    let of_streams = metric(lab, &["mesh_proxy_streams_shed_total", "memory"]);
     let of_connections = metric(lab, &["mesh_proxy_connections_shed_total"]);
     let told = lab.proxies[0].access_log().iter().filter(|line| line["response_flags"] == "OM").count();
     let runs = lab.proxies[0].running()?.is_running();
@@ -154,7 +169,7 @@ fn scarce(context: &mut Context<'_>) -> anyhow::Result<()> {
     );
     context.report.claim(
         "what is too much gets 503 with OM and counts in mesh_proxy_streams_shed_total",
-        seen.shed > 0 && of_streams >= seen.shed as u64 && told >= seen.shed,
+        seen.shed > 0 && of_streams >= seen.shed as u64 && told >= seen.shed && outside.shed > 0,
         format!("{} shed, {of_streams} counted, {told} lines", seen.shed),
     );
     context.report.claim(
@@ -254,9 +269,9 @@ async fn attack(bytes: Vec<u8>) -> anyhow::Result<bool> {
     let mut closed = false;
     while !closed {
         match tokio::time::timeout(Duration::from_millis(700), reading.read(&mut buffer)).await {
-            Ok(Ok(length @ 1..)) => heard.extend_from_slice(&buffer[..length]),
             Ok(Ok(0) | Err(_)) => closed = true,
-            Ok(Ok(_)) | Err(_) => break,
+            Ok(Ok(length)) => heard.extend_from_slice(&buffer[..length]),
+            Err(_elapsed) => break,
         }
     }
     sending.abort();

@@ -95,7 +95,7 @@ impl Peers {
         Ok(path.display().to_string())
     }
 
-    fn run(&mut self, spec: Spec) -> anyhow::Result<&mut Process> {
+    fn run(&mut self, spec: &Spec) -> anyhow::Result<&mut Process> {
         self.processes.push(spec.start(&self.host, &self.folder)?);
         self.processes.last_mut().context("no process")
     }
@@ -137,7 +137,7 @@ impl Peers {
         let (meshd, data) = (programs.join("meshd"), self.folder.join("meshd").display().to_string());
         let spec = Spec::new("meshd", &meshd).args(["serve", "--data-dir", &data]);
         let spec = spec.args(["--grpc-addr", "127.0.0.1:15012", "--http-addr", "127.0.0.1:15014"]);
-        self.run(spec)?.wait_for_line("ready ", READY)?;
+        self.run(&spec)?.wait_for_line("ready ", READY)?;
         self.control = Some((meshd, format!("unix:{data}/admin.sock")));
         self.cli(&["apply", "-f", &self.file("declared.yaml", DECLARED)?])?;
         for (number, name) in ["caller", "app"].into_iter().enumerate() {
@@ -171,7 +171,7 @@ impl Peers {
                 .args(["--capture", if number == 0 { "explicit,loopback" } else { "explicit" }])
                 .args(["--dns", &at(15053), "--explicit-addr", &at(15080), "--admin-addr", &at(15000)])
                 .args(["--ready-addr", &at(15021), "--metrics-addr", &at(15090)]);
-            self.run(spec)?.wait_for_line("ready ", READY)?;
+            self.run(&spec)?.wait_for_line("ready ", READY)?;
         }
         let end = Instant::now() + READY;
         let services = loop {
@@ -237,7 +237,7 @@ impl Peers {
             "-c",
             &file,
         ]);
-        self.run(spec)?;
+        self.run(&spec)?;
         self.listens(local(10_021))?;
         self.targets.push(Target {
             name: "nginx",
@@ -261,7 +261,7 @@ impl Peers {
             address = ADDRESSES[2],
         );
         let file = self.file("haproxy.cfg", &text)?;
-        self.run(Spec::new("haproxy", &program("haproxy")?).args(["-db", "-f", &file]))?;
+        self.run(&Spec::new("haproxy", &program("haproxy")?).args(["-db", "-f", &file]))?;
         self.listens(local(10_031))?;
         self.targets.push(Target {
             name: "HAProxy",
@@ -307,7 +307,7 @@ impl Peers {
                          cluster("two", PORTS[1], json!({"http2_protocol_options": {}}))]}});
         let file = self.file("envoy.json", &config.to_string())?;
         let arguments = ["-c", &file, "--concurrency", "1", "--use-dynamic-base-id", "-l", "warn"];
-        self.run(Spec::new("envoy", Path::new(&envoy)).args(arguments))?;
+        self.run(&Spec::new("envoy", Path::new(&envoy)).args(arguments))?;
         self.listens(local(10_041))?;
         self.targets.push(Target {
             name: "Envoy",
