@@ -174,9 +174,10 @@ impl Standings {
     }
 
     /// A future that is dropped where what it has let in is refused and it does not see to that by itself: it waits for
-    /// a client that takes nothing.
+    /// a client that takes nothing. What was let in while it was made is its own too: a request is judged before there is
+    /// a task for it.
     pub fn watch<F>(self: &Rc<Self>, inner: F) -> Watched<F> {
-        Watched { inner, all: Rc::clone(self), begun: None }
+        Watched { inner, all: Rc::clone(self), begun: self.latest.take() }
     }
 }
 
