@@ -65,6 +65,7 @@ fn policies_mean_what_their_fields_say() {
                     authority: question.host,
                     headers: &headers,
                     claims: None,
+                    every_value: false,
                 }),
             };
             let (found, wanted) = (program.judge(&subject).is_allowed(), expected.contains(question.letter));

@@ -196,6 +196,7 @@ fn subject<'a>(facts: &Inbound<'a>, client: Option<IpAddr>, token: Option<&'a Au
         authority: request.authority,
         headers: rewritten.unwrap_or(request.headers),
         claims: token.and_then(|token| token.claims.as_ref()),
+        every_value: false,
     });
     Subject {
         identity: facts.peer,

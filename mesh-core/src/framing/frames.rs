@@ -1,6 +1,6 @@
 //! The frames of one direction of an HTTP/2 connection (RFC 9113, section 4.1): only their nine-byte headers are looked
 //! at, payloads are passed over by length. Counts what costs the reader and carries nothing, and of clients outside the
-//! mesh walks the header blocks ([`names`](super::names)); everything else is the library's.
+//! mesh walks the header blocks (`names.rs`); everything else is the library's.
 //!
 //! Nothing reads a clock until a count is full: then the count must have taken its time, or the connection is refused.
 

@@ -202,7 +202,7 @@ impl Pair {
         if !self.restricted {
             return Verdict::Allow(None);
         }
-        match self.allow.first(policies, subject) {
+        match self.allow.first(policies, &subject.for_allow()) {
             Some(decider) => Verdict::Allow(Some(decider)),
             None => Verdict::Deny(None),
         }

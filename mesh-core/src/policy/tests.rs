@@ -176,6 +176,7 @@ impl Facts {
                 authority: "Reviews:9080",
                 headers: &self.headers,
                 claims: Some(&self.claims),
+                every_value: false,
             }),
         }
     }
@@ -246,9 +247,9 @@ fn what_a_rule_demands() {
         ("to ports=80", false),
         ("to ports!=9080", false),
         ("to methods=GET paths=/x or ports=9080", true),
-        ("when header:x=1", true),
-        ("when header:x=2", true),
-        ("when header:x=1,3", true),
+        ("when header:x=1,2", true),
+        ("when header:x=1", false),
+        ("when header:x=1,3", false),
         ("when header:x=3", false),
         ("when header:x!=2", false),
         ("when header:y!=2", true),
@@ -282,9 +283,9 @@ fn what_a_rule_demands() {
         ("when connection.sni=*.cluster.local", true),
         ("when experimental.envoy.filters.a.b[c]=*", false),
         ("when experimental.envoy.filters.a.b[c]!=*", true),
-        ("when header:x=1 claim:scope=read", true),
-        ("when header:x=1 claim:scope=admin", false),
-        ("from principals=* to methods=GET when header:x=1", true),
+        ("when header:x=1,2 claim:scope=read", true),
+        ("when header:x=1,2 claim:scope=admin", false),
+        ("from principals=* to methods=GET when header:x=1,2", true),
         ("from principals=* to methods=GET when header:x=9", false),
     ] {
         assert_eq!(holds(text, &facts.subject()), expected, "{text}");
@@ -540,11 +541,38 @@ proptest! {
             .rules
             .iter()
             .zip(&texts)
-            .position(|(rule, text)| (http || !reads_http(text)) && rule.holds(&subject));
+            .position(|(rule, text)| (http || !reads_http(text)) && rule.holds(&subject.for_allow()));
         let expected = match searched {
             Some(rule) => Verdict::Allow(Some(Decider { policy: 0, rule })),
             None => Verdict::Deny(None),
         };
         prop_assert_eq!(program(vec![policy]).judge(&subject), expected);
+    }
+}
+
+/// A second value of a field neither hides a bad one nor lends its good to another, whichever comes first.
+#[test]
+fn values_of_a_field_are_judged_one_by_one() {
+    for (rule, values, denied, allowed) in [
+        ("when header:role=admin", &["admin"][..], true, true),
+        ("when header:role=admin", &["guest"], false, false),
+        ("when header:role=admin", &["admin", "guest"], true, false),
+        ("when header:role=admin", &["guest", "admin"], true, false),
+        ("when header:role=admin", &["admin", "admin"], true, true),
+        ("when header:role=admin", &[], false, false),
+        ("when header:role!=guest", &["guest"], false, false),
+        ("when header:role!=guest", &["guest", "admin"], true, false),
+        ("when header:role!=guest", &["admin", "root"], true, true),
+        ("when header:role!=guest", &[], true, true),
+    ] {
+        let mut facts = Facts::new();
+        facts.headers.remove("role");
+        for value in values {
+            facts.headers.append("role", value.parse().unwrap());
+        }
+        let is_allowed =
+            |action| program(vec![policy("p", action, &[rule])]).judge(&facts.subject()).is_allowed();
+        let found = (!is_allowed(PolicyAction::Deny), is_allowed(PolicyAction::Allow));
+        assert_eq!(found, (denied, allowed), "{rule} {values:?}");
     }
 }

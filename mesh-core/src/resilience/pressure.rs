@@ -1,7 +1,7 @@
 //! How a proxy gives way when it runs short of something: it takes no new streams, no new connections, closes the idle
 //! ones, and at last, before the kernel ends everything, those that carry most.
 //!
-//! Each begins at a step of its own and ends [`SLACK`] below it, so that a proxy does not go to and fro.
+//! Each begins at a step of its own and ends `SLACK` below it, so that a proxy does not go to and fro.
 
 /// What a proxy does to give way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

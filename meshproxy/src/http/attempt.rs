@@ -469,7 +469,7 @@ fn body(upload: Option<&Upload>) -> RequestBody {
 }
 
 impl Message {
-    fn into_http2(self: Box<Self>, body: RequestBody) -> Request<RequestBody> {
+    fn into_http2(self, body: RequestBody) -> Request<RequestBody> {
         let mut request = Request::new(body);
         *request.method_mut() = self.method;
         *request.version_mut() = Version::HTTP_2;
@@ -478,7 +478,7 @@ impl Message {
         request
     }
 
-    pub(super) fn into_http1(mut self: Box<Self>, body: RequestBody) -> Request<RequestBody> {
+    pub(super) fn into_http1(mut self, body: RequestBody) -> Request<RequestBody> {
         let host = HeaderValue::from_str(self.authority.as_str());
         if let Ok(host) = host {
             self.headers.insert(header::HOST, host);

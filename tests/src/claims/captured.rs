@@ -15,7 +15,7 @@ pub(super) fn is_possible(context: &mut Context<'_>, claim: &str) -> bool {
     };
     let missing = ["nft", "ip", "curl"].into_iter().find(|program| !has(program));
     if let Some(missing) = missing {
-        context.report.skip(claim, &format!("{missing} is not installed"));
+        context.report.skip(claim, format!("{missing} is not installed"));
     }
     missing.is_none()
 }

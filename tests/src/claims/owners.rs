@@ -185,14 +185,14 @@ fn groups(context: &mut Context<'_>) -> anyhow::Result<()> {
     let root = match hierarchy() {
         Ok(root) => root,
         Err(error) => {
-            context.report.skip("owners/cgroup", &format!("{error:#}"));
+            context.report.skip("owners/cgroup", format!("{error:#}"));
             return Ok(());
         }
     };
     let _groups = match Groups::make(&root, &names) {
         Ok(groups) => groups,
         Err(error) => {
-            context.report.skip("owners/cgroup", &format!("{error:#}"));
+            context.report.skip("owners/cgroup", format!("{error:#}"));
             return Ok(());
         }
     };
@@ -259,7 +259,7 @@ fn namespaces(context: &mut Context<'_>) -> anyhow::Result<()> {
     let host = lab.add_host("h5", ADDRESS)?;
     let (red, blue) = (Namespace::lonely("red", &[])?, Namespace::lonely("blue", &[])?);
     if let Err(error) = name_on(&host, &lab.logs(), &[("red", &red), ("blue", &blue)]) {
-        context.report.skip("owners/netns", &format!("{error:#}"));
+        context.report.skip("owners/netns", format!("{error:#}"));
         return Ok(());
     }
     // Both have the same port, which is no matter: each has a loopback of its own.

@@ -24,7 +24,7 @@ const PORT: u16 = 7110;
 const PROXY: &str = "127.0.0.1:15080";
 const SCRIPT: &[Line] = &[("/endless", &ENDLESS, End::Repeat)];
 /// The head of an answer that ends with its connection, and the beginning of what is repeated.
-const ENDLESS: [u8; 32_768] = {
+static ENDLESS: [u8; 32_768] = {
     let head = b"HTTP/1.1 200 OK\r\n\r\n";
     let mut bytes = [b'x'; 32_768];
     let mut at = 0;
@@ -342,7 +342,7 @@ fn floods(context: &mut Context<'_>) -> anyhow::Result<()> {
         let beside = Load::start(lab.h1(), user, spec);
         let ended = lab.h1().block_on(user, move || async move {
             match bytes {
-                Some(bytes) => attack(bytes).await,
+                Some(bytes) => Box::pin(attack(bytes)).await,
                 None => slow().await,
             }
         })?;
