@@ -79,9 +79,12 @@ async fn answers(to: SocketAddr, bytes: &[u8]) -> String {
     drop(stream.write_all(bytes).await);
     let mut heard = Vec::new();
     let mut buffer = [0; 4096];
-    while let Ok(Ok(length @ 1..)) =
-        tokio::time::timeout(Duration::from_millis(400), stream.read(&mut buffer)).await
-    {
+    loop {
+        // The first answer may be long in coming where much else runs; a missing second one shows sooner.
+        let patience = Duration::from_millis(if heard.is_empty() { 5_000 } else { 500 });
+        let Ok(Ok(length @ 1..)) = tokio::time::timeout(patience, stream.read(&mut buffer)).await else {
+            break;
+        };
         heard.extend_from_slice(&buffer[..length]);
     }
     String::from_utf8_lossy(&heard).into_owned()
