@@ -31,6 +31,9 @@ enum Verb {
         /// A part of the names of the claims to try.
         #[arg(default_value = "")]
         filter: String,
+        /// Try what fails once more in a fresh lab, and call it unsteady if it holds then.
+        #[arg(long)]
+        again: bool,
         /// Print the results as JSON.
         #[arg(long)]
         json: bool,
@@ -107,7 +110,7 @@ fn run(args: &Args) -> anyhow::Result<ExitCode> {
 fn play(inside: &Inside, verb: &Verb) -> anyhow::Result<bool> {
     match verb {
         Verb::Demo { hold, json } => mesh_tests::demo::play(inside, *hold, *json),
-        Verb::E2e { filter, json } => mesh_tests::claims::prove(inside, filter, *json),
+        Verb::E2e { filter, again, json } => mesh_tests::claims::prove(inside, filter, *again, *json),
         Verb::Bench { name, rounds, secs, json } => {
             mesh_tests::bench::run(inside, name, *rounds, *secs, *json)
         }

@@ -100,8 +100,12 @@ fn all() -> Vec<Claim> {
     claims
 }
 
-/// Tries the claims whose names contain the filter; says whether all hold.
-pub fn prove(inside: &Inside, filter: &str, json: bool) -> anyhow::Result<bool> {
+/// So many claims are tried a second time; more than that is no bad luck.
+const SECOND_TRIALS: usize = 4;
+
+/// Tries the claims whose names contain the filter; says whether all hold. `again`: what fails is tried once more in a
+/// fresh lab, and said to be unsteady if it holds then.
+pub fn prove(inside: &Inside, filter: &str, again: bool, json: bool) -> anyhow::Result<bool> {
     let mut report = Report::new(json);
     let chosen: Vec<Claim> = all().into_iter().filter(|c| c.name.contains(filter)).collect();
     if chosen.is_empty() {
@@ -109,22 +113,35 @@ pub fn prove(inside: &Inside, filter: &str, json: bool) -> anyhow::Result<bool> 
         anyhow::bail!("no claim's name contains {filter:?}; there are {}", names.join(", "));
     }
     let mut context = Context::new(inside, &mut report);
+    let mut trials = if again { SECOND_TRIALS } else { 0 };
     for claim in chosen {
-        context.report.title(claim.name);
-        if claim.alone {
+        let since = context.report.len();
+        attempt(&mut context, &claim);
+        if trials > 0 && context.report.try_again(since) {
+            trials -= 1;
+            context.report.say("  (tried again, in a fresh lab)");
             context.discard_lab();
-        }
-        if let Err(error) = (claim.run)(&mut context) {
-            context.report.claim(claim.name, false, format!("{error:#}"));
-        }
-        if claim.alone {
-            context.discard_lab();
-        } else {
-            context.settle();
+            attempt(&mut context, &claim);
         }
     }
     context.discard_lab();
     drop(context);
     report.title("Summary");
     Ok(report.finish())
+}
+
+/// Tries one, and leaves the lab as the next may want it.
+fn attempt(context: &mut Context<'_>, claim: &Claim) {
+    context.report.title(claim.name);
+    if claim.alone {
+        context.discard_lab();
+    }
+    if let Err(error) = (claim.run)(context) {
+        context.report.claim(claim.name, false, format!("{error:#}"));
+    }
+    if claim.alone {
+        context.discard_lab();
+    } else {
+        context.settle();
+    }
 }

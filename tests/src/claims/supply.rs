@@ -1,11 +1,15 @@
 //! A proxy that has too little, and clients that take too much: it sheds and lives, and everybody else is served.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use h2::client::SendRequest;
 use http::Request;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 
 use super::protocols::{Extra, at_h2};
 use super::{Claim, Context, alone, shared};
@@ -51,20 +55,53 @@ struct Seen {
     closed: usize,
 }
 
+/// Connects to the proxy with HTTP/2; a task of this thread drives the connection.
+async fn connect() -> Option<(SendRequest<Bytes>, JoinHandle<()>)> {
+    let stream = TcpStream::connect(PROXY).await.ok()?;
+    // The windows are small: what is not read here waits in the proxy.
+    let (sender, connection) = h2::client::Builder::new().handshake::<_, Bytes>(stream).await.ok()?;
+    Some((sender, tokio::task::spawn_local(async move { drop(connection.await) })))
+}
+
+/// Asks for a small answer again and again, for how long it is scarce depends on the machine; counts those that are shed.
+async fn beside(shed: Rc<Cell<usize>>) {
+    loop {
+        if let Some((sender, driver)) = connect().await {
+            ask_while_open(sender, &shed).await;
+            driver.abort();
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn ask_while_open(mut sender: SendRequest<Bytes>, shed: &Cell<usize>) {
+    loop {
+        let Ok(request) = Request::get("http://reviews:9080/health").body(()) else { return };
+        let Ok((answer, _)) = sender.send_request(request, true) else { return };
+        match tokio::time::timeout(Duration::from_secs(5), answer).await {
+            Ok(Ok(answer)) if answer.status() == 503 => shed.set(shed.get() + 1),
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) | Err(_) => return,
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        let Ok(ready) = sender.ready().await else { return };
+        sender = ready;
+    }
+}
+
 /// Opens connections of HTTP/2, and on each in two rounds a hundred streams: reads the heads of the answers and nothing
-/// more, so that they fill what they may. Then idle connections beside them.
+/// more, so that they fill what they may. Then idle connections beside them. All the while small answers are asked for.
 async fn overload(host: &str, connections: usize, idle: usize) -> anyhow::Result<Seen> {
     let mut seen = Seen::default();
     let mut drivers = Vec::new();
     let mut senders = Vec::new();
     for _ in 0..connections {
-        let Ok(stream) = TcpStream::connect(PROXY).await else { continue };
-        // The windows are small: what is not read here waits in the proxy.
-        let handshake = h2::client::Builder::new().handshake::<_, Bytes>(stream).await;
-        let Ok((sender, connection)) = handshake else { continue };
-        drivers.push(tokio::task::spawn_local(async move { drop(connection.await) }));
+        let Some((sender, driver)) = connect().await else { continue };
+        drivers.push(driver);
         senders.push(sender);
     }
+    let shed = Rc::new(Cell::new(0));
+    drivers.push(tokio::task::spawn_local(beside(Rc::clone(&shed))));
     let mut bodies = Vec::new();
     for _ in 0..2 {
         let mut asked = Vec::new();
@@ -105,7 +142,8 @@ async fn overload(host: &str, connections: usize, idle: usize) -> anyhow::Result
         seen.closed += usize::from(matches!(read, Ok(Ok(0) | Err(_))));
     }
     drop(bodies);
-    drivers.iter().for_each(tokio::task::JoinHandle::abort);
+    drivers.iter().for_each(JoinHandle::abort);
+    seen.shed += shed.get();
     Ok(seen)
 }
 
