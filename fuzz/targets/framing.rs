@@ -80,8 +80,8 @@ impl Ledger for Still {
 
 fn frames(bytes: &[u8], piece: usize) {
     let allowance = Allowance { control: 3, resets: 2 };
-    let mut whole = Frames::of_client(allowance);
-    let mut split = Frames::of_client(allowance);
+    let mut whole = Frames::of_client(allowance).judging_trailers();
+    let mut split = whole.clone();
     let stopped = whole.advance(bytes, &Still);
     if let Err(stop) = stopped {
         assert!(stop.at <= bytes.len());

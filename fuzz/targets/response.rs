@@ -5,6 +5,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, Response, Version};
 use libfuzzer_sys::fuzz_target;
+use mesh_core::framing::Sizes;
 use mesh_core::message::{response, trailers};
 
 fuzz_target!(|bytes: &[u8]| {
@@ -19,17 +20,17 @@ fuzz_target!(|bytes: &[u8]| {
         }
     }
     let mut late = fields.clone();
-    if trailers::canonical(&mut late).is_ok() {
+    if trailers::canonical(&mut late, &Sizes::DEFAULT).is_ok() {
         assert!(late.keys().all(|name| trailers::is_allowed(name.as_str())));
         let form = late.clone();
-        assert_eq!(trailers::canonical(&mut late), Ok(()));
+        assert_eq!(trailers::canonical(&mut late, &Sizes::DEFAULT), Ok(()));
         assert_eq!(late, form);
     }
     let Ok(response) = Response::builder().status(status).body(()) else { return };
     let mut parts = response.into_parts().0;
     parts.version = if high & 64 == 0 { Version::HTTP_11 } else { Version::HTTP_2 };
     parts.headers = fields;
-    if response::canonical(&mut parts, upgrading).is_err() || status == 101 {
+    if response::canonical(&mut parts, upgrading, &Sizes::DEFAULT).is_err() || status == 101 {
         return;
     }
     for name in ["connection", "keep-alive", "proxy-connection", "upgrade", "transfer-encoding", "x-mesh-upgrade"] {
@@ -38,6 +39,6 @@ fuzz_target!(|bytes: &[u8]| {
     assert!(parts.headers.get_all("content-length").iter().count() < 2);
     let form = parts.headers.clone();
     parts.version = Version::HTTP_2;
-    assert!(response::canonical(&mut parts, false).is_ok());
+    assert!(response::canonical(&mut parts, false, &Sizes::DEFAULT).is_ok());
     assert_eq!(parts.headers, form);
 });

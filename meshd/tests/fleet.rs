@@ -199,7 +199,9 @@ impl Announcing {
             reason: "connection refused".to_owned(),
             ..wire::WorkloadHealth::default()
         };
-        self.say(News::Health(wire::HealthReport { workloads: vec![workload], ejected: Vec::new() })).await.unwrap();
+        self.say(News::Health(wire::HealthReport { workloads: vec![workload], ejected: Vec::new() }))
+            .await
+            .unwrap();
     }
 }
 

@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use crate::admin::dump::Certificate;
 use crate::admin::server::{self as admin, Face, Facts};
 use crate::capture::loopback;
+use crate::capture::transparent::{self, Transparent};
 use crate::cli::AccessLog;
 use crate::config::Config;
 use crate::control::apply::Apply;
@@ -26,22 +27,30 @@ use crate::control::discovery::Discovery;
 use crate::control::last_good::LastGood;
 use crate::control::report::Report;
 use crate::control::{Control, files};
+use crate::dial;
 use crate::dns::forward::Forwarder;
 use crate::dns::keep::keep as keep_names;
 use crate::dns::names::AddressOf;
 use crate::dns::resolv_conf::HostResolvers;
 use crate::dns::server::{self as dns, DnsSockets};
+use crate::dns::within;
 use crate::identity::svid::Svids;
+use crate::intercept::{keeper, nft};
 use crate::listener::sockets::{Listeners, Settings};
 use crate::live::ejection::{self, Ejected};
+use crate::live::interception::Interception;
 use crate::live::keep;
 use crate::live::root::Roots;
 use crate::runtime::drain::Drain;
+use crate::runtime::pressure::{Pressure, Seen};
+use crate::runtime::supply::Supply;
 use crate::telemetry::access::{AccessSink, Format};
 use crate::telemetry::metrics::Metrics;
+use crate::upstream::budget;
 use crate::upstream::thread::Shared;
 use crate::workload::check::{self, Reports};
 use crate::workload::local::Documents;
+use crate::workload::owner::SocketOwners;
 
 /// How long the word that this proxy serves waits for the certificates of its workloads.
 const CERTIFICATES: Duration = Duration::from_secs(5);
@@ -67,9 +76,21 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let end = Arc::new(Notify::new());
     let mut tasks = JoinSet::new();
 
+    let (interception, is_intercepted) = watch::channel(Interception::Off);
+    intercept(&config).await?;
     let forwarder = Forwarder::new(Arc::new(HostResolvers::new(config.dns_upstream.clone(), config.dns)));
     let sockets = DnsSockets::bind(config.dns).await.with_context(|| cannot_listen(config.dns, "--dns"))?;
-    tasks.spawn(dns::serve(sockets, forwarder.clone(), Arc::clone(&roots), address_of(&config)));
+    let address_of = address_of(&config);
+    // What is captured needs no socket of its own.
+    let captured = config.rules.is_some() && !config.loopback;
+    tasks.spawn(within::serve(
+        config.dns,
+        forwarder.clone(),
+        Arc::clone(&roots),
+        address_of.clone(),
+        captured,
+    ));
+    tasks.spawn(dns::serve(sockets, forwarder.clone(), Arc::clone(&roots), address_of, captured));
     let faults = metrics.proxy.certificate_faults.clone();
     let files = Arc::clone(roots.originations());
     tasks.spawn(files.keep_fresh(move |count| faults.set(count as f64)));
@@ -77,12 +98,19 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     tasks.spawn(keep::keep(Arc::clone(&roots)));
     let (tell_ejected, ejected) = watch::channel(Ejected::new());
     tasks.spawn(ejection::keep(Arc::clone(&roots), tell_ejected));
+    let supply = Supply::find();
+    let budget = config.limits.memory.unwrap_or_else(|| supply.budget());
+    tracing::info!(budget, "memory beyond which this proxy gives way");
+    let pressure = Pressure::default();
+    tasks.spawn(pressure.clone().keep(supply, budget, tell_supplies(&metrics, budget)));
     let facts = Arc::new(Facts {
         node: config.node.clone(),
         roots: Arc::clone(&roots),
         metrics: Arc::clone(&metrics),
         ending: has_ending.clone(),
         end: Arc::clone(&end),
+        may_end: Box::new(may_end),
+        interception: is_intercepted,
         certificates: shown_certificates(&svids),
     });
     for (face, address, flag) in [
@@ -132,7 +160,25 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         apply: Arc::clone(&apply),
         last_good: (last_good.clone(), held),
     };
-    let listeners = listen(&config, &roots, &svids, &metrics, &drain, &forwarder)?;
+    let shared = Shared {
+        roots: Arc::clone(&roots),
+        svids: Arc::clone(&svids),
+        metrics: Arc::clone(&metrics),
+        access: AccessSink::off(),
+        drain: drain.clone(),
+        forwarder: forwarder.clone(),
+        most_age: config.most_age,
+        limits: config.limits,
+        identities: Arc::default(),
+        pressure,
+        kept_bodies: kept_bodies(budget, config.threads),
+    };
+    let listeners = listen(&config, shared)?;
+    if let Some(rules) = config.rules.as_ref().filter(|rules| rules.fail_open) {
+        tasks.spawn(pulse(Arc::clone(&roots), rules.outbound));
+    }
+    let keeper =
+        config.rules.is_some().then(|| tasks.spawn(keeper::keep(interception, Arc::clone(&metrics))));
     let (stop_keeping, keeping) = keep(&last_good, &apply);
     tasks.spawn(say_ready(config.node.clone(), Arc::clone(&apply), certificates));
 
@@ -161,6 +207,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         }
         outcome
     };
+    if let Some(keeper) = keeper {
+        // What comes next is no other tool.
+        keeper.abort();
+    }
+    // First: what is opened from now on is not led to sockets that close.
+    release(&config, outcome.is_ok() || !served(&roots)).await;
     tracing::info!("draining");
     drain.begin();
     let left = tokio::select! {
@@ -181,46 +233,102 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     outcome
 }
 
+/// Has this host's connections led here, before anything else is opened, and our own left alone.
+async fn intercept(config: &Config) -> anyhow::Result<()> {
+    let Some(rules) = config.rules.clone() else { return Ok(()) };
+    dial::mark_with(rules.mark)
+        .context("--capture transparent: packets cannot be marked (CAP_NET_ADMIN is needed)")?;
+    if config.installs_rules {
+        let installed = tokio::task::spawn_blocking(move || nft::install(&rules)).await?;
+        installed.context("--capture transparent: the rules cannot be installed")?;
+        tracing::info!("this host's connections are led to this proxy");
+    }
+    Ok(())
+}
+
+/// An application of this host must not take the proxy away from the others: only root and our own user end it. Who is on
+/// another host was let in by whoever opened the port to others.
+fn may_end(peer: SocketAddr, local: SocketAddr) -> bool {
+    let owner = SocketOwners::open().ok().and_then(|owners| owners.owner(peer, local));
+    match owner {
+        Some(owner) => owner.user == 0 || owner.user == rustix::process::geteuid().as_raw(),
+        None => !peer.ip().is_loopback() && peer.ip() != local.ip(),
+    }
+}
+
+/// Whether this proxy has come to carry traffic.
+fn served(roots: &Roots) -> bool {
+    roots.sockets().serial > 0
+}
+
+/// Takes the rules away again. After an end that is none they stay: what they lead here is refused from then on.
+async fn release(config: &Config, is_clean: bool) {
+    let Some(rules) = config.rules.as_ref().filter(|_| config.installs_rules) else { return };
+    if !is_clean && !rules.fail_open {
+        tracing::warn!("the rules of interception stay: `meshproxy intercept remove` takes them away");
+        return;
+    }
+    match tokio::task::spawn_blocking(nft::remove).await {
+        Ok(Ok(())) => tracing::info!("this host's connections are led here no more"),
+        Ok(Err(error)) => tracing::error!(%error, "the rules of interception could not be removed"),
+        Err(error) => tracing::error!(%error, "removing the rules of interception has failed"),
+    }
+}
+
+/// Says that this proxy is alive once its sockets are open.
+async fn pulse(roots: Arc<Roots>, port: u16) {
+    roots.opened(1).await;
+    keeper::beat(port).await;
+}
+
 /// Starts the traffic half. Its sockets open with the first snapshot.
-fn listen(
-    config: &Config,
-    roots: &Arc<Roots>,
-    svids: &Arc<Svids>,
-    metrics: &Arc<Metrics>,
-    drain: &Drain,
-    forwarder: &Forwarder,
-) -> anyhow::Result<Listeners> {
+fn listen(config: &Config, mut shared: Shared) -> anyhow::Result<Listeners> {
     let format = match config.access_log {
         AccessLog::Off => Format::Off,
         AccessLog::Text => Format::Text,
         AccessLog::Json => Format::Json,
     };
-    let (access, writer) = match format {
-        Format::Off => (AccessSink::off(), None),
+    let writer = match format {
+        Format::Off => None,
         Format::Text | Format::Json => {
             let (sink, writer) =
                 AccessSink::start(format, std::io::stdout()).context("cannot start the access log")?;
-            (sink, Some(writer))
+            shared.access = sink;
+            Some(writer)
         }
     };
     let settings = Settings {
         inbound: config.inbound_addr,
         explicit: config.explicit.then_some(config.explicit_addr),
         loopback: config.loopback.then_some(config.loopback_net),
+        transparent: config.rules.as_ref().map(|rules| Transparent {
+            outbound: rules.outbound,
+            inbound: rules.inbound,
+            services: rules.services,
+            six: transparent::speaks_six(),
+        }),
         threads: config.threads,
     };
-    let shared = Shared {
-        roots: Arc::clone(roots),
-        svids: Arc::clone(svids),
-        metrics: Arc::clone(metrics),
-        access,
-        drain: drain.clone(),
-        forwarder: forwarder.clone(),
-        most_age: config.most_age,
-        limits: config.limits,
-        identities: Arc::default(),
-    };
     Listeners::start(settings, shared, writer).context("cannot start the data threads")
+}
+
+/// What bodies may take of the memory, for each data thread.
+fn kept_bodies(budget: u64, threads: usize) -> usize {
+    let share = budget / 8 / threads.max(1) as u64;
+    usize::try_from(share).unwrap_or(usize::MAX).min(budget::MOST)
+}
+
+/// What is measured of memory and descriptors becomes metrics.
+fn tell_supplies(metrics: &Arc<Metrics>, budget: u64) -> impl Fn(&Seen) + use<> {
+    let metrics = Arc::clone(metrics);
+    metrics.supplies.memory_budget.set(budget as f64);
+    move |seen| {
+        let supplies = &metrics.supplies;
+        supplies.memory.set(seen.used.memory as f64);
+        supplies.descriptors.set(seen.used.descriptors as f64);
+        supplies.most_descriptors.set(seen.used.most_descriptors as f64);
+        supplies.gives_way.set(f64::from(u8::from(seen.memory.any() || seen.descriptors.any())));
+    }
 }
 
 fn cannot_listen(address: SocketAddr, flag: &str) -> String {
@@ -257,10 +365,11 @@ async fn either(one: &mut Signal, other: &mut Signal) {
     }
 }
 
-/// Services have addresses here only with loopback capture.
+/// Services have addresses here only where these are listened on, or captured.
 fn address_of(config: &Config) -> Option<AddressOf> {
     let net = config.loopback_net;
-    config.loopback.then(|| -> AddressOf { Arc::new(move |service| loopback::address(net, service)) })
+    (config.loopback || config.rules.is_some())
+        .then(|| -> AddressOf { Arc::new(move |service| loopback::address(net, service)) })
 }
 
 /// The host's resolver may be this proxy, so meshd's name is asked of the resolvers behind it.

@@ -1,5 +1,7 @@
 //! Commands and flags. Every flag has an environment variable of the same name.
 
+mod limits;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,7 +10,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use ipnet::Ipv4Net;
 
+pub use self::limits::LimitArgs;
 use crate::config::{ControlUrl, LocalService, PortCheck, Upstream};
+use crate::intercept::args::InterceptArgs;
+use crate::intercept::rules::Rules;
 
 /// The per-host data plane of the mesh.
 #[derive(Debug, Parser)]
@@ -24,6 +29,9 @@ pub struct Cli {
 pub enum Command {
     /// Carry the traffic of this host.
     Run(Box<RunArgs>),
+    /// Lead this host's connections to the proxy by rules of the kernel (nftables), or stop that.
+    #[command(subcommand)]
+    Intercept(Intercept),
     /// Print the resolver snippet for this host.
     DnsConfig(DnsConfigArgs),
     /// Print a shell completion script.
@@ -125,42 +133,93 @@ pub struct RunArgs {
         value_parser = duration
     )]
     pub max_connection_age: Duration,
-    /// Most connections that are open at a time; more are closed at once
-    #[arg(long, env = "MESHPROXY_MAX_CONNECTIONS", value_name = "NUMBER", default_value_t = 10_000)]
-    pub max_connections: usize,
-    /// Most connections of one other identity of the mesh
-    #[arg(long, env = "MESHPROXY_MAX_IDENTITY_CONNECTIONS", value_name = "NUMBER", default_value_t = 1_000)]
-    pub max_identity_connections: usize,
-    /// How long the head of a request may take, once it has begun
-    #[arg(
-        long,
-        env = "MESHPROXY_HEAD_TIMEOUT",
-        value_name = "DURATION",
-        default_value = "10s",
-        value_parser = duration
-    )]
-    pub head_timeout: Duration,
-    /// How long nothing may come of the body of an HTTP/1 request
-    #[arg(
-        long,
-        env = "MESHPROXY_BODY_TIMEOUT",
-        value_name = "DURATION",
-        default_value = "60s",
-        value_parser = duration
-    )]
-    pub body_timeout: Duration,
-    /// How long an HTTP/1 connection is kept without a request
-    #[arg(
-        long,
-        env = "MESHPROXY_IDLE_TIMEOUT",
-        value_name = "DURATION",
-        default_value = "60s",
-        value_parser = duration
-    )]
-    pub idle_timeout: Duration,
+    /// How much is taken, and how long is waited
+    #[command(flatten)]
+    pub limits: LimitArgs,
+    /// Flags of transparent capture.
+    #[command(flatten)]
+    pub intercept: InterceptArgs,
+    /// Who installs and removes the rules of transparent capture
+    #[arg(long, env = "MESHPROXY_CAPTURE_RULES", value_name = "WHO", default_value = "auto")]
+    pub capture_rules: CaptureRules,
     /// Form of the log on stderr
     #[arg(long, env = "MESHPROXY_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
+}
+
+/// Who installs and removes the rules of transparent capture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CaptureRules {
+    /// The proxy, at start and on a clean exit
+    Auto,
+    /// Somebody else, with `meshproxy intercept`
+    Manual,
+}
+
+/// The rules of transparent capture.
+#[derive(Debug, Subcommand)]
+pub enum Intercept {
+    /// Install the rules, in the place of those that are there.
+    Install(Box<InterceptInstall>),
+    /// Remove the rules, whether there are any or not.
+    Remove {
+        /// Print what would be done, and do nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Print the rules that are there, and whether they are as they were installed.
+    Show {
+        /// The same: nothing is changed in any case
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+/// Flags of `intercept install`. They must say what those of `run` say, as environment variables do.
+#[derive(Debug, Args)]
+pub struct InterceptInstall {
+    /// Print what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Flags of transparent capture.
+    #[command(flatten)]
+    pub intercept: InterceptArgs,
+    /// How the traffic of applications gets to the proxy: addresses of services are led there too without `loopback`
+    #[arg(
+        long,
+        env = "MESHPROXY_CAPTURE",
+        value_name = "LIST",
+        default_value = "transparent",
+        value_delimiter = ','
+    )]
+    pub capture: Vec<Capture>,
+    /// Addresses of services on this host
+    #[arg(long, env = "MESHPROXY_LOOPBACK_NET", value_name = "CIDR", default_value = "127.64.0.0/10")]
+    pub loopback_net: Ipv4Net,
+    /// Where peers connect: never captured
+    #[arg(long, env = "MESHPROXY_INBOUND_ADDR", value_name = "IP:PORT", default_value = "0.0.0.0:15008")]
+    pub inbound_addr: SocketAddr,
+    /// HTTP proxy: not captured where others reach it
+    #[arg(long, env = "MESHPROXY_EXPLICIT_ADDR", value_name = "IP:PORT", default_value = "127.0.0.1:15080")]
+    pub explicit_addr: SocketAddr,
+    /// Readiness: not captured where others reach it
+    #[arg(long, env = "MESHPROXY_READY_ADDR", value_name = "IP:PORT", default_value = "127.0.0.1:15021")]
+    pub ready_addr: SocketAddr,
+    /// Metrics: not captured where others reach it
+    #[arg(long, env = "MESHPROXY_METRICS_ADDR", value_name = "IP:PORT", default_value = "127.0.0.1:15090")]
+    pub metrics_addr: SocketAddr,
+    /// DNS: not captured where others reach it
+    #[arg(long, env = "MESHPROXY_DNS", value_name = "ADDR", default_value = "127.0.0.1:15053")]
+    pub dns: SocketAddr,
+}
+
+impl InterceptInstall {
+    /// The rules.
+    pub fn rules(&self) -> Rules {
+        let own = [self.inbound_addr, self.explicit_addr, self.ready_addr, self.metrics_addr, self.dns];
+        let services = (!self.capture.contains(&Capture::Loopback)).then(|| self.loopback_net.trunc());
+        self.intercept.rules(&own, services)
+    }
 }
 
 /// Flags of `dns-config`.
@@ -254,6 +313,10 @@ mod tests {
             &["run", "--control", "https://h:1", "--capture", "magic"],
             &["run", "--control", "https://h:1", "--threads", "0"],
             &["run", "--control", "https://h:1", "--label", "x"],
+            &["run", "--control", "https://h:1", "--exclude-outbound-ports", "0"],
+            &["run", "--control", "https://h:1", "--capture-mark", "0"],
+            &["intercept"],
+            &["intercept", "install", "--exclude-outbound-cidrs", "10.0.0.0/33"],
         ] {
             let words = ["meshproxy"].iter().chain(bad);
             assert!(Cli::try_parse_from(words).is_err(), "{bad:?}");

@@ -10,8 +10,9 @@ use ipnet::Ipv4Net;
 use mesh_core::vocab::name::{check_label, check_subdomain};
 use mesh_core::vocab::node::check_node_name;
 
-use crate::cli::{AccessLog, Capture, LogFormat, RunArgs};
-use crate::net::limits::{Limits, Patience};
+use crate::cli::{AccessLog, Capture, CaptureRules, LogFormat, RunArgs};
+use crate::intercept::rules::Rules;
+use crate::net::limits::Limits;
 
 /// Why the flags cannot be used together, or not on this host.
 #[derive(Debug, thiserror::Error)]
@@ -19,9 +20,6 @@ pub enum ConfigError {
     /// The name of the node is none.
     #[error("--node: {0}")]
     Node(String),
-    /// Not there yet.
-    #[error("--capture transparent is not carried out yet; use explicit,loopback")]
-    Transparent,
     /// No address that peers could use.
     #[error("this host has no address that is not loopback; say with --address where peers reach it")]
     NoAddress,
@@ -88,6 +86,10 @@ pub struct Config {
     pub most_age: Option<Duration>,
     /// How much is taken, and how long is waited.
     pub limits: Limits,
+    /// Rules of transparent capture; `None` without it.
+    pub rules: Option<Rules>,
+    /// Whether the rules are installed and removed by this process.
+    pub installs_rules: bool,
     /// Form of the log.
     pub log_format: LogFormat,
 }
@@ -100,9 +102,6 @@ impl Config {
             None => rustix::system::uname().nodename().to_string_lossy().to_ascii_lowercase(),
         };
         check_node_name(&node).map_err(|error| ConfigError::Node(error.to_string()))?;
-        if args.capture.contains(&Capture::Transparent) {
-            return Err(ConfigError::Transparent);
-        }
         if !args.loopback_net.network().is_loopback() || args.loopback_net.prefix_len() < 8 {
             return Err(ConfigError::LoopbackNet(args.loopback_net));
         }
@@ -125,6 +124,12 @@ impl Config {
             service.labels.clone_from(&args.label);
             service.account.clone_from(&args.service_account);
         }
+        let loopback = args.capture.contains(&Capture::Loopback);
+        let rules = args.capture.contains(&Capture::Transparent).then(|| {
+            let own = [args.inbound_addr, args.explicit_addr, args.ready_addr, args.metrics_addr, args.dns];
+            let services = (!loopback).then(|| args.loopback_net.trunc());
+            args.intercept.rules(&[&own[..], &[args.admin_addr]].concat(), services)
+        });
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Config {
             node,
@@ -136,7 +141,7 @@ impl Config {
             checks: args.check,
             address,
             explicit: args.capture.contains(&Capture::Explicit),
-            loopback: args.capture.contains(&Capture::Loopback),
+            loopback,
             dns: args.dns,
             dns_upstream: args.dns_upstream.iter().map(|upstream| upstream.0).collect(),
             loopback_net: args.loopback_net.trunc(),
@@ -149,16 +154,9 @@ impl Config {
             metrics_addr: args.metrics_addr,
             drain_time: args.drain_time,
             most_age: (!args.max_connection_age.is_zero()).then_some(args.max_connection_age),
-            limits: Limits {
-                connections: args.max_connections,
-                of_identity: args.max_identity_connections,
-                patience: Patience {
-                    head: args.head_timeout,
-                    body: args.body_timeout,
-                    idle: args.idle_timeout,
-                    ..Patience::default()
-                },
-            },
+            limits: args.limits.into(),
+            rules,
+            installs_rules: args.capture_rules == CaptureRules::Auto,
             log_format: args.log_format,
         })
     }

@@ -5,8 +5,10 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser};
-use meshproxy::cli::{Cli, Command, LogFormat, RunArgs};
+use meshproxy::cli::{Cli, Command, Intercept, LogFormat, RunArgs};
 use meshproxy::config::Config;
+use meshproxy::intercept::nft::{self, NftError};
+use meshproxy::intercept::rules;
 use meshproxy::{app, dns};
 use tracing_subscriber::EnvFilter;
 
@@ -21,12 +23,31 @@ const BLOCKING_THREADS: usize = 8;
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(args) => run(*args),
+        Command::Intercept(what) => intercept(&what),
         Command::DnsConfig(args) => print(&dns::snippet::snippet(args.dns)),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "meshproxy", &mut script);
             print(&String::from_utf8_lossy(&script))
         }
+    }
+}
+
+/// Installs, removes or shows the rules of transparent capture.
+fn intercept(what: &Intercept) -> ExitCode {
+    let done = |result: Result<(), NftError>, said: &str| match result {
+        Ok(()) => print(said),
+        Err(error) => failed(&error.into()),
+    };
+    match what {
+        Intercept::Install(install) if install.dry_run => print(&install.rules().script()),
+        Intercept::Install(install) => done(nft::install(&install.rules()), "installed\n"),
+        Intercept::Remove { dry_run: true } => print(&rules::removal()),
+        Intercept::Remove { dry_run: false } => done(nft::remove(), "removed\n"),
+        Intercept::Show { .. } => match nft::find() {
+            Ok(found) => print(&format!("{}{}\n", found.listing, found.interception.name())),
+            Err(error) => failed(&error.into()),
+        },
     }
 }
 
@@ -47,6 +68,7 @@ fn run(args: RunArgs) -> ExitCode {
         }
     };
     log_to_stderr(config.log_format);
+    keep_memory_private();
     let served = raise_descriptor_limit().and_then(|()| {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(CONTROL_THREADS)
@@ -84,6 +106,14 @@ fn log_to_stderr(format: LogFormat) {
     match format {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().init(),
+    }
+}
+
+/// Keys are in memory: no core is dumped, and only root attaches a debugger.
+fn keep_memory_private() {
+    let private = rustix::process::DumpableBehavior::NotDumpable;
+    if let Err(error) = rustix::process::set_dumpable_behavior(private) {
+        tracing::warn!(%error, "cores with keys in them may be dumped");
     }
 }
 

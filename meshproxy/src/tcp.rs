@@ -30,7 +30,7 @@ use crate::live::root::Root;
 use crate::net::copy::{Carried, Ended, copy};
 use crate::net::downstream::Facts;
 use crate::net::socket::Socket;
-use crate::telemetry::access::Entry;
+use crate::telemetry::access::{Entry, Remarked};
 use crate::telemetry::flags::Flags;
 use crate::telemetry::labels::ServiceLabels;
 use crate::telemetry::line::addresses;
@@ -113,7 +113,7 @@ pub async fn outbound<S>(
             return match server {
                 Ok(server) => {
                     record.upstream = server.peer_addr().ok();
-                    record.carry(client, server, |_| true).await
+                    record.carry(client, server, std::future::pending()).await
                 }
                 Err(error) => {
                     record.flags.push("UF");
@@ -162,14 +162,56 @@ pub async fn outbound<S>(
     let limits = &destination.destination.policy.pool;
     (record.idle, record.most) = (limits.tcp_idle_timeout, limits.max_connection_duration);
     drop(root);
-    let still_allowed = |root: &Root| decide(thread, root, service, at, local.as_ref()).is_ok();
+    let refused = turned(thread, |root| decide(thread, root, service, at, local.as_ref()).err());
     match upstream {
-        Upstream::Plain(server, _permit) => record.carry(client, server, still_allowed).await,
-        Upstream::Secured(server, _permit) => record.carry(client, server, still_allowed).await,
-        Upstream::Beyond(server, _permit) => record.carry(client, server, still_allowed).await,
+        Upstream::Plain(server, _permit) => record.carry(client, server, refused).await,
+        Upstream::Secured(server, _permit) => record.carry(client, server, refused).await,
+        Upstream::Beyond(server, _permit) => record.carry(client, server, refused).await,
         Upstream::Tunnel(tunnel, _permit) => {
             let Tunnel { io, .. } = *tunnel;
-            record.carry(client, io, still_allowed).await;
+            record.carry(client, io, refused).await;
+        }
+    }
+}
+
+/// Carries a stream to the workload whose own address it was opened to.
+pub async fn direct<S>(thread: &Rc<DataThread>, facts: Facts, caller: Option<&WorkloadKey>, client: S)
+where
+    S: AsyncRead + AsyncWrite,
+{
+    let root = thread.view.root();
+    let local = caller.and_then(|key| root.local_named(key)).cloned();
+    let mut record = StreamRecord::new(thread, facts, Reporter::Source, false, root.tables.version.number);
+    record.source = local.as_ref().map_or(0, |local| local.party.number);
+    let pinned = |root: &Root| root.pinned(facts.local, local.as_ref().map(|local| local.caller()));
+    let Some(destination) = pinned(&root) else { return record.failed("UH", "") };
+    record.cluster = destination.destination.cluster.clone();
+    record.service = destination.service.number;
+    let upstream = match connect(thread, &root, &destination, (facts, None), local.as_ref()).await {
+        Ok((index, upstream)) => {
+            let endpoint = &destination.endpoints[index];
+            record.upstream = endpoint.shown();
+            record.destination = endpoint.party.number;
+            upstream
+        }
+        Err(None) => return record.failed("UH", ""),
+        Err(Some(error)) => {
+            record.flags.push("UF");
+            return record.failed("URX", &error.to_string());
+        }
+    };
+    drop(root);
+    let gone = turned(thread, |root| match pinned(root) {
+        Some(_) => None,
+        None => Some(Refusal { reason: Reason::UnknownHost, service: None, route: None }),
+    });
+    match upstream {
+        Upstream::Plain(server, _permit) => record.carry(client, server, gone).await,
+        Upstream::Secured(server, _permit) => record.carry(client, server, gone).await,
+        Upstream::Beyond(server, _permit) => record.carry(client, server, gone).await,
+        Upstream::Tunnel(tunnel, _permit) => {
+            let Tunnel { io, .. } = *tunnel;
+            record.carry(client, io, gone).await;
         }
     }
 }
@@ -190,7 +232,21 @@ pub async fn pass_through<S>(
     record.pass_through();
     record.upstream = server.peer_addr().ok();
     drop(root);
-    record.carry(client, server, |_| true).await;
+    record.carry(client, server, std::future::pending()).await;
+}
+
+/// Resolves when a newer root than that which let it in refuses a stream.
+pub async fn turned(thread: &DataThread, refused: impl Fn(&Root) -> Option<Refusal>) -> Refusal {
+    let mut roots = thread.view.roots().subscribe();
+    loop {
+        // The first look is at what has changed while the stream was being connected.
+        if let Some(refusal) = refused(&thread.view.root()) {
+            return refusal;
+        }
+        if roots.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
 }
 
 /// Where a stream came from and where it goes, as far as its connection tells.
@@ -333,7 +389,7 @@ async fn connect_to(
         Transport::Mesh { hop, peer } => {
             let caller = match (local, &root.locals[..]) {
                 (Some(local), _) => local,
-                (None, [only]) => only,
+                (None, [only]) if only.is_everybody() => only,
                 (None, _) => return Err(ConnectError::NoIdentity.into()),
             };
             let id = caller.id().ok_or(ConnectError::NoIdentity)?;
@@ -387,6 +443,8 @@ pub struct StreamRecord {
     transport_failure: String,
     /// The server name that the client's TLS asks for.
     pub server_name: Option<Text>,
+    /// What policies have written down of it.
+    pub remarked: Option<Box<Remarked>>,
 }
 
 impl StreamRecord {
@@ -419,6 +477,7 @@ impl StreamRecord {
             termination: String::new(),
             transport_failure: String::new(),
             server_name: None,
+            remarked: None,
         }
     }
 
@@ -449,8 +508,8 @@ impl StreamRecord {
         self.transport_failure = why.to_owned();
     }
 
-    /// Copies until the stream ends, stalls, or a newer root refuses it.
-    pub async fn carry<A, B>(mut self, client: A, server: B, still_allowed: impl Fn(&Root) -> bool)
+    /// Copies until the stream ends, stalls, or is refused.
+    pub async fn carry<A, B>(mut self, client: A, server: B, refused: impl Future<Output = Refusal>)
     where
         A: AsyncRead + AsyncWrite,
         B: AsyncRead + AsyncWrite,
@@ -458,37 +517,38 @@ impl StreamRecord {
         let series = self.thread.series.streams(self.key());
         series.opened.increment(1);
         self.series = Some(series);
-        let thread = Rc::clone(&self.thread);
         let carried = std::mem::take(&mut self.carried);
-        let mut roots = thread.view.roots().subscribe();
         let ended = {
             let copying = copy(client, server, &carried, self.idle);
-            tokio::pin!(copying);
             let over = over(self.most);
-            tokio::pin!(over);
+            tokio::pin!(copying, over, refused);
             let mut tick = tokio::time::interval(FLUSH);
             tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             loop {
                 tokio::select! {
-                    ended = &mut copying => break Some(ended),
-                    () = &mut over => break Some(Ended::Over),
+                    ended = &mut copying => break Ok(ended),
+                    () = &mut over => break Ok(Ended::Over),
                     _ = tick.tick() => self.flush(&carried),
-                    Ok(()) = roots.changed() => {
-                        if !still_allowed(&thread.view.root()) {
-                            break None;
-                        }
-                    }
+                    refusal = &mut refused => break Err(refusal),
                 }
             }
         };
         self.flush(&carried);
         self.carried = carried;
         match ended {
-            None => self.termination = "refused_by_newer_configuration".to_owned(),
-            Some(Ended::ServerFailed(_)) => self.flags.push("UR"),
-            Some(Ended::ClientFailed(_)) => self.flags.push("DC"),
-            Some(Ended::Over) => self.flags.push("DT"),
-            Some(Ended::Closed | Ended::Idle) => {}
+            Err(refusal) => {
+                self.termination = match refusal.reason {
+                    Reason::Denied(_) => refusal.details(),
+                    _ => "refused_by_newer_configuration".to_owned(),
+                };
+                if self.reporter == Reporter::Destination {
+                    self.thread.metrics().proxy.streams_cut_off.increment(1);
+                }
+            }
+            Ok(Ended::ServerFailed(_)) => self.flags.push("UR"),
+            Ok(Ended::ClientFailed(_)) => self.flags.push("DC"),
+            Ok(Ended::Over) => self.flags.push("DT"),
+            Ok(Ended::Closed | Ended::Idle) => {}
         }
     }
 
@@ -557,6 +617,7 @@ impl Drop for StreamRecord {
                 remote: self.facts.peer,
                 addresses: &addresses(self.facts.local, self.facts.peer),
                 route: "",
+                remarked: self.remarked.as_deref(),
                 version: self.version,
             });
         }

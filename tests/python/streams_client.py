@@ -34,6 +34,7 @@ async def keep(name, open_stream):
         await close()
     except Exception as error:  # the claim's verdict carries whatever went wrong
         ended = repr(error)[:300]
+        print("ended", name, flush=True)
     results[name] = {"echoes": count, "ended": ended}
 
 
@@ -52,8 +53,10 @@ async def open_grpc():
     call = channel.stream_stream("/lab.Greeter/BothWays")()
 
     async def echo(message):
-        await call.write(message.encode())
-        answer = await call.read()
+        answer = grpc.aio.EOF
+        if not call.done():
+            await call.write(message.encode())
+            answer = await call.read()
         if answer is grpc.aio.EOF:
             raise RuntimeError(f"ended with {await call.code()}: {await call.details()}")
         return answer.decode().removeprefix("re: ")

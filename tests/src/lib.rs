@@ -4,4 +4,5 @@ pub mod bench;
 pub mod claims;
 pub mod demo;
 pub mod harness;
+pub mod messages;
 pub mod report;

@@ -12,6 +12,8 @@ pub enum Verdict {
     Holds,
     /// It does not.
     Fails,
+    /// It did not, and what it is part of has been tried again from the beginning.
+    Unsteady,
     /// It could not be tried here, and why.
     Skipped(String),
 }
@@ -88,10 +90,35 @@ impl Report {
         let (mark, color, figure) = match &verdict {
             Verdict::Holds => ("ok", "32", figure),
             Verdict::Fails => ("FAILED", "31", figure),
+            Verdict::Unsteady => ("unsteady", "33", figure),
             Verdict::Skipped(why) => ("skipped", "33", why.clone()),
         };
         self.say(&format!("  {}{mark:7}{} {claim}: {figure}", self.style(color), self.style("0")));
         self.findings.push(Finding { claim, figure, verdict, took });
+    }
+
+    /// How many findings there are.
+    pub fn len(&self) -> usize {
+        self.findings.len()
+    }
+
+    /// Whether nothing has been found yet.
+    pub fn is_empty(&self) -> bool {
+        self.findings.is_empty()
+    }
+
+    /// Takes the failures since so many findings for unsteady, and what held then as never tried; says whether there
+    /// were any. What is tried again afterwards decides.
+    pub fn try_again(&mut self, since: usize) -> bool {
+        let latest = self.findings.split_off(since.min(self.findings.len()));
+        let failed = latest.iter().any(|f| f.verdict == Verdict::Fails);
+        if failed {
+            let of_failures = latest.into_iter().filter(|f| f.verdict == Verdict::Fails);
+            self.findings.extend(of_failures.map(|f| Finding { verdict: Verdict::Unsteady, ..f }));
+        } else {
+            self.findings.extend(latest);
+        }
+        failed
     }
 
     /// How many claims hold, fail, and were skipped.
@@ -107,14 +134,14 @@ impl Report {
     /// Prints the end; says whether nothing failed.
     pub fn finish(&self) -> bool {
         let (held, failed, skipped) = self.counts();
-        for finding in self.findings.iter().filter(|f| f.verdict == Verdict::Fails) {
-            self.say(&format!(
-                "  {}FAILED{}  {}: {}",
-                self.style("31"),
-                self.style("0"),
-                finding.claim,
-                finding.figure
-            ));
+        for finding in &self.findings {
+            let (mark, color) = match finding.verdict {
+                Verdict::Fails => ("FAILED", "31"),
+                Verdict::Unsteady => ("UNSTEADY", "33"),
+                Verdict::Holds | Verdict::Skipped(_) => continue,
+            };
+            let (on, off) = (self.style(color), self.style("0"));
+            self.say(&format!("  {on}{mark}{off}  {}: {}", finding.claim, finding.figure));
         }
         let seconds = self.began.elapsed().as_secs_f64();
         self.say(&format!("{held} claims hold, {failed} fail, {skipped} were skipped ({seconds:.0} s)"));
@@ -134,6 +161,7 @@ impl Report {
                 let (verdict, figure) = match &f.verdict {
                     Verdict::Holds => ("passed", &f.figure),
                     Verdict::Fails => ("failed", &f.figure),
+                    Verdict::Unsteady => ("unsteady", &f.figure),
                     Verdict::Skipped(why) => ("skipped", why),
                 };
                 json!({"claim": f.claim, "verdict": verdict, "figure": figure, "seconds": f.took.as_secs_f64()})
@@ -144,5 +172,26 @@ impl Report {
 
     fn style(&self, code: &str) -> String {
         if self.color && !self.quiet { format!("\x1b[{code}m") } else { String::new() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Report;
+
+    #[test]
+    fn a_second_trial_decides() {
+        for (second, counts) in [(true, (3, 0, 0)), (false, (2, 1, 0))] {
+            let mut report = Report::new(true);
+            report.claim("before", true, "");
+            let since = report.len();
+            report.claim("first", true, "");
+            report.claim("second", false, "1 of 2");
+            assert!(report.try_again(since));
+            assert!(!report.try_again(report.len()));
+            report.claim("first", true, "");
+            report.claim("second", second, "2 of 2");
+            assert_eq!(report.counts(), counts);
+        }
     }
 }

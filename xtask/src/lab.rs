@@ -3,6 +3,7 @@
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use crate::install;
 use crate::run::{Outcome, cargo, shown, target};
 
 /// Builds what the lab runs.
@@ -31,6 +32,19 @@ pub(crate) fn run(task: &str, rest: &[String]) -> Outcome {
     build()?;
     let program = target().join("debug/lab");
     let error = Command::new(&program).arg(task).args(rest).exec();
+    Err(format!("{}: {error}", program.display()))
+}
+
+/// `compare`: the same lab, with the proxies that are compared.
+pub(crate) fn compare(rest: &[String]) -> Outcome {
+    for program in ["nginx", "haproxy"] {
+        let package = if program == "nginx" { "nginx-light" } else { program };
+        install::program(program, package)?;
+    }
+    let envoy = install::envoy()?;
+    build()?;
+    let program = target().join("debug/lab");
+    let error = Command::new(&program).arg("compare").args(rest).env("LAB_ENVOY", envoy).exec();
     Err(format!("{}: {error}", program.display()))
 }
 

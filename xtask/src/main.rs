@@ -20,6 +20,8 @@ cargo xtask TASK
   demo [--for 30s] [--json]    build, start a whole mesh on this machine, and play the seven acts
   test                         everything that CI runs: format, lints, tests, tidy, licences, e2e
   e2e [FILTER] [--json]        prove each claim in the lab, or those whose names contain FILTER
+  compare [FILTER] [--with mesh,nginx,haproxy,envoy]
+                               send the messages of tests/messages through our proxies and through others
   bench [NAME]                 measure pair (beside nginx and haproxy, with wrk), apply, idle, config, and the
                                core alone: match (times), instructions (by valgrind; --update writes the budget)
   tidy                         import rules, links, file sizes, licences, generated code
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
     };
     let done = match task {
         "demo" | "e2e" => lab::run(task, rest),
+        "compare" => lab::compare(rest),
         "bench" => bench::run(rest),
         "test" => test::run(),
         "tidy" => tidy::run(),

@@ -20,7 +20,7 @@ use mesh_core::snapshot::workload::{Recognition, Workload, WorkloadPort};
 use mesh_core::vocab::identity::SpiffeId;
 use mesh_core::vocab::label::Labels;
 use mesh_core::vocab::locality::Locality;
-use mesh_core::vocab::name::WorkloadKey;
+use mesh_core::vocab::name::{Text, WorkloadKey};
 use mesh_core::vocab::protocol::Protocol;
 
 use super::Run;
@@ -81,7 +81,8 @@ pub(crate) fn virtual_host(size: usize) -> Run {
     })
 }
 
-fn account(name: &str) -> SpiffeId {
+/// An identity.
+pub(super) fn account(name: &str) -> SpiffeId {
     SpiffeId::parse(&format!("spiffe://cluster.local/ns/default/sa/{name}"))
         .expect("an identity of this bench")
 }
@@ -106,7 +107,8 @@ fn policy(size: usize) -> Section {
     })
 }
 
-fn workload(address: Ipv4Addr) -> Section {
+/// A workload under policies of the namespace `default`.
+pub(super) fn workload(address: Ipv4Addr, policies: Vec<Text>) -> Section {
     let port = WorkloadPort {
         number: PORT,
         protocol: Protocol::Http,
@@ -124,7 +126,7 @@ fn workload(address: Ipv4Addr) -> Section {
         network: None,
         ports: vec![port],
         mtls: MtlsPolicy { default: MtlsMode::Strict, ..MtlsPolicy::default() },
-        policies: vec![("default".into(), "callers".into())],
+        policies: policies.into_iter().map(|name| ("default".into(), name)).collect(),
         tokens: vec![],
         view: None,
         recognition: Recognition::default(),
@@ -135,7 +137,7 @@ fn workload(address: Ipv4Addr) -> Section {
 /// A request over mutual TLS under a policy whose last rule lets it in.
 pub(crate) fn inbound(size: usize) -> Run {
     let address = Ipv4Addr::new(10, 0, 0, 2);
-    let tables = tables(vec![workload(address), policy(size)]);
+    let tables = tables(vec![workload(address, vec!["callers".into()]), policy(size)]);
     let peer = account(&format!("caller-{}", size - 1));
     let mut headers = HeaderMap::new();
     headers.insert(HeaderName::from_static("user-agent"), HeaderValue::from_static("bench"));

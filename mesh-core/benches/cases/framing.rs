@@ -47,6 +47,17 @@ impl Ledger for Still {
     }
 }
 
+/// A header block of a client outside the mesh, in one read: half of its fields are known to the table, half written out.
+pub(crate) fn walked(size: usize) -> Run {
+    let fields = b"\xbe\x00\x07x-field\x20a value of usual length, like it".repeat(size / 2);
+    let mut bytes = vec![0, (fields.len() >> 8) as u8, fields.len() as u8, 1, 5, 0, 0, 0, 1];
+    bytes.extend(fields);
+    let mut frames = Frames::of_server(Allowance::OUTSIDE, false).judging_trailers();
+    Box::new(move || {
+        assert!(frames.advance(black_box(&bytes), &Still).is_ok(), "a head of this bench");
+    })
+}
+
 /// Frames of HTTP/2 with a kilobyte of data each, in one read.
 pub(crate) fn frames(size: usize) -> Run {
     let data = [&[0, 4, 0, 0, 0, 0, 0, 0, 1][..], &[0; 1024]].concat();

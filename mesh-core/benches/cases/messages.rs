@@ -5,6 +5,7 @@ use std::hint::black_box;
 
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, Version, header};
+use mesh_core::framing::Sizes;
 use mesh_core::message::path::Normalization;
 use mesh_core::message::request::{self, Head, Sender};
 use mesh_core::message::response;
@@ -34,7 +35,8 @@ fn fields(size: usize) -> HeaderMap {
 }
 
 fn form(parts: Parts) -> Head {
-    let head = request::canonical(black_box(parts), true, Normalization::Base, Sender::Anybody);
+    let head =
+        request::canonical(black_box(parts), true, Normalization::Base, Sender::Anybody, &Sizes::DEFAULT);
     head.expect("a request of this bench")
 }
 
@@ -74,7 +76,7 @@ pub(crate) fn answer(size: usize) -> Run {
     Box::new(move || {
         let mut parts = Response::new(()).into_parts().0;
         parts.headers = std::mem::take(&mut headers);
-        let found = response::canonical(black_box(&mut parts), false);
+        let found = response::canonical(black_box(&mut parts), false, &Sizes::DEFAULT);
         assert!(black_box(found).is_ok(), "an answer of this bench");
         headers = parts.headers;
     })

@@ -5,6 +5,7 @@ mod framing;
 mod mesh;
 mod messages;
 mod picks;
+mod policies;
 mod routes;
 
 /// One measured step, ready to be repeated.
@@ -57,6 +58,9 @@ pub(crate) fn rows() -> Vec<Row> {
         row("name that means nothing", HOSTS, mesh::unknown),
         row("virtual host of a gateway", HOSTS, entry::virtual_host),
         row("inbound, rule of a policy", RULES, entry::inbound),
+        row("inbound, last of policies of every kind", RULES, policies::last),
+        row("inbound, none of policies of every kind", RULES, policies::none),
+        row("inbound, byte stream under policies", RULES, policies::stream),
         row("turn by turn", &[100], picks::in_turn),
         row("turn by turn, weighted", &[100], picks::in_turn_weighted),
         row("less busy of two", &[100], picks::less_busy),
@@ -66,6 +70,7 @@ pub(crate) fn rows() -> Vec<Row> {
         row("fields of a request judged as bytes", &[8], framing::request),
         row("fields of an answer judged as bytes", &[8], framing::answer),
         row("HTTP/2 frames judged as bytes", &[8], framing::frames),
+        row("fields of an HTTP/2 request walked", &[8], framing::walked),
         row("fields of an HTTP/1 request in its one form", &[8], messages::http1),
         row("fields of an HTTP/2 request in its one form", &[8], messages::http2),
         row("fields of a request whose path is resolved", &[8], messages::resolved),

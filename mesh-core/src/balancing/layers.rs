@@ -200,12 +200,7 @@ fn counts(candidates: &[&Candidate]) -> (u64, u64) {
     (usable as u64, candidates.len() as u64)
 }
 
-fn parts(
-    manner: Manner<'_>,
-    candidates: &[&Candidate],
-    panics: bool,
-    known: &[&Arc<Choice>],
-) -> Vec<Part> {
+fn parts(manner: Manner<'_>, candidates: &[&Candidate], panics: bool, known: &[&Arc<Choice>]) -> Vec<Part> {
     let hashed = matches!(manner.algorithm, Algorithm::ConsistentHash { .. });
     if !manner.by_locality || hashed {
         return vec![Part { end: 1, choice: choice(manner.algorithm, candidates, known) }];
@@ -226,8 +221,11 @@ fn parts(
 
 fn choice(algorithm: &Algorithm, candidates: &[&Candidate], known: &[&Arc<Choice>]) -> Arc<Choice> {
     let reachable = candidates.iter().filter(|candidate| candidate.condition != Condition::Out);
-    let member =
-        |candidate: &&Candidate| Member { index: candidate.index, weight: candidate.weight.max(1), key: candidate.key };
+    let member = |candidate: &&Candidate| Member {
+        index: candidate.index,
+        weight: candidate.weight.max(1),
+        key: candidate.key,
+    };
     let members: Vec<Member> = reachable.map(member).collect();
     match known.iter().find(|choice| choice.is_of(algorithm, &members)) {
         Some(same) => Arc::clone(same),

@@ -226,7 +226,8 @@ pub struct Load {
 /// The same as [`spill`] with the threshold of panic, in percent of healthy endpoints. While the priorities together are
 /// well enough none of them panics. Where all of them do, traffic is divided by the number of their endpoints.
 pub fn loads(priorities: &[(u64, u64)], panic_percent: u64) -> Vec<Load> {
-    let health = |&(healthy, all): &(u64, u64)| (healthy.min(all) * OVERPROVISIONING_PERCENT).checked_div(all);
+    let health =
+        |&(healthy, all): &(u64, u64)| (healthy.min(all) * OVERPROVISIONING_PERCENT).checked_div(all);
     let total: u64 = priorities.iter().map(|counts| health(counts).unwrap_or(0).min(100)).sum();
     let panics = |&(healthy, all): &(u64, u64)| total < 100 && healthy * 100 < all * panic_percent;
     if !priorities.is_empty() && priorities.iter().all(panics) {

@@ -29,6 +29,7 @@ fn rebuilt(state: &MeshState) -> MeshState {
             .collect(),
         offsets: state.offsets().iter().map(|(host, offset)| (host.clone(), *offset)).collect(),
         roots: Some(state.roots().to_vec()),
+        revoked: Some(state.revoked().to_vec()),
         keys: Vec::new(),
     };
     empty().apply(change).0

@@ -12,7 +12,7 @@ use crate::resource::security::PeerAuthentication;
 use crate::resource::{Resource, Spec};
 use crate::snapshot::section::{Section, SectionKey};
 use crate::snapshot::security::TrustBundle;
-use crate::snapshot::workload::{Recognition, Workload};
+use crate::snapshot::workload::Workload;
 use crate::state::MeshState;
 use crate::vocab::identity::TrustDomain;
 use crate::vocab::label::Labels;
@@ -28,6 +28,7 @@ pub(super) fn trust(state: &MeshState) -> Section {
         domain,
         roots: state.roots().to_vec(),
         normalization: state.normalization(),
+        revoked: state.revoked().to_vec(),
     })
 }
 
@@ -103,7 +104,7 @@ pub(super) fn workload(state: &MeshState, key: &WorkloadKey) -> Option<(Text, Se
         policies: governing(state, Kind::AuthorizationPolicy, &key.namespace, labels),
         tokens: governing(state, Kind::RequestAuthentication, &key.namespace, labels),
         view: state.view_of(&key.namespace, labels).scope(),
-        recognition: Recognition { user: known.entry.user },
+        recognition: known.entry.recognition.clone(),
         probe: known.entry.probe.clone(),
     });
     Some((node, section))

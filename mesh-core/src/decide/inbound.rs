@@ -7,7 +7,8 @@ use std::sync::Arc;
 use super::refusal::{Denial, Reason, Refusal};
 use super::witness::Witness;
 use crate::matching::request::Request;
-use crate::policy::judge::{Decider, External, Verdict};
+use crate::policy::authorization::AuthorizationRule;
+use crate::policy::judge::{Decider, External, Remarks, Verdict};
 use crate::policy::jwt::check::{Authenticated, authenticate, unfetched};
 use crate::policy::miss::{Miss, nearest_miss};
 use crate::policy::subject::{HttpSubject, Subject, client_address};
@@ -57,8 +58,8 @@ pub struct Judgement {
     pub by: Option<Decider>,
     /// The CUSTOM policy and rule whose provider must agree before it passes.
     pub ask: Option<Decider>,
-    /// The AUDIT policy and rule that write it down.
-    pub audited: Option<Decider>,
+    /// What is to be written down beside.
+    pub remarks: Option<Box<Remarks>>,
     /// What its token says, and what of it goes on.
     pub token: Authenticated,
 }
@@ -72,8 +73,22 @@ pub fn admit(tables: &Tables, facts: &Inbound<'_>, witness: &mut impl Witness) -
     admit_to(workload, facts, witness)
 }
 
+/// The same for a caller that was shown an identity of this host: where several workloads have that address and port,
+/// it means the one that is it.
+pub fn admit_shown(
+    tables: &Tables,
+    facts: &Inbound<'_>,
+    shown: &SpiffeId,
+    witness: &mut impl Witness,
+) -> Result<Admission, Refusal> {
+    match tables.workload_shown(facts.to, shown) {
+        Some(workload) => admit_to(workload, facts, witness),
+        None => admit(tables, facts, witness),
+    }
+}
+
 /// The same for a workload that is already known.
-pub(crate) fn admit_to(
+pub fn admit_to(
     workload: &Arc<HostedWorkload>,
     facts: &Inbound<'_>,
     witness: &mut impl Witness,
@@ -129,26 +144,31 @@ pub(crate) fn judge_for<W: Witness>(
         }
         External::Refuse(found) => {
             witness.note(|| not_asked(governance, found));
-            return Err(denied::<W>(governance, Some(found), None, &Authenticated::default()));
+            return Err(denied::<W>(governance, Some(found), None, &Authenticated::default(), None));
         }
     };
     let token = tokens(governance, facts, witness)?;
     let after = subject(facts, client, Some(&token));
-    let audited = program.audited(&after);
-    if let Some(found) = audited {
-        witness.note(|| format!("{} writes it down", told(governance, found)));
+    let remarks = program.remarks(&after);
+    if let Some(remarks) = &remarks {
+        note_remarks(governance, remarks, witness);
     }
-    rehearse(governance, &after, witness);
     match program.judge(&after) {
         Verdict::Allow(by) => {
             if let Some(found) = by {
                 witness.note(|| format!("{} allows it", told(governance, found)));
             }
-            Ok(Judgement { by, ask, audited, token })
+            Ok(Judgement { by, ask, remarks, token })
         }
         Verdict::Deny(Some(by)) => {
-            witness.note(|| format!("{} denies it", told(governance, by)));
-            Err(denied::<W>(governance, Some(by), None, &token))
+            witness.note(|| {
+                let rule = program.policy(by).rules.get(by.rule);
+                let wider = facts.request.is_none() && rule.is_some_and(AuthorizationRule::reads_http);
+                let aside =
+                    if wider { ", as its conditions on requests fall away on a byte stream" } else { "" };
+                format!("{} denies it{aside}", told(governance, by))
+            });
+            Err(denied::<W>(governance, Some(by), None, &token, remarks))
         }
         Verdict::Deny(None) => {
             // Found out only where somebody listens.
@@ -157,7 +177,7 @@ pub(crate) fn judge_for<W: Witness>(
                 nearest = nearest_miss(program.policies().iter().map(|policy| &**policy), &after);
                 unmatched(governance, nearest.as_ref())
             });
-            Err(denied::<W>(governance, None, nearest, &token))
+            Err(denied::<W>(governance, None, nearest, &token, remarks))
         }
     }
 }
@@ -176,12 +196,14 @@ fn subject<'a>(facts: &Inbound<'a>, client: Option<IpAddr>, token: Option<&'a Au
         authority: request.authority,
         headers: rewritten.unwrap_or(request.headers),
         claims: token.and_then(|token| token.claims.as_ref()),
+        every_value: false,
     });
     Subject {
         identity: facts.peer,
-        source: facts.source,
-        remote: client,
-        destination: facts.to.ip(),
+        // A socket for both families shows addresses of the older one as those of the newer.
+        source: facts.source.map(|address| address.to_canonical()),
+        remote: client.map(|address| address.to_canonical()),
+        destination: facts.to.ip().to_canonical(),
         port: facts.to.port(),
         sni: facts.sni,
         http,
@@ -238,13 +260,14 @@ fn denied<W: Witness>(
     by: Option<Decider>,
     nearest: Option<Miss>,
     token: &Authenticated,
+    remarks: Option<Box<Remarks>>,
 ) -> Refusal {
     let by = by.map(|found| (governance.program.policy(found).clone(), found.rule));
     let nearest = nearest.and_then(|miss| {
         Some((governance.program.policies().get(miss.policy)?.clone(), miss.rule, miss.reason))
     });
     let principal = if W::LISTENS { token.principal() } else { None };
-    Refusal::new(Reason::Denied(Denial { by, nearest, principal }))
+    Refusal::new(Reason::Denied(Denial { by, nearest, principal, remarks }))
 }
 
 /// `authorizationpolicy/NS/NAME rule N`.
@@ -288,18 +311,21 @@ fn unmatched(governance: &Governance, nearest: Option<&Miss>) -> String {
     }
 }
 
-/// Tells what the policies in dry run would do.
-fn rehearse<W: Witness>(governance: &Governance, subject: &Subject<'_>, witness: &mut W) {
-    if !W::LISTENS {
-        return;
+/// Tells what is written down, and what the policies in dry run would do.
+fn note_remarks(governance: &Governance, remarks: &Remarks, witness: &mut impl Witness) {
+    if let Some(found) = remarks.audited {
+        witness.note(|| format!("{} writes it down", told(governance, found)));
     }
-    let sentence = match governance.program.rehearsed(subject) {
-        None | Some(Verdict::Allow(None)) => return,
-        Some(Verdict::Allow(Some(found))) => format!("in dry run {} would allow it", told(governance, found)),
-        Some(Verdict::Deny(Some(found))) => format!("in dry run {} would deny it", told(governance, found)),
-        Some(Verdict::Deny(None)) => {
-            "in dry run no ALLOW rule matches, so that it would be refused".to_owned()
+    match remarks.rehearsed {
+        None | Some(Verdict::Allow(None)) => {}
+        Some(Verdict::Allow(Some(found))) => {
+            witness.note(|| format!("in dry run {} would allow it", told(governance, found)));
         }
-    };
-    witness.note(|| sentence);
+        Some(Verdict::Deny(Some(found))) => {
+            witness.note(|| format!("in dry run {} would deny it", told(governance, found)));
+        }
+        Some(Verdict::Deny(None)) => {
+            witness.note(|| "in dry run no ALLOW rule matches, so that it would be refused".to_owned());
+        }
+    }
 }

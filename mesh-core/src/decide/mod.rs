@@ -2,6 +2,8 @@
 
 pub mod affinity;
 pub mod aim;
+pub mod captured;
+pub mod entry;
 pub mod explain;
 pub mod facts;
 pub mod gateway;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::policy::authorization::{AuthorizationPolicy, PolicyAction};
+use crate::policy::judge::Remarks;
 use crate::policy::jwt::error::TokenError;
 use crate::snapshot::service::Service;
 use crate::vocab::origin::Origin;
@@ -64,6 +65,8 @@ pub struct Denial {
     pub nearest: Option<(Arc<AuthorizationPolicy>, usize, String)>,
     /// `ISSUER/SUBJECT` of a valid token. Only found out where somebody listens.
     pub principal: Option<String>,
+    /// What is to be written down beside.
+    pub remarks: Option<Box<Remarks>>,
 }
 
 impl fmt::Display for Denial {

@@ -36,6 +36,7 @@ use crate::vocab::random::Random;
 use crate::vocab::resolution::Resolution;
 
 mod agreement;
+mod captured;
 mod policies;
 mod routing;
 mod streams;

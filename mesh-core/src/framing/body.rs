@@ -1,8 +1,8 @@
 //! The body of an HTTP/1 message.
 
-use super::Direction;
 use super::chunked::Chunked;
 use super::refusal::Refusal;
+use super::{Direction, Sizes};
 
 /// What is still to come of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,8 +26,8 @@ pub struct Reached {
 
 impl Body {
     /// A body in chunks.
-    pub fn chunked(direction: Direction) -> Body {
-        Body::Chunked(Chunked::new(direction))
+    pub fn chunked(direction: Direction, sizes: &Sizes) -> Body {
+        Body::Chunked(Chunked::new(direction, sizes))
     }
 
     /// Whether nothing is to come.

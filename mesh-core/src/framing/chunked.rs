@@ -9,7 +9,7 @@
 use super::body::Reached;
 use super::chars::{is_text, is_token};
 use super::refusal::Refusal;
-use super::{Direction, LONGEST_EXTENSION, LONGEST_TRAILERS, MOST_EXTENSIONS, MOST_TRAILERS};
+use super::{Direction, Sizes};
 
 /// The longest name that no trailer may have is shorter.
 const NAME: usize = 20;
@@ -18,6 +18,7 @@ const NAME: usize = 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Chunked {
     direction: Direction,
+    most: Most,
     step: Step,
     /// Bytes left of the chunk, or its size as far as it was read.
     left: u64,
@@ -29,6 +30,15 @@ pub struct Chunked {
     /// The name of a trailer field in lower case, as far as there is room.
     name: [u8; NAME],
     named: u16,
+}
+
+/// How much of everything there may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Most {
+    extension: u16,
+    extensions: u16,
+    trailer_list: u16,
+    trailers: u8,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,9 +60,11 @@ enum Step {
 
 impl Chunked {
     /// Nothing was read yet.
-    pub fn new(direction: Direction) -> Chunked {
+    pub fn new(direction: Direction, sizes: &Sizes) -> Chunked {
+        let Sizes { extension, extensions, trailer_list, trailers, .. } = *sizes;
         Chunked {
             direction,
+            most: Most { extension, extensions, trailer_list, trailers },
             step: Step::Size,
             left: 0,
             digits: 0,
@@ -95,10 +107,10 @@ impl Chunked {
             (Step::DataLf, b'\n') => Ok(Step::Size),
             (Step::LineStart, b'\r') => Ok(Step::LastLf),
             (Step::LineStart, _) => {
-                self.trailer_fields += 1;
-                if usize::from(self.trailer_fields) > MOST_TRAILERS {
+                if self.trailer_fields >= self.most.trailers {
                     return Err(Refusal::Trailers);
                 }
+                self.trailer_fields += 1;
                 self.named = 0;
                 self.name(byte)
             }
@@ -135,11 +147,12 @@ impl Chunked {
         if !is_text(&[byte]) {
             return Err(Refusal::Chunk);
         }
+        if self.extension >= self.most.extension || self.extensions >= self.most.extensions {
+            return Err(Refusal::Extensions);
+        }
         self.extension += 1;
         self.extensions += 1;
-        let too_much =
-            usize::from(self.extension) > LONGEST_EXTENSION || usize::from(self.extensions) > MOST_EXTENSIONS;
-        if too_much { Err(Refusal::Extensions) } else { Ok(Step::Extension) }
+        Ok(Step::Extension)
     }
 
     /// The size is known.
@@ -163,13 +176,16 @@ impl Chunked {
         if let Some(room) = self.name.get_mut(usize::from(self.named)) {
             *room = byte.to_ascii_lowercase();
         }
-        self.named += 1;
+        self.named = self.named.saturating_add(1);
         self.count(Step::Name)
     }
 
     fn count(&mut self, next: Step) -> Result<Step, Refusal> {
+        if self.trailers >= self.most.trailer_list {
+            return Err(Refusal::Trailers);
+        }
         self.trailers += 1;
-        if usize::from(self.trailers) > LONGEST_TRAILERS { Err(Refusal::Trailers) } else { Ok(next) }
+        Ok(next)
     }
 
     /// Fields that frame, route, prove who asks or belong to the connection must not come late (RFC 9110, section

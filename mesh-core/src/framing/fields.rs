@@ -2,9 +2,9 @@
 
 use memchr::memchr;
 
+use super::Sizes;
 use super::chars::{is_text, token, trimmed};
 use super::refusal::Refusal;
-use super::{LONGEST_FIELD, LONGEST_LIST, MOST_FIELDS};
 
 /// Finds the lines of a head in a buffer that grows.
 #[derive(Debug, Clone, Copy, Default)]
@@ -59,21 +59,22 @@ impl Fields {
     }
 
     /// Judges the lines that are there; `true` when the head is whole.
-    pub(super) fn scan(&mut self, lines: &mut Lines, bytes: &[u8]) -> Result<bool, Refusal> {
+    pub(super) fn scan(&mut self, lines: &mut Lines, bytes: &[u8], sizes: &Sizes) -> Result<bool, Refusal> {
+        let (list, field) = (sizes.list as usize, sizes.field as usize);
         loop {
-            let Some(line) = lines.next(bytes, LONGEST_FIELD, Refusal::Fields)? else {
-                let too_long = bytes.len() - self.begin > LONGEST_LIST;
+            let Some(line) = lines.next(bytes, field, Refusal::Fields)? else {
+                let too_long = bytes.len() - self.begin > list;
                 return if too_long { Err(Refusal::Fields) } else { Ok(false) };
             };
-            if lines.start - self.begin > LONGEST_LIST {
+            if lines.start - self.begin > list {
                 return Err(Refusal::Fields);
             }
             if line.is_empty() {
                 return Ok(true);
             }
             self.count += 1;
-            if self.count > MOST_FIELDS {
-                return Err(Refusal::Fields);
+            if self.count > sizes.fields as usize {
+                return Err(Refusal::FieldCount);
             }
             self.field(line)?;
         }

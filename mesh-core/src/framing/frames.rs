@@ -1,9 +1,10 @@
 //! The frames of one direction of an HTTP/2 connection (RFC 9113, section 4.1): only their nine-byte headers are looked
-//! at, payloads are passed over by length. Counts what costs the reader and carries nothing; everything else is the
-//! library's.
+//! at, payloads are passed over by length. Counts what costs the reader and carries nothing, and of clients outside the
+//! mesh walks the header blocks (`names.rs`); everything else is the library's.
 //!
 //! Nothing reads a clock until a count is full: then the count must have taken its time, or the connection is refused.
 
+use super::names::Names;
 use super::refusal::Refusal;
 
 /// The client's preface (RFC 9113, section 3.4).
@@ -47,6 +48,10 @@ pub struct Frames {
     block: Option<(u32, u32)>,
     blocks: u64,
     begun: u64,
+    /// Reads header blocks, where trailers are judged.
+    names: Option<Names>,
+    /// What is passed over is of a header block.
+    reads: bool,
     control: u32,
     resets: u32,
     opened: u32,
@@ -63,6 +68,8 @@ pub struct Stop {
     pub refusal: Refusal,
     /// So many bytes of those that were read come before: they end with a whole frame.
     pub at: usize,
+    /// Whether the reader has a part of what is refused already, which must not come to its end.
+    pub begun: bool,
 }
 
 /// Something that has begun and is not whole.
@@ -90,6 +97,11 @@ impl Frames {
         Frames { skip: PREFACE, preface: true, ..Frames::of_server(allowance, false) }
     }
 
+    /// The same, and no trailers with pseudo fields.
+    pub fn judging_trailers(self) -> Frames {
+        Frames { names: Some(Names::default()), ..self }
+    }
+
     /// What a server sends.
     pub fn of_server(allowance: Allowance, answers: bool) -> Frames {
         Frames {
@@ -102,6 +114,8 @@ impl Frames {
             block: None,
             blocks: 0,
             begun: 0,
+            names: None,
+            reads: false,
             control: 0,
             resets: 0,
             opened: 0,
@@ -126,8 +140,15 @@ impl Frames {
     /// Goes on through what was read.
     pub fn advance(&mut self, bytes: &[u8], ledger: &impl Ledger) -> Result<(), Stop> {
         let mut at = 0;
+        // Where the header block begins that is read, if that is among these bytes.
+        let mut block = None;
         loop {
             let rest = bytes.len() - at;
+            if self.reads && !self.read_block(&bytes[at..at + rest.min(self.skip as usize)]) {
+                self.refused = Some(Refusal::Trailer);
+                let (at, begun) = block.map_or((0, true), |begin| (begin, false));
+                return Err(Stop { refusal: Refusal::Trailer, at, begun });
+            }
             if self.skip as usize > rest {
                 self.skip -= rest as u32;
                 return Ok(());
@@ -141,7 +162,7 @@ impl Frames {
             if self.had == 0
                 && let Some(refusal) = self.refused
             {
-                return Err(Stop { refusal, at });
+                return Err(Stop { refusal, at, begun: false });
             }
             let begin = at;
             let header = match bytes[at..].first_chunk::<9>() {
@@ -163,13 +184,15 @@ impl Frames {
             };
             let whole_header = self.had == 0;
             self.had = 0;
+            let goes_on = self.block.is_some();
             match self.frame(header, ledger) {
+                Ok(()) if self.reads && !goes_on => block = whole_header.then_some(begin),
                 Ok(()) => {}
                 // The reader has a part of this frame already: it ends with the next one.
-                Err(refusal) if !whole_header => self.refused = Some(refusal),
+                Err(refusal) if !whole_header => (self.reads, self.refused) = (false, Some(refusal)),
                 Err(refusal) => {
                     self.refused = Some(refusal);
-                    return Err(Stop { refusal, at: begin });
+                    return Err(Stop { refusal, at: begin, begun: false });
                 }
             }
         }
@@ -179,10 +202,11 @@ impl Frames {
     fn frame(&mut self, header: [u8; 9], ledger: &impl Ledger) -> Result<(), Refusal> {
         const END_STREAM: u8 = 1;
         const END_HEADERS: u8 = 4;
-        let [high, middle, low, kind, flags, ..] = header;
+        let [high, middle, low, kind, flags, stream @ ..] = header;
         let length = u32::from_be_bytes([0, high, middle, low]);
         self.skip = length;
         self.begun += 1;
+        self.reads = self.names.is_some() && matches!(kind, 1 | 9);
         match kind {
             // DATA
             0 if length > 0 || flags & END_STREAM != 0 => Ok(()),
@@ -190,6 +214,9 @@ impl Frames {
             1 => {
                 self.opened = self.opened.saturating_add(1);
                 self.blocks += 1;
+                if let Some(names) = &mut self.names {
+                    names.begin(u32::from_be_bytes(stream) & 0x7fff_ffff, length, flags);
+                }
                 self.block = (flags & END_HEADERS == 0).then_some((length, 0));
                 if self.answers && flags & END_STREAM == 0 { self.count(ledger) } else { Ok(()) }
             }
@@ -200,6 +227,9 @@ impl Frames {
             }
             // CONTINUATION
             9 => {
+                if let Some(names) = &mut self.names {
+                    names.go_on(length);
+                }
                 let (bytes, frames) = self.block.unwrap_or_default();
                 let (bytes, frames) = (bytes.saturating_add(length), frames + 1);
                 self.block = (flags & END_HEADERS == 0).then_some((bytes, frames));
@@ -211,6 +241,11 @@ impl Frames {
             // PRIORITY, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, empty DATA, and what nobody knows.
             _ => self.count(ledger),
         }
+    }
+
+    /// Reads what is there of a header block.
+    fn read_block(&mut self, bytes: &[u8]) -> bool {
+        self.names.as_mut().is_none_or(|names| names.read(bytes))
     }
 
     fn count(&mut self, ledger: &impl Ledger) -> Result<(), Refusal> {
@@ -390,11 +425,39 @@ mod tests {
         let mut reader = Frames::of_server(Allowance { control: 1, resets: 4 }, false);
         let bytes = [frame(0, 0, 5), frame(6, 0, 8), frame(6, 0, 8), frame(0, 0, 5)].concat();
         let stop = reader.advance(&bytes, &clock).unwrap_err();
-        assert_eq!(stop, Stop { refusal: Refusal::Control, at: 14 + 17 });
+        assert_eq!(stop, Stop { refusal: Refusal::Control, at: 14 + 17, begun: false });
         // Where a part of the frame's header has been passed on, the frame is passed on whole.
         let mut reader = Frames::of_server(Allowance { control: 1, resets: 4 }, false);
         reader.advance(&bytes[..14 + 17 + 3], &clock).unwrap();
         let stop = reader.advance(&bytes[14 + 17 + 3..], &clock).unwrap_err();
-        assert_eq!(stop, Stop { refusal: Refusal::Control, at: 14 });
+        assert_eq!(stop, Stop { refusal: Refusal::Control, at: 14, begun: false });
+    }
+
+    #[test]
+    fn trailers_with_a_pseudo_field_do_not_come_to_their_end() {
+        let clock = Clock::default();
+        let headers = |flags: u8, stream: u8, fields: &[u8]| {
+            [&[0, 0, fields.len() as u8, 1, flags, 0, 0, 0, stream][..], fields].concat()
+        };
+        let (head, body) = (headers(4, 1, b"\x83\x86\x84"), frame(0, 0, 3));
+        let read = |trailers: &[u8], size: usize| {
+            let mut reader = Frames::of_server(Allowance::OUTSIDE, false).judging_trailers();
+            let bytes = [&head, &body, trailers].concat();
+            let stops = bytes.chunks(size).map(|piece| reader.advance(piece, &clock));
+            stops.filter_map(Result::err).next()
+        };
+        let trailer = Refusal::Trailer;
+        for size in [1, 7, 1000] {
+            assert_eq!(read(&headers(5, 1, b"\x00\x01x\x00"), size), None);
+            assert_eq!(read(&headers(5, 3, b"\x83\x86\x84"), size), None);
+        }
+        let begin = head.len() + body.len();
+        let bad = headers(5, 1, b"\x00\x01x\x00\x84");
+        assert_eq!(read(&bad, 1000), Some(Stop { refusal: trailer, at: begin, begun: false }));
+        assert_eq!(read(&bad, 1), Some(Stop { refusal: trailer, at: 0, begun: true }));
+        // Split into two frames, of which the first is passed over with the second.
+        let split =
+            [headers(1, 1, b"\x00\x01"), vec![0, 0, 3, 9, 4, 0, 0, 0, 1], b"x\x00\x84".to_vec()].concat();
+        assert_eq!(read(&split, 1000), Some(Stop { refusal: trailer, at: begin, begun: false }));
     }
 }

@@ -10,6 +10,7 @@ mod chars;
 pub mod chunked;
 mod fields;
 pub mod frames;
+mod names;
 pub mod refusal;
 pub mod request;
 pub mod response;
@@ -37,6 +38,50 @@ pub const LONGEST_TRAILERS: usize = 8 * 1024;
 pub const MOST_TRAILERS: usize = 32;
 /// Interim answers before the final one.
 pub const MOST_INTERIM: u8 = 16;
+
+/// How large the parts of a message may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sizes {
+    /// Field lines of a head, with their line ends.
+    pub list: u32,
+    /// Field lines of a head.
+    pub fields: u32,
+    /// One field line.
+    pub field: u32,
+    /// Target of a request.
+    pub target: u32,
+    /// Method of a request.
+    pub method: u8,
+    /// Extensions of one chunk.
+    pub extension: u16,
+    /// Extensions of all chunks of a message.
+    pub extensions: u16,
+    /// Trailer fields of a message, with their line ends.
+    pub trailer_list: u16,
+    /// Trailer fields of a message.
+    pub trailers: u8,
+}
+
+impl Sizes {
+    /// Right for nearly everybody.
+    pub const DEFAULT: Sizes = Sizes {
+        list: LONGEST_LIST as u32,
+        fields: MOST_FIELDS as u32,
+        field: LONGEST_FIELD as u32,
+        target: LONGEST_TARGET as u32,
+        method: LONGEST_METHOD as u8,
+        extension: LONGEST_EXTENSION as u16,
+        extensions: MOST_EXTENSIONS as u16,
+        trailer_list: LONGEST_TRAILERS as u16,
+        trailers: MOST_TRAILERS as u8,
+    };
+}
+
+impl Default for Sizes {
+    fn default() -> Sizes {
+        Sizes::DEFAULT
+    }
+}
 
 /// Which way a message goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -20,7 +20,7 @@ pub enum Refusal {
     Target,
     /// A field line that is none (RFC 9112, section 5).
     Field,
-    /// Too many fields, or too long ones.
+    /// Too long fields.
     Fields,
     /// A Content-Length that is no number, or more than one (RFC 9112, section 6.3).
     ContentLength,
@@ -56,11 +56,13 @@ pub enum Refusal {
     SlowHead,
     /// A body of which nothing comes.
     SlowBody,
+    /// Too many fields.
+    FieldCount,
 }
 
 impl Refusal {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Refusal; 25] = [
+    pub const ALL: [Refusal; 26] = [
         Refusal::EmptyLines,
         Refusal::LineEnd,
         Refusal::RequestLine,
@@ -86,6 +88,7 @@ impl Refusal {
         Refusal::HeaderBlock,
         Refusal::SlowHead,
         Refusal::SlowBody,
+        Refusal::FieldCount,
     ];
 
     /// The one with this number.
@@ -126,6 +129,7 @@ impl Refusal {
             Refusal::HeaderBlock => "header_block",
             Refusal::SlowHead => "slow_head",
             Refusal::SlowBody => "slow_body",
+            Refusal::FieldCount => "field_count",
         }
     }
 
@@ -135,7 +139,7 @@ impl Refusal {
             Refusal::Version => 505,
             Refusal::Encoding => 501,
             Refusal::Target => 414,
-            Refusal::Fields | Refusal::Trailers | Refusal::HeaderBlock => 431,
+            Refusal::Fields | Refusal::FieldCount | Refusal::Trailers | Refusal::HeaderBlock => 431,
             Refusal::SlowHead | Refusal::SlowBody => 408,
             Refusal::EmptyLines
             | Refusal::LineEnd
@@ -161,6 +165,7 @@ impl Refusal {
     pub fn details(self) -> &'static str {
         match self {
             Refusal::Fields => "http1.headers_too_large",
+            Refusal::FieldCount => "http1.too_many_headers",
             Refusal::Target => "http1.uri_too_long",
             Refusal::LengthAndEncoding => "http1.content_length_and_chunked_not_allowed",
             Refusal::Encoding => "http1.invalid_transfer_encoding",

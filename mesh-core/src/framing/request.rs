@@ -1,13 +1,10 @@
 //! The head of an HTTP/1 request.
 
+use super::Sizes;
 use super::body::Body;
 use super::chars::{is_token, is_visible};
 use super::fields::{Fields, Lines};
 use super::refusal::Refusal;
-use super::{LONGEST_METHOD, LONGEST_TARGET};
-
-/// A request line: method, target, version, two spaces.
-const LONGEST_LINE: usize = LONGEST_METHOD + LONGEST_TARGET + 10;
 
 /// A head that arrives.
 #[derive(Debug, Clone, Copy, Default)]
@@ -15,6 +12,7 @@ pub struct RequestHead {
     lines: Lines,
     fields: Fields,
     stage: Stage,
+    sizes: Sizes,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -43,8 +41,15 @@ pub struct Request {
 }
 
 impl RequestHead {
+    /// A head whose parts are at most so large.
+    pub fn within(sizes: Sizes) -> RequestHead {
+        RequestHead { sizes, ..RequestHead::default() }
+    }
+
     /// Judges what is there of the head: `bytes` begin with it and only ever grow. `None` if it is not whole yet.
     pub fn scan(&mut self, bytes: &[u8]) -> Result<Option<Request>, Refusal> {
+        // Method, target, version, two spaces.
+        let longest = usize::from(self.sizes.method) + self.sizes.target as usize + 10;
         loop {
             let (connect, old) = match self.stage {
                 Stage::Start | Stage::Begun => {
@@ -53,25 +58,25 @@ impl RequestHead {
                     if first.is_some_and(|byte| !matches!(byte, b'\r' | b'\n') && !is_token(&[*byte])) {
                         return Err(Refusal::RequestLine);
                     }
-                    let Some(line) = self.lines.next(bytes, LONGEST_LINE, Refusal::Target)? else {
+                    let Some(line) = self.lines.next(bytes, longest, Refusal::Target)? else {
                         return Ok(None);
                     };
                     self.stage = match (self.stage, line.is_empty()) {
                         (Stage::Start, true) => Stage::Begun,
                         (_, true) => return Err(Refusal::EmptyLines),
-                        (_, false) => request_line(line)?,
+                        (_, false) => request_line(line, &self.sizes)?,
                     };
                     self.fields.begin_at(self.lines.start);
                     continue;
                 }
                 Stage::Fields { connect, old } => (connect, old),
             };
-            if !self.fields.scan(&mut self.lines, bytes)? {
+            if !self.fields.scan(&mut self.lines, bytes, &self.sizes)? {
                 return Ok(None);
             }
             let body = match (self.fields.chunked, self.fields.length) {
                 (true, _) if old => return Err(Refusal::Unframed),
-                (true, _) => Body::chunked(super::Direction::Request),
+                (true, _) => Body::chunked(super::Direction::Request, &self.sizes),
                 (false, Some(length)) => Body::Length(length),
                 (false, None) => Body::Length(0),
             };
@@ -84,7 +89,7 @@ impl RequestHead {
 }
 
 /// `method SP request-target SP HTTP-version` (RFC 9112, section 3), single spaces.
-fn request_line(line: &[u8]) -> Result<Stage, Refusal> {
+fn request_line(line: &[u8], sizes: &Sizes) -> Result<Stage, Refusal> {
     let mut words = line.split(|byte| *byte == b' ');
     let (Some(method), Some(target), Some(version), None) =
         (words.next(), words.next(), words.next(), words.next())
@@ -94,10 +99,10 @@ fn request_line(line: &[u8]) -> Result<Stage, Refusal> {
     if !is_token(method) || !is_visible(target) {
         return Err(no_request_line(line));
     }
-    if method.len() > LONGEST_METHOD {
+    if method.len() > usize::from(sizes.method) {
         return Err(Refusal::Method);
     }
-    if target.len() > LONGEST_TARGET {
+    if target.len() > sizes.target as usize {
         return Err(Refusal::Target);
     }
     let old = match version {

@@ -4,7 +4,7 @@ use super::body::Body;
 use super::chars::is_text;
 use super::fields::{Fields, Lines};
 use super::refusal::Refusal;
-use super::{Direction, LONGEST_TARGET};
+use super::{Direction, LONGEST_TARGET, Sizes};
 
 /// A status line; reason phrases say nothing.
 const LONGEST_LINE: usize = LONGEST_TARGET;
@@ -29,6 +29,7 @@ pub struct ResponseHead {
     fields: Fields,
     /// What the status line said: the status, and whether the version is HTTP/1.0.
     status: Option<(u16, bool)>,
+    sizes: Sizes,
 }
 
 /// A head that is whole.
@@ -52,6 +53,11 @@ pub enum Then {
 }
 
 impl ResponseHead {
+    /// A head whose parts are at most so large.
+    pub fn within(sizes: Sizes) -> ResponseHead {
+        ResponseHead { sizes, ..ResponseHead::default() }
+    }
+
     /// Judges what is there of the head: `bytes` begin with it and only ever grow. `None` if it is not whole yet.
     pub fn scan(&mut self, bytes: &[u8], asked: Asked) -> Result<Option<Response>, Refusal> {
         let (status, old) = match self.status {
@@ -68,7 +74,7 @@ impl ResponseHead {
                 *self.status.insert(status_line(line)?)
             }
         };
-        if !self.fields.scan(&mut self.lines, bytes)? {
+        if !self.fields.scan(&mut self.lines, bytes, &self.sizes)? {
             return Ok(None);
         }
         let then = self.then(status, old, asked)?;
@@ -94,7 +100,7 @@ impl ResponseHead {
             _ => {}
         }
         Ok(Then::Body(match length {
-            _ if chunked => Body::chunked(Direction::Response),
+            _ if chunked => Body::chunked(Direction::Response, &self.sizes),
             Some(length) => Body::Length(length),
             None => Body::UntilClose,
         }))

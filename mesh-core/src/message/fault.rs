@@ -102,6 +102,27 @@ impl Fault {
         }
     }
 
+    /// Label of metrics; the same word as for bytes that are refused for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Fault::Version => "version",
+            Fault::Method => "connect",
+            Fault::MethodLength => "method",
+            Fault::Target | Fault::TargetLength => "target",
+            Fault::Scheme => "scheme",
+            Fault::Path => "path",
+            Fault::HostMissing | Fault::Host => "host",
+            Fault::Fields => "fields",
+            Fault::Encoding => "transfer_encoding",
+            Fault::LengthAndEncoding => "length_and_encoding",
+            Fault::Length => "content_length",
+            Fault::Content => "content",
+            Fault::Body => "body",
+            Fault::Connection => "connection_fields",
+            Fault::Expectation => "expectation",
+        }
+    }
+
     /// Response flag.
     pub fn flag(self) -> &'static str {
         if self.is_of_codec() { "DPE" } else { "-" }
@@ -111,12 +132,9 @@ impl Fault {
     pub fn details(self) -> &'static str {
         match self {
             Fault::Version => "low_version",
-            Fault::Method
-            | Fault::MethodLength
-            | Fault::Target
-            | Fault::Length
-            | Fault::Content
-            | Fault::Body => "http1.codec_error",
+            Fault::Method | Fault::MethodLength | Fault::Length | Fault::Body => "http1.codec_error",
+            Fault::Target => "http1.invalid_url",
+            Fault::Content => "http1.body_disallowed",
             Fault::TargetLength => "http1.uri_too_long",
             Fault::Scheme => "invalid_scheme",
             Fault::Path => "path_normalization_failed",

@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderValue, Version};
 
 use super::internal::{self, Whose};
-use crate::framing::{LONGEST_FIELD, LONGEST_LIST, MOST_FIELDS};
+use crate::framing::Sizes;
 
 /// What one look over the fields found.
 #[derive(Debug, Default)]
@@ -67,8 +67,10 @@ impl Found {
     }
 
     /// Whether there is too much of it.
-    pub(super) fn is_too_large(&self, headers: &HeaderMap) -> bool {
-        headers.len() > MOST_FIELDS || self.bytes > LONGEST_LIST || self.largest > LONGEST_FIELD
+    pub(super) fn is_too_large(&self, headers: &HeaderMap, sizes: &Sizes) -> bool {
+        headers.len() > sizes.fields as usize
+            || self.bytes > sizes.list as usize
+            || self.largest > sizes.field as usize
     }
 
     /// Whether there is a field of an HTTP/1 connection where there is no such connection (RFC 9113, section 8.2.2).
@@ -118,6 +120,7 @@ pub(super) fn members(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::framing::{LONGEST_FIELD, LONGEST_LIST, MOST_FIELDS};
     use http::HeaderName;
 
     #[test]
@@ -146,7 +149,11 @@ mod tests {
             (4, LONGEST_LIST / 4 - 9, true),
         ] {
             let headers = map(count, size);
-            assert_eq!(Found::of(&headers).is_too_large(&headers), large, "{count} of {size}");
+            assert_eq!(
+                Found::of(&headers).is_too_large(&headers, &Sizes::DEFAULT),
+                large,
+                "{count} of {size}"
+            );
         }
     }
 

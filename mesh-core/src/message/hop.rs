@@ -5,7 +5,6 @@ use http::{Method, Version};
 
 use super::fault::Fault;
 use super::fields::{Found, members};
-use crate::framing::LONGEST_FIELD;
 
 static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -75,7 +74,7 @@ pub(super) fn expectation(headers: &mut HeaderMap, found: &Found) -> Result<(), 
 }
 
 /// HTTP/2 may send a cookie in crumbs (RFC 9113, section 8.2.3); everybody else reads one field.
-pub(super) fn join_cookies(headers: &mut HeaderMap, found: &Found) -> Result<(), Fault> {
+pub(super) fn join_cookies(headers: &mut HeaderMap, found: &Found, longest: usize) -> Result<(), Fault> {
     if found.cookies < 2 {
         return Ok(());
     }
@@ -84,7 +83,7 @@ pub(super) fn join_cookies(headers: &mut HeaderMap, found: &Found) -> Result<(),
     let crumbs: Vec<&[u8]> =
         crumbs.iter().map(HeaderValue::as_bytes).filter(|crumb| !crumb.is_empty()).collect();
     let joined = crumbs.join(&b"; "[..]);
-    if joined.len() + header::COOKIE.as_str().len() + 4 > LONGEST_FIELD {
+    if joined.len() + header::COOKIE.as_str().len() + 4 > longest {
         return Err(Fault::Fields);
     }
     let mut joined = HeaderValue::from_bytes(&joined).map_err(|_| Fault::Fields)?;
@@ -118,7 +117,7 @@ mod tests {
     #[test]
     fn fields_of_the_connection_end_here() {
         let sent = map(&[
-            ("connection", "keep-alive, X-Secret, authorization, x-mesh-to"),
+            ("connection", "keep-alive, X-Secret, authorization, x-mesh-hop"),
             ("connection", "x-other,, close"),
             ("x-secret", "1"),
             ("x-other", "1"),
@@ -197,7 +196,7 @@ mod tests {
     fn crumbs_become_a_cookie() {
         let mut headers = map(&[("cookie", "a=1"), ("accept", "x"), ("cookie", "b=2; c=3")]);
         let found = Found::of(&headers);
-        join_cookies(&mut headers, &found).unwrap();
+        join_cookies(&mut headers, &found, 1024).unwrap();
         assert_eq!(headers["cookie"], "a=1; b=2; c=3");
         assert_eq!(headers.get_all("cookie").iter().count(), 1);
     }

@@ -5,14 +5,8 @@ use http::{HeaderMap, HeaderName};
 
 use super::fields::Found;
 
-/// Where the request goes, for the proxy there.
-pub static MESH_TO: HeaderName = HeaderName::from_static("x-mesh-to");
-/// What the application there speaks.
-pub static MESH_PROTO: HeaderName = HeaderName::from_static("x-mesh-proto");
-/// Who calls, for telemetry.
-pub static MESH_FROM: HeaderName = HeaderName::from_static("x-mesh-from");
-/// The version that decided.
-pub static MESH_VERSION: HeaderName = HeaderName::from_static("x-mesh-version");
+/// Where the request goes, what the application there speaks, the version that decided, and who calls.
+pub static MESH_HOP: HeaderName = HeaderName::from_static("x-mesh-hop");
 /// The PROXY header that the application there gets.
 pub static MESH_PROXY: HeaderName = HeaderName::from_static("x-mesh-proxy");
 /// Says that a request comes of a retry.
@@ -21,6 +15,8 @@ pub static MESH_RETRY: HeaderName = HeaderName::from_static("x-mesh-retry");
 pub static MESH_FAILED: HeaderName = HeaderName::from_static("x-mesh-failed");
 /// Asks the proxy there for a WebSocket, and says that there is one.
 pub static MESH_UPGRADE: HeaderName = HeaderName::from_static("x-mesh-upgrade");
+/// The status of an application that wants no WebSocket: behind a success on a CONNECT stream nothing but a tunnel comes.
+pub static MESH_STATUS: HeaderName = HeaderName::from_static("x-mesh-status");
 /// Authority of a request that travels as CONNECT.
 pub static MESH_AUTHORITY: HeaderName = HeaderName::from_static("x-mesh-authority");
 /// Path and query of a request that travels as CONNECT.
@@ -71,10 +67,8 @@ pub fn strip_mesh(headers: &mut HeaderMap, count: u32) {
     if left == 0 {
         return;
     }
-    for name in [&MESH_TO, &MESH_PROTO, &MESH_FROM, &MESH_VERSION] {
-        if headers.remove(name).is_some() {
-            left -= 1;
-        }
+    if headers.remove(&MESH_HOP).is_some() {
+        left -= 1;
     }
     if left > 0 {
         strip_named(headers, |name| whose(name) == Some(Whose::Mesh));

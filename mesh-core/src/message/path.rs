@@ -21,7 +21,8 @@ pub enum PathError {
 pub enum Normalization {
     /// Not at all.
     None,
-    /// RFC 3986: dot segments, `\\` to `/`, escapes of unreserved characters decoded. The default.
+    /// RFC 3986: dot segments, `\\` to `/`, escapes of unreserved characters decoded, characters beyond ASCII escaped. The
+    /// default.
     #[default]
     Base,
     /// And runs of slashes become one.
@@ -70,7 +71,7 @@ impl Normalization {
                 Ok(Cow::Borrowed(path))
             };
         }
-        let differs = seen.escape || seen.backslash || seen.dots || (merges && seen.slashes);
+        let differs = seen.escape || seen.backslash || seen.beyond || seen.dots || (merges && seen.slashes);
         if !differs {
             return Ok(Cow::Borrowed(path));
         }
@@ -86,6 +87,8 @@ impl Normalization {
 struct Seen {
     escape: bool,
     backslash: bool,
+    /// A character that is not ASCII.
+    beyond: bool,
     fragment: bool,
     /// A segment that may be `.` or `..`.
     dots: bool,
@@ -102,6 +105,7 @@ impl Seen {
                 b'%' => seen.escape = true,
                 b'\\' => seen.backslash = true,
                 b'#' => seen.fragment = true,
+                0x80.. => seen.beyond = true,
                 b'.' if before == b'/' => {
                     seen.dots |= matches!(bytes.get(at + 1), None | Some(b'/' | b'.' | b';' | b'#'));
                 }
@@ -114,16 +118,23 @@ impl Seen {
     }
 }
 
-/// Decodes the escapes of unreserved characters (RFC 3986, section 6.2.2.2), and if wanted those of slashes. What is
-/// decoded is decoded once: no percent sign comes out of it.
+/// Decodes the escapes of unreserved characters (RFC 3986, section 6.2.2.2), and if wanted those of slashes; characters
+/// that no URI has are escaped. What is decoded is decoded once: no percent sign comes out of it.
 fn decode(path: &str, slashes: bool) -> Result<String, PathError> {
     let mut decoded = String::with_capacity(path.len());
     let mut rest = path;
-    while let Some(at) = rest.find(['%', '\\']) {
+    while let Some(at) = rest.bytes().position(|byte| matches!(byte, b'%' | b'\\' | 0x80..)) {
         decoded.push_str(&rest[..at]);
-        if rest.as_bytes()[at] == b'\\' {
+        let special = &rest[at..];
+        if let Some(after) = special.strip_prefix('\\') {
             decoded.push('/');
-            rest = &rest[at + 1..];
+            rest = after;
+            continue;
+        }
+        if !special.starts_with('%') {
+            let end = special.bytes().position(|byte| byte.is_ascii()).unwrap_or(special.len());
+            escape(&special[..end], &mut decoded);
+            rest = &special[end..];
             continue;
         }
         let escape = rest.get(at..at + 3).ok_or(PathError::Escape)?;
@@ -137,6 +148,20 @@ fn decode(path: &str, slashes: bool) -> Result<String, PathError> {
     }
     decoded.push_str(rest);
     Ok(decoded)
+}
+
+/// Escapes every byte that is not ASCII.
+pub(super) fn escape(text: &str, into: &mut String) {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    for byte in text.bytes() {
+        if byte.is_ascii() {
+            into.push(char::from(byte));
+        } else {
+            into.push('%');
+            into.push(char::from(DIGITS[usize::from(byte >> 4)]));
+            into.push(char::from(DIGITS[usize::from(byte & 15)]));
+        }
+    }
 }
 
 /// The byte that `%XX` stands for.
@@ -226,7 +251,11 @@ mod tests {
         always("/...");
         always("/a..b/c.");
         always("/a/b%20c");
-        always("/\u{e9}");
+        check(
+            "/\u{e9}/..x\u{20ac}",
+            ["/\u{e9}/..x\u{20ac}", "/%C3%A9/..x%E2%82%AC", "/%C3%A9/..x%E2%82%AC", "/%C3%A9/..x%E2%82%AC"],
+        );
+        check("/\u{e9}%61", ["/\u{e9}%61", "/%C3%A9a", "/%C3%A9a", "/%C3%A9a"]);
         always("*");
     }
 

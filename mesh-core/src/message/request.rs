@@ -11,7 +11,7 @@ use super::framing::{self, Framing, Unclear};
 use super::path::Normalization;
 use super::target::Scheme;
 use super::{hop, internal, target};
-use crate::framing::LONGEST_METHOD;
+use crate::framing::Sizes;
 use crate::matching::request::Request;
 
 /// Who sends, as far as a request is concerned.
@@ -74,19 +74,20 @@ pub fn canonical(
     ended: bool,
     normalization: Normalization,
     sender: Sender,
+    sizes: &Sizes,
 ) -> Result<Head, Fault> {
     let Parts { method, uri, version, mut headers, .. } = parts;
     if matches!(version, Version::HTTP_09 | Version::HTTP_10) {
         return Err(Fault::Version);
     }
-    if method.as_str().len() > LONGEST_METHOD {
+    if method.as_str().len() > usize::from(sizes.method) {
         return Err(Fault::MethodLength);
     }
     if method == Method::CONNECT {
         return Err(Fault::Method);
     }
     let found = Found::of(&headers);
-    if found.is_too_large(&headers) {
+    if found.is_too_large(&headers, sizes) {
         return Err(Fault::Fields);
     }
     if found.is_foreign(version) {
@@ -98,14 +99,14 @@ pub fn canonical(
     if (websocket || method == Method::TRACE) && !matches!(framing, Framing::Nothing | Framing::Length(0)) {
         return Err(Fault::Content);
     }
-    let target = target::read(uri, &method, normalization)?;
+    let target = target::read(uri, &method, version, normalization, sizes.target as usize)?;
     let authority = authority(target.authority, &mut headers, &found)?;
     if sender == Sender::Anybody {
         internal::strip(&mut headers, &found);
     }
     hop::expectation(&mut headers, &found)?;
     hop::strip(&mut headers, &found);
-    hop::join_cookies(&mut headers, &found)?;
+    hop::join_cookies(&mut headers, &found, sizes.field as usize)?;
     framing::rebuild(&mut headers, &found, framing);
     let bytes = (found.bytes + target.received.as_str().len() + method.as_str().len() + 12) as u64;
     Ok(Head {

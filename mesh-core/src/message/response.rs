@@ -7,10 +7,11 @@ use super::fault::Unusable;
 use super::fields::Found;
 use super::framing::{self, Framing, Unclear};
 use super::{hop, internal};
+use crate::framing::Sizes;
 
 /// Brings the head of an upstream's final answer into its one form, in place; `upgrading` says that a WebSocket was
 /// asked for. What one look over its fields found comes back.
-pub fn canonical(parts: &mut Parts, upgrading: bool) -> Result<Found, Unusable> {
+pub fn canonical(parts: &mut Parts, upgrading: bool, sizes: &Sizes) -> Result<Found, Unusable> {
     let switched = parts.status == StatusCode::SWITCHING_PROTOCOLS;
     let granted = || parts.headers.get(header::UPGRADE).map(|to| to.as_bytes());
     if switched && !(upgrading && granted().is_some_and(|to| to.eq_ignore_ascii_case(b"websocket"))) {
@@ -21,7 +22,7 @@ pub fn canonical(parts: &mut Parts, upgrading: bool) -> Result<Found, Unusable> 
     }
     let headers = &mut parts.headers;
     let found = Found::of(headers);
-    if found.is_too_large(headers) {
+    if found.is_too_large(headers, sizes) {
         return Err(Unusable::Fields);
     }
     if found.is_foreign(parts.version) {
@@ -56,7 +57,7 @@ mod tests {
         for (name, value) in fields {
             parts.headers.append(*name, HeaderValue::from_static(value));
         }
-        let found = canonical(&mut parts, false).map(|_| {
+        let found = canonical(&mut parts, false, &Sizes::DEFAULT).map(|_| {
             let fields =
                 parts.headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()));
             fields.collect::<Vec<_>>().join(", ")
@@ -104,7 +105,7 @@ mod tests {
             let mut parts = Response::new(()).into_parts().0;
             parts.status = StatusCode::SWITCHING_PROTOCOLS;
             parts.headers.insert(header::UPGRADE, HeaderValue::from_static(upgrade));
-            assert_eq!(canonical(&mut parts, asked).err(), expected, "{upgrade}");
+            assert_eq!(canonical(&mut parts, asked, &Sizes::DEFAULT).err(), expected, "{upgrade}");
         }
     }
 
@@ -127,6 +128,6 @@ mod tests {
         let mut parts = Response::new(()).into_parts().0;
         parts.version = Version::HTTP_2;
         parts.headers.insert("connection", HeaderValue::from_static("x"));
-        assert_eq!(canonical(&mut parts, false).err(), Some(Unusable::Connection));
+        assert_eq!(canonical(&mut parts, false, &Sizes::DEFAULT).err(), Some(Unusable::Connection));
     }
 }

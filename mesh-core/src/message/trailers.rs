@@ -5,7 +5,7 @@ use http::HeaderMap;
 
 use super::fields::Found;
 use super::internal::{strip_named, whose};
-use crate::framing::{LONGEST_TRAILERS, MOST_TRAILERS};
+use crate::framing::Sizes;
 
 /// More trailers than a message may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -13,9 +13,9 @@ use crate::framing::{LONGEST_TRAILERS, MOST_TRAILERS};
 pub struct TooLarge;
 
 /// Brings trailers into their one form, in place.
-pub fn canonical(fields: &mut HeaderMap) -> Result<(), TooLarge> {
+pub fn canonical(fields: &mut HeaderMap, sizes: &Sizes) -> Result<(), TooLarge> {
     let found = Found::of(fields);
-    if fields.len() > MOST_TRAILERS || found.bytes > LONGEST_TRAILERS {
+    if fields.len() > usize::from(sizes.trailers) || found.bytes > usize::from(sizes.trailer_list) {
         return Err(TooLarge);
     }
     found.trim(fields);
@@ -47,6 +47,7 @@ pub fn is_allowed(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::framing::{LONGEST_TRAILERS, MOST_TRAILERS};
     use http::{HeaderName, HeaderValue};
 
     #[test]
@@ -56,7 +57,7 @@ mod tests {
             "grpc-status",
             "host",
             "authorization",
-            "x-mesh-to",
+            "x-mesh-hop",
             "x_mesh_from",
             "x-envoy-attempt-count",
             "x-forwarded-for",
@@ -68,7 +69,7 @@ mod tests {
         ] {
             fields.append(HeaderName::from_static(name), HeaderValue::from_static("0"));
         }
-        canonical(&mut fields).unwrap();
+        canonical(&mut fields, &Sizes::DEFAULT).unwrap();
         let mut names: Vec<_> = fields.keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
         assert_eq!(names, ["digest", "grpc-status", "server-timing"]);
@@ -86,7 +87,11 @@ mod tests {
             (1, LONGEST_TRAILERS - 8, true),
             (1, LONGEST_TRAILERS - 7, false),
         ] {
-            assert_eq!(canonical(&mut fields(count, size)).is_ok(), fine, "{count} of {size}");
+            assert_eq!(
+                canonical(&mut fields(count, size), &Sizes::DEFAULT).is_ok(),
+                fine,
+                "{count} of {size}"
+            );
         }
     }
 }

@@ -2,12 +2,12 @@
 
 use std::fmt;
 
-use http::HeaderName;
+use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 
 use super::authorization::{AuthorizationRule, Condition, Operation, Source, Values};
 use super::principal;
-use super::subject::Subject;
+use super::subject::{HttpSubject, Subject};
 use crate::matching::claims::Claim;
 use crate::matching::path::PathMatch;
 use crate::matching::text::TextMatch;
@@ -103,6 +103,11 @@ impl AuthorizationRule {
             && self.when.iter().all(|condition| condition.demand().holds(subject))
     }
 
+    /// Whether it demands something that only a request has.
+    pub fn reads_http(&self) -> bool {
+        self.demands().any(|demand| demand.reads_http())
+    }
+
     /// Every list that demands something.
     pub(super) fn demands(&self) -> impl Iterator<Item = Demand<'_>> {
         let from = self.from.iter().flat_map(Source::demands);
@@ -110,6 +115,15 @@ impl AuthorizationRule {
         let all = from.chain(to).chain(self.when.iter().map(Condition::demand));
         all.filter(|demand| !demand.is_empty())
     }
+}
+
+fn holds_of_field(http: &HttpSubject<'_>, name: &HeaderName, values: &Values<TextMatch>) -> bool {
+    let mut found = http.headers.get_all(name).iter().peekable();
+    if found.peek().is_none() {
+        return values.pass(|_test| false);
+    }
+    let passes = |value: &HeaderValue| values.pass(|test| test.matches(value.as_bytes()));
+    if http.every_value { found.all(passes) } else { found.any(passes) }
 }
 
 impl Demand<'_> {
@@ -192,11 +206,13 @@ impl Demand<'_> {
             Demand::RequestPrincipal(values) => {
                 values.pass(|test| subject.claims().is_some_and(|claims| principal::passes(test, claims)))
             }
-            Demand::Header(name, values) => values.pass(|test| match subject.http {
-                Some(http) if **name == http::header::HOST => test.matches(http.authority.as_bytes()),
-                Some(http) => http.headers.get_all(*name).iter().any(|value| test.matches(value.as_bytes())),
-                None => false,
-            }),
+            Demand::Header(name, values) => match &subject.http {
+                Some(http) if **name == http::header::HOST => {
+                    values.pass(|test| test.matches(http.authority.as_bytes()))
+                }
+                Some(http) => holds_of_field(http, name, values),
+                None => values.pass(|_test| false),
+            },
             Demand::Pseudo(name, values) => values.pass(|test| {
                 let found = subject.http.and_then(|http| http.pseudo(name));
                 found.is_some_and(|found| test.matches(found.as_bytes()))

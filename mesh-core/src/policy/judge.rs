@@ -35,6 +35,15 @@ impl Verdict {
     }
 }
 
+/// What policies say beside the verdict: it changes nothing, and is written down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Remarks {
+    /// The AUDIT rule that is about it.
+    pub audited: Option<Decider>,
+    /// What the policies in dry run alone would say; `None` if there are none.
+    pub rehearsed: Option<Verdict>,
+}
+
 /// What the CUSTOM policies want.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum External {
@@ -54,6 +63,8 @@ pub struct Program {
     streams: Stages,
     /// Whether enforced CUSTOM policies name more than one provider: which to ask is not said, so none is.
     ambiguous: bool,
+    /// Whether no policy is of action AUDIT or in dry run.
+    is_silent: bool,
 }
 
 #[derive(Debug, Default)]
@@ -98,7 +109,10 @@ impl Program {
         let mut names = custom.filter_map(|policy| policy.provider.as_ref().map(|provider| &provider.name));
         let first = names.next();
         let ambiguous = names.any(|name| Some(name) != first);
-        Program { policies, requests, streams, ambiguous }
+        let remarks =
+            |policy: &Arc<AuthorizationPolicy>| policy.action == PolicyAction::Audit || policy.dry_run;
+        let is_silent = !policies.iter().any(remarks);
+        Program { policies, requests, streams, ambiguous, is_silent }
     }
 
     /// The policies, in the order that deciders index.
@@ -131,16 +145,17 @@ impl Program {
         self.stages(subject).enforced.judge(&self.policies, subject)
     }
 
-    /// The AUDIT rule that writes it down.
-    pub fn audited(&self, subject: &Subject<'_>) -> Option<Decider> {
-        self.stages(subject).audit.first(&self.policies, subject)
-    }
-
-    /// What the dry-run policies alone would say; `None` if there are none.
-    pub fn rehearsed(&self, subject: &Subject<'_>) -> Option<Verdict> {
+    /// What is to be written down; boxed, for it is rare that there is anything.
+    pub fn remarks(&self, subject: &Subject<'_>) -> Option<Box<Remarks>> {
+        if self.is_silent {
+            return None;
+        }
+        let audited = self.stages(subject).audit.first(&self.policies, subject);
+        // Beside a policy on requests only there may be nothing for streams to be judged by.
         let pair = &self.stages(subject).dry_run;
-        let any = pair.restricted || !pair.deny.entries.is_empty();
-        any.then(|| pair.judge(&self.policies, subject))
+        let tried = pair.restricted || !pair.deny.entries.is_empty();
+        let rehearsed = tried.then(|| pair.judge(&self.policies, subject));
+        (audited.is_some() || rehearsed.is_some()).then(|| Box::new(Remarks { audited, rehearsed }))
     }
 
     /// Whether any enforced ALLOW policy restricts what may pass.
@@ -187,7 +202,7 @@ impl Pair {
         if !self.restricted {
             return Verdict::Allow(None);
         }
-        match self.allow.first(policies, subject) {
+        match self.allow.first(policies, &subject.for_allow()) {
             Some(decider) => Verdict::Allow(Some(decider)),
             None => Verdict::Deny(None),
         }

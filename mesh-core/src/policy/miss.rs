@@ -25,6 +25,7 @@ pub fn nearest_miss<'p>(
     policies: impl Iterator<Item = &'p AuthorizationPolicy>,
     subject: &Subject<'_>,
 ) -> Option<Miss> {
+    let subject = &subject.for_allow();
     let allow = policies.enumerate().filter(|(_, p)| p.action == PolicyAction::Allow && !p.dry_run);
     let misses = allow.flat_map(|(policy, declared)| {
         declared

@@ -12,3 +12,4 @@ pub mod principal;
 pub mod subject;
 #[cfg(test)]
 mod tests;
+mod words;

@@ -44,6 +44,9 @@ pub struct HttpSubject<'a> {
     pub headers: &'a HeaderMap,
     /// Claims of its token; `None` where none was validated.
     pub claims: Option<&'a Claims>,
+    /// Of a field that comes several times each value is judged alone. ALLOW wants all of them to pass; for the other
+    /// actions one is enough: a second value neither hides a bad one nor borrows the good of another.
+    pub every_value: bool,
 }
 
 impl<'a> HttpSubject<'a> {
@@ -63,6 +66,12 @@ impl<'a> HttpSubject<'a> {
 }
 
 impl<'a> Subject<'a> {
+    /// The same as rules that allow look at it.
+    pub(super) fn for_allow(&self) -> Subject<'a> {
+        let http = self.http.map(|http| HttpSubject { every_value: true, ..http });
+        Subject { http, ..*self }
+    }
+
     /// Namespace and account of the caller.
     pub(super) fn account(&self) -> Option<(&'a str, &'a str)> {
         self.identity.and_then(SpiffeId::account)

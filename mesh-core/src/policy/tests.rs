@@ -9,7 +9,7 @@ use super::authorization::{
     AuthorizationPolicy, AuthorizationRule, Condition, Operation, PolicyAction, Source, Values,
 };
 use super::external::{Authorizer, Provider};
-use super::judge::{Decider, External, Program, Verdict};
+use super::judge::{Decider, External, Program, Remarks, Verdict};
 use super::miss::nearest_miss;
 use super::subject::{HttpSubject, Subject};
 use crate::matching::claims::{Claim, Claims};
@@ -176,6 +176,7 @@ impl Facts {
                 authority: "Reviews:9080",
                 headers: &self.headers,
                 claims: Some(&self.claims),
+                every_value: false,
             }),
         }
     }
@@ -246,9 +247,9 @@ fn what_a_rule_demands() {
         ("to ports=80", false),
         ("to ports!=9080", false),
         ("to methods=GET paths=/x or ports=9080", true),
-        ("when header:x=1", true),
-        ("when header:x=2", true),
-        ("when header:x=1,3", true),
+        ("when header:x=1,2", true),
+        ("when header:x=1", false),
+        ("when header:x=1,3", false),
         ("when header:x=3", false),
         ("when header:x!=2", false),
         ("when header:y!=2", true),
@@ -282,9 +283,9 @@ fn what_a_rule_demands() {
         ("when connection.sni=*.cluster.local", true),
         ("when experimental.envoy.filters.a.b[c]=*", false),
         ("when experimental.envoy.filters.a.b[c]!=*", true),
-        ("when header:x=1 claim:scope=read", true),
-        ("when header:x=1 claim:scope=admin", false),
-        ("from principals=* to methods=GET when header:x=1", true),
+        ("when header:x=1,2 claim:scope=read", true),
+        ("when header:x=1,2 claim:scope=admin", false),
+        ("from principals=* to methods=GET when header:x=1,2", true),
         ("from principals=* to methods=GET when header:x=9", false),
     ] {
         assert_eq!(holds(text, &facts.subject()), expected, "{text}");
@@ -332,7 +333,9 @@ fn actions_in_their_order() {
     check(vec![deny(&[""]), allow(&[""])], Verdict::Deny(at(0, 0)));
     check(vec![policy("audit", Audit, &[""])], Verdict::Allow(None));
     let audit = program(vec![policy("audit", Audit, &["to methods=POST", ""])]);
-    assert_eq!(audit.audited(&facts.subject()), at(0, 1));
+    let remarks = |program: Program| program.remarks(&facts.subject()).map(|remarks| *remarks);
+    assert_eq!(remarks(audit), Some(Remarks { audited: at(0, 1), rehearsed: None }));
+    assert_eq!(remarks(program(vec![policy("audit", Audit, &["to methods=POST"])])), None);
 }
 
 #[test]
@@ -343,11 +346,13 @@ fn a_dry_run_is_told_and_not_enforced() {
         |name, action, rules: &[&str]| AuthorizationPolicy { dry_run: true, ..policy(name, action, rules) };
     let only_allow = program(vec![dry("a", Allow, &["to methods=POST"])]);
     assert_eq!(only_allow.judge(&facts.subject()), Verdict::Allow(None));
-    assert_eq!(only_allow.rehearsed(&facts.subject()), Some(Verdict::Deny(None)));
+    let rehearsed =
+        |program: &Program| program.remarks(&facts.subject()).and_then(|remarks| remarks.rehearsed);
+    assert_eq!(rehearsed(&only_allow), Some(Verdict::Deny(None)));
     let deny = program(vec![dry("d", Deny, &[""]), policy("a", Allow, &["to methods=GET"])]);
     assert_eq!(deny.judge(&facts.subject()), Verdict::Allow(Some(Decider { policy: 1, rule: 0 })));
-    assert_eq!(deny.rehearsed(&facts.subject()), Some(Verdict::Deny(Some(Decider { policy: 0, rule: 0 }))));
-    assert_eq!(program(vec![policy("a", Allow, &[""])]).rehearsed(&facts.subject()), None);
+    assert_eq!(rehearsed(&deny), Some(Verdict::Deny(Some(Decider { policy: 0, rule: 0 }))));
+    assert_eq!(rehearsed(&program(vec![policy("a", Allow, &[""])])), None);
 }
 
 #[test]
@@ -474,6 +479,14 @@ fn any_rule() -> impl Strategy<Value = String> {
         "from namespaces=default",
         "from namespaces=other,default or principals=a/b",
         "from serviceAccounts=default/productpage",
+        "from serviceAccounts=default/productpage or principals=a/b",
+        "from serviceAccounts!=default/productpage",
+        "from trustDomains=cluster*",
+        "from trustDomains=other,*.local",
+        "from ipBlocks=10.0.0.0/8,fd00::/8",
+        "from ipBlocks=10.0.0.7/32",
+        "from ipBlocks=11.0.0.0/8",
+        "from remoteIpBlocks=203.0.113.0/24 ipBlocks!=10.0.0.7/32",
     ]);
     let to = prop::sample::select(vec![
         "",
@@ -486,6 +499,23 @@ fn any_rule() -> impl Strategy<Value = String> {
         "to ports=9080,80",
         "to ports=80",
         "to paths=/a/b,/x* or ports=9080",
+        "to methods=POST or ports=9080",
+        "to hosts=REVIEWS:9080",
+        "to hosts=reviews:*,*.example",
+        "to hosts!=reviews:9080",
+        "when header:x=2",
+        "when header:x=3,1*",
+        "when header:x=*",
+        "when header:empty=*",
+        "when header:host=Reviews:9080",
+        "when header:x!=2",
+        "when source.ip=10.0.0.0/24",
+        "when remote.ip=10.0.0.0/24",
+        "when source.serviceAccount=default/productpage",
+        "when source.trustDomain=cluster.local source.principal=*page",
+        "when connection.sni=*.cluster.local",
+        "when destination.port=9080 pseudo:method=GET",
+        "when claim:scope=read",
     ]);
     (from, to).prop_map(|(from, to)| format!("{from} {to}"))
 }
@@ -505,16 +535,44 @@ proptest! {
         let subject = Subject { http: request, ..whole };
         let texts: Vec<&str> = rules.iter().map(String::as_str).collect();
         let policy = policy("p", PolicyAction::Allow, &texts);
-        let reads_http = |text: &str| text.contains("paths") || text.contains("methods");
+        let reads_http =
+            |text: &str| ["paths", "methods", "hosts", "header:", "pseudo:", "claim:"].iter().any(|key| text.contains(key));
         let searched = policy
             .rules
             .iter()
             .zip(&texts)
-            .position(|(rule, text)| (http || !reads_http(text)) && rule.holds(&subject));
+            .position(|(rule, text)| (http || !reads_http(text)) && rule.holds(&subject.for_allow()));
         let expected = match searched {
             Some(rule) => Verdict::Allow(Some(Decider { policy: 0, rule })),
             None => Verdict::Deny(None),
         };
         prop_assert_eq!(program(vec![policy]).judge(&subject), expected);
+    }
+}
+
+/// A second value of a field neither hides a bad one nor lends its good to another, whichever comes first.
+#[test]
+fn values_of_a_field_are_judged_one_by_one() {
+    for (rule, values, denied, allowed) in [
+        ("when header:role=admin", &["admin"][..], true, true),
+        ("when header:role=admin", &["guest"], false, false),
+        ("when header:role=admin", &["admin", "guest"], true, false),
+        ("when header:role=admin", &["guest", "admin"], true, false),
+        ("when header:role=admin", &["admin", "admin"], true, true),
+        ("when header:role=admin", &[], false, false),
+        ("when header:role!=guest", &["guest"], false, false),
+        ("when header:role!=guest", &["guest", "admin"], true, false),
+        ("when header:role!=guest", &["admin", "root"], true, true),
+        ("when header:role!=guest", &[], true, true),
+    ] {
+        let mut facts = Facts::new();
+        facts.headers.remove("role");
+        for value in values {
+            facts.headers.append("role", value.parse().unwrap());
+        }
+        let is_allowed =
+            |action| program(vec![policy("p", action, &[rule])]).judge(&facts.subject()).is_allowed();
+        let found = (!is_allowed(PolicyAction::Deny), is_allowed(PolicyAction::Allow));
+        assert_eq!(found, (denied, allowed), "{rule} {values:?}");
     }
 }

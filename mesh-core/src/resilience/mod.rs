@@ -6,5 +6,6 @@ pub mod ejection;
 pub mod fault;
 pub mod outlier;
 pub mod pool;
+pub mod pressure;
 pub mod retry;
 pub mod timeout;

@@ -7,6 +7,7 @@ pub use crate::vocab::health::{Probe, ProbeAction};
 use crate::vocab::label::Labels;
 use crate::vocab::locality::Locality;
 use crate::vocab::name::Text;
+pub use crate::vocab::recognition::Recognition;
 
 /// Where a workload is reached.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -59,8 +60,8 @@ pub struct WorkloadEntry {
     pub weight: u32,
     /// Service account; its identity is `spiffe://TD/ns/NAMESPACE/sa/ACCOUNT`.
     pub service_account: Option<Text>,
-    /// Annotation `mesh.io/user`: user id of its processes.
-    pub user: Option<u32>,
+    /// Annotations `mesh.io/user`, `mesh.io/cgroup`, `mesh.io/netns`: how its processes are told from others.
+    pub recognition: Recognition,
     /// How it is checked, where its WorkloadGroup says so.
     pub probe: Option<Probe>,
 }

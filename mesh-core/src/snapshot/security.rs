@@ -1,7 +1,7 @@
 //! Trust, and what else holds for every request of the mesh.
 
 use crate::message::path::Normalization;
-use crate::vocab::identity::TrustDomain;
+use crate::vocab::identity::{Mark, TrustDomain};
 
 /// The trust domain and the roots that verify its identities.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -14,6 +14,8 @@ pub struct TrustBundle {
     pub roots: Vec<Vec<u8>>,
     /// How far paths are brought into one form before anything judges them.
     pub normalization: Normalization,
+    /// Marks of the certificates of hosts that were thrown out, sorted.
+    pub revoked: Vec<Mark>,
 }
 
 impl TrustBundle {

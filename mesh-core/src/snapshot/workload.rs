@@ -10,13 +10,7 @@ use crate::vocab::label::Labels;
 use crate::vocab::locality::Locality;
 use crate::vocab::name::{Text, WorkloadKey};
 use crate::vocab::protocol::Protocol;
-
-/// How processes of a workload are recognised on its host (annotations `mesh.io/user`, `mesh.io/cgroup`, `mesh.io/netns`).
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub struct Recognition {
-    /// User id of its processes.
-    pub user: Option<u32>,
-}
+pub use crate::vocab::recognition::Recognition;
 
 /// A port of a workload that a service reaches.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

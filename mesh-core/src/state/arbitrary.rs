@@ -337,6 +337,7 @@ pub(crate) fn a_change() -> impl Strategy<Value = Change> {
                 .map(|(registration, stays)| (registration.node.clone(), stays.then_some(registration)))
                 .collect(),
             offsets: offsets.into_iter().map(|(host, offset)| (Text::from(host), offset)).collect(),
+            revoked: root.as_ref().map(|root| vec![[root[0]; 8]]),
             roots: root.map(|root| vec![root]),
             keys: Vec::new(),
         })

@@ -15,6 +15,7 @@ use super::refresh::drop_member;
 use super::touched::Touched;
 use super::{MeshState, Registration};
 use crate::resource::{Resource, Spec};
+use crate::vocab::identity::Mark;
 use crate::vocab::name::{Text, WorkloadKey};
 use crate::vocab::origin::{Kind, ResourceKey};
 
@@ -31,6 +32,8 @@ pub struct Change {
     pub offsets: Vec<(Text, u32)>,
     /// The roots of trust, if they change.
     pub roots: Option<Vec<Vec<u8>>>,
+    /// The marks of certificates that are worth nothing any more, if they change.
+    pub revoked: Option<Vec<Mark>>,
     /// Key sets that were fetched, or are not to be had any more, by the URI they come from.
     pub keys: Vec<(Text, Option<Text>)>,
 }
@@ -48,6 +51,7 @@ impl MeshState {
         let everything = step.refresh_mesh(&edits);
         let joined = step.store_registrations(change.registrations);
         step.store_rest(change.offsets, change.roots);
+        step.store_revoked(change.revoked);
         step.store_keys(change.keys);
         step.note_edits(&edits);
         step.note_registrations(&joined);
@@ -164,6 +168,16 @@ impl Step {
         }
         if let Some(roots) = roots.filter(|roots| *roots != *self.next.roots) {
             self.next.roots = Arc::new(roots);
+            self.touched.trust = true;
+        }
+    }
+
+    fn store_revoked(&mut self, revoked: Option<Vec<Mark>>) {
+        let Some(mut revoked) = revoked else { return };
+        revoked.sort_unstable();
+        revoked.dedup();
+        if revoked != *self.next.revoked {
+            self.next.revoked = Arc::new(revoked);
             self.touched.trust = true;
         }
     }

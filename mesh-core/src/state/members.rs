@@ -198,7 +198,7 @@ fn written(address: Address) -> WorkloadEntry {
         locality: Locality::default(),
         weight: 1,
         service_account: None,
-        user: None,
+        recognition: Default::default(),
         probe: None,
     }
 }

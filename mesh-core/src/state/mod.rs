@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::resource::{Resource, Spec};
 use crate::vocab::health::Health;
-use crate::vocab::identity::TrustDomain;
+use crate::vocab::identity::{Mark, TrustDomain};
 use crate::vocab::name::{Text, WorkloadKey};
 use crate::vocab::origin::{Kind, ResourceKey};
 
@@ -78,6 +78,7 @@ pub struct MeshState {
     announced_services: Arc<BTreeMap<ResourceKey, BTreeMap<Text, Arc<Resource>>>>,
     offsets: Arc<BTreeMap<Text, u32>>,
     roots: Arc<Vec<Vec<u8>>>,
+    revoked: Arc<Vec<Mark>>,
     /// Key sets by the URI that they were fetched from.
     keys: Arc<BTreeMap<Text, Text>>,
     index: Index,
@@ -94,6 +95,7 @@ impl MeshState {
             announced_services: Arc::default(),
             offsets: Arc::default(),
             roots: Arc::default(),
+            revoked: Arc::default(),
             keys: Arc::default(),
             index: Index::default(),
         }
@@ -191,6 +193,11 @@ impl MeshState {
     /// Roots that verify the mesh's identities, DER.
     pub fn roots(&self) -> &[Vec<u8>] {
         &self.roots
+    }
+
+    /// Marks of certificates that are worth nothing any more, sorted.
+    pub fn revoked(&self) -> &[Mark] {
+        &self.revoked
     }
 
     /// Offset of a host's address in each node's loopback net.

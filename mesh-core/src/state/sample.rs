@@ -94,7 +94,7 @@ pub(crate) fn workload(address: &str, labels_: &str) -> WorkloadEntry {
         labels,
         locality: Locality::default(),
         weight: 1,
-        user: None,
+        recognition: Default::default(),
         probe: None,
     }
 }

@@ -253,5 +253,16 @@ mod tests {
         // Who answers there cannot prove to be this one, so that the connection fails.
         check(&["b"], Some("a"), Some(hop), Some("b"));
         check(&["b"], Some("a"), None, None);
+        let auto = |identity, tunnel, refusing: &[u16]| {
+            let declared = Declared { plaintext_ports: refusing.to_vec(), ..endpoint(identity, tunnel) };
+            transport(&ClientTls::Auto, &declared, 80)
+        };
+        assert_eq!(auto(Some("a"), Some(hop), &[]), Transport::Mesh { hop, peer: id("a") });
+        assert_eq!(auto(Some("a"), Some(hop), &[81]), Transport::Mesh { hop, peer: id("a") });
+        assert_eq!(auto(Some("a"), Some(hop), &[80]), Transport::Plaintext);
+        assert_eq!(auto(Some("a"), None, &[]), Transport::Plaintext);
+        assert_eq!(auto(None, Some(hop), &[]), Transport::Plaintext);
+        let disabled = transport(&ClientTls::Disable, &endpoint(Some("a"), Some(hop)), 80);
+        assert_eq!(disabled, Transport::Plaintext);
     }
 }

@@ -12,8 +12,10 @@ use crate::policy::mtls::CredentialKey;
 use crate::snapshot::Version;
 use crate::snapshot::credential::Credential;
 use crate::snapshot::security::TrustBundle;
+use crate::vocab::identity::SpiffeId;
 use crate::vocab::name::{DestinationKey, Text, WorkloadKey};
 
+pub mod addresses;
 mod affixes;
 pub mod build;
 mod condition_index;
@@ -22,6 +24,7 @@ pub mod gateway;
 pub mod governance;
 mod hosts;
 pub mod names;
+pub mod owners;
 mod resolved;
 pub mod routes;
 pub mod views;
@@ -123,6 +126,20 @@ impl Tables {
         let mut there = self.workloads.values().filter(|workload| workload.section.address == address.ip());
         let only = there.next()?;
         there.next().is_none().then_some(only)
+    }
+
+    /// The same where several workloads have that address and port, each in a network namespace of its own: the one
+    /// with the identity that the caller was shown.
+    pub fn workload_shown(&self, address: SocketAddr, shown: &SpiffeId) -> Option<&Arc<HostedWorkload>> {
+        let found = self.workload_at(address);
+        let has = |workload: &HostedWorkload| workload.section.identity.as_ref() == Some(shown);
+        if found.is_some_and(|found| has(found)) {
+            return found;
+        }
+        let is_there = |workload: &HostedWorkload| {
+            workload.section.address == address.ip() && workload.port(address.port()).is_some()
+        };
+        self.workloads.values().find(|workload| has(workload) && is_there(workload)).or(found)
     }
 
     /// The Gateway of that namespace and name.

@@ -1,5 +1,5 @@
-//! The server name that a TLS client asks for, read from its first bytes (RFC 8446, sections 4.1.2 and 5.1; RFC 6066,
-//! section 3). Nothing is decrypted; what is malformed asks for no name.
+//! What a TLS client asks for in its first bytes: a server name and protocols (RFC 8446, sections 4.1.2 and 5.1; RFC
+//! 6066, section 3; RFC 7301, section 3.1). Nothing is decrypted; what is malformed asks for nothing.
 
 use std::borrow::Cow;
 
@@ -10,6 +10,7 @@ const HANDSHAKE: u8 = 22;
 const CLIENT_HELLO: u8 = 1;
 const SERVER_NAME: u16 = 0;
 const HOST_NAME: u8 = 0;
+const PROTOCOLS: u16 = 16;
 
 /// What the first bytes of a connection say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +21,51 @@ pub enum Hello {
     Nameless,
     /// This name, in lower case.
     Named(String),
+}
+
+/// The protocols among those that a client offers (ALPN) which tell one of the mesh from any other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Offered {
+    /// `istio-h2`, `istio-http/1.1` or `istio-http/1.0`: requests from a proxy of the mesh.
+    pub mesh_requests: bool,
+    /// `istio` or `istio-peer-exchange`: a proxy of the mesh.
+    pub mesh: bool,
+    /// One that an acceptor can agree on: `h2`, `http/1.1` or `istio`.
+    pub known: bool,
+    /// Any at all.
+    pub any: bool,
+}
+
+impl Offered {
+    /// Whether mutual TLS of the mesh is meant.
+    pub fn is_mesh(self) -> bool {
+        self.mesh || self.mesh_requests
+    }
+}
+
+/// Reads which protocols a client offers; `None` if there must be more to tell.
+pub fn offered(bytes: &[u8]) -> Option<Offered> {
+    let message = match handshake(bytes) {
+        Ok(Some(message)) => message,
+        Ok(None) if bytes.len() < LONGEST_HELLO => return None,
+        Ok(None) | Err(Malformed) => return Some(Offered::default()),
+    };
+    let mut found = Offered::default();
+    let list = extension(&message, PROTOCOLS).and_then(sized);
+    let Some((mut names, _)) = list else { return Some(found) };
+    while let Some((length, rest)) = names.split_first() {
+        let Some((name, rest)) = rest.split_at_checked(usize::from(*length)) else { break };
+        found.any = true;
+        match name {
+            b"istio-h2" | b"istio-http/1.1" | b"istio-http/1.0" => found.mesh_requests = true,
+            b"istio-peer-exchange" => found.mesh = true,
+            b"istio" => (found.mesh, found.known) = (true, true),
+            b"h2" | b"http/1.1" => found.known = true,
+            _ => {}
+        }
+        names = rest;
+    }
+    Some(found)
 }
 
 /// Reads the server name from the first bytes of a connection.
@@ -84,8 +130,15 @@ fn handshake(bytes: &[u8]) -> Result<Option<Cow<'_, [u8]>>, Malformed> {
     }
 }
 
-/// The first host name among the extensions of a ClientHello.
+/// The first host name that a ClientHello asks for.
 fn name_in(message: &[u8]) -> Option<&[u8]> {
+    let (list, _) = sized(extension(message, SERVER_NAME)?)?;
+    let (kind, name) = list.split_first()?;
+    if *kind == HOST_NAME { Some(sized(name)?.0) } else { None }
+}
+
+/// The content of the first extension of a kind.
+fn extension(message: &[u8], wanted: u16) -> Option<&[u8]> {
     let mut rest = message.get(2 + 32..)?;
     let session = usize::from(*rest.first()?);
     rest = rest.get(1 + session..)?;
@@ -96,10 +149,8 @@ fn name_in(message: &[u8]) -> Option<&[u8]> {
     while let Some(kind) = extensions.get(..2) {
         let kind = u16::from_be_bytes([kind[0], kind[1]]);
         let (content, after) = sized(&extensions[2..])?;
-        if kind == SERVER_NAME {
-            let (list, _) = sized(content)?;
-            let (kind, name) = list.split_first()?;
-            return if *kind == HOST_NAME { Some(sized(name)?.0) } else { None };
+        if kind == wanted {
+            return Some(content);
         }
         extensions = after;
     }
@@ -164,6 +215,38 @@ mod tests {
             }
             let followed = [&bytes[..], b"more"].concat();
             assert_eq!(server_name(&followed), expected);
+        }
+    }
+
+    fn offering(names: &[&str]) -> Vec<u8> {
+        let list: Vec<u8> = names.iter().flat_map(|name| sized_by(name.as_bytes(), 1)).collect();
+        hello(&[(0x0a0a, vec![0]), (PROTOCOLS, sized_by(&list, 2))])
+    }
+
+    #[test]
+    fn protocols_tell_proxies_of_the_mesh_from_others() {
+        let check = |names: &[&str], (mesh, requests, known): (bool, bool, bool)| {
+            let bytes = records(&offering(names), 64);
+            let any = !names.is_empty();
+            let expected = Offered { mesh_requests: requests, mesh, known, any };
+            assert_eq!(offered(&bytes), Some(expected), "{names:?}");
+            assert_eq!(offered(&bytes[..bytes.len() - 1]), None);
+        };
+        check(&[], (false, false, false));
+        check(&["h2", "http/1.1"], (false, false, true));
+        check(&["istio-peer-exchange", "istio"], (true, false, true));
+        check(&["istio-http/1.1", "istio", "http/1.1"], (true, true, true));
+        check(&["istio-h2"], (false, true, false));
+        check(&["istio-h", "mqtt", "ISTIO"], (false, false, false));
+        assert_eq!(offered(b"GET / HTTP/1.1\r\n"), Some(Offered::default()));
+        assert_eq!(offered(&records(&hello(&[(PROTOCOLS, vec![0, 9, 200])]), 64)), Some(Offered::default()));
+        let bytes = records(&offering(&["h2", "istio"]), 4096);
+        for at in 0..bytes.len() {
+            for value in [0, 1, 0x7f, 0xff] {
+                let mut wrong = bytes.clone();
+                wrong[at] = value;
+                offered(&wrong);
+            }
         }
     }
 

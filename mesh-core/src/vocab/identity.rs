@@ -41,6 +41,9 @@ impl fmt::Display for TrustDomain {
     }
 }
 
+/// How the certificates of one host are told from those of others: their serial numbers begin with it.
+pub type Mark = [u8; 8];
+
 /// A name in a trust domain, kept as its text `spiffe://DOMAIN/PATH`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SpiffeId {

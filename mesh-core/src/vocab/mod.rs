@@ -12,5 +12,6 @@ pub mod outcome;
 pub mod protocol;
 pub mod random;
 pub mod ratio;
+pub mod recognition;
 pub mod resolution;
 pub mod tunnel;

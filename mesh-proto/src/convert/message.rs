@@ -349,6 +349,7 @@ mod tests {
             roots: vec![vec![0; size]],
             aliases: Vec::new(),
             normalization: Default::default(),
+            revoked: Vec::new(),
         })
     }
 

@@ -52,6 +52,7 @@ use mesh_core::vocab::origin::Origin;
 use mesh_core::vocab::protocol::{Protocol, UpstreamProtocol};
 use mesh_core::vocab::random::Random;
 use mesh_core::vocab::ratio::Ratio;
+use mesh_core::vocab::recognition::User;
 use mesh_core::vocab::resolution::Resolution;
 use mesh_core::vocab::tunnel::Tunnel;
 use proptest::prelude::*;
@@ -188,6 +189,7 @@ impl Draw {
             roots: self.list(Draw::bytes),
             aliases: self.list(|d| TrustDomain::new(d.one(&["old.example", "td"])).unwrap()),
             normalization: self.one(&[N::None, N::Base, N::MergeSlashes, N::DecodeAndMergeSlashes]),
+            revoked: self.list(|d| u64::from(d.number()).to_be_bytes()),
         })
     }
 
@@ -563,7 +565,14 @@ impl Draw {
                 ports_origin: self.option(Draw::text),
             },
             policies: self.list(|d| (d.text(), d.text())),
-            recognition: Recognition { user: self.option(Draw::number) },
+            recognition: Recognition {
+                user: self.option(|d| match d.below(2) {
+                    0 => User::Id(d.number()),
+                    _ => User::Name(d.text()),
+                }),
+                cgroup: self.option(Draw::text),
+                netns: self.option(Draw::text),
+            },
             probe: self.option(Draw::probe),
         }
     }

@@ -210,6 +210,7 @@ impl Wire for TrustBundle {
             roots: self.roots.clone(),
             aliases: to_wires(&self.aliases),
             normalization: self.normalization.to_wire(),
+            revoked: self.revoked.iter().map(|mark| mark.to_vec()).collect(),
         }
     }
 
@@ -219,6 +220,8 @@ impl Wire for TrustBundle {
             roots: message.roots,
             aliases: list(message.aliases, "aliases")?,
             normalization: field(message.normalization, "normalization")?,
+            // One of another length is of no certificate.
+            revoked: message.revoked.iter().filter_map(|mark| mark.as_slice().try_into().ok()).collect(),
         })
     }
 }
@@ -335,6 +338,7 @@ mod tests {
                 roots: vec![vec![offset as u8, (offset >> 8) as u8]],
                 aliases: Vec::new(),
                 normalization: Normalization::default(),
+                revoked: Vec::new(),
             };
             Entry::new(Section::Trust(trust))
         };

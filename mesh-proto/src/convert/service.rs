@@ -5,6 +5,7 @@ use mesh_core::snapshot::service::{Port, Service};
 use mesh_core::snapshot::workload::{Recognition, Workload, WorkloadPort};
 use mesh_core::vocab::health::Health;
 use mesh_core::vocab::name::Text;
+use mesh_core::vocab::recognition::User;
 
 use super::error::{ConvertError, Fault};
 use super::vocab::{from_pairs, pairs, texts, wire_enum};
@@ -181,7 +182,7 @@ impl Wire for Workload {
             ports: to_wires(&self.ports),
             mtls: Some(self.mtls.to_wire()),
             policies: to_wires(&self.policies),
-            recognition: Some(wire::Recognition { user: self.recognition.user }),
+            recognition: Some(self.recognition.to_wire()),
             node: self.node.to_wire(),
             locality: Some(self.locality.to_wire()),
             network: self.network.as_ref().map(Wire::to_wire),
@@ -200,13 +201,40 @@ impl Wire for Workload {
             ports: list(message.ports, "ports")?,
             mtls: required(message.mtls, "mtls")?,
             policies: list(message.policies, "policies")?,
-            recognition: Recognition { user: message.recognition.unwrap_or_default().user },
+            recognition: or_default(message.recognition, "recognition")?,
             node: message.node.into(),
             locality: or_default(message.locality, "locality")?,
             network: message.network.map(Text::from),
             tokens: list(message.tokens, "tokens")?,
             view: message.view.map(Text::from),
             probe: optional(message.probe, "probe")?,
+        })
+    }
+}
+
+impl Wire for Recognition {
+    type Message = wire::Recognition;
+
+    fn to_wire(&self) -> wire::Recognition {
+        let (user, user_name) = match &self.user {
+            Some(User::Id(id)) => (Some(*id), None),
+            Some(User::Name(name)) => (None, Some(name.to_wire())),
+            None => (None, None),
+        };
+        wire::Recognition {
+            user,
+            user_name,
+            cgroup: self.cgroup.as_ref().map(Wire::to_wire),
+            netns: self.netns.as_ref().map(Wire::to_wire),
+        }
+    }
+
+    fn from_wire(message: wire::Recognition) -> Result<Recognition, ConvertError> {
+        let name = message.user_name.map(|name| User::Name(name.into()));
+        Ok(Recognition {
+            user: message.user.map(User::Id).or(name),
+            cgroup: message.cgroup.map(Text::from),
+            netns: message.netns.map(Text::from),
         })
     }
 }

@@ -2182,6 +2182,9 @@ pub struct TrustBundle {
     pub aliases: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(enumeration = "Normalization", tag = "4")]
     pub normalization: i32,
+    /// Beginnings of serial numbers of certificates that are worth nothing any more.
+    #[prost(bytes = "vec", repeated, tag = "5")]
+    pub revoked: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
 }
 /// What the callers of a view see.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2564,10 +2567,18 @@ pub struct WorkloadPort {
     #[prost(message, optional, tag = "5")]
     pub pool: ::core::option::Option<ConnectionPool>,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Recognition {
     #[prost(uint32, optional, tag = "1")]
     pub user: ::core::option::Option<u32>,
+    #[prost(string, optional, tag = "2")]
+    pub user_name: ::core::option::Option<::prost::alloc::string::String>,
+    /// A path from the root, or the name of a unit.
+    #[prost(string, optional, tag = "3")]
+    pub cgroup: ::core::option::Option<::prost::alloc::string::String>,
+    /// Name of a network namespace on the host.
+    #[prost(string, optional, tag = "4")]
+    pub netns: ::core::option::Option<::prost::alloc::string::String>,
 }
 /// How far paths are brought into one form before anything judges them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]

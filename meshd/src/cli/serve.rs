@@ -15,6 +15,7 @@ const THREADS: usize = 4;
 /// Runs until a signal ends it.
 pub fn serve(mut args: ServeArgs, format: LogFormat) -> Result<(), CliError> {
     start_logging(format, "info");
+    keep_memory_private();
     raise_descriptor_limit();
     let failed = |error: std::io::Error| CliError::Failed(format!("cannot start: {error}"));
     // Kept to the end: the directory goes with it.
@@ -58,6 +59,14 @@ async fn run(args: ServeArgs) -> Result<(), CliError> {
     tracing::info!("going down");
     app.stop().await;
     outcome
+}
+
+/// The keys of the authority are in memory: no core is dumped, and only root attaches a debugger.
+fn keep_memory_private() {
+    let private = rustix::process::DumpableBehavior::NotDumpable;
+    if let Err(error) = rustix::process::set_dumpable_behavior(private) {
+        tracing::warn!(%error, "cores with keys in them may be dumped");
+    }
 }
 
 /// The soft limit is 1024 on most systems, for the sake of programs that use `select`.

@@ -58,7 +58,8 @@ impl Writer {
         settings: Settings,
         roots: Vec<Vec<u8>>,
     ) -> Result<Writer, StartError> {
-        let mut change = StateChange { roots: Some(roots), ..StateChange::default() };
+        let revoked = Some(members.marks());
+        let mut change = StateChange { roots: Some(roots), revoked, ..StateChange::default() };
         let mut documents = BTreeMap::new();
         let reader = dialect::Stored::default();
         for document in store.documents()? {
@@ -183,7 +184,12 @@ impl Writer {
                     self.announce(&node, announcement);
                 }
             }
-            Command::Revoke(node) => self.forget(&node, "revoked"),
+            Command::Revoke(node) => {
+                self.forget(&node, "revoked");
+                // Its certificates are valid for a while; that they are worth nothing is for every proxy to know.
+                let revoked = Some(self.members.marks());
+                self.change(StateChange { revoked, ..StateChange::default() });
+            }
             Command::Tick => {
                 for node in self.leases.expired(Instant::now()) {
                     self.forget(&node, "its lease ran out");

@@ -11,7 +11,6 @@ use super::{document, istio, kubernetes, metadata};
 
 /// What stands in the fields: one entry a file that has messages.
 static NOTES: &[&[Note]] = &[
-    metadata::NOTES,
     kubernetes::endpoints::NOTES,
     kubernetes::service::NOTES,
     istio::destination_rule::NOTES,

@@ -253,8 +253,9 @@ fn spec(root: &Node, kind: Kind, meta: &Metadata, report: &Report) -> Option<Spe
             let spec = spec()?;
             let annotations =
                 Field::at(root, "metadata", report).and_then(|field| field.below("annotations"));
-            let user = annotations.map(|field| istio::workload::recognition(&field)).unwrap_or_default();
-            istio::workload::entry(&spec, &meta.labels, user).map(Spec::WorkloadEntry)
+            let recognition =
+                annotations.map(|field| istio::workload::recognition(&field)).unwrap_or_default();
+            istio::workload::entry(&spec, &meta.labels, recognition).map(Spec::WorkloadEntry)
         }
         Kind::ServiceEntry => istio::service_entry::entry(&spec()?, meta).map(Spec::ServiceEntry),
         Kind::VirtualService => {

@@ -10,7 +10,7 @@ use mesh_core::vocab::origin::{Kind, ResourceKey};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::field::{Field, Message, Note, Report};
+use super::field::{Field, Message, Report};
 use super::node::{Node, Value, quoted};
 use super::scalar;
 
@@ -43,12 +43,6 @@ pub(crate) static METADATA: Message = Message {
     later: &[],
     skipped: SERVER_SET,
 };
-
-/// What stands in the fields, for docs/compatibility.md.
-pub(crate) static NOTES: &[Note] = &[
-    Note::Later(&METADATA, "annotations", "istio.io/dry-run: \"true\""),
-    Note::Later(&METADATA, "annotations", "mesh.io/cgroup, mesh.io/netns"),
-];
 
 /// Reads the metadata of a document.
 pub(crate) fn metadata(
@@ -150,11 +144,9 @@ fn annotations(field: &Field<'_>, kind: Kind) -> BTreeMap<Text, Text> {
             DRY_RUN if kind != Kind::AuthorizationPolicy => {
                 value.fault("istio.io/dry-run is for AuthorizationPolicy only");
             }
-            DRY_RUN => match is_true(text) {
-                None => value.fault(format!("found {}, wanted \"true\" or \"false\"", quoted(text))),
-                Some(true) => value.later("the annotation istio.io/dry-run"),
-                Some(false) => {}
-            },
+            DRY_RUN if is_true(text).is_none() => {
+                value.fault(format!("found {}, wanted \"true\" or \"false\"", quoted(text)));
+            }
             _ => {}
         }
         annotations.insert(Text::from(key), Text::from(text));

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use mesh_core::vocab::identity::{SpiffeId, TrustDomain};
+use mesh_core::vocab::identity::{Mark, SpiffeId, TrustDomain};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
@@ -180,9 +180,16 @@ impl Authority {
         Sha256::digest(&self.root).into()
     }
 
-    /// Certifies the key of a request for an identity that the caller has checked.
-    pub fn issue(&self, id: &SpiffeId, key: &RequestedKey, ttl: Duration) -> Result<Issued, AuthorityError> {
-        self.sign(id, &[], &key.key, ttl)
+    /// Certifies the key of a request for an identity that the caller has checked. The serial number begins with the
+    /// mark of the host that asks.
+    pub fn issue(
+        &self,
+        id: &SpiffeId,
+        key: &RequestedKey,
+        ttl: Duration,
+        mark: Mark,
+    ) -> Result<Issued, AuthorityError> {
+        self.sign(id, &[], &key.key, ttl, serial_of(mark))
     }
 
     /// Makes meshd's own certificate and key.
@@ -195,7 +202,7 @@ impl Authority {
             });
         }
         let key = KeyPair::generate()?;
-        let issued = self.sign(&SpiffeId::control(&self.domain), &alternative, &key, ttl)?;
+        let issued = self.sign(&SpiffeId::control(&self.domain), &alternative, &key, ttl, serial())?;
         Ok((issued, key))
     }
 
@@ -205,6 +212,7 @@ impl Authority {
         names: &[SanType],
         key: &impl PublicKeyData,
         ttl: Duration,
+        serial: SerialNumber,
     ) -> Result<Issued, AuthorityError> {
         let now = clock::now_seconds();
         check_clock(self.not_before, self.not_after, now)?;
@@ -214,7 +222,7 @@ impl Authority {
         params.distinguished_name = DistinguishedName::new();
         params.not_before = moment(not_before);
         params.not_after = moment(not_after);
-        params.serial_number = Some(serial());
+        params.serial_number = Some(serial);
         params.subject_alt_names = vec![SanType::URI(id.as_str().try_into()?)];
         params.subject_alt_names.extend_from_slice(names);
         params.is_ca = IsCa::ExplicitNoCa;
@@ -295,10 +303,22 @@ fn check_clock(from: i64, to: i64, now: i64) -> Result<(), AuthorityError> {
 }
 
 fn serial() -> SerialNumber {
-    // RFC 5280 section 4.1.2.2: positive, at most 20 octets.
-    let mut bytes: [u8; 16] = rand::random();
-    bytes[0] = bytes[0] & 0x7f | 0x40;
+    serial_of(rand::random())
+}
+
+/// A serial number that begins with a mark; the rest is nobody's to guess.
+fn serial_of(mark: Mark) -> SerialNumber {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&fit(mark));
+    bytes[8..].copy_from_slice(&rand::random::<[u8; 8]>());
     SerialNumber::from_slice(&bytes)
+}
+
+/// A mark as a serial number can begin with it: positive, and never with a zero that encodings leave out
+/// (RFC 5280 section 4.1.2.2).
+pub fn fit(mut mark: Mark) -> Mark {
+    mark[0] = mark[0] & 0x7f | 0x40;
+    mark
 }
 
 fn seconds(duration: Duration) -> i64 {
@@ -336,13 +356,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let authority = Authority::open(&dir.path().join("ca"), &domain()).unwrap();
         let id = SpiffeId::workload(&domain(), "default", "reviews").unwrap();
-        let issued = authority.issue(&id, &key(), Duration::from_secs(3600)).unwrap();
+        let mark = fit([0xff; 8]);
+        let issued = authority.issue(&id, &key(), Duration::from_secs(3600), mark).unwrap();
         assert_eq!(issued.chain.len(), 2);
         let (_, leaf) = x509_parser::parse_x509_certificate(&issued.chain[0]).unwrap();
         let names = leaf.subject_alternative_name().unwrap().unwrap();
         assert!(names.critical);
         assert_eq!(names.value.general_names, [GeneralName::URI(id.as_str())]);
         assert!(!leaf.is_ca());
+        assert_eq!((&leaf.raw_serial()[..8], leaf.raw_serial().len()), (&mark[..], 16));
         assert_eq!(leaf.subject().iter().count(), 0);
         let (_, intermediate) = x509_parser::parse_x509_certificate(&issued.chain[1]).unwrap();
         assert_eq!(intermediate.basic_constraints().unwrap().unwrap().value.path_len_constraint, Some(0));
@@ -359,6 +381,9 @@ mod tests {
             let found = std::fs::metadata(ca.join(name)).unwrap().permissions().mode() & 0o777;
             assert_eq!(found, mode, "{name}");
         }
+        // The root signs nothing any more: its key may be moved to a safer place.
+        std::fs::remove_file(ca.join("root.key")).unwrap();
+        assert_eq!(Authority::open(&ca, &domain()).unwrap().pin(), first);
         std::fs::remove_file(ca.join("intermediate.key")).unwrap();
         let error = Authority::open(&ca, &domain()).err().unwrap();
         assert!(error.to_string().contains("restore it"), "{error}");
@@ -369,7 +394,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let authority = Authority::open(&dir.path().join("ca"), &domain()).unwrap();
         let id = SpiffeId::node(&domain(), "h1").unwrap();
-        let issued = authority.issue(&id, &key(), Duration::from_secs(u32::MAX.into())).unwrap();
+        let issued = authority.issue(&id, &key(), Duration::from_secs(u32::MAX.into()), [0; 8]).unwrap();
         assert_eq!(issued.not_after, authority.not_after);
     }
 

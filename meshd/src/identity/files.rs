@@ -45,7 +45,7 @@ pub enum FileError {
 pub struct CaFiles {
     /// Self-signed; the trust bundle.
     pub root: String,
-    /// Kept for the next intermediate; not used otherwise.
+    /// Kept for the next intermediate; not used otherwise, and empty where it was moved to a safer place.
     pub root_key: String,
     /// Signs everything.
     pub intermediate: String,
@@ -55,7 +55,7 @@ pub struct CaFiles {
 
 const NAMES: [&str; 4] = ["root.pem", "root.key", "intermediate.pem", "intermediate.key"];
 
-/// Reads the four files; `None` if the folder is not there.
+/// Reads the files; `None` if the folder is not there. The root's key may be elsewhere.
 pub fn read(directory: &Path) -> Result<Option<CaFiles>, FileError> {
     if !directory.exists() {
         return Ok(None);
@@ -63,7 +63,10 @@ pub fn read(directory: &Path) -> Result<Option<CaFiles>, FileError> {
     let one = |name: &str| text(&directory.join(name));
     Ok(Some(CaFiles {
         root: one(NAMES[0])?,
-        root_key: one(NAMES[1])?,
+        root_key: match one(NAMES[1]) {
+            Err(FileError::Incomplete { .. }) => String::new(),
+            root_key => root_key?,
+        },
         intermediate: one(NAMES[2])?,
         intermediate_key: one(NAMES[3])?,
     }))

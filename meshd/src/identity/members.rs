@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use mesh_core::vocab::identity::Mark;
+use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 
+use super::authority::fit;
 use super::csr::Fingerprint;
 use super::token::{self, Attempt, JoinRefusal};
-use crate::clock::Seconds;
-use crate::store::{NodeRecord, Store, StoreError};
+use crate::clock::{self, Seconds};
+use crate::store::{NodeRecord, Revocation, Store, StoreError};
 
 /// A node renews with a new key before it has thrown the old one away; an answer may get lost, too.
 const KEYS_KEPT: usize = 4;
@@ -25,9 +28,24 @@ pub enum JoinError {
     Store(#[from] StoreError),
 }
 
+/// Marks of nodes that were thrown out are kept so long: longer than any certificate that bears one is valid.
+const MARKS_KEPT: Seconds = 400 * 24 * 3600;
+
+/// What the serial numbers of a node's certificates begin with, from when it joins until it is thrown out.
+pub fn mark(node: &NodeRecord) -> Mark {
+    let mut digest = Sha256::new();
+    digest.update(node.name.as_bytes());
+    digest.update([0]);
+    digest.update(node.joined.to_be_bytes());
+    let mut mark = Mark::default();
+    mark.copy_from_slice(&digest.finalize()[..8]);
+    fit(mark)
+}
+
 /// The joined nodes. Writes go to the store first and block; reads are from memory.
 pub struct Members {
     store: Arc<dyn Store>,
+    revocations: RwLock<Vec<Revocation>>,
     nodes: RwLock<BTreeMap<String, Arc<NodeRecord>>>,
     changed: watch::Sender<u64>,
 }
@@ -36,7 +54,8 @@ impl Members {
     /// Reads them from the store.
     pub fn load(store: Arc<dyn Store>) -> Result<Members, StoreError> {
         let nodes = store.nodes()?.into_iter().map(|node| (node.name.clone(), Arc::new(node))).collect();
-        Ok(Members { store, nodes: RwLock::new(nodes), changed: watch::channel(0).0 })
+        let revocations = RwLock::new(store.revocations()?);
+        Ok(Members { store, revocations, nodes: RwLock::new(nodes), changed: watch::channel(0).0 })
     }
 
     /// Ticks whenever a node joined, was changed or was revoked.
@@ -124,10 +143,21 @@ impl Members {
                 self.store.delete_token(&token.id)?;
             }
         }
-        self.update(name, &mut |node| {
+        let now = clock::now_seconds();
+        let revoked = self.store.revoke_node(name, now, &mut |node| {
             node.revoked = true;
             node.keys.clear();
-        })
+            Revocation { mark: mark(node), until: (now + MARKS_KEPT).max(node.certificate_expires) }
+        })?;
+        *self.revocations.write().unwrap_or_else(PoisonError::into_inner) = self.store.revocations()?;
+        Ok(revoked.map(|node| self.remember(node)))
+    }
+
+    /// The marks of nodes that were thrown out: no certificate that bears one is worth anything.
+    pub fn marks(&self) -> Vec<Mark> {
+        let now = clock::now_seconds();
+        let revocations = self.revocations.read().unwrap_or_else(PoisonError::into_inner);
+        revocations.iter().filter(|one| one.until > now).map(|one| one.mark).collect()
     }
 
     fn update(
@@ -185,8 +215,20 @@ mod tests {
             tries.into_iter().map(|handle| handle.join().unwrap()).sum()
         });
         assert_eq!(granted, 1);
+        let before = members.find("h1").unwrap();
+        assert!(members.marks().is_empty());
         members.revoke("h1").unwrap().unwrap();
         assert!(store.tokens().unwrap().is_empty());
+        assert_eq!(members.marks(), [mark(&before)]);
+        // What it gets when it is let in again bears another mark, at the same moment too.
+        let (record, token) = create(&request, [0; 32], 0).unwrap();
+        store.put_token(&record).unwrap();
+        let again = Attempt { token: &token, node: "h1", key: [9; 32], now: before.joined };
+        let again = members.join(&again).unwrap();
+        assert_ne!(mark(&again), mark(&before));
+        assert_eq!(Members::load(Arc::clone(&store)).unwrap().marks(), [mark(&before)]);
+        members.revoke("h1").unwrap().unwrap();
+        assert_eq!(members.marks().len(), 2);
         assert!((0..8).all(|key| members.standing("h1", &[key; 32]).is_none()));
     }
 }

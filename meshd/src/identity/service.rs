@@ -11,11 +11,11 @@ use tonic::{Request, Response, Status};
 
 use super::attest::{Caller, Connection, caller};
 use super::authority::{Authority, AuthorityError, Issued};
-use super::csr::{CsrError, requested_key};
-use super::members::{JoinError, Members};
+use super::csr::{CsrError, RequestedKey, requested_key};
+use super::members::{JoinError, Members, mark};
 use super::token::{Attempt, allows};
 use crate::clock;
-use crate::store::StoreError;
+use crate::store::{NodeRecord, StoreError};
 
 /// Answers hosts that want certificates.
 pub struct IdentityService {
@@ -55,15 +55,18 @@ impl Identity for IdentityService {
             joined
         })
         .await?;
-        match joined {
-            Ok(_) => tracing::info!(node = name, "node joined"),
+        let node = match joined {
+            Ok(node) => {
+                tracing::info!(node = name, "node joined");
+                node
+            }
             Err(JoinError::Refused(refusal)) => {
                 tracing::warn!(node = name, %refusal, "join refused");
                 return Err(Status::permission_denied(refusal.public()));
             }
             Err(JoinError::Store(error)) => return Err(not_stored(&error)),
-        }
-        let issued = self.authority.issue(&id, &key, self.ttl).map_err(|error| not_signed(&error))?;
+        };
+        let issued = self.issued(&id, &key, &node)?;
         self.certified(&name, fingerprint, issued.not_after).await?;
         Ok(Response::new(self.node_certificate(&issued)))
     }
@@ -74,7 +77,7 @@ impl Identity for IdentityService {
         let domain = self.authority.domain();
         let id =
             SpiffeId::node(domain, &caller.node.name).map_err(|error| Status::internal(error.to_string()))?;
-        let issued = self.authority.issue(&id, &key, self.ttl).map_err(|error| not_signed(&error))?;
+        let issued = self.issued(&id, &key, &caller.node)?;
         self.certified(&caller.node.name, key.fingerprint, issued.not_after).await?;
         Ok(Response::new(self.node_certificate(&issued)))
     }
@@ -95,7 +98,7 @@ impl Identity for IdentityService {
         let key = requested_key(&request.csr).map_err(bad_request)?;
         let id = SpiffeId::workload(self.authority.domain(), &account.namespace, &account.name)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let issued = self.authority.issue(&id, &key, self.ttl).map_err(|error| not_signed(&error))?;
+        let issued = self.issued(&id, &key, &caller.node)?;
         tracing::debug!(node = caller.node.name, %id, "issued");
         Ok(Response::new(self.svid(&issued)))
     }
@@ -104,6 +107,10 @@ impl Identity for IdentityService {
 impl IdentityService {
     fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
         caller(request, self.authority.domain(), &self.members)
+    }
+
+    fn issued(&self, id: &SpiffeId, key: &RequestedKey, node: &NodeRecord) -> Result<Issued, Status> {
+        self.authority.issue(id, key, self.ttl, mark(node)).map_err(|error| not_signed(&error))
     }
 
     async fn certified(&self, node: &str, key: [u8; 32], expires: i64) -> Result<(), Status> {

@@ -176,7 +176,11 @@ pub fn redeem(
             address: earlier.as_ref().map(|node| node.address.clone()).unwrap_or_default(),
             // The key of an earlier life of this node is worth nothing any more.
             keys: vec![attempt.key],
-            joined: earlier.map_or(attempt.now, |node| node.joined),
+            joined: earlier.map_or(attempt.now, |node| match node.revoked {
+                // Its mark follows from this, and the one of before is worth nothing.
+                true => attempt.now.max(node.joined + 1),
+                false => node.joined,
+            }),
             certificate_expires: 0,
             revoked: false,
         },

@@ -171,6 +171,14 @@ impl Reading<'_> {
             ));
             return;
         }
+        if entry.service_account.is_none() && !speaks_in(&self.node.accounts, &key.namespace) {
+            // It would be reached in the clear, by whoever calls a service that selects it.
+            let (node, namespace) = (&self.node.name, &key.namespace);
+            self.problems.push(format!(
+                "{key}: it names no account, and this node has none in the namespace {namespace}; allow one with `meshd node allow {node} {namespace}/ACCOUNT`"
+            ));
+            return;
+        }
         // The name of another host's workload must not be taken over.
         let holder = self.state.registrations().find(|other| {
             *other.node != *self.node.name && other.workloads.iter().any(|theirs| theirs.meta.key == *key)
@@ -249,7 +257,7 @@ impl Reading<'_> {
             locality: Default::default(),
             weight: 1,
             service_account: Some(form.service_account.as_str().into()),
-            user: None,
+            recognition: Default::default(),
             probe: None,
         };
         let key = key(Kind::WorkloadEntry, &name);
@@ -260,6 +268,14 @@ impl Reading<'_> {
         let made = Arc::new(resource(key.clone(), Spec::WorkloadEntry(entry.clone())));
         self.workload(&key, &entry, &made);
     }
+}
+
+/// Whether a node may announce workloads without an account in a namespace: one in which it has an account, any where it
+/// has none at all.
+fn speaks_in(accounts: &[String], namespace: &str) -> bool {
+    let there =
+        |account: &String| account == "*" || account.split_once('/').is_some_and(|(ns, _)| ns == namespace);
+    accounts.is_empty() || accounts.iter().any(there)
 }
 
 /// The annotation by which a workload that registered itself names its group, as Istio has it.

@@ -10,17 +10,19 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use redb::{
     Database, DatabaseError, Durability, ReadTransaction, ReadableDatabase, ReadableTable, StorageError,
-    WriteTransaction,
+    TableError, WriteTransaction,
 };
 
 use super::past::{self, Step};
 use super::rows::{
-    DOCUMENTS, HISTORY, META, NODES, OFFSETS, REGISTRATIONS, TOKENS, lines, node_of, put_node, put_token,
-    token_of,
+    DOCUMENTS, HISTORY, META, NODES, OFFSETS, REGISTRATIONS, REVOCATIONS, TOKENS, lines, node_of, put_node,
+    put_token, token_of,
 };
 use super::{
-    Change, HistoryEntry, JoinDecision, NodeRecord, Past, Store, StoreError, StoredDocument, TokenRecord,
+    Change, HistoryEntry, JoinDecision, NodeRecord, Past, Revocation, Store, StoreError, StoredDocument,
+    TokenRecord,
 };
+use crate::clock::Seconds;
 
 /// Newest layout that this program reads and the one that it writes.
 const FORMAT: u64 = 1;
@@ -323,6 +325,42 @@ impl Store for EmbeddedStore {
             change(&mut node);
             put_node(tx, &node)?;
             Ok(Some(node))
+        })
+    }
+
+    fn revoke_node(
+        &self,
+        name: &str,
+        now: Seconds,
+        change: &mut dyn FnMut(&mut NodeRecord) -> Revocation,
+    ) -> Result<Option<NodeRecord>, StoreError> {
+        self.write(|tx| {
+            let present = tx.open_table(NODES)?.get(name)?.map(|row| node_of(name, row.value()));
+            let Some(mut node) = present else { return Ok(None) };
+            let revocation = change(&mut node);
+            put_node(tx, &node)?;
+            let mut table = tx.open_table(REVOCATIONS)?;
+            table.retain(|_, until| until > now)?;
+            table.insert(revocation.mark.as_slice(), revocation.until)?;
+            Ok(Some(node))
+        })
+    }
+
+    fn revocations(&self) -> Result<Vec<Revocation>, StoreError> {
+        self.read(|tx| {
+            let table = match tx.open_table(REVOCATIONS) {
+                // Made by an earlier meshd, and nobody was thrown out since.
+                Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+                table => table?,
+            };
+            let mut found = Vec::new();
+            for row in table.iter()? {
+                let (mark, until) = row?;
+                // One of another length is of no certificate.
+                let Ok(mark) = mark.value().try_into() else { continue };
+                found.push(Revocation { mark, until: until.value() });
+            }
+            Ok(found)
         })
     }
 

@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use mesh_core::vocab::identity::Mark;
+
 use crate::clock::Seconds;
 
 pub mod embedded;
@@ -191,6 +193,15 @@ pub struct NodeRecord {
     pub revoked: bool,
 }
 
+/// The mark of a node that was thrown out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Revocation {
+    /// What the serial numbers of its certificates begin with.
+    pub mark: Mark,
+    /// From when on no certificate that bears it can be valid.
+    pub until: Seconds,
+}
+
 /// What [`Store::join`] writes when the join is granted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Joined {
@@ -235,6 +246,17 @@ pub trait Store: Send + Sync {
         name: &str,
         change: &mut dyn FnMut(&mut NodeRecord),
     ) -> Result<Option<NodeRecord>, StoreError>;
+
+    /// Throws a node out: changes it and keeps its mark, in one transaction, which forgets the marks that are over by
+    /// `now`. `None` if there is none of that name.
+    fn revoke_node(
+        &self,
+        name: &str,
+        now: Seconds,
+        change: &mut dyn FnMut(&mut NodeRecord) -> Revocation,
+    ) -> Result<Option<NodeRecord>, StoreError>;
+    /// The marks of nodes that were thrown out.
+    fn revocations(&self) -> Result<Vec<Revocation>, StoreError>;
 
     /// The last registration of every node, as opaque bytes.
     fn registrations(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError>;

@@ -14,6 +14,8 @@ pub(super) const HISTORY: TableDefinition<'_, u64, (i64, &str, &str)> = TableDef
 pub(super) const TOKENS: TableDefinition<'_, &str, TokenRow<'static>> = TableDefinition::new("tokens");
 /// Name to accounts a line each, address, fingerprints end to end, joined, certificate's end, revoked.
 pub(super) const NODES: TableDefinition<'_, &str, NodeRow<'static>> = TableDefinition::new("nodes");
+/// Mark to the end of the time in which it counts.
+pub(super) const REVOCATIONS: TableDefinition<'_, &[u8], i64> = TableDefinition::new("revocations");
 pub(super) const REGISTRATIONS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("registrations");
 pub(super) const OFFSETS: TableDefinition<'_, &str, u32> = TableDefinition::new("offsets");
 

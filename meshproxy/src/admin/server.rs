@@ -16,6 +16,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use super::dump::{Certificate, dump};
+use crate::live::interception::Interception;
 use crate::live::root::Roots;
 use crate::telemetry::metrics::Metrics;
 
@@ -47,17 +48,29 @@ pub struct Facts {
     pub ending: watch::Receiver<bool>,
     /// Asked to begin it.
     pub end: Arc<Notify>,
+    /// Whether whoever has connected from the first address to the second may ask for the end.
+    pub may_end: Box<dyn Fn(SocketAddr, SocketAddr) -> bool + Send + Sync>,
+    /// Whether the rules stand by which connections are captured, where they are wanted.
+    pub interception: watch::Receiver<Interception>,
     /// The certificates of this host.
     pub certificates: Box<dyn Fn() -> Vec<Certificate> + Send + Sync>,
 }
 
 impl Facts {
-    /// Whether this proxy serves: it has a snapshot, its sockets followed, and it does not end.
+    /// Whether this proxy serves: it has a snapshot, its sockets followed, what it shall capture is led to it, and it
+    /// does not end.
     pub fn is_ready(&self) -> bool {
-        self.roots.sockets().serial > 0 && !*self.ending.borrow()
+        self.roots.sockets().serial > 0 && !self.interception.borrow().is_lost() && !*self.ending.borrow()
     }
 
-    fn answer(&self, face: Face, method: &Method, path: &str) -> Response<Full<Bytes>> {
+    /// `may_end` says whether the client may ask for the end.
+    fn answer(
+        &self,
+        face: Face,
+        method: &Method,
+        path: &str,
+        may_end: impl FnOnce() -> bool,
+    ) -> Response<Full<Bytes>> {
         let shown = |one: Face| face == Face::Admin || face == one;
         match (method, path) {
             (&Method::GET | &Method::HEAD, "/healthz/ready" | "/ready") if shown(Face::Ready) => {
@@ -76,10 +89,13 @@ impl Facts {
             (&Method::GET, path) if face == Face::Admin && path.starts_with("/config/") => {
                 self.dump(path.strip_prefix("/config/"))
             }
-            (&Method::POST, "/drain" | "/quitquitquit") if face == Face::Admin => {
-                self.end.notify_one();
-                text(StatusCode::ACCEPTED, "draining\n")
-            }
+            (&Method::POST, "/drain" | "/quitquitquit") if face == Face::Admin => match may_end() {
+                true => {
+                    self.end.notify_one();
+                    text(StatusCode::ACCEPTED, "draining\n")
+                }
+                false => text(StatusCode::FORBIDDEN, "only root and the user of this proxy may end it\n"),
+            },
             (_, "/drain" | "/quitquitquit") if face == Face::Admin => {
                 text(StatusCode::METHOD_NOT_ALLOWED, "use POST\n")
             }
@@ -98,6 +114,13 @@ impl Facts {
                 text(StatusCode::OK, format!("ready version={}\n", self.roots.load().tables.version.number))
             }
             false if *self.ending.borrow() => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+            false if self.interception.borrow().is_lost() => text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!(
+                    "the rules of interception are {}: meshproxy intercept install\n",
+                    self.interception.borrow().name()
+                ),
+            ),
             false => text(StatusCode::SERVICE_UNAVAILABLE, "waiting for the first snapshot\n"),
         }
     }
@@ -150,8 +173,10 @@ pub async fn serve(listener: TcpListener, face: Face, facts: Arc<Facts>) {
 }
 
 async fn serve_connection(stream: TcpStream, face: Face, facts: Arc<Facts>) {
+    let (peer, local) = (stream.peer_addr().ok(), stream.local_addr().ok());
     let service = service_fn(|request: Request<Incoming>| {
-        let answer = facts.answer(face, request.method(), request.uri().path());
+        let may_end = || peer.zip(local).is_some_and(|(peer, local)| (facts.may_end)(peer, local));
+        let answer = facts.answer(face, request.method(), request.uri().path(), may_end);
         std::future::ready(Ok::<_, std::convert::Infallible>(answer))
     });
     let served = hyper::server::conn::http1::Builder::new()
@@ -180,6 +205,8 @@ mod tests {
             metrics,
             ending,
             end: Arc::new(Notify::new()),
+            may_end: Box::new(|_, _| true),
+            interception: watch::channel(Interception::Installed).1,
             certificates: Box::new(|| {
                 vec![Certificate { identity: "spiffe://td/x".to_owned(), not_before: 1, not_after: 2 }]
             }),
@@ -189,7 +216,11 @@ mod tests {
 
     #[track_caller]
     fn check(facts: &Facts, face: Face, method: &Method, path: &str, expected: u16) {
-        assert_eq!(facts.answer(face, method, path).status().as_u16(), expected, "{face:?} {method} {path}");
+        assert_eq!(
+            facts.answer(face, method, path, || true).status().as_u16(),
+            expected,
+            "{face:?} {method} {path}"
+        );
     }
 
     #[test]
@@ -202,6 +233,8 @@ mod tests {
         check(&facts, Face::Metrics, &Method::POST, "/drain", 404);
         check(&facts, Face::Admin, &Method::GET, "/drain", 405);
         check(&facts, Face::Admin, &Method::POST, "/drain", 202);
+        let refused = facts.answer(Face::Admin, &Method::POST, "/drain", || false);
+        assert_eq!(refused.status(), StatusCode::FORBIDDEN);
         check(&facts, Face::Admin, &Method::GET, "/config/routes", 200);
         check(&facts, Face::Admin, &Method::GET, "/config/nothing", 404);
     }
@@ -217,7 +250,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_dump_is_json() {
-        let answer = facts().0.answer(Face::Admin, &Method::GET, "/config_dump");
+        let answer = facts().0.answer(Face::Admin, &Method::GET, "/config_dump", || true);
         let body = answer.into_body().collect().await.unwrap().to_bytes();
         let value: serde_json::Value = serde_json::from_slice(&body).unwrap();
         assert_eq!(value["node"], "h1");

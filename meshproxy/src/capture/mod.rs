@@ -3,7 +3,9 @@
 pub mod bound;
 pub mod explicit;
 pub mod loopback;
+pub mod transparent;
 
+use ipnet::Ipv4Net;
 use mesh_core::snapshot::view::Bind;
 use mesh_core::vocab::name::{ServicePort, Text};
 use mesh_core::vocab::protocol::Protocol;
@@ -28,6 +30,11 @@ pub enum Purpose {
     Service(ServicePort),
     /// What a Sidecar lets out there.
     Bound(Box<Bound>),
+    /// Captured connections of applications of this host, with the net of services' addresses among their
+    /// destinations.
+    Leaving(Option<Ipv4Net>),
+    /// Captured connections to applications of this host.
+    Entering,
 }
 
 /// A socket that a Sidecar asks for.

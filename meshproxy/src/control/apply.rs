@@ -81,9 +81,9 @@ impl Apply {
         let built = tokio::task::spawn_blocking(move || {
             let tables = Arc::new(build(&wanted, previous.as_deref())?);
             if let Some(trust) = &tables.trust {
-                let aliases = trust.aliases.clone();
+                let (aliases, revoked) = (trust.aliases.clone(), trust.revoked.clone());
                 let trust = Trust::new(trust.domain.clone(), trust.roots.clone())
-                    .map(|trust| trust.with_aliases(aliases))
+                    .map(|trust| trust.with_aliases(aliases).without(revoked))
                     .map_err(|error| vec![Rejection { key: SectionKey::Trust, reason: error.to_string() }])?;
                 svids.trust(trust);
             }

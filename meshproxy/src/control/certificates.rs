@@ -110,7 +110,7 @@ impl Certificates {
         if pair.chain.is_empty() {
             return Ok(None);
         }
-        let leaf = crate::identity::tls::read_leaf(&pair.chain[0])
+        let leaf = crate::identity::peer::read_leaf(&pair.chain[0])
             .map_err(|error| CertificateError::Unfit(error.to_string()))?;
         if leaf.id.node_name() != Some(&self.node_name) {
             return Err(CertificateError::Unfit(format!("it is of {}, not of {}", leaf.id, self.node_name)));
@@ -131,7 +131,7 @@ impl Certificates {
         let svid = Svid::new(id, pair.chain.iter().map(|der| der.to_vec()).collect(), pair.key())?;
         let trust = Trust::new(domain.clone(), roots)?;
         let roots = trust.roots().to_vec();
-        self.svids.trust(trust);
+        self.svids.trust_roots(trust);
         let renew_at = renewal(svid.not_before(), svid.not_after());
         Ok(NodeIdentity { svid: Arc::new(svid), domain, roots, renew_at })
     }

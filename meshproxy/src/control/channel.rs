@@ -19,7 +19,7 @@ use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::config::ControlUrl;
-use crate::identity::tls;
+use crate::identity::{peer, tls};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A meshd whose host vanished is noticed after the sum of both.
@@ -157,7 +157,7 @@ async fn connect(url: &ControlUrl, resolve: &Resolve) -> Result<TcpStream, Chann
     let mut last = missing(io::Error::new(io::ErrorKind::NotFound, "no address"));
     for address in addresses {
         let address = SocketAddr::new(address, url.port);
-        let attempt = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await;
+        let attempt = tokio::time::timeout(CONNECT_TIMEOUT, crate::dial::tcp(address)).await;
         match attempt.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             Ok(stream) => {
                 let set = stream.set_nodelay(true);
@@ -225,7 +225,7 @@ impl ControlVerifier {
                 webpki::Error::UnknownIssuer => CertificateError::UnknownIssuer,
                 other => CertificateError::Other(rustls::OtherError(Arc::new(other))),
             })?;
-        let id = tls::read_leaf(leaf)
+        let id = peer::read_leaf(leaf)
             .map_err(|error| CertificateError::Other(rustls::OtherError(Arc::new(error))))?
             .id;
         let is_control = match &self.0 {

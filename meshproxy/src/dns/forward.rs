@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use rand::Rng;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UdpSocket};
 
 use super::message::{Answer, answer, ask, belongs};
 use super::resolv_conf::HostResolvers;
+use crate::dial;
 
 /// How long one resolver may take; applications give up after about five seconds.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -162,13 +162,8 @@ fn has_way(address: &IpAddr) -> bool {
 }
 
 async fn over_udp(upstream: SocketAddr, question: &[u8]) -> io::Result<Vec<u8>> {
-    let any: IpAddr = match upstream {
-        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
     // A new socket has a new port, which who would forge an answer must guess.
-    let socket = UdpSocket::bind((any, 0)).await?;
-    socket.connect(upstream).await?;
+    let socket = dial::udp(upstream).await?;
     socket.send(question).await?;
     let mut answer = vec![0; 65_535];
     loop {
@@ -182,7 +177,7 @@ async fn over_udp(upstream: SocketAddr, question: &[u8]) -> io::Result<Vec<u8>> 
 }
 
 async fn over_tcp(upstream: SocketAddr, question: &[u8]) -> io::Result<Vec<u8>> {
-    let mut stream = TcpStream::connect(upstream).await?;
+    let mut stream = dial::tcp(upstream).await?;
     let length = u16::try_from(question.len()).map_err(io::Error::other)?;
     let mut framed = length.to_be_bytes().to_vec();
     framed.extend_from_slice(question);
@@ -205,6 +200,8 @@ fn in_hosts(text: &str, name: &str) -> Vec<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::net::UdpSocket;
+
     use crate::dns::message::{self, addresses};
 
     /// A resolver that first sends garbage, then a forged answer, then the right one.

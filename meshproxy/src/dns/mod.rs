@@ -7,3 +7,4 @@ pub mod names;
 pub mod resolv_conf;
 pub mod server;
 pub mod snippet;
+pub mod within;

@@ -33,20 +33,22 @@ pub enum Found {
 /// The names of the mesh as this host answers them. Immutable; replaced with each snapshot.
 pub struct Names {
     tables: Arc<Tables>,
-    open: HashSet<SocketAddr>,
+    /// `None` where all are led to us.
+    open: Option<HashSet<SocketAddr>>,
     namespaces: Vec<Text>,
     address_of: AddressOf,
 }
 
 impl Names {
-    /// The names of these tables, with the sockets that are open.
-    pub fn new(tables: Arc<Tables>, open: &[SocketAddr], address_of: AddressOf) -> Names {
+    /// The names of these tables, with the sockets that are open; `None` where none are needed.
+    pub fn new(tables: Arc<Tables>, open: Option<&[SocketAddr]>, address_of: AddressOf) -> Names {
         let mut namespaces = tables.namespaces();
         if namespaces.is_empty() {
             // A host without workloads is a client; bare names mean what they mean where nothing is said.
             namespaces.push("default".into());
         }
-        Names { tables, open: open.iter().copied().collect(), namespaces, address_of }
+        let open = open.map(|open| open.iter().copied().collect());
+        Names { tables, open, namespaces, address_of }
     }
 
     /// Looks a name up as it is asked for: lower case, no trailing dot. `search` are the domains that this host's
@@ -86,7 +88,10 @@ impl Names {
     fn standing(&self, service: &Service) -> Found {
         let Some(address) = (self.address_of)(service) else { return Found::Foreign };
         let mut streams = service.ports.iter().filter(|port| port.protocol != Protocol::Udp);
-        let is_open = |number: u16| self.open.contains(&SocketAddr::new(IpAddr::V4(address), number));
+        let is_open = |number: u16| {
+            let at = SocketAddr::new(IpAddr::V4(address), number);
+            self.open.as_ref().is_none_or(|open| open.contains(&at))
+        };
         match service.external {
             // Unless all of it works through the mesh, an external name keeps working without it.
             true if service.ports.is_empty() || !streams.all(|port| is_open(port.number)) => Found::Foreign,
@@ -151,7 +156,7 @@ mod tests {
         let tables = Arc::new(mesh_core::tables::build::build(&snapshot, None).unwrap());
         let address = Ipv4Addr::new(127, 64, 0, 1);
         let open: Vec<SocketAddr> = open.iter().map(|&port| SocketAddr::new(address.into(), port)).collect();
-        Names::new(tables, &open, Arc::new(move |_| Some(address)))
+        Names::new(tables, Some(&open), Arc::new(move |_| Some(address)))
     }
 
     #[track_caller]

@@ -16,6 +16,7 @@ use super::forward::{Forwarder, Via};
 use super::message::{Question, Unread, read};
 use super::names::{AddressOf, Found, Names};
 use crate::live::root::Roots;
+use crate::netns::Netns;
 
 /// Questions that are forwarded at one time; more are answered with a failure at once.
 const IN_FLIGHT: usize = 512;
@@ -39,6 +40,18 @@ impl DnsSockets {
         Ok(DnsSockets { udp, tcp })
     }
 
+    /// Opens both in another network namespace.
+    pub fn bind_within(netns: &Netns, address: SocketAddr) -> io::Result<DnsSockets> {
+        let (udp, tcp) = netns.run(move || {
+            let tcp = std::net::TcpListener::bind(address)?;
+            let udp = std::net::UdpSocket::bind(tcp.local_addr()?)?;
+            tcp.set_nonblocking(true)?;
+            udp.set_nonblocking(true)?;
+            Ok((udp, tcp))
+        })?;
+        Ok(DnsSockets { udp: UdpSocket::from_std(udp)?, tcp: TcpListener::from_std(tcp)? })
+    }
+
     /// Where they are.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.udp.local_addr()
@@ -52,12 +65,13 @@ struct Knowledge {
     in_flight: Arc<Semaphore>,
 }
 
-/// Serves until dropped.
+/// Serves until dropped. `captured` says that every port of every service's address is led to this proxy.
 pub async fn serve(
     sockets: DnsSockets,
     forwarder: Forwarder,
     roots: Arc<Roots>,
     address_of: Option<AddressOf>,
+    captured: bool,
 ) {
     let knowledge = Arc::new(Knowledge {
         forwarder,
@@ -68,18 +82,19 @@ pub async fn serve(
     tokio::join!(
         serve_udp(Arc::new(udp), Arc::clone(&knowledge)),
         serve_tcp(tcp, Arc::clone(&knowledge)),
-        follow(roots, address_of, knowledge),
+        follow(roots, address_of, captured, knowledge),
     );
 }
 
 /// Keeps the names in step with the sockets that are open: both are known only after a root is stored.
-async fn follow(roots: Arc<Roots>, address_of: Option<AddressOf>, knowledge: Arc<Knowledge>) {
+async fn follow(roots: Arc<Roots>, address_of: Option<AddressOf>, captured: bool, knowledge: Arc<Knowledge>) {
     let Some(address_of) = address_of else { return };
     let mut sockets = roots.subscribe_sockets();
     loop {
         let report = Arc::clone(&sockets.borrow_and_update());
         if report.serial > 0 {
-            let names = Names::new(Arc::clone(&roots.load().tables), &report.open, Arc::clone(&address_of));
+            let open = (!captured).then_some(&report.open[..]);
+            let names = Names::new(Arc::clone(&roots.load().tables), open, Arc::clone(&address_of));
             *knowledge.names.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(names));
         }
         if sockets.changed().await.is_err() {
@@ -250,7 +265,7 @@ mod tests {
         let forwarder = Forwarder::new(Arc::new(HostResolvers::new(vec![dead], address)));
         let roots = Arc::new(Roots::new(Arc::default()));
         let service: AddressOf = Arc::new(|_| Some(Ipv4Addr::LOCALHOST));
-        tokio::spawn(serve(sockets, forwarder, roots, Some(service)));
+        tokio::spawn(serve(sockets, forwarder, roots, Some(service), false));
         address
     }
 

@@ -26,8 +26,7 @@ use super::body::{Held, UpstreamBody, grpc_status};
 use super::canonical::absolute;
 use super::deadline::Deadline;
 use super::headers::{
-    ATTEMPT_COUNT, EXPECTED_TIMEOUT, GRPC_TIMEOUT, MESH_FROM, MESH_PROTO, MESH_PROXY, MESH_RETRY, MESH_TO,
-    MESH_VERSION, RATE_LIMITED, number,
+    ATTEMPT_COUNT, EXPECTED_TIMEOUT, GRPC_TIMEOUT, MESH_HOP, MESH_PROXY, MESH_RETRY, RATE_LIMITED, number,
 };
 use super::load;
 use super::reply::Failure;
@@ -39,10 +38,12 @@ use crate::live::local::LocalWorkload;
 use crate::live::retries::RetryPlace;
 use crate::live::root::Root;
 use crate::net::downstream::Facts;
+use crate::net::hop::{self, Spoken};
+use crate::net::limits;
 use crate::net::proxy_header::ProxyHeader;
 use crate::upstream::body::{RequestBody, Upload};
 use crate::upstream::failure::{self, ConnectError};
-use crate::upstream::http2::{MOST_TURNS, SendError};
+use crate::upstream::http2::{self, MOST_TURNS};
 use crate::upstream::pool::{Hop, Stream, Who};
 use crate::upstream::thread::DataThread;
 use crate::upstream::way::{Target, Way, proxy_header};
@@ -111,7 +112,7 @@ impl Answer {
         if let Some(told) = failed_there(&parts) {
             parts.extensions.insert(told);
         }
-        match response::canonical(&mut parts, false) {
+        match response::canonical(&mut parts, false, &limits::sizes_with_room()) {
             Ok(found) => {
                 let bytes = found.bytes as u64 + 15;
                 Ok(Answer { response: Response::from_parts(parts, body), held, bytes })
@@ -137,17 +138,17 @@ pub struct Tried {
 }
 
 impl Trial<'_> {
-    /// Tries until an outcome is final, or the request's time is over. The message is taken from where it is: a future
-    /// that is given one stores it twice.
+    /// Tries until an outcome is final, or the request's time is over.
     pub async fn run(
         &self,
-        message: &mut Option<Message>,
+        message: Box<Message>,
         upload: Option<&Upload>,
         whole: &mut Option<Deadline>,
     ) -> Tried {
         if let (0, false, Some(upload)) = (self.retry.attempts, self.direct_http2, upload) {
             upload.settle();
         }
+        let mut message = Some(message);
         let mut tried: Vec<usize> = Vec::new();
         let mut tries = 0;
         let mut retrying: Option<Box<Retrying>> = None;
@@ -158,12 +159,11 @@ impl Trial<'_> {
             let Some(index) = self.choose(&tried) else {
                 break Tried::nothing();
             };
-            tried.push(index);
             tries += 1;
             let endpoint = &self.destination.endpoints[index];
             let mut permit = endpoint.state.enter();
             let may_repeat = tries <= self.retry.attempts;
-            let sent = match (&*message, may_repeat) {
+            let sent = match (&message, may_repeat) {
                 (Some(kept), true) => kept.clone(),
                 _ => match message.take() {
                     Some(last) => last,
@@ -238,6 +238,7 @@ impl Trial<'_> {
                 }
             }
             self.thread.metrics().proxy.retries.increment(1);
+            tried.push(index);
         }
     }
 
@@ -297,7 +298,7 @@ impl Trial<'_> {
 
     async fn once(
         &self,
-        mut message: Message,
+        mut message: Box<Message>,
         upload: Option<&Upload>,
         endpoint: &LiveEndpoint,
         permit: &mut Permit,
@@ -331,11 +332,9 @@ impl Trial<'_> {
                 }
                 let own = own(self.root, self.caller)?;
                 let peer = Who { number: endpoint.peer, id: peer };
-                let request = message.into_http2(body(upload));
                 let settings = self.destination.settings.as_ref();
                 let hop = Hop { address: *hop, own, peer, patience, settings, place };
-                let sent = send_shared(request, || self.thread.pool.mesh(&hop)).await;
-                sent.map_err(Sent::failure)
+                send_shared(message, upload, || self.thread.pool.mesh(&hop)).await.map_err(Sent::failure)
             }
             Transport::Unreachable => Err(connect_failed(ConnectError::NoIdentity)),
         }
@@ -363,13 +362,9 @@ impl Trial<'_> {
 
     fn prepare_hop(&self, headers: &mut HeaderMap, endpoint: &LiveEndpoint) {
         pass_proxy(headers, self.proxy(endpoint));
-        let proto = if self.http2 { "h2" } else { "http/1.1" };
-        headers.insert(&MESH_TO, endpoint.to.clone());
-        headers.insert(&MESH_PROTO, HeaderValue::from_static(proto));
-        headers.insert(&MESH_VERSION, self.root.version.clone());
-        if let Some(caller) = self.caller {
-            headers.insert(&MESH_FROM, caller.from.clone());
-        }
+        let spoken = if self.http2 { Spoken::Http2 } else { Spoken::Http1 };
+        let from = self.caller.map(|caller| &*caller.from);
+        headers.insert(&MESH_HOP, hop::write(&endpoint.to, spoken, &self.root.version, from));
     }
 }
 
@@ -398,7 +393,7 @@ pub(super) fn pass_proxy(headers: &mut HeaderMap, proxy: Option<ProxyHeader>) {
 pub(super) fn own<'a>(root: &'a Root, caller: Option<&'a Arc<LocalWorkload>>) -> Result<Who<'a>, Failure> {
     let caller = match (caller, &root.locals[..]) {
         (Some(caller), _) => caller,
-        (None, [only]) => only,
+        (None, [only]) if only.is_everybody() => only,
         (None, _) => return Err(connect_failed(ConnectError::NoIdentity)),
     };
     match caller.id() {
@@ -410,7 +405,7 @@ pub(super) fn own<'a>(root: &'a Root, caller: Option<&'a Arc<LocalWorkload>>) ->
 /// Sends to an application in the clear: the first of the addresses that does not refuse.
 pub async fn plain(
     thread: &DataThread,
-    message: Message,
+    message: Box<Message>,
     upload: Option<&Upload>,
     target: Target<'_>,
     http2: bool,
@@ -462,15 +457,15 @@ fn is_closed(error: &hyper::Error) -> bool {
 /// taken (GOAWAY): such a request is sent on another connection, as if it had found this one closed.
 async fn plain_http2(
     thread: &DataThread,
-    message: Message,
+    message: Box<Message>,
     upload: Option<&Upload>,
     target: Target<'_>,
 ) -> Result<Answer, Failure> {
     let mut turns = 0;
     loop {
         turns += 1;
-        let request = message.clone().into_http2(body(upload));
-        let failure = match send_shared(request, || thread.pool.http2(target)).await {
+        let stream = || thread.pool.http2(target);
+        let failure = match send_shared(message.clone(), upload, stream).await {
             Err(Sent::Untaken(failure)) if turns < MOST_TURNS => failure,
             sent => return sent.map_err(Sent::failure),
         };
@@ -497,30 +492,37 @@ impl Sent {
 }
 
 /// Sends on a stream of a shared connection. One that was closing and took nothing is no attempt: another is used.
-async fn send_shared<F>(mut request: Request<RequestBody>, stream: impl Fn() -> F) -> Result<Answer, Sent>
+async fn send_shared<F>(
+    message: Box<Message>,
+    upload: Option<&Upload>,
+    stream: impl Fn() -> F,
+) -> Result<Answer, Sent>
 where
     F: Future<Output = Result<Stream, ConnectError>>,
 {
     let mut turns = 0;
-    loop {
+    let (mut stream, sender) = loop {
         turns += 1;
-        let mut stream = stream().await.map_err(|error| Sent::Failed(connect_failed(error)))?;
-        match stream.connection().send(request).await {
-            Ok((response, sending)) => {
-                stream.hold(sending);
-                let answer = Answer::of(response.map(UpstreamBody::Http2), Held::Http2(stream));
-                return answer.map_err(Sent::Failed);
-            }
-            Err(SendError::Closing(unsent, _)) if turns < MOST_TURNS && !stream.is_fresh() => {
-                request = *unsent;
-            }
-            Err(SendError::Closing(_, error) | SendError::Broken(error)) => {
-                let failure = fail(stream.connection().outcome(&error), String::new());
-                let untaken = error.is_go_away() && error.is_remote() && !stream.is_fresh();
-                return Err(if untaken { Sent::Untaken(failure) } else { Sent::Failed(failure) });
-            }
+        let stream = stream().await.map_err(|error| Sent::Failed(connect_failed(error)))?;
+        match stream.connection().ready().await {
+            Ok(sender) => break (stream, sender),
+            Err(_) if turns < MOST_TURNS && !stream.is_fresh() => {}
+            Err(error) => return Err(unsent(&stream, &error)),
         }
-    }
+    };
+    let begun = http2::begin(sender, message.into_http2(body(upload)));
+    let (response, sending) = begun.map_err(|error| unsent(&stream, &error))?;
+    let response = response.await.map_err(|error| unsent(&stream, &error))?;
+    stream.hold(sending);
+    let answer = Answer::of(response.map(UpstreamBody::Http2), Held::Http2(stream));
+    answer.map_err(Sent::Failed)
+}
+
+/// What an error on a shared connection makes of the request.
+fn unsent(stream: &Stream, error: &h2::Error) -> Sent {
+    let failure = fail(stream.connection().outcome(error), String::new());
+    let untaken = error.is_go_away() && error.is_remote() && !stream.is_fresh();
+    if untaken { Sent::Untaken(failure) } else { Sent::Failed(failure) }
 }
 
 fn body(upload: Option<&Upload>) -> RequestBody {

@@ -9,13 +9,16 @@ use h2::RecvStream;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use mesh_core::decide::refusal::Refusal;
 use mesh_core::message::trailers::{self, TooLarge};
 use mesh_core::vocab::outcome::Outcome;
 
 use super::deadline::Deadline;
 use super::headers::GRPC_STATUS;
 use super::record::Record;
+use super::reply::denied;
 use crate::net::activity::UnderWay;
+use crate::net::limits;
 use crate::upstream::failure;
 use crate::upstream::http2;
 use crate::upstream::pool::{Lease, Stream};
@@ -78,6 +81,9 @@ pub enum ReplyError {
     /// The request's time was over.
     #[error("the request's time was over")]
     Deadline,
+    /// A newer policy is against it.
+    #[error("a policy is against it now")]
+    Refused,
 }
 
 /// The body of an answer.
@@ -184,9 +190,43 @@ impl ReplyBody {
         sending && error.is_reset() && error.reason() == Some(h2::Reason::NO_ERROR)
     }
 
+    /// A policy has turned against what goes on. A gRPC client hears so, and for every other the answer breaks off.
+    fn cut_off(
+        &mut self,
+        refusal: &Refusal,
+        cx: &Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ReplyError>>> {
+        self.held = None;
+        let record = self.record.take();
+        let trailers = record.filter(|record| record.grpc).map(|mut record| {
+            let trailers = denied(refusal, record.flags);
+            record.trailers(&trailers);
+            trailers
+        });
+        match trailers {
+            Some(trailers) => {
+                self.content = Content::Own(Bytes::new());
+                Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+            }
+            None => {
+                // What came before goes out first.
+                self.broken = Some(ReplyError::Refused);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+        }
+    }
+
     fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ReplyError>>> {
         if let Some(error) = self.broken.take() {
             return Poll::Ready(Some(Err(error)));
+        }
+        if let Some(record) = &mut self.record
+            && let Some(standing) = &record.standing
+            && let Poll::Ready(refusal) = standing.poll_refused(cx)
+        {
+            record.cut_off(&refusal);
+            return self.cut_off(&refusal, cx);
         }
         let Content::Upstream(incoming) = &mut self.content else { return Poll::Ready(None) };
         let frame = match incoming.poll(cx) {
@@ -202,7 +242,9 @@ impl ReplyBody {
         };
         let frame = frame.map(|frame| {
             frame.and_then(|mut frame| {
-                frame.trailers_mut().map_or(Ok(()), trailers::canonical)?;
+                frame
+                    .trailers_mut()
+                    .map_or(Ok(()), |fields| trailers::canonical(fields, &limits::sizes()))?;
                 Ok(frame)
             })
         });
@@ -233,7 +275,7 @@ impl ReplyBody {
                         Some(Held::Http2(stream)) => stream.connection().outcome(error),
                         Some(Held::Http1(_)) | None => failure::http2_outcome(error),
                     },
-                    ReplyError::Deadline => Outcome::RequestTimeout,
+                    ReplyError::Deadline | ReplyError::Refused => Outcome::RequestTimeout,
                 };
                 let details = match outcome {
                     Outcome::ProtocolError => "upstream_reset_after_response_started{protocol_error}",

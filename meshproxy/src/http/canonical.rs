@@ -8,15 +8,21 @@ use mesh_core::message::fault::Fault;
 use mesh_core::message::path::Normalization;
 use mesh_core::message::request::{self, Head, Sender};
 
-/// Reads the head of a request.
+use crate::net::limits;
+
+/// Reads the head of a request. It is boxed, for it goes through the hands of many futures.
 pub fn read(
     request: Request<Incoming>,
     normalization: Normalization,
     sender: Sender,
-) -> Result<(Head, Incoming), Fault> {
+) -> Result<(Box<Head>, Incoming), Fault> {
     let (parts, body) = request.into_parts();
-    let head = request::canonical(parts, body.is_end_stream(), normalization, sender)?;
-    Ok((head, body))
+    let sizes = match sender {
+        Sender::Anybody => limits::sizes(),
+        Sender::Proxy => limits::sizes_with_room(),
+    };
+    let head = request::canonical(parts, body.is_end_stream(), normalization, sender, &sizes)?;
+    Ok((Box::new(head), body))
 }
 
 /// The URI of a request upstream: in HTTP/2 it carries scheme and authority.

@@ -1,7 +1,7 @@
 //! What is known of a connection while its requests come.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -11,9 +11,11 @@ use mesh_core::vocab::identity::SpiffeId;
 use mesh_core::vocab::label::Labels;
 use mesh_core::vocab::name::{ServicePort, Text, WorkloadKey};
 
+use crate::live::destination::LiveDestination;
 use crate::live::local::{LocalWorkload, read_from, source};
 use crate::live::root::Root;
 use crate::net::downstream::Facts;
+use crate::net::hop::{self, Hop, Spoken};
 use crate::telemetry::labels::{Numbered, Party};
 use crate::telemetry::line::addresses;
 use crate::upstream::thread::DataThread;
@@ -34,6 +36,13 @@ pub enum Entrance {
         /// The port.
         port: Option<u16>,
     },
+    /// The address that it was opened to, where connections are captured.
+    Captured {
+        /// That address.
+        to: SocketAddr,
+        /// The service whose address it is, and its port.
+        owner: Option<ServicePort>,
+    },
 }
 
 /// A connection of an application of this host.
@@ -49,6 +58,7 @@ pub struct Outbound {
     pub caller: Option<WorkloadKey>,
     addresses: Rc<str>,
     found: Cell<Found>,
+    pinned: RefCell<Option<(u64, Option<Arc<LiveDestination>>)>>,
 }
 
 /// Where caller and service are in the root with this serial.
@@ -69,7 +79,7 @@ impl Outbound {
     ) -> Outbound {
         let found = Cell::new(Found { serial: u64::MAX, caller: None, service: None });
         let addresses = addresses(facts.local, facts.peer).into();
-        Outbound { thread, facts, entrance, caller, addresses, found }
+        Outbound { thread, facts, entrance, caller, addresses, found, pinned: RefCell::default() }
     }
 
     /// Where it came from, with the text of it.
@@ -94,8 +104,31 @@ impl Outbound {
                 let own = local.and_then(|local| local.hosted.section.view.as_deref()).unwrap_or("");
                 (own == &**view).then_some(*listener)
             }
-            Entrance::Explicit | Entrance::Service(_) => None,
+            Entrance::Explicit | Entrance::Service(_) | Entrance::Captured { .. } => None,
         }
+    }
+
+    /// The address that it was opened to, where connections are captured.
+    pub fn original(&self) -> Option<SocketAddr> {
+        match &self.entrance {
+            Entrance::Captured { to, .. } => Some(*to),
+            Entrance::Explicit | Entrance::Service(_) | Entrance::Bound { .. } => None,
+        }
+    }
+
+    /// The endpoint that it was opened to, where connections are captured and it is nothing else. Looked up once in
+    /// each root.
+    pub fn pinned(&self, root: &Root) -> Option<Arc<LiveDestination>> {
+        let Entrance::Captured { to, owner: None } = &self.entrance else { return None };
+        let mut pinned = self.pinned.borrow_mut();
+        if let Some((serial, found)) = &*pinned
+            && *serial == root.serial
+        {
+            return found.clone();
+        }
+        let found = root.pinned(*to, self.local(root).map(|local| local.caller()));
+        *pinned = Some((root.serial, found.clone()));
+        found
     }
 
     /// The address of who sends. Behind a loopback address is a workload of this host, if it is known which.
@@ -112,8 +145,10 @@ impl Outbound {
         let caller = self.caller.as_ref();
         let caller = caller.and_then(|key| root.locals.iter().position(|l| l.hosted.section.key == *key));
         let service = match &self.entrance {
-            Entrance::Explicit | Entrance::Bound { .. } => None,
-            Entrance::Service(at) => root.tables.service_index(&at.host),
+            Entrance::Explicit | Entrance::Bound { .. } | Entrance::Captured { owner: None, .. } => None,
+            Entrance::Service(at) | Entrance::Captured { owner: Some(at), .. } => {
+                root.tables.service_index(&at.host)
+            }
         };
         let found = Found { serial: root.serial, caller, service };
         self.found.set(found);
@@ -133,6 +168,17 @@ pub fn caller<'a>(
     }
 }
 
+/// What another proxy says of a request.
+#[derive(Debug, Clone, Copy)]
+pub struct Heard {
+    /// Address and port of the workload that is meant.
+    pub to: SocketAddr,
+    /// Whether its application is spoken to in HTTP/2.
+    pub http2: bool,
+    /// Number of the calling party.
+    pub party: u32,
+}
+
 /// A connection of another proxy.
 #[derive(Debug)]
 pub struct MeshPeer {
@@ -147,7 +193,8 @@ pub struct MeshPeer {
     /// What `x-forwarded-client-cert` says of it.
     pub client_cert: HeaderValue,
     addresses: Rc<str>,
-    said: RefCell<Option<(HeaderValue, Numbered<Party>)>>,
+    said: RefCell<Option<(Box<str>, Numbered<Party>)>>,
+    heard: RefCell<Option<(HeaderValue, Heard)>>,
     unsaid: OnceCell<u32>,
 }
 
@@ -161,8 +208,8 @@ impl MeshPeer {
         client_cert: HeaderValue,
     ) -> MeshPeer {
         let addresses = addresses(facts.local, facts.peer).into();
-        let (said, unsaid) = (RefCell::default(), OnceCell::new());
-        MeshPeer { thread, facts, id, own, client_cert, addresses, said, unsaid }
+        let (said, heard, unsaid) = (RefCell::default(), RefCell::default(), OnceCell::new());
+        MeshPeer { thread, facts, id, own, client_cert, addresses, said, heard, unsaid }
     }
 
     /// Where it came from, with the text of it.
@@ -170,11 +217,24 @@ impl MeshPeer {
         (self.facts, &self.addresses)
     }
 
+    /// What is said of a request: nearly always what was said of the one before. `None` if that is nothing.
+    pub fn hear(&self, value: &HeaderValue) -> Option<Heard> {
+        if let Some((before, heard)) = &*self.heard.borrow()
+            && before == value
+        {
+            return Some(*heard);
+        }
+        let Hop { to, spoken, from } = hop::read(value)?;
+        let heard = Heard { to, http2: spoken == Spoken::Http2, party: self.party(from) };
+        *self.heard.borrow_mut() = Some((value.clone(), heard));
+        Some(heard)
+    }
+
     /// The calling party. What it says of itself is believed for telemetry, and only within its own namespace.
-    pub fn party(&self, from: Option<&HeaderValue>) -> u32 {
+    pub fn party(&self, from: Option<&str>) -> u32 {
         let Some(from) = from else { return self.anonymous() };
         if let Some((said, party)) = &*self.said.borrow()
-            && said == from
+            && **said == *from
         {
             return party.number;
         }
@@ -190,7 +250,7 @@ impl MeshPeer {
         };
         let party = self.thread.metrics().party(party);
         let number = party.number;
-        *self.said.borrow_mut() = Some((from.clone(), party));
+        *self.said.borrow_mut() = Some((from.into(), party));
         number
     }
 

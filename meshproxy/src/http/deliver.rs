@@ -2,34 +2,41 @@
 
 use std::future::poll_fn;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
-use http::{HeaderValue, Request, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
-use mesh_core::decide::inbound::{Admission, Inbound, admit};
+use mesh_core::decide::inbound::{Admission, Inbound, admit_shown};
+use mesh_core::decide::refusal::{Denial, Reason};
 use mesh_core::decide::witness::Silent;
 use mesh_core::message::internal::strip_mesh;
 use mesh_core::message::request::{Head, Sender};
+use mesh_core::policy::judge::Remarks;
+use mesh_core::tables::workloads::HostedWorkload;
 
 use super::again::{FailedThere, request_id};
-use super::attempt::{Answer, Message, connect_failed, late, plain};
+use super::attempt::{Message, connect_failed, late, plain};
 use super::canonical;
-use super::connection::MeshPeer;
+use super::connection::{Heard, MeshPeer};
 use super::deadline::Deadline;
 use super::headers::{
-    CLIENT_CERT, EXPECTED_TIMEOUT, FORWARDED_PROTO, MESH_FAILED, MESH_FROM, MESH_PROTO, MESH_PROXY,
-    MESH_RETRY, MESH_TO,
+    CLIENT_CERT, EXPECTED_TIMEOUT, FORWARDED_PROTO, MESH_FAILED, MESH_HOP, MESH_PROXY, MESH_RETRY,
 };
 use super::record::{Cluster, Record};
-use super::reply::{self, Failure, Reply};
+use super::reply::{self, Reply};
 use super::upgrade;
 use crate::live::chain::Sign;
 use crate::live::endpoint::Permit;
+use crate::live::port::Port;
 use crate::live::root::Root;
 use crate::net::proxy_header::ProxyHeader;
 use crate::runtime::clock;
+use crate::telemetry::access::Remarked;
 use crate::telemetry::metrics::Reporter;
 use crate::upstream::body::Upload;
 use crate::upstream::failure::ConnectError;
@@ -40,81 +47,108 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// So much longer than the caller's proxy gives a request it is waited for: the word that the time is over is that proxy's.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// One request of another proxy.
-pub async fn inbound(peer: &MeshPeer, request: Request<Incoming>) -> Reply {
-    serve(peer, request, None).await
-}
-
-/// The same for a request that asks for a WebSocket and came as a CONNECT stream.
-pub async fn inbound_upgrade(peer: &MeshPeer, mut request: Request<Incoming>) -> Reply {
-    let to = request.uri().authority().and_then(|to| HeaderValue::from_str(to.as_str()).ok());
-    let upgrade = upgrade::unpack(&mut request);
-    if let (Some(to), Some(_)) = (to, &upgrade) {
-        request.headers_mut().insert(&MESH_TO, to);
+/// One request of another proxy. It is judged before there is a future: the task of its stream is moved about, and what
+/// is in it with it.
+pub fn inbound(peer: Rc<MeshPeer>, request: Request<Incoming>) -> impl Future<Output = Reply> {
+    let begun = begin(&peer, request);
+    async move {
+        match begun {
+            Ok(delivery) => deliver(&peer, delivery).await,
+            Err(refused) => *refused,
+        }
     }
-    serve(peer, request, upgrade).await
 }
 
-async fn serve(peer: &MeshPeer, request: Request<Incoming>, upgrade: Option<OnUpgrade>) -> Reply {
+/// What is delivered, and where.
+struct Delivery {
+    record: Box<Record>,
+    message: Box<Message>,
+    targets: Vec<SocketAddr>,
+    way: Option<Rc<Way>>,
+    port: Option<Arc<Port>>,
+    time: Option<Duration>,
+    http2: bool,
+    upgrade: Option<OnUpgrade>,
+}
+
+/// Reads and judges. A request that asks for a WebSocket comes as a CONNECT stream.
+fn begin(peer: &MeshPeer, mut request: Request<Incoming>) -> Result<Delivery, Box<Reply>> {
     let root = peer.thread.view.root();
     let mut record = Record::begin(&peer.thread, &root, peer.shown(), Reporter::Destination, true);
+    let upgrade = if request.method() == Method::CONNECT { upgrade::unpack(&mut request) } else { None };
     let (mut head, body) = match canonical::read(request, root.tables.normalization(), Sender::Proxy) {
         Ok(read) => read,
-        Err(fault) => return reply::bad_request(record, fault),
+        Err(fault) => return Err(Box::new(reply::bad_request(record, fault))),
     };
     record.request(&head);
-    record.source = peer.party(head.headers.get(&MESH_FROM));
-    let http2 = head.headers.get(&MESH_PROTO).is_some_and(|proto| proto == "h2");
+    if let Some(scarce) = peer.thread.pressure.refuses_streams() {
+        return Err(Box::new(reply::overloaded(record, scarce)));
+    }
+    let heard = head.headers.get(&MESH_HOP).and_then(|said| peer.hear(said));
+    record.source = heard.map_or_else(|| peer.party(None), |heard| heard.party);
+    let http2 = heard.is_some_and(|heard| heard.http2);
     // Kept until the application has answered: it may end its connection without having taken the request.
     let upload = if http2 { Upload::of } else { Upload::once };
     record.upload = upload(body, &peer.thread.bodies);
-    let Some(to) = head.headers.get(&MESH_TO).and_then(address) else {
-        return reply::plain(record, StatusCode::MISDIRECTED_REQUEST, "NR", "workload_not_found", "");
+    let Some(Heard { to, .. }) = heard else {
+        let status = StatusCode::MISDIRECTED_REQUEST;
+        return Err(Box::new(reply::plain(record, status, "NR", "workload_not_found", "")));
     };
-    let proxy = head.headers.get(&MESH_PROXY).and_then(proxy);
-    let chain = &peer.thread.view.roots().chain;
-    if head.headers.contains_key(&MESH_RETRY) {
-        chain.note(request_id(&head.headers), Sign::Retried);
+    // The one field that is there nearly always has been read.
+    let proxy = if head.mesh > 1 { head.headers.get(&MESH_PROXY).and_then(proxy_header) } else { None };
+    if head.mesh > 1 && head.headers.contains_key(&MESH_RETRY) {
+        peer.thread.view.roots().chain.note(request_id(&head.headers), Sign::Retried);
     }
     strip_mesh(&mut head.headers, head.mesh);
-    let (targets, mut record) = match enter(peer, &root, to, &mut head, record) {
-        Ok(entered) => entered,
-        Err(refused) => return *refused,
-    };
-    head.headers.append(&CLIENT_CERT, peer.client_cert.clone());
+    // What is judged is what the application receives.
+    add_client_cert(&mut head.headers, &peer.client_cert);
+    if !head.headers.contains_key(&FORWARDED_PROTO) {
+        head.headers.insert(&FORWARDED_PROTO, HeaderValue::from_static("http"));
+    }
+    let Entered { targets, way, port, mut record } = enter(peer, &root, (to, proxy), &mut head, record)?;
     record.upstream = targets.first().copied();
     let time = head.headers.get(&EXPECTED_TIMEOUT).and_then(time);
-    // Something may be told of it while it is under way.
-    let id = if chain.knows_any() { request_id(&head.headers) } else { 0 };
-    let message = Message {
-        method: head.method,
-        authority: head.authority,
-        target: head.target,
-        headers: head.headers,
-    };
-    let port = root.tables.workload_at(to).and_then(|hosted| root.local(hosted)?.port(to.port()));
-    if let Some(port) = port {
+    let Head { method, authority, target, headers, .. } = *head;
+    let message = Box::new(Message { method, authority, target, headers });
+    Ok(Delivery { record, message, targets, way, port, time, http2, upgrade })
+}
+
+async fn deliver(peer: &MeshPeer, delivery: Delivery) -> Reply {
+    let Delivery { mut record, message, targets, way, port, time, http2, upgrade } = delivery;
+    if let Some(port) = &port {
         match Box::pin(port.request(!http2 || upgrade.is_some())).await {
             Ok(permit) => record.permit = Some(permit),
             Err(overflow) => return reply::failed(record, connect_failed(ConnectError::from(overflow))),
         }
     }
-    let settings = port.and_then(|port| port.settings.clone());
-    let way = (proxy.is_some() || settings.is_some())
-        .then(|| Rc::new(Way { unix: None, proxy, tls: None, settings }));
-    let patience = port.and_then(|port| port.connect_timeout).unwrap_or(PATIENCE);
+    let patience = port.as_ref().and_then(|port| port.connect_timeout).unwrap_or(PATIENCE);
     let target = Target { addresses: &targets, patience, way: way.as_ref(), place: None };
     if let Some(client) = upgrade {
         return Box::pin(upgrade::deliver(record, message, target, client)).await;
     }
+    // Something may be told of it while it is under way.
+    let chain = &peer.thread.view.roots().chain;
+    let id = if chain.knows_any() { request_id(&message.headers) } else { 0 };
     let target = Target { place: record.permit.as_ref().and_then(Permit::place), ..target };
-    let sent = match time {
-        None => plain(&peer.thread, message, record.upload.as_ref(), target, http2).await,
-        Some(time) => {
-            let deadline = Deadline::new(time + GRACE, record.started(), record.upload.as_ref());
-            let sending = plain(&peer.thread, message, record.upload.as_ref(), target, http2);
-            Box::pin(within(deadline, sending)).await
+    let sent = {
+        // Pinned here: each way of waiting would keep a place for it.
+        let mut sending = pin!(plain(&peer.thread, message, record.upload.as_ref(), target, http2));
+        let mut deadline = time.map(|time| {
+            let upload = record.upload.as_ref();
+            Box::new(Deadline::new(time + GRACE, record.started(), upload))
+        });
+        let in_time = poll_fn(|cx| match (sending.as_mut().poll(cx), &mut deadline) {
+            (Poll::Pending, Some(deadline)) => deadline.poll(cx).map(|()| Err(late())),
+            (sent, _) => sent,
+        });
+        match &record.standing {
+            Some(standing) => standing.unless_refused(in_time).await,
+            None => Ok(in_time.await),
         }
+    };
+    let sent = match sent {
+        Ok(sent) => sent,
+        Err(refusal) => return reply::cut_off(record, &refusal),
     };
     if let (true, Some(upload)) = (http2, &record.upload) {
         upload.settle();
@@ -142,19 +176,30 @@ fn time(field: &HeaderValue) -> Option<Duration> {
     (milliseconds > 0).then(|| Duration::from_millis(milliseconds))
 }
 
-async fn within(
-    mut deadline: Deadline,
-    sending: impl Future<Output = Result<Answer, Failure>>,
-) -> Result<Answer, Failure> {
-    tokio::select! {
-        sent = sending => sent,
-        () = poll_fn(|cx| deadline.poll(cx)) => Err(late()),
-    }
+/// Adds what is told of the caller's certificate to what proxies before it have told (Istio's APPEND_FORWARD).
+pub(super) fn add_client_cert(headers: &mut HeaderMap, element: &HeaderValue) {
+    let before: Vec<&[u8]> = headers.get_all(&CLIENT_CERT).iter().map(HeaderValue::as_bytes).collect();
+    let joined = match before.is_empty() {
+        true => None,
+        false => {
+            let all = [before.join(&b","[..]), element.as_bytes().to_vec()];
+            HeaderValue::from_bytes(&all.join(&b","[..])).ok()
+        }
+    };
+    headers.insert(&CLIENT_CERT, joined.unwrap_or_else(|| element.clone()));
 }
 
-/// How the application wants to be connected to, of which the caller's proxy knows.
-fn proxy(field: &HeaderValue) -> Option<ProxyHeader> {
+/// The PROXY header that the application wants, of which the caller's proxy knows.
+fn proxy_header(field: &HeaderValue) -> Option<ProxyHeader> {
     ProxyHeader::from_field(field.to_str().ok()?)
+}
+
+/// Where a request is delivered, how connections there begin and are limited, and its record.
+pub(super) struct Entered {
+    pub(super) targets: Vec<SocketAddr>,
+    pub(super) way: Option<Rc<Way>>,
+    pub(super) port: Option<Arc<Port>>,
+    pub(super) record: Box<Record>,
 }
 
 /// Judges a request: where it is delivered, or the answer in its place. What is known only here is gone before
@@ -162,10 +207,11 @@ fn proxy(field: &HeaderValue) -> Option<ProxyHeader> {
 fn enter(
     peer: &MeshPeer,
     root: &Root,
-    to: SocketAddr,
+    (to, proxy): (SocketAddr, Option<ProxyHeader>),
     head: &mut Head,
     mut record: Box<Record>,
-) -> Result<(Vec<SocketAddr>, Box<Record>), Box<Reply>> {
+) -> Result<Entered, Box<Reply>> {
+    let hosted = root.tables.workload_shown(to, &peer.own);
     let seen = head.seen();
     let facts = Inbound {
         to,
@@ -175,14 +221,20 @@ fn enter(
         request: Some(&seen),
         now: clock::seconds(),
     };
-    let admission = match admit(&root.tables, &facts, &mut Silent) {
+    let admission = match admit_shown(&root.tables, &facts, &peer.own, &mut Silent) {
         Ok(admission) => admission,
         Err(refusal) => {
-            name_parties(root, to, &mut record);
+            name_party(root, hosted, to, &mut record);
+            if let Reason::Denied(Denial { remarks: Some(remarks), .. }) = &refusal.reason {
+                record.remarked = remarked_of(root, hosted, remarks);
+            }
             return Err(Box::new(reply::refuse(record, &refusal)));
         }
     };
-    name_parties(root, to, &mut record);
+    name_party(root, hosted, to, &mut record);
+    if let Some(remarks) = &admission.judgement.remarks {
+        record.remarked = remarked_of(root, hosted, remarks);
+    }
     if admission.judgement.ask.is_some() {
         // Nobody is asked here yet, and unasked nothing that a CUSTOM policy is about may pass.
         return Err(Box::new(reply::plain(record, StatusCode::FORBIDDEN, "UAEX", "ext_authz_error", "")));
@@ -191,17 +243,31 @@ fn enter(
         let status = StatusCode::MISDIRECTED_REQUEST;
         return Err(Box::new(reply::plain(record, status, "NR", "identity_not_of_workload", "")));
     }
-    if let Some(rewritten) = &admission.judgement.token.headers {
-        head.headers = rewritten.clone();
+    let targets = targets(root, &admission, to);
+    let local = root.local(&admission.workload);
+    let port = local.and_then(|local| local.port(admission.port)).cloned();
+    let way = Way::into(local, proxy, port.as_ref().and_then(|port| port.settings.clone()));
+    let Admission { workload, judgement, .. } = admission;
+    record.standing = Some(peer.thread.standings.enter(workload, &facts, Some(head)));
+    if let Some(rewritten) = judgement.token.headers {
+        head.headers = rewritten;
     }
-    if !head.headers.contains_key(&FORWARDED_PROTO) {
-        head.headers.insert(&FORWARDED_PROTO, HeaderValue::from_static("http"));
-    }
-    Ok((targets(root, &admission, to), record))
+    Ok(Entered { targets, way, port, record })
 }
 
-fn address(value: &HeaderValue) -> Option<SocketAddr> {
-    value.to_str().ok()?.parse().ok()
+/// Counts what policies have written down, and puts it into words for the log.
+pub fn remarked(root: &Root, to: SocketAddr, remarks: &Remarks) -> Option<Box<Remarked>> {
+    remarked_of(root, root.tables.workload_at(to), remarks)
+}
+
+/// The same for a workload that is already known.
+pub fn remarked_of(
+    root: &Root,
+    hosted: Option<&Arc<HostedWorkload>>,
+    remarks: &Remarks,
+) -> Option<Box<Remarked>> {
+    let hosted = hosted?;
+    Some(root.local(hosted)?.remarkers.note(hosted, remarks))
 }
 
 /// The identity that we showed in the handshake must be that of the workload: the caller expected nobody else.
@@ -210,13 +276,16 @@ pub fn is_shown(peer: &MeshPeer, admission: &Admission) -> bool {
 }
 
 /// Where the application listens: the workload's own address, else loopback if no other workload of this host has the
-/// port. Loopback only for ports that a service reaches: what else listens there is none of the mesh's business.
+/// port. Loopback only for ports that a service reaches: what else listens there is none of the mesh's business. Those
+/// in other network namespaces have a loopback of their own.
 pub fn targets(root: &Root, admission: &Admission, to: SocketAddr) -> Vec<SocketAddr> {
+    let section = &admission.workload.section;
     let known = admission.workload.port(admission.port).is_some();
     let others = root
         .locals
         .iter()
-        .filter(|local| local.hosted.section.key != admission.workload.section.key)
+        .filter(|local| local.hosted.section.key != section.key)
+        .filter(|local| local.hosted.section.recognition.netns == section.recognition.netns)
         .any(|local| local.hosted.port(admission.port).is_some());
     let mut targets = vec![to];
     if known && !others {
@@ -225,10 +294,37 @@ pub fn targets(root: &Root, admission: &Admission, to: SocketAddr) -> Vec<Socket
     targets
 }
 
-fn name_parties(root: &Root, to: SocketAddr, record: &mut Record) {
+pub(super) fn name_parties(root: &Root, to: SocketAddr, record: &mut Record) {
+    name_party(root, root.tables.workload_at(to), to, record);
+}
+
+/// The same for a workload that is already known.
+fn name_party(root: &Root, hosted: Option<&Arc<HostedWorkload>>, to: SocketAddr, record: &mut Record) {
     record.cluster = Cluster::Inbound(to.port());
-    if let Some(local) = root.tables.workload_at(to).and_then(|hosted| root.local(hosted)) {
+    if let Some(local) = hosted.and_then(|hosted| root.local(hosted)) {
         record.destination = local.party.number;
         record.service = local.service(to.port()).number;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_proxies_before_have_told_of_stays_before() {
+        for (before, expected) in [
+            (&[][..], "By=c;URI=d"),
+            (&["By=a;URI=b"], "By=a;URI=b,By=c;URI=d"),
+            (&["By=a", "By=b"], "By=a,By=b,By=c;URI=d"),
+        ] {
+            let mut headers = HeaderMap::new();
+            for element in before {
+                headers.append(&CLIENT_CERT, HeaderValue::from_static(element));
+            }
+            add_client_cert(&mut headers, &HeaderValue::from_static("By=c;URI=d"));
+            let all: Vec<&HeaderValue> = headers.get_all(&CLIENT_CERT).iter().collect();
+            assert_eq!(all, [expected]);
+        }
     }
 }

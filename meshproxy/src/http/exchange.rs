@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderValue, Request, Version};
 use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
 use mesh_core::decide::facts::OutboundRequest;
 use mesh_core::decide::plan::{Action, AnswerChanges, Forward, Plan};
 use mesh_core::decide::refusal::Refusal;
@@ -44,40 +45,94 @@ use crate::telemetry::metrics::Reporter;
 use crate::telemetry::trace;
 use crate::upstream::body::Upload;
 
-/// One request of an application of this host.
-pub async fn outbound(connection: &Outbound, mut request: Request<Incoming>) -> Reply {
+/// One request of an application of this host. What can be decided at once is decided before there is a future: all that
+/// it holds is moved about and kept for every request under way.
+pub fn outbound(connection: Rc<Outbound>, request: Request<Incoming>) -> impl Future<Output = Reply> {
+    let begun = begin(&connection, request);
+    async move {
+        match begun {
+            Begun::Answered(reply) => *reply,
+            Begun::Refused(refused) => {
+                let Refused { head, record, refusal, upgrade } = *refused;
+                Box::pin(outside::refused(&connection, head, record, &refusal, upgrade)).await
+            }
+            Begun::Planned(planned) => carry_out(&connection, planned).await,
+        }
+    }
+}
+
+/// What the first look at a request led to.
+enum Begun {
+    Answered(Box<Reply>),
+    Refused(Box<Refused>),
+    Planned(Box<Planned>),
+}
+
+struct Refused {
+    head: Box<Head>,
+    record: Box<Record>,
+    refusal: Refusal,
+    upgrade: Option<OnUpgrade>,
+}
+
+struct Planned {
+    root: Held,
+    plan: Plan,
+    head: Box<Head>,
+    record: Box<Record>,
+    upgrade: Option<OnUpgrade>,
+}
+
+/// Reads and decides.
+fn begin(connection: &Outbound, mut request: Request<Incoming>) -> Begun {
     let root = connection.thread.view.root();
     let mut record = Record::begin(&connection.thread, &root, connection.shown(), Reporter::Source, false);
     if let Some(refusal) = request.extensions().get::<Bytes>() {
-        return reply::refuse_bytes(record, *refusal);
+        return Begun::Answered(Box::new(reply::refuse_bytes(record, *refusal)));
     }
     let upgrade = upgrade::asked(&mut request);
     let (mut head, body) = match canonical::read(request, root.tables.normalization(), Sender::Anybody) {
         Ok(read) => read,
-        Err(fault) => return reply::bad_request(record, fault),
+        Err(fault) => return Begun::Answered(Box::new(reply::bad_request(record, fault))),
     };
     add_context(connection, &mut head);
     record.request(&head);
+    if let Some(scarce) = connection.thread.pressure.refuses_streams() {
+        return Begun::Answered(Box::new(reply::overloaded(record, scarce)));
+    }
     record.upload = Upload::of(body, &connection.thread.bodies);
+    if let (Version::HTTP_2, false, Some(upload)) = (head.version, head.grpc, &record.upload) {
+        // Streams of gRPC may be silent for as long as both ends like.
+        let thread = &connection.thread;
+        upload.limit_silence(thread.limits.patience.body, &thread.metrics().proxy.slow_streams);
+    }
     let local = connection.local(&root);
     record.source = local.map_or(0, |local| local.party.number);
-    let plan = match decide(connection, &root, local, &head) {
-        Ok(plan) => plan,
-        Err(refusal) => return Box::pin(outside::refused(connection, head, record, &refusal, upgrade)).await,
-    };
-    note_plan(&root, &plan, &mut record);
+    match decide(connection, &root, local, &head) {
+        Ok(plan) => {
+            note_plan(&root, &plan, &mut record);
+            Begun::Planned(Box::new(Planned { root, plan, head, record, upgrade }))
+        }
+        Err(refusal) => Begun::Refused(Box::new(Refused { head, record, refusal, upgrade })),
+    }
+}
+
+/// Does what was decided.
+async fn carry_out(connection: &Outbound, planned: Box<Planned>) -> Reply {
+    let Planned { root, plan, head, mut record, upgrade } = *planned;
     if let Some(delay) = plan.fault.delay {
         record.flags.push("DI");
-        tokio::time::sleep(delay).await;
+        Box::pin(tokio::time::sleep(delay)).await;
     }
     if let Some(abort) = plan.fault.abort {
         tell(&mut record, &plan, &head);
         return reply::abort(record, abort);
     }
+    let local = connection.local(&root);
     let mut reply = match &plan.action {
         Action::Forward(forward) => 'sent: {
             let mut destination = Cow::Borrowed(&root.destinations[forward.destination]);
-            if outside::is_aimed(&root, forward, &head) {
+            if outside::is_aimed(connection, &root, forward, &head) {
                 match Box::pin(outside::aimed(connection, &root, &plan, forward, &head)).await {
                     Ok(aimed) => destination = Cow::Owned(aimed),
                     Err(failure) => break 'sent reply::failed(record, failure),
@@ -183,7 +238,7 @@ async fn send_on(
     local: Option<&Arc<LocalWorkload>>,
     plan: &Plan,
     forward: &Forward,
-    head: Head,
+    head: Box<Head>,
     mut record: Box<Record>,
 ) -> Reply {
     let (timeout, mut deadline) = deadline(plan, forward, &head, &record);
@@ -202,8 +257,8 @@ async fn send_on(
         hash: forward.affinity.hash,
         nested: is_told(thread.view.roots(), &head.headers, Sign::Retried),
     };
-    let mut message = Some(copied(&trial, root, plan, forward, head, timeout, &mut record));
-    let tried = trial.run(&mut message, record.upload.as_ref(), &mut deadline).await;
+    let message = copied(&trial, root, plan, forward, head, timeout, &mut record);
+    let tried = trial.run(message, record.upload.as_ref(), &mut deadline).await;
     let Tried { endpoint, permit, result, exhausted, refused } = tried;
     record.permit = permit;
     if let Some(index) = endpoint {
@@ -222,6 +277,9 @@ async fn send_on(
         Some(Ok(answer)) => {
             if exhausted || refused {
                 record.flags.push(if exhausted { "URX" } else { "UO" });
+            }
+            if let Some(upload) = &record.upload {
+                upload.answered();
             }
             let changes = plan.response_changes(forward);
             let mut reply = reply::pass_on(answer, record, &changes, deadline);
@@ -253,17 +311,17 @@ fn copied(
     root: &Held,
     plan: &Plan,
     forward: &Forward,
-    head: Head,
+    head: Box<Head>,
     timeout: Option<Duration>,
     record: &mut Record,
-) -> Message {
+) -> Box<Message> {
     let version = head.version;
     let message = message(plan, forward, head, record);
     if !forward.mirrors.is_empty() {
         let Trial { thread, caller, .. } = *trial;
         let client = record.client();
         let upload = record.upload.as_ref();
-        let message = &message;
+        let message = &*message;
         mirror::send(forward, Original { thread, root, caller, client, message, version, upload, timeout });
     }
     message
@@ -285,11 +343,11 @@ pub(super) fn speaks_http2_directly(upstream: UpstreamProtocol, client: Version)
 }
 
 /// The message upstream: rewritten as the rule says, its backend's header changes before the rule's.
-pub(super) fn message(plan: &Plan, forward: &Forward, head: Head, record: &mut Record) -> Message {
+pub(super) fn message(plan: &Plan, forward: &Forward, head: Box<Head>, record: &mut Record) -> Box<Message> {
     let (changes, of_answer) = (plan.request_changes(forward), plan.response_changes(forward));
     let varies = |changes: &[&HeaderOperations]| changes.iter().any(|change| change.has_variables());
     let told = (varies(&changes) || varies(&of_answer)).then(|| Told::before(&head, plan));
-    let Head { method, mut authority, mut target, mut headers, .. } = head;
+    let Head { method, mut authority, mut target, mut headers, .. } = *head;
     if !changes.iter().all(|change| change.is_empty()) {
         change_request(&mut headers, changes, told.as_ref(), record);
     }
@@ -308,7 +366,7 @@ pub(super) fn message(plan: &Plan, forward: &Forward, head: Head, record: &mut R
     if let Some(told) = told.filter(|_| varies(&of_answer)) {
         record.told = Some(told.after(&authority, &target, &headers));
     }
-    Message { method, authority, target, headers }
+    Box::new(Message { method, authority, target, headers })
 }
 
 /// A rewritten path with the query that came. What no path may hold, which a rule can put in, is percent-encoded.

@@ -2,8 +2,8 @@
 
 use http::header::{HeaderName, HeaderValue};
 pub use mesh_core::message::internal::{
-    CLIENT_CERT, MESH_AUTHORITY, MESH_FAILED, MESH_FROM, MESH_PATH, MESH_PROTO, MESH_PROXY, MESH_RETRY, MESH_TO,
-    MESH_UPGRADE, MESH_VERSION,
+    CLIENT_CERT, MESH_AUTHORITY, MESH_FAILED, MESH_HOP, MESH_PATH, MESH_PROXY, MESH_RETRY, MESH_STATUS,
+    MESH_UPGRADE,
 };
 
 /// Scheme of the client.

@@ -71,7 +71,7 @@ pub fn send(forward: &Forward, original: Original<'_>) {
             caller: original.caller.cloned(),
             client: original.client,
             destination: plan.destination,
-            message: Message { authority, ..original.message.clone() },
+            message: Box::new(Message { authority, ..original.message.clone() }),
             version: original.version,
             upload,
             watch,
@@ -110,7 +110,7 @@ struct Copy {
     caller: Option<Arc<LocalWorkload>>,
     client: Facts,
     destination: usize,
-    message: Message,
+    message: Box<Message>,
     version: Version,
     upload: Option<Upload>,
     watch: Option<Watch>,
@@ -152,7 +152,7 @@ impl Copy {
         };
         let upload = self.upload.as_ref();
         let mut whole = self.timeout.map(|timeout| Deadline::new(timeout, Instant::now(), upload));
-        let tried = trial.run(&mut Some(self.message.clone()), upload, &mut whole).await;
+        let tried = trial.run(self.message.clone(), upload, &mut whole).await;
         let Some(Ok(Answer { response, held, .. })) = tried.result else { return false };
         let mut body = ReplyBody::unread(response.into_body(), held);
         while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {

@@ -7,6 +7,8 @@ pub mod canonical;
 pub mod connection;
 pub mod deadline;
 pub mod deliver;
+mod direct;
+pub mod entering;
 pub mod exchange;
 pub mod headers;
 pub mod load;

@@ -16,7 +16,7 @@ use super::attempt::{Message, plain};
 use super::connection::{Entrance, Outbound};
 use super::record::{Cluster, Record};
 use super::reply::{self, Failure, Reply};
-use super::upgrade;
+use super::{direct, upgrade};
 use crate::live::destination::LiveDestination;
 use crate::live::root::Root;
 use crate::telemetry::labels::ServiceLabels;
@@ -26,20 +26,28 @@ use crate::upstream::way::Target;
 /// The port that a request was addressed to.
 pub(super) fn port(connection: &Outbound, head: &Head) -> u16 {
     match &connection.entrance {
-        Entrance::Service(service) => service.port,
+        Entrance::Service(service) | Entrance::Captured { owner: Some(service), .. } => service.port,
+        Entrance::Captured { to, owner: None } => to.port(),
         Entrance::Bound { port: Some(port), .. } => *port,
         Entrance::Explicit | Entrance::Bound { port: None, .. } => head.authority.port_u16().unwrap_or(80),
     }
 }
 
+/// The address that a client means, where its connection was captured; else the host that it asks for.
+fn asked<'a>(connection: &Outbound, head: &'a Head) -> Option<Cow<'a, str>> {
+    match connection.original() {
+        Some(to) => Some(Cow::Owned(to.ip().to_string())),
+        None => Strict::parse(head.authority.as_str()).ok().map(|authority| Cow::Borrowed(authority.host)),
+    }
+}
+
 /// Whether a plan's destination has no endpoints to choose from, but goes to where the request was sent.
-pub(super) fn is_aimed(root: &Root, forward: &Forward, head: &Head) -> bool {
+pub(super) fn is_aimed(connection: &Outbound, root: &Root, forward: &Forward, head: &Head) -> bool {
     let destination = &root.destinations[forward.destination].destination;
     if !destination.policy.is_passthrough() {
         return false;
     }
-    let asked = Strict::parse(head.authority.as_str()).map(|authority| authority.host);
-    aim::is_aimed(destination, forward.affinity.hash, asked.ok())
+    aim::is_aimed(destination, forward.affinity.hash, asked(connection, head).as_deref())
 }
 
 /// That destination with the addresses of what the client means.
@@ -50,9 +58,9 @@ pub(super) async fn aimed(
     forward: &Forward,
     head: &Head,
 ) -> Result<Arc<LiveDestination>, Failure> {
-    let strict = Strict::parse(head.authority.as_str());
+    let asked = asked(connection, head);
     let wanted = Wanted {
-        asked: strict.map(|authority| authority.host).ok(),
+        asked: asked.as_deref(),
         rewritten: forward.authority.as_deref().map(|text| Strict::parse(text).map_or(text, |a| a.host)),
         service: plan.service.as_deref(),
         port: port(connection, head),
@@ -67,11 +75,17 @@ pub(super) async fn aimed(
 /// A refusal, unless the host is nobody's and such requests go where they were sent.
 pub(super) async fn refused(
     connection: &Outbound,
-    head: Head,
+    head: Box<Head>,
     mut record: Box<Record>,
     refusal: &Refusal,
     upgrade: Option<OnUpgrade>,
 ) -> Reply {
+    let is_unknown = matches!(refusal.reason, Reason::UnknownHost | Reason::Blocked);
+    let root = connection.thread.view.root();
+    if let Some(pinned) = connection.pinned(&root).filter(|_| is_unknown) {
+        return direct::send(connection, &root, &pinned, head, record, upgrade).await;
+    }
+    drop(root);
     match &refusal.reason {
         Reason::UnknownHost => return pass_through(connection, head, record, upgrade).await,
         Reason::Blocked => {
@@ -91,7 +105,7 @@ pub(super) async fn refused(
 
 async fn pass_through(
     connection: &Outbound,
-    head: Head,
+    head: Box<Head>,
     mut record: Box<Record>,
     upgrade: Option<OnUpgrade>,
 ) -> Reply {
@@ -101,18 +115,21 @@ async fn pass_through(
     record.service = thread.metrics().service(ServiceLabels::outside("PassthroughCluster")).number;
     let host = Strict::parse(head.authority.as_str()).map_or("", |authority| authority.host);
     let host = &host.to_ascii_lowercase();
-    let addresses = thread.lookups.outside(thread.view.roots(), host, port(connection, &head)).await;
-    let addresses = match addresses {
-        Ok(addresses) => addresses,
-        Err(error) => return reply::failed(record, failure(connection, &error)),
+    let addresses = match connection.original() {
+        // A client that was captured has resolved the name itself, and the pool guards against our own listeners.
+        Some(to) => vec![to],
+        None => match thread.lookups.outside(thread.view.roots(), host, port(connection, &head)).await {
+            Ok(addresses) => addresses,
+            Err(error) => return reply::failed(record, failure(connection, &error)),
+        },
     };
     record.upstream = addresses.first().copied();
     let root = thread.view.root();
     let caller = connection.local(&root).map(|local| local.caller());
     let patience = root.tables.patience(caller.as_ref());
     let http2 = head.version == Version::HTTP_2;
-    let Head { method, authority, target, headers, .. } = head;
-    let message = Message { method, authority, target, headers };
+    let Head { method, authority, target, headers, .. } = *head;
+    let message = Box::new(Message { method, authority, target, headers });
     if let Some(client) = upgrade {
         return upgrade::deliver(record, message, Target::plain(&addresses, patience), client).await;
     }
@@ -127,5 +144,11 @@ fn failure(connection: &Outbound, error: &ConnectError) -> Failure {
     if matches!(error, ConnectError::Loop) {
         connection.thread.metrics().proxy.loops_refused.increment(1);
     }
-    Failure { outcome: error.outcome(), transport: error.to_string(), retried: false, exhausted: false, refused: false }
+    Failure {
+        outcome: error.outcome(),
+        transport: error.to_string(),
+        retried: false,
+        exhausted: false,
+        refused: false,
+    }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Method, Version};
 use mesh_core::decide::plan::AnswerChanges;
+use mesh_core::decide::refusal::Refusal;
 use mesh_core::message::request::Head;
 use mesh_core::vocab::name::Text;
 use tokio::time::Instant;
@@ -20,9 +21,10 @@ use super::load;
 use super::variables::Told;
 use crate::live::endpoint::Permit;
 use crate::live::load::Ear;
+use crate::live::standing::Standing;
 use crate::live::view::Held;
 use crate::net::downstream::Facts;
-use crate::telemetry::access::Entry;
+use crate::telemetry::access::{Entry, Remarked};
 use crate::telemetry::flags::Flags;
 use crate::telemetry::metrics::{Reporter, RequestKey};
 use crate::upstream::body::Upload;
@@ -95,6 +97,10 @@ pub struct Record {
     pub told: Option<Box<Told>>,
     /// How an answer of our own is changed.
     pub changes: Option<AnswerChanges>,
+    /// By what it goes on, where it was let in by policies of this host.
+    pub standing: Option<Standing>,
+    /// What policies have written down of it.
+    pub remarked: Option<Box<Remarked>>,
     code: u16,
     grpc_status: Option<u16>,
     service_time: Option<Duration>,
@@ -149,6 +155,8 @@ impl Record {
             ear: None,
             told: None,
             changes: None,
+            standing: None,
+            remarked: None,
             code: 0,
             grpc_status: None,
             service_time: None,
@@ -248,6 +256,14 @@ impl Record {
         self.details = Cow::Borrowed(reason);
     }
 
+    /// It went on until a policy turned against it.
+    pub fn cut_off(&mut self, refusal: &Refusal) {
+        self.complete = true;
+        self.flags.push(refusal.flag());
+        self.details = Cow::Owned(refusal.details());
+        self.thread.metrics().proxy.requests_cut_off.increment(1);
+    }
+
     fn key(&self) -> RequestKey {
         RequestKey {
             reporter: self.reporter,
@@ -291,6 +307,7 @@ impl Record {
             remote: self.facts.peer,
             addresses: &self.addresses,
             route: self.route.as_deref().unwrap_or(""),
+            remarked: self.remarked.as_deref(),
             version: self.root.tables.version.number,
         });
     }
@@ -298,6 +315,10 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
+        let standing = self.standing.take();
+        if let Some(refusal) = standing.and_then(|standing| standing.take_refused()) {
+            self.cut_off(&refusal);
+        }
         if !self.complete {
             self.flags.push("DC");
             self.details = Cow::Borrowed("downstream_remote_disconnect");

@@ -22,6 +22,7 @@ use super::deadline::Deadline;
 use super::headers::{GRPC_MESSAGE, GRPC_STATUS, OVERLOADED, SERVICE_TIME, number};
 use super::record::Record;
 use super::variables::change_answer;
+use crate::runtime::pressure::Scarce;
 use crate::telemetry::flags::Flags;
 use crate::upstream::body::Upload;
 
@@ -67,10 +68,23 @@ pub fn pass_on(
 
 /// A request that was refused before anything was decided. The connection is not used further.
 pub fn bad_request(mut record: Box<Record>, fault: Fault) -> Reply {
+    let from = if record.is_outbound() { "downstream" } else { "mesh" };
+    record.thread().metrics().malformed(from, fault);
     record.flags.push(fault.flag());
     record.details = Cow::Borrowed(fault.details());
     let mut reply = local(record, fault.status(), Cow::Borrowed(fault.body()), None);
     reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    reply
+}
+
+/// There is too little of something to begin anything new (Envoy's overload manager).
+pub fn overloaded(mut record: Box<Record>, scarce: Scarce) -> Reply {
+    record.thread().metrics().supplies.shed_stream(scarce == Scarce::Memory);
+    record.flags.push("OM");
+    record.details = Cow::Borrowed("overload");
+    let body = Cow::Borrowed("envoy overloaded");
+    let mut reply = local(record, StatusCode::SERVICE_UNAVAILABLE, body, None);
+    reply.headers_mut().insert(&OVERLOADED, HeaderValue::from_static("true"));
     reply
 }
 
@@ -90,6 +104,24 @@ pub fn refuse(mut record: Box<Record>, refusal: &Refusal) -> Reply {
     record.details = Cow::Owned(refusal.details());
     let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
     local(record, status, Cow::Borrowed(refusal.body()), None)
+}
+
+/// A policy turned against a request before it was answered.
+pub fn cut_off(mut record: Box<Record>, refusal: &Refusal) -> Reply {
+    record.standing = None;
+    record.thread().metrics().proxy.requests_cut_off.increment(1);
+    refuse(record, refusal)
+}
+
+/// The trailers of an answer that a policy has turned against.
+pub fn denied(refusal: &Refusal, flags: Flags) -> HeaderMap {
+    let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::FORBIDDEN);
+    let mut trailers = HeaderMap::with_capacity(2);
+    trailers.insert(&GRPC_STATUS, HeaderValue::from(grpc_of(status, flags)));
+    if let Ok(message) = HeaderValue::from_bytes(&percent_encoded(refusal.body().as_bytes())) {
+        trailers.insert(&GRPC_MESSAGE, message);
+    }
+    trailers
 }
 
 /// A fault aborts the request.

@@ -3,9 +3,11 @@
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -19,21 +21,16 @@ use crate::net::activity::Activity;
 use crate::net::corked::Corked;
 use crate::net::guard::frames::Framed;
 use crate::net::guard::requests::Requests;
-use crate::upstream::connect::{HEADER_LIST, LocalExec, STREAM_WINDOW, STREAMS};
+use crate::net::limits::{self, Limits};
+use crate::upstream::connect::{HYPER_FIELDS, LISTS, LocalExec, STREAM_WINDOW, STREAMS};
 use crate::upstream::thread::DataThread;
 
-/// Head of HTTP/1: the limits of fields are checked apart. hyper's own limit of 100 fields stays as it is: any other
-/// takes their room from the heap, anew for each request.
-const HEAD_BUFFER: usize = 64 * 1024;
-const PING_EVERY: Duration = Duration::from_secs(30);
-const PING_WITHIN: Duration = Duration::from_secs(10);
-/// Windows of clients outside the mesh hop.
-const CLIENT_STREAM_WINDOW: u32 = 64 * 1024;
-const CLIENT_WINDOW: u32 = 1024 * 1024;
-/// What of an answer may wait for a client that takes it slowly.
+/// What of an answer may wait on a stream of another proxy.
 const SEND_BUFFER: usize = 128 * 1024;
-const LOCAL_RESETS: usize = 100;
-const PENDING_RESETS: usize = 20;
+
+/// A request with this field is carried out by a panic, in tests.
+#[cfg(test)]
+pub(crate) const PANIC: &str = "x-test-panic";
 
 /// Whose HTTP/2 connection it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,21 +64,30 @@ where
     S: Fn(Request<Incoming>) -> F,
     F: Future<Output = Response<ReplyBody>>,
 {
-    let (drain, patience) = (&thread.drain, thread.limits.patience);
+    let (drain, Limits { patience, sizes, buffer, .. }) = (&thread.drain, thread.limits);
     let mut builder = http1::Builder::new();
-    builder.header_read_timeout(None).max_buf_size(HEAD_BUFFER);
+    // The guard has judged a head before it is read here: there must be room for what it lets pass.
+    let head = sizes.list as usize + sizes.target as usize + 8 * 1024;
+    builder.header_read_timeout(None).max_buf_size(buffer.max(head));
+    if sizes.fields as usize > HYPER_FIELDS {
+        builder.max_headers(sizes.fields as usize);
+    }
     let activity = Arc::new(Activity::default());
+    let _served = thread.served.enter(&activity).await;
     let retired = &Cell::new(false);
     let answer = |mut request: Request<Incoming>| {
         if let Some(refusal) = activity.refused_head() {
             request.extensions_mut().insert(refusal);
         }
         let connect = request.method() == Method::CONNECT;
+        #[cfg(test)]
+        let panics = request.headers().contains_key(PANIC);
         let reply = serve(request);
         let under_way = activity.begin();
         let activity = &activity;
-        async move {
-            let mut reply = reply.await;
+        reply.map(move |mut reply| {
+            #[cfg(test)]
+            assert!(!panics, "a test wants this");
             let status = reply.status();
             let goes_on = status == StatusCode::SWITCHING_PROTOCOLS || connect && status.is_success();
             if goes_on {
@@ -94,7 +100,7 @@ where
                 reply.headers_mut().insert(http::header::CONNECTION, close);
             }
             Ok::<_, Infallible>(reply)
-        }
+        })
     };
     let io = Requests::new(io, Arc::clone(&activity), patience.head);
     let connection = builder.serve_connection(TokioIo::new(io), service_fn(answer)).with_upgrades();
@@ -105,7 +111,10 @@ where
         std::future::pending::<()>().await;
     };
     let ended = tokio::select! {
-        ended = connection.as_mut() => Some(ended),
+        ended = thread.standings.watch(connection.as_mut()) => {
+            // Cut off in the middle of what is no longer allowed.
+            Some(ended.unwrap_or(Ok(())))
+        }
         () = drain.begun() => None,
         () = activity.idle(patience.idle, patience.body) => Some(Ok(())),
         () = retires => None,
@@ -115,13 +124,14 @@ where
         None => {
             // A request that is already on its way is still answered; an idle connection is closed after a moment.
             let moment = tokio::time::sleep(Duration::from_millis(500));
-            tokio::select! {
-                ended = connection.as_mut() => ended,
+            let ended = tokio::select! {
+                ended = thread.standings.watch(connection.as_mut()) => ended,
                 () = moment => {
                     connection.as_mut().graceful_shutdown();
-                    connection.await
+                    thread.standings.watch(connection.as_mut()).await
                 }
-            }
+            };
+            ended.unwrap_or(Ok(()))
         }
     };
     if let Some(refusal) = activity.refusal() {
@@ -143,42 +153,48 @@ where
     S: Fn(Request<Incoming>) -> F,
     F: Future<Output = Response<ReplyBody>> + 'static,
 {
-    let (drain, patience) = (&thread.drain, thread.limits.patience);
-    let (stream_window, window, allowance) = match side {
-        Side::Application => (CLIENT_STREAM_WINDOW, CLIENT_WINDOW, Allowance::OUTSIDE),
-        Side::Mesh => (STREAM_WINDOW, STREAM_WINDOW * STREAMS, Allowance::MESH),
+    let (drain, given) = (&thread.drain, &thread.limits);
+    let (patience, most) = (given.patience, given.http2);
+    let (streams, stream_window, window, buffer, allowance) = match side {
+        Side::Application => (most.streams, most.stream_window, most.window, given.buffer, given.allowance()),
+        Side::Mesh => (STREAMS, STREAM_WINDOW, STREAM_WINDOW * STREAMS, SEND_BUFFER, Allowance::MESH),
     };
-    let mut builder = http2::Builder::new(LocalExec);
+    let mut builder = http2::Builder::new(LocalExec(Rc::clone(&thread.standings)));
     builder
         .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS)
+        .max_concurrent_streams(streams)
         .initial_stream_window_size(stream_window)
         .initial_connection_window_size(window)
-        .max_header_list_size(HEADER_LIST)
-        .max_frame_size(16 * 1024)
-        .max_send_buf_size(SEND_BUFFER)
-        .max_local_error_reset_streams(LOCAL_RESETS)
-        .max_pending_accept_reset_streams(PENDING_RESETS)
-        .keep_alive_interval(PING_EVERY)
-        .keep_alive_timeout(PING_WITHIN);
+        .max_header_list_size(limits::sizes_with_room().list * LISTS)
+        .max_frame_size(most.frame)
+        .max_send_buf_size(buffer)
+        .max_local_error_reset_streams(most.local_resets)
+        .max_pending_accept_reset_streams(most.pending_resets)
+        .keep_alive_interval(patience.ping_every)
+        .keep_alive_timeout(patience.ping_within);
     let activity = Arc::new(Activity::default());
-    let answer = |request| {
+    let _served = thread.served.enter(&activity).await;
+    let answer = |request: Request<Incoming>| {
+        #[cfg(test)]
+        let panics = request.headers().contains_key(PANIC);
         let reply = serve(request);
         let under_way = activity.begin();
-        async move {
-            let mut reply = reply.await;
+        reply.map(move |mut reply| {
+            #[cfg(test)]
+            assert!(!panics, "a test wants this");
             reply.body_mut().hold(under_way);
             Ok::<_, Infallible>(reply)
-        }
+        })
     };
     let io = Framed::of_client(io, allowance, patience.head);
+    let io = if side == Side::Application { io.judging_trailers() } else { io };
     let cause = io.cause();
     let mut connection = pin!(builder.serve_connection(TokioIo::new(Corked::new(io)), service_fn(answer)));
     let ended = tokio::select! {
         ended = connection.as_mut() => Some(ended),
         () = drain.begun() => None,
         () = retire => None,
-        () = activity.idle(patience.idle_http2, Duration::MAX) => None,
+        () = activity.idle(patience.idle_http2, Duration::MAX) => activity.is_cut().then_some(Ok(())),
     };
     let ended = match ended {
         Some(ended) => ended,

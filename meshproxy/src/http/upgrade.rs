@@ -29,7 +29,7 @@ use super::body::{Held, ReplyBody, UpstreamBody};
 use super::canonical::absolute;
 use super::exchange::message;
 use super::headers::{
-    ATTEMPT_COUNT, MESH_AUTHORITY, MESH_FROM, MESH_PATH, MESH_UPGRADE, MESH_VERSION, SERVICE_TIME, number,
+    ATTEMPT_COUNT, MESH_AUTHORITY, MESH_HOP, MESH_PATH, MESH_STATUS, MESH_UPGRADE, SERVICE_TIME, number,
 };
 use super::record::Record;
 use super::reply::{self, Failure, Reply};
@@ -41,6 +41,8 @@ use crate::live::endpoint::{LiveEndpoint, Permit};
 use crate::live::local::LocalWorkload;
 use crate::live::root::Root;
 use crate::net::copy::{Carried, copy};
+use crate::net::hop::{self, Spoken};
+use crate::net::limits;
 use crate::upstream::body::RequestBody;
 use crate::upstream::failure::{self, ConnectError};
 use crate::upstream::http2::Duplex;
@@ -108,7 +110,7 @@ pub async fn send_on(
     local: Option<&Arc<LocalWorkload>>,
     plan: &Plan,
     forward: &Forward,
-    head: Head,
+    head: Box<Head>,
     upgrade: OnUpgrade,
     mut record: Box<Record>,
 ) -> Reply {
@@ -167,12 +169,32 @@ pub async fn send_on(
     }
 }
 
+/// The same to the one endpoint of a destination that no rule is for.
+pub(super) async fn send_once(
+    trial: &Trial<'_>,
+    message: Box<Message>,
+    upgrade: OnUpgrade,
+    mut record: Box<Record>,
+) -> Reply {
+    let Some(index) = trial.choose(&[]) else { return reply::no_healthy(record) };
+    let endpoint = &trial.destination.endpoints[index];
+    let mut permit = endpoint.state.enter();
+    record.upstream = endpoint.shown();
+    record.destination = endpoint.party.number;
+    let sent = once(trial, endpoint, &mut permit, message, 1).await;
+    record.permit = Some(permit);
+    match sent {
+        Ok(answered) => join(answered, upgrade, record, &[]),
+        Err(failure) => reply::failed(record, failure),
+    }
+}
+
 /// One try at one endpoint.
 async fn once(
     trial: &Trial<'_>,
     endpoint: &LiveEndpoint,
     permit: &mut Permit,
-    mut message: Message,
+    mut message: Box<Message>,
     tries: u32,
 ) -> Result<Answered, Failure> {
     let Trial { thread, root, destination, caller: local, .. } = *trial;
@@ -194,11 +216,10 @@ async fn once(
         Transport::Mesh { hop, peer } => {
             let own = own(root, local)?;
             let peer = Who { number: endpoint.peer, id: peer };
-            message.headers.insert(&MESH_VERSION, root.version.clone());
+            let from = local.map(|local| &*local.from);
+            let said = hop::write(&endpoint.to, Spoken::Tcp, &root.version, from);
+            message.headers.insert(&MESH_HOP, said);
             pass_proxy(&mut message.headers, proxy);
-            if let Some(local) = local {
-                message.headers.insert(&MESH_FROM, local.from.clone());
-            }
             let settings = destination.settings.as_ref();
             let hop = Hop { address: *hop, own, peer, patience, settings, place };
             let stream = || thread.pool.mesh(&hop);
@@ -209,17 +230,28 @@ async fn once(
 }
 
 /// Sends the request to an application of this host and joins both ends if it agrees.
-pub async fn deliver(record: Box<Record>, message: Message, target: Target<'_>, client: OnUpgrade) -> Reply {
+pub async fn deliver(
+    record: Box<Record>,
+    message: Box<Message>,
+    target: Target<'_>,
+    client: OnUpgrade,
+) -> Reply {
     let thread = Rc::clone(record.thread());
-    match plain(&thread, message, target).await {
-        Ok(answered) => join(answered, client, record, &[]),
-        Err(failure) => reply::failed(record, failure),
+    let sending = plain(&thread, message, target);
+    let sent = match &record.standing {
+        Some(standing) => standing.unless_refused(sending).await,
+        None => Ok(sending.await),
+    };
+    match sent {
+        Ok(Ok(answered)) => join(answered, client, record, &[]),
+        Ok(Err(failure)) => reply::failed(record, failure),
+        Err(refusal) => reply::cut_off(record, &refusal),
     }
 }
 
 async fn plain(
     thread: &crate::upstream::thread::DataThread,
-    mut message: Message,
+    mut message: Box<Message>,
     target: Target<'_>,
 ) -> Result<Answered, Failure> {
     message.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
@@ -232,11 +264,11 @@ async fn plain(
     Ok(Answered::Http1(response, lease))
 }
 
-async fn hop_stream<F>(stream: impl Fn() -> F, message: Message, to: &[u8]) -> Result<Answered, Failure>
+async fn hop_stream<F>(stream: impl Fn() -> F, message: Box<Message>, to: &[u8]) -> Result<Answered, Failure>
 where
     F: Future<Output = Result<Stream, ConnectError>>,
 {
-    let Message { authority, target, mut headers, .. } = message;
+    let Message { authority, target, mut headers, .. } = *message;
     let field = |text: &str| HeaderValue::from_str(text);
     if let (Ok(authority), Ok(path)) = (field(authority.as_str()), field(target.as_str())) {
         headers.insert(&MESH_AUTHORITY, authority);
@@ -277,7 +309,11 @@ fn join(answered: Answered, client: OnUpgrade, record: Box<Record>, changes: &[&
         Answered::Http1(response, lease) => {
             refused(response.map(UpstreamBody::Http1), Held::Http1(lease), record, changes)
         }
-        Answered::Http2(response, duplex, stream) => {
+        Answered::Http2(mut response, duplex, stream) => {
+            let said = response.headers_mut().remove(&MESH_STATUS);
+            if let Some(status) = said.and_then(|status| StatusCode::from_bytes(status.as_bytes()).ok()) {
+                *response.status_mut() = status;
+            }
             let response = response.map(|()| UpstreamBody::Http2(duplex.into_answer()));
             refused(response, Held::Http2(stream), record, changes)
         }
@@ -287,18 +323,21 @@ fn join(answered: Answered, client: OnUpgrade, record: Box<Record>, changes: &[&
 fn refused(
     response: Response<UpstreamBody>,
     held: Held,
-    mut record: Box<Record>,
+    record: Box<Record>,
     changes: &[&HeaderOperations],
 ) -> Reply {
-    if response.status().is_success() && !record.is_outbound() {
-        // The other proxy would take any success for consent.
-        record.details = Cow::Borrowed("upstream_reset_before_response_started{protocol_error}");
-        return reply::plain(record, StatusCode::BAD_GATEWAY, "UPE", "upgrade_failed", "");
-    }
-    match Answer::of(response, held) {
+    let between_proxies = !record.is_outbound();
+    let mut reply = match Answer::of(response, held) {
         Ok(answer) => reply::pass_on(answer, record, changes, None),
         Err(failure) => reply::failed(record, failure),
+    };
+    if between_proxies && reply.status().is_success() {
+        // On a CONNECT stream a success would open a tunnel and have no content.
+        let status = reply.status().as_u16();
+        reply.headers_mut().insert(&MESH_STATUS, number(u128::from(status)));
+        *reply.status_mut() = StatusCode::BAD_GATEWAY;
     }
+    reply
 }
 
 /// Answers the client and joins both ends; `kept` lives as long.
@@ -314,7 +353,7 @@ where
     S: AsyncRead + AsyncWrite + 'static,
     K: 'static,
 {
-    if let Err(error) = response::canonical(&mut head, true) {
+    if let Err(error) = response::canonical(&mut head, true, &limits::sizes_with_room()) {
         return reply::failed(record, unusable(error));
     }
     let mut reply = Response::new(ReplyBody::silent());
@@ -327,9 +366,24 @@ where
         // The client's end is there once our answer has been sent.
         let (Ok(client), Some(server)) = tokio::join!(client, server) else { return };
         let carried = Carried::default();
-        copy(TokioIo::new(client), server, &carried, Some(IDLE)).await;
+        let refused = {
+            let copying = copy(TokioIo::new(client), server, &carried, Some(IDLE));
+            let refused = async {
+                match &record.standing {
+                    Some(standing) => standing.refused().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                _ended = copying => None,
+                refusal = refused => Some(refusal),
+            }
+        };
         record.data(usize::try_from(carried.sent.get()).unwrap_or(usize::MAX));
-        record.complete();
+        match refused {
+            Some(refusal) => record.cut_off(&refusal),
+            None => record.complete(),
+        }
         drop((kept, open));
     });
     reply

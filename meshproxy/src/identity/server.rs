@@ -10,7 +10,8 @@ use webpki::{CertRevocationList, OwnedCertRevocationList};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use super::tls::{algorithms, certificate_error};
+use super::peer::certificate_error;
+use super::tls::algorithms;
 
 /// What a server must prove.
 #[derive(Debug)]

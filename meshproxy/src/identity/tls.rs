@@ -6,77 +6,23 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::Duration;
 
+use mesh_core::vocab::hello::Offered;
 use mesh_core::vocab::identity::SpiffeId;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{DigitallySignedStruct, DistinguishedName, SignatureScheme};
+use rustls::{CipherSuite, SignatureScheme};
 use sha2::{Digest as _, Sha256};
-use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::{FromDer as _, X509Certificate};
 
+use super::near::Near;
+use super::peer::PeerVerifier;
 use super::svid::{Material, Svid, Trust};
 
-/// Clocks of hosts may differ by so much (reliability notes, TLS and identity).
-const SKEW: Duration = Duration::from_secs(60);
-
 const ALPN: &[u8] = b"h2";
-
-/// Why a certificate does not prove an identity that may call or be called.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PeerError {
-    /// Not a certificate.
-    #[error("certificate cannot be parsed")]
-    Malformed,
-    /// None, or more than one URI in its names.
-    #[error("certificate must have exactly one URI name")]
-    NotOneUri,
-    /// The URI is not a SPIFFE ID.
-    #[error("certificate's URI is not a SPIFFE ID")]
-    NotSpiffe,
-    /// It is someone else's.
-    #[error("certificate is of {0}")]
-    Other(SpiffeId),
-    /// A node or the control plane.
-    #[error("{0} is not a workload")]
-    NotWorkload(SpiffeId),
-    /// Another trust domain.
-    #[error("{0} is of another trust domain")]
-    TrustDomain(SpiffeId),
-}
-
-/// What a leaf certificate says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Leaf {
-    /// Its one SPIFFE ID.
-    pub id: SpiffeId,
-    /// Seconds since 1970.
-    pub not_before: i64,
-    /// Seconds since 1970.
-    pub not_after: i64,
-}
-
-/// Reads the identity and validity of a leaf, strictly: exactly one URI among its names. Verifies nothing.
-pub fn read_leaf(certificate: &CertificateDer<'_>) -> Result<Leaf, PeerError> {
-    let (rest, parsed) = X509Certificate::from_der(certificate).map_err(|_| PeerError::Malformed)?;
-    if !rest.is_empty() {
-        return Err(PeerError::Malformed);
-    }
-    let names = parsed.subject_alternative_name().map_err(|_| PeerError::Malformed)?;
-    let mut uris = names.iter().flat_map(|names| &names.value.general_names).filter_map(|name| match name {
-        GeneralName::URI(uri) => Some(*uri),
-        _ => None,
-    });
-    let (Some(uri), None) = (uris.next(), uris.next()) else { return Err(PeerError::NotOneUri) };
-    let id = SpiffeId::parse(uri).map_err(|_| PeerError::NotSpiffe)?;
-    let validity = parsed.validity();
-    Ok(Leaf { id, not_before: validity.not_before.timestamp(), not_after: validity.not_after.timestamp() })
-}
+/// What a connection straight to a workload's port may agree on. Istio's clients offer these behind its own names, of which
+/// `istio-peer-exchange` is never agreed on: whoever does must begin with metadata that nobody here reads.
+const DIRECT: [&[u8]; 3] = [ALPN, b"http/1.1", b"istio"];
 
 /// The server name that asks for an identity: half of the SHA-256 of its text. It only selects; it proves nothing.
 pub fn server_name(id: &SpiffeId) -> String {
@@ -92,13 +38,18 @@ pub fn server_name(id: &SpiffeId) -> String {
 /// The one cryptographic provider.
 pub fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: std::sync::OnceLock<Arc<CryptoProvider>> = std::sync::OnceLock::new();
-    Arc::clone(PROVIDER.get_or_init(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider())))
+    Arc::clone(PROVIDER.get_or_init(|| {
+        let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+        // First what costs least: processors have instructions for SHA-256, and AES-128 has fewer rounds.
+        provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+        Arc::new(provider)
+    }))
 }
 
 /// What to present and demand when calling `peer` as the owner of `svid`. Made once for a pair and reused:
 /// resumption depends on it.
 pub fn client_config(svid: &Arc<Svid>, trust: &Arc<Trust>, peer: &SpiffeId) -> Arc<rustls::ClientConfig> {
-    let verifier = PeerVerifier { trust: Arc::clone(trust), expected: Some(peer.clone()) };
+    let verifier = PeerVerifier::new(trust, Vec::new(), Some(peer.clone()));
     let builder = rustls::ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("the provider has TLS 1.3");
@@ -122,176 +73,45 @@ pub(super) fn server_config(material: &Material) -> Option<Arc<rustls::ServerCon
     if keys.is_empty() {
         return None;
     }
-    let verifier = PeerVerifier { trust: Arc::clone(trust), expected: None };
-    let builder = rustls::ServerConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .expect("the provider has TLS 1.3");
-    let mut config =
-        builder.with_client_cert_verifier(Arc::new(verifier)).with_cert_resolver(Arc::new(BySni { keys }));
+    let mut config = accepting(trust, Near::of(trust, material.svids()), Arc::new(BySni { keys }));
     config.alpn_protocols = vec![ALPN.to_vec()];
-    config.max_early_data_size = 0;
     Some(Arc::new(config))
 }
 
-/// Who is at the other end, read from the chain that the handshake verified. Checks expiry again, because
-/// a resumed session was verified earlier.
-pub fn peer(
-    chain: Option<&[CertificateDer<'static>]>,
-    trust: &Trust,
-    now: UnixTime,
-) -> Result<Leaf, PeerError> {
-    let leaf = read_leaf(chain.and_then(<[_]>::first).ok_or(PeerError::Malformed)?)?;
-    let expired = i64::try_from(now.as_secs()).is_ok_and(|now| now > leaf.not_after + SKEW.as_secs() as i64);
-    if expired {
-        return Err(PeerError::Malformed);
+/// What connections straight to a port of this workload are shown, and what they must show: any workload of the mesh.
+pub(super) fn direct_config(svid: &Arc<Svid>, trust: &Arc<Trust>) -> Arc<rustls::ServerConfig> {
+    let near = Near::of(trust, std::iter::once(svid));
+    let mut config = accepting(trust, near, Arc::new(OneKey(Arc::clone(svid.certified()))));
+    config.alpn_protocols = DIRECT.map(<[u8]>::to_vec).to_vec();
+    Arc::new(config)
+}
+
+/// The same for a client that offers these: with one that knows none of ours nothing is agreed on.
+pub(super) fn for_client(config: &Arc<rustls::ServerConfig>, offered: Offered) -> Arc<rustls::ServerConfig> {
+    if offered.known || !offered.any {
+        return Arc::clone(config);
     }
-    check_workload(&leaf.id, trust)?;
-    Ok(leaf)
+    let mut config = rustls::ServerConfig::clone(config);
+    config.alpn_protocols.clear();
+    Arc::new(config)
 }
 
-fn check_workload(id: &SpiffeId, trust: &Trust) -> Result<(), PeerError> {
-    if !trust.covers(id.trust_domain()) {
-        return Err(PeerError::TrustDomain(id.clone()));
-    }
-    if id.account().is_none() {
-        return Err(PeerError::NotWorkload(id.clone()));
-    }
-    Ok(())
-}
-
-/// Verifies a peer: chain, usage, validity, then its one identity.
-#[derive(Debug)]
-struct PeerVerifier {
-    trust: Arc<Trust>,
-    /// Whom the peer must be; `None` takes any workload of the trust domain.
-    expected: Option<SpiffeId>,
-}
-
-impl PeerVerifier {
-    fn verify(
-        &self,
-        leaf: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
-        usage: webpki::KeyUsage,
-    ) -> Result<(), rustls::Error> {
-        let certificate = webpki::EndEntityCert::try_from(leaf)
-            .map_err(|_| rustls::Error::InvalidCertificate(rustls::CertificateError::BadEncoding))?;
-        let verify = |at: UnixTime| {
-            certificate
-                .verify_for_usage(algorithms().all, &self.trust.anchors, intermediates, at, usage, None, None)
-                .map(|_| ())
-        };
-        let verified = match verify(now) {
-            Err(webpki::Error::CertExpired { .. }) => verify(shift(now, false)),
-            Err(webpki::Error::CertNotValidYet { .. }) => verify(shift(now, true)),
-            verified => verified,
-        };
-        verified.map_err(|error| rustls::Error::InvalidCertificate(certificate_error(error)))?;
-        let id = read_leaf(leaf).map_err(peer_error)?.id;
-        check_workload(&id, &self.trust).map_err(peer_error)?;
-        match &self.expected {
-            Some(expected) if *expected != id => Err(peer_error(PeerError::Other(id))),
-            Some(_) | None => Ok(()),
-        }
-    }
-}
-
-fn shift(now: UnixTime, forward: bool) -> UnixTime {
-    let now = Duration::from_secs(now.as_secs());
-    UnixTime::since_unix_epoch(if forward { now + SKEW } else { now.saturating_sub(SKEW) })
-}
-
-pub(super) fn certificate_error(error: webpki::Error) -> rustls::CertificateError {
-    match error {
-        webpki::Error::CertExpired { .. } => rustls::CertificateError::Expired,
-        webpki::Error::CertNotValidYet { .. } => rustls::CertificateError::NotValidYet,
-        webpki::Error::UnknownIssuer => rustls::CertificateError::UnknownIssuer,
-        webpki::Error::RequiredEkuNotFoundContext(_) => rustls::CertificateError::InvalidPurpose,
-        other => rustls::CertificateError::Other(rustls::OtherError(Arc::new(other))),
-    }
-}
-
-fn peer_error(error: PeerError) -> rustls::Error {
-    rustls::Error::InvalidCertificate(rustls::CertificateError::Other(rustls::OtherError(Arc::new(error))))
+/// Takes any workload of the trust domain. Sessions live in the configuration and die with it.
+fn accepting(trust: &Arc<Trust>, near: Vec<Near>, keys: Arc<dyn ResolvesServerCert>) -> rustls::ServerConfig {
+    let verifier = PeerVerifier::new(trust, near, None);
+    let builder = rustls::ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("the provider has TLS 1.3");
+    let mut config = builder.with_client_cert_verifier(Arc::new(verifier)).with_cert_resolver(keys);
+    config.max_early_data_size = 0;
+    config.ignore_client_order = true;
+    // A proxy opens another connection only when one is full.
+    config.send_tls13_tickets = 1;
+    config
 }
 
 pub(super) fn algorithms() -> WebPkiSupportedAlgorithms {
     provider().signature_verification_algorithms
-}
-
-impl ServerCertVerifier for PeerVerifier {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        self.verify(end_entity, intermediates, now, webpki::KeyUsage::server_auth())?;
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(rustls::Error::PeerIncompatible(rustls::PeerIncompatible::Tls12NotOffered))
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &algorithms())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        algorithms().supported_schemes()
-    }
-}
-
-impl ClientCertVerifier for PeerVerifier {
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &[]
-    }
-
-    fn verify_client_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<ClientCertVerified, rustls::Error> {
-        self.verify(end_entity, intermediates, now, webpki::KeyUsage::client_auth())?;
-        Ok(ClientCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(rustls::Error::PeerIncompatible(rustls::PeerIncompatible::Tls12NotOffered))
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &algorithms())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        algorithms().supported_schemes()
-    }
 }
 
 /// Presents always the same key.
@@ -311,6 +131,12 @@ impl rustls::client::ResolvesClientCert for OneKey {
 
     fn has_certs(&self) -> bool {
         true
+    }
+}
+
+impl ResolvesServerCert for OneKey {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0))
     }
 }
 
@@ -340,9 +166,10 @@ pub(crate) mod tests {
     use rcgen::{
         BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair, SanType,
     };
-    use rustls::pki_types::PrivatePkcs8KeyDer;
+    use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName};
     use tokio_rustls::{TlsAcceptor, TlsConnector};
 
+    use super::super::peer::{PeerError, read_leaf};
     use super::super::svid::Svids;
 
     /// A root for tests.
@@ -355,6 +182,16 @@ pub(crate) mod tests {
             TestCa(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
         }
 
+        /// An authority that this one has signed, and its certificate.
+        pub(crate) fn intermediate(&self) -> (TestCa, CertificateDer<'static>) {
+            let mut params = CertificateParams::default();
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            let key = KeyPair::generate().unwrap();
+            let issuer = CertifiedIssuer::signed_by(params, key, &self.0).unwrap();
+            let certificate = issuer.der().clone();
+            (TestCa(issuer), certificate)
+        }
+
         pub(crate) fn trust(&self) -> Trust {
             Trust::new(TrustDomain::new("cluster.local").unwrap(), vec![self.0.der().to_vec()]).unwrap()
         }
@@ -364,15 +201,26 @@ pub(crate) mod tests {
         }
 
         pub(crate) fn svid_with(&self, id: &str, change: impl Fn(&mut CertificateParams)) -> Svid {
+            let (certificate, key) = self.issue(|params| {
+                params.subject_alt_names = vec![SanType::URI(id.try_into().unwrap())];
+                change(params);
+            });
+            Svid::new(SpiffeId::parse(id).unwrap(), vec![certificate], key.into()).unwrap()
+        }
+
+        /// A certificate with whatever may be wrong with it, and its key.
+        pub(crate) fn issue(
+            &self,
+            change: impl Fn(&mut CertificateParams),
+        ) -> (Vec<u8>, PrivatePkcs8KeyDer<'static>) {
             let mut params = CertificateParams::default();
-            params.subject_alt_names = vec![SanType::URI(id.try_into().unwrap())];
+            params.distinguished_name = rcgen::DistinguishedName::new();
             params.extended_key_usages =
                 vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
             change(&mut params);
             let key = KeyPair::generate().unwrap();
             let certificate = params.signed_by(&key, &self.0).unwrap();
-            let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
-            Svid::new(SpiffeId::parse(id).unwrap(), vec![certificate.der().to_vec()], key).unwrap()
+            (certificate.der().to_vec(), PrivatePkcs8KeyDer::from(key.serialize_der()))
         }
     }
 

@@ -1,52 +1,54 @@
 //! A data thread at work: each connection it is given is looked at and served.
 
-use std::cell::OnceCell;
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use futures_util::future::Either;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use mesh_core::decide::refusal::Reason;
+use mesh_core::message::target::of_tunnel;
 use mesh_core::vocab::name::{ServicePort, WorkloadKey};
 use mesh_core::vocab::protocol::{Detected, Protocol};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
-use super::inbound;
+use super::callers::{Callers, Met};
 use super::socket::Accepted;
+use super::{entering, inbound};
 use crate::capture::{Bound, Purpose};
 use crate::http::body::ReplyBody;
 use crate::http::connection::{Entrance, Outbound};
 use crate::http::exchange;
 use crate::http::server::{self, Side};
-use crate::net::downstream::{DETECTION, FIRST_BYTE, Facts, look, server_name};
+use crate::net::downstream::{Facts, look, server_name};
 use crate::net::guard;
 use crate::net::patient::Patient;
 use crate::net::rewind::Rewind;
+use crate::runtime::pressure::Scarce;
 use crate::runtime::worker::Jobs;
 use crate::tcp::{self, Asked};
-use crate::telemetry::metrics::Metrics;
 use crate::upstream::failure;
 use crate::upstream::thread::{DataThread, Shared};
-use crate::workload::owner::{self, SocketOwners};
 
 /// A data thread with what only listeners need.
 #[derive(Clone)]
 pub struct Worker {
     /// What it works with.
     pub thread: Rc<DataThread>,
-    owners: Rc<OnceCell<Option<SocketOwners>>>,
+    callers: Rc<Callers>,
 }
 
 /// Serves the connections that are handed to this thread until no more can come.
 pub async fn serve(shared: Shared, mut jobs: Jobs<Accepted>) {
-    let worker = Worker { thread: DataThread::start(&shared), owners: Rc::default() };
+    let worker = Worker { thread: DataThread::start(&shared), callers: Rc::default() };
     drop(shared);
     while let Some((accepted, busy)) = jobs.recv().await {
         let worker = worker.clone();
         tokio::task::spawn_local(async move {
-            let _counted = CountPanics(worker.thread.metrics());
+            // A panic ends this connection and no other.
             worker.connection(accepted).await;
             drop(busy);
         });
@@ -54,71 +56,49 @@ pub async fn serve(shared: Shared, mut jobs: Jobs<Accepted>) {
     worker.thread.log.flush();
 }
 
-/// A panic ends its connection and no other; here it is counted.
-struct CountPanics<'a>(&'a Metrics);
-
-impl Drop for CountPanics<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.proxy.panics.increment(1);
-        }
-    }
-}
-
 impl Worker {
     async fn connection(&self, accepted: Accepted) {
-        let Accepted { stream, facts, user, purpose, open, place } = accepted;
+        let Accepted { stream, facts, user, netns, purpose, open, place } = accepted;
         let Ok(stream) = TcpStream::from_std(stream) else { return };
         // Fails only on a socket that is already dead, which the first use will tell.
         drop(stream.set_nodelay(true));
+        let met = Met { facts, netns: netns.as_ref(), user };
         match purpose {
             Purpose::Inbound => inbound::serve(self, stream, facts).await,
             Purpose::Explicit => {
-                let caller = self.caller(facts);
+                let caller = self.caller(met).await;
                 self.explicit(stream, facts, caller).await;
             }
             Purpose::Service(service) => {
-                let caller = self.caller(facts);
-                self.service(stream, facts, service, None, caller).await;
+                let caller = self.caller(met).await;
+                self.service(stream, facts, service, None, None, caller).await;
             }
+            Purpose::Leaving(services) => {
+                let caller = self.caller(met).await;
+                Box::pin(self.leaving(stream, facts, services, caller)).await;
+            }
+            Purpose::Entering => Box::pin(entering::serve(self, stream, facts)).await,
             Purpose::Bound(bound) => {
-                let caller = match user {
-                    Some(user) => self.caller_of(Some(user)),
-                    None => self.caller(facts),
-                };
+                let caller = self.caller(met).await;
                 Box::pin(self.bound(stream, facts, *bound, caller)).await;
             }
         }
         drop((open, place));
     }
 
-    /// Whose connection it is: the only workload's, or that of the user who connects. Asked once a connection.
-    fn caller(&self, facts: Facts) -> Option<WorkloadKey> {
-        let root = self.thread.view.root();
-        let user = match owner::needs_user(&root.tables) {
-            true => self
-                .owners
-                .get_or_init(|| SocketOwners::open().ok())
-                .as_ref()
-                .and_then(|owners| owners.user(facts.peer, facts.local)),
-            false => None,
-        };
-        drop(root);
-        self.caller_of(user)
-    }
-
-    fn caller_of(&self, user: Option<u32>) -> Option<WorkloadKey> {
-        let root = self.thread.view.root();
-        owner::workload_of(&root.tables, user).map(|workload| workload.section.key.clone())
+    /// The workload that a connection comes from. Found out once a connection.
+    async fn caller(&self, met: Met<'_>) -> Option<WorkloadKey> {
+        self.callers.of(met, self.thread.view.root()).await
     }
 
     /// A connection to a socket that a Sidecar asks for: requests say which service they are for, TLS says it by its
     /// server name, and other streams are for the one service that is there.
     async fn bound(&self, mut stream: TcpStream, facts: Facts, bound: Bound, caller: Option<WorkloadKey>) {
+        let limits = &self.thread.limits.patience;
         let patience = match bound.protocol {
             Protocol::Tcp | Protocol::Udp => None,
-            Protocol::Auto => Some(DETECTION),
-            _ => Some(FIRST_BYTE),
+            Protocol::Auto => Some(limits.detection),
+            _ => Some(limits.first_byte),
         };
         let looked = match patience {
             Some(patience) => look(&mut stream, patience).await.ok(),
@@ -134,7 +114,7 @@ impl Worker {
             Some(_) if bound.protocol != Protocol::Auto => return,
             Some(_) | None => {
                 if let Some(service) = bound.behind {
-                    self.service(Rewind::new(head, stream), facts, service, None, caller).await;
+                    self.service(Rewind::new(head, stream), facts, service, None, None, caller).await;
                 }
                 return;
             }
@@ -145,13 +125,13 @@ impl Worker {
         let from = Rc::clone(&connection);
         let worker = self.clone();
         let answer = move |request: Request<Incoming>| {
-            let (worker, connection) = (worker.clone(), Rc::clone(&connection));
-            async move {
-                if is_proxy && request.method() == Method::CONNECT {
-                    return Box::pin(worker.connect(request, &connection)).await;
-                }
-                exchange::outbound(&connection, request).await
+            let connection = Rc::clone(&connection);
+            if is_proxy && request.method() == Method::CONNECT {
+                let worker = worker.clone();
+                let connect = async move { worker.connect(request, &connection).await };
+                return Either::Left(Box::pin(connect));
             }
+            Either::Right(exchange::outbound(connection, request))
         };
         self.http(&from, Rewind::new(head, stream), http2, answer).await;
     }
@@ -165,7 +145,10 @@ impl Worker {
         bound: &Bound,
         caller: Option<WorkloadKey>,
     ) {
-        let Ok((head, sni)) = server_name(&mut stream, head, DETECTION).await else { return };
+        let Ok((head, sni)) = server_name(&mut stream, head, self.thread.limits.patience.detection).await
+        else {
+            return;
+        };
         let stream = Rewind::new(head, stream);
         let port = bound.port.or(bound.behind.as_ref().map(|service| service.port)).unwrap_or(443);
         let found = sni.as_deref().map(|name| {
@@ -194,7 +177,7 @@ impl Worker {
 
     /// A connection to the HTTP proxy.
     async fn explicit(&self, mut stream: TcpStream, facts: Facts, caller: Option<WorkloadKey>) {
-        let Ok(looked) = look(&mut stream, FIRST_BYTE).await else { return };
+        let Ok(looked) = look(&mut stream, self.thread.limits.patience.first_byte).await else { return };
         let http2 = match looked.detected {
             Detected::Http1 => false,
             Detected::Http2 => true,
@@ -207,37 +190,40 @@ impl Worker {
         let from = Rc::clone(&connection);
         let worker = self.clone();
         let answer = move |request: Request<Incoming>| {
-            let (worker, connection) = (worker.clone(), Rc::clone(&connection));
-            async move {
-                if request.method() == Method::CONNECT {
-                    return Box::pin(worker.connect(request, &connection)).await;
-                }
-                exchange::outbound(&connection, request).await
+            let connection = Rc::clone(&connection);
+            if request.method() == Method::CONNECT {
+                let worker = worker.clone();
+                let connect = async move { worker.connect(request, &connection).await };
+                return Either::Left(Box::pin(connect));
             }
+            Either::Right(exchange::outbound(connection, request))
         };
         self.http(&from, Rewind::new(looked.head, stream), http2, answer).await;
     }
 
-    /// A connection to a port of a service, or a tunnel to one that the HTTP proxy was asked for by this name.
-    async fn service<S>(
+    /// A connection to a port of a service, or a tunnel to one that the HTTP proxy was asked for by this name, or one
+    /// that was captured on its way to this address of the service.
+    pub(super) async fn service<S>(
         &self,
         mut stream: S,
         facts: Facts,
         service: ServicePort,
         asked: Option<Rc<str>>,
+        original: Option<SocketAddr>,
         caller: Option<WorkloadKey>,
     ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let protocol = self.protocol(&service);
+        let limits = &self.thread.limits.patience;
         let patience = match protocol {
             // The server may speak first, so nothing is waited for.
             Protocol::Tcp | Protocol::Udp => None,
             Protocol::Tls | Protocol::Https => {
                 return self.secured(stream, Bytes::new(), facts, service, asked, caller).await;
             }
-            Protocol::Auto => Some(DETECTION),
-            Protocol::Http | Protocol::Http2 | Protocol::Grpc | Protocol::GrpcWeb => Some(FIRST_BYTE),
+            Protocol::Auto => Some(limits.detection),
+            Protocol::Http | Protocol::Http2 | Protocol::Grpc | Protocol::GrpcWeb => Some(limits.first_byte),
         };
         let Some(patience) = patience else {
             let asked = Asked { host: asked.as_deref(), sni: None };
@@ -265,13 +251,14 @@ impl Worker {
                 return tcp::outbound(&self.thread, facts, &service, asked, caller.as_ref(), stream).await;
             }
         };
-        let outbound = Outbound::new(Rc::clone(&self.thread), facts, Entrance::Service(service), caller);
+        let entrance = match original {
+            None => Entrance::Service(service),
+            Some(to) => Entrance::Captured { to, owner: Some(service) },
+        };
+        let outbound = Outbound::new(Rc::clone(&self.thread), facts, entrance, caller);
         let connection = Rc::new(outbound);
         let from = Rc::clone(&connection);
-        let answer = move |request: Request<Incoming>| {
-            let connection = Rc::clone(&connection);
-            async move { exchange::outbound(&connection, request).await }
-        };
+        let answer = move |request: Request<Incoming>| exchange::outbound(Rc::clone(&connection), request);
         self.http(&from, Rewind::new(looked.head, stream), http2, answer).await;
     }
 
@@ -287,13 +274,16 @@ impl Worker {
     ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Ok((head, sni)) = server_name(&mut stream, head, DETECTION).await else { return };
+        let Ok((head, sni)) = server_name(&mut stream, head, self.thread.limits.patience.detection).await
+        else {
+            return;
+        };
         let asked = Asked { host: asked.as_deref(), sni: sni.as_deref() };
         let stream = Rewind::new(head, stream);
         tcp::outbound(&self.thread, facts, &service, asked, caller.as_ref(), stream).await;
     }
 
-    async fn http<T, S, F>(&self, connection: &Outbound, stream: T, http2: bool, answer: S)
+    pub(super) async fn http<T, S, F>(&self, connection: &Outbound, stream: T, http2: bool, answer: S)
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         S: Fn(Request<Incoming>) -> F,
@@ -324,7 +314,7 @@ impl Worker {
         }
     }
 
-    fn protocol(&self, service: &ServicePort) -> Protocol {
+    pub(super) fn protocol(&self, service: &ServicePort) -> Protocol {
         let root = self.thread.view.root();
         let port = root.tables.service(&service.host).and_then(|table| {
             table.service.ports.iter().find(|port| port.number == service.port).map(|port| port.protocol)
@@ -334,11 +324,12 @@ impl Worker {
 
     /// The HTTP proxy is asked for a tunnel: to a service of the mesh, else to where it says.
     async fn connect(self, request: Request<Incoming>, connection: &Outbound) -> Response<ReplyBody> {
-        let authority = request.uri().authority().map(|authority| authority.as_str().to_ascii_lowercase());
-        let parsed = authority.as_deref().and_then(|text| {
-            let authority = mesh_core::message::authority::Authority::parse(text).ok()?;
-            Some((authority.host.to_owned(), authority.port?))
-        });
+        if let Some(scarce) = self.thread.pressure.refuses_streams() {
+            self.thread.metrics().supplies.shed_stream(scarce == Scarce::Memory);
+            return answer(StatusCode::SERVICE_UNAVAILABLE);
+        }
+        let parsed = of_tunnel(request.uri(), request.headers())
+            .and_then(|authority| Some((authority.host.to_ascii_lowercase(), authority.port?)));
         let Some((host, port)) = parsed else { return answer(StatusCode::BAD_REQUEST) };
         let (facts, caller) = (connection.facts, connection.caller.clone());
         let root = self.thread.view.root();
@@ -346,7 +337,8 @@ impl Worker {
             Ok(service) => {
                 tokio::task::spawn_local(async move {
                     let Ok(upgraded) = hyper::upgrade::on(request).await else { return };
-                    self.service(TokioIo::new(upgraded), facts, service, Some(host.into()), caller).await;
+                    self.service(TokioIo::new(upgraded), facts, service, Some(host.into()), None, caller)
+                        .await;
                 });
                 return answer(StatusCode::OK);
             }
@@ -356,7 +348,8 @@ impl Worker {
                     let service = ServicePort { host: host.as_str().into(), port };
                     tokio::task::spawn_local(async move {
                         let Ok(upgraded) = hyper::upgrade::on(request).await else { return };
-                        self.service(TokioIo::new(upgraded), facts, service, Some(host.into()), caller).await;
+                        self.service(TokioIo::new(upgraded), facts, service, Some(host.into()), None, caller)
+                            .await;
                     });
                     return answer(StatusCode::OK);
                 }

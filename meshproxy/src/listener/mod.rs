@@ -2,8 +2,13 @@
 //! looked at and served.
 
 pub mod accept;
+pub mod callers;
+mod captured;
+mod entering;
+mod handshake;
 pub mod holder;
 pub mod inbound;
 pub mod socket;
 pub mod sockets;
 pub mod tunnel;
+mod within;

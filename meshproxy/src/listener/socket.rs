@@ -11,15 +11,18 @@ use std::time::Duration;
 use mesh_core::snapshot::view::Bind;
 use rustix::io::Errno;
 use rustix::net::SocketFlags;
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
 use crate::capture::Purpose;
 use crate::net::downstream::Facts;
+use crate::netns::Netns;
 use crate::runtime::drain::{Drain, Open};
+use crate::runtime::pressure::{Pressure, Scarce};
 use crate::runtime::worker::Workers;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::shed::Shed;
 
 const BACKLOG: i32 = 1024;
 /// So many in a hundred descriptors go to accepted connections: each may need one upstream, and some must be left.
@@ -36,6 +39,8 @@ pub struct Accepted {
     pub facts: Facts,
     /// The user who connected to a Unix socket, which the kernel says at once.
     pub user: Option<u32>,
+    /// The network namespace that it was accepted in; `None` for our own.
+    pub netns: Option<Arc<Netns>>,
     /// What the socket is for.
     pub purpose: Purpose,
     /// Counts it among the open ones.
@@ -68,6 +73,10 @@ pub struct Target {
     pub connections: Arc<AtomicUsize>,
     /// How many may be.
     pub most_connections: usize,
+    /// The network namespace that the socket is in; `None` for our own.
+    pub netns: Option<Arc<Netns>>,
+    /// What there is too little of.
+    pub pressure: Pressure,
 }
 
 /// How many connections this process has room for, at most so many. More are closed at once.
@@ -77,8 +86,9 @@ pub fn most_connections(most: usize) -> usize {
     usize::try_from(share).unwrap_or(usize::MAX).max(16).min(most)
 }
 
-/// Binds and listens. One socket an address: closing one of several would reset what waits in its queue.
-pub fn listen(address: &Bind) -> io::Result<TcpListener> {
+/// Binds and listens. One socket an address: closing one of several would reset what waits in its queue. A transparent
+/// one is handed connections for other addresses too, and keeps these.
+pub fn listen(address: &Bind, transparent: bool) -> io::Result<TcpListener> {
     let address = match address {
         Bind::Ip(address) => *address,
         Bind::Unix(path) => return listen_unix(path),
@@ -86,6 +96,11 @@ pub fn listen(address: &Bind) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
+    match address {
+        SocketAddr::V4(_) if transparent => socket.set_ip_transparent_v4(true)?,
+        SocketAddr::V6(_) if transparent => socket.set_ip_transparent_v6(true)?,
+        SocketAddr::V4(_) | SocketAddr::V6(_) => {}
+    }
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
@@ -128,6 +143,7 @@ pub async fn accept(
         Bind::Ip(_) => Some(listener.local_addr()?),
         Bind::Unix(_) => None,
     };
+    let at_hand = Original::of(&purpose);
     // SAFETY: the listener owns its descriptor, gives the same one for its whole life, and lives inside the `AsyncFd`.
     let listener = unsafe { AsyncFd::register(listener) }.map_err(io::Error::from)?;
     loop {
@@ -136,7 +152,7 @@ pub async fn accept(
             _ = &mut stop => break,
             ready = listener.readable() => {
                 let mut ready = ready?;
-                match next(listener.get_ref(), address) {
+                match next(listener.get_ref(), address, at_hand) {
                     Ok(accepted) => target.hand(accepted, &purpose),
                     Err(Errno::AGAIN) => ready.clear_ready(),
                     Err(errno) => failed(errno).await,
@@ -150,7 +166,7 @@ pub async fn accept(
         // Before the socket is closed: afterwards the path may be another's.
         drop(std::fs::remove_file(&**path));
     }
-    while let Ok(accepted) = next(listener.get_ref(), address) {
+    while let Ok(accepted) = next(listener.get_ref(), address, at_hand) {
         target.hand(accepted, &purpose);
     }
     Ok(())
@@ -170,10 +186,45 @@ async fn failed(errno: Errno) {
 /// Connections that were accepted.
 static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
 
+/// Where it is said to which address a connection was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Original {
+    /// It is that of the socket.
+    Listener,
+    /// The accepted socket has it.
+    Accepted,
+    /// The kernel remembers what it was before it was redirected.
+    Redirected,
+}
+
+impl Original {
+    fn of(purpose: &Purpose) -> Original {
+        match purpose {
+            Purpose::Leaving(_) => Original::Redirected,
+            Purpose::Entering => Original::Accepted,
+            Purpose::Inbound | Purpose::Explicit | Purpose::Service(_) | Purpose::Bound(_) => {
+                Original::Listener
+            }
+        }
+    }
+
+    /// The address that a connection was opened to.
+    fn find(self, stream: &TcpStream, listener: SocketAddr) -> io::Result<SocketAddr> {
+        let known = match (self, listener) {
+            (Original::Listener, _) if !listener.ip().is_unspecified() => return Ok(listener),
+            (Original::Listener | Original::Accepted, _) => return stream.local_addr(),
+            (Original::Redirected, SocketAddr::V4(_)) => SockRef::from(stream).original_dst_v4()?,
+            (Original::Redirected, SocketAddr::V6(_)) => SockRef::from(stream).original_dst_v6()?,
+        };
+        known.as_socket().ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
+    }
+}
+
 /// The next connection; `address` is `None` of a Unix socket.
 fn next(
     listener: &TcpListener,
     address: Option<SocketAddr>,
+    original: Original,
 ) -> Result<(TcpStream, Facts, Option<u32>), Errno> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let (stream, peer) = rustix::net::acceptfrom_with(listener, flags)?;
@@ -186,9 +237,11 @@ fn next(
         return Ok((stream, Facts { peer: nowhere, local: nowhere, number }, user));
     };
     let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok()).ok_or(Errno::CONNABORTED)?;
-    let local = match address.ip().is_unspecified() {
-        true => stream.local_addr().map_err(|_| Errno::CONNABORTED)?,
-        false => address,
+    let local = match original.find(&stream, address) {
+        Ok(local) => local,
+        // Nobody has redirected it: it was opened to this socket itself.
+        Err(_) if original == Original::Redirected => address,
+        Err(_) => return Err(Errno::CONNABORTED),
     };
     Ok((stream, Facts { peer, local, number }, None))
 }
@@ -199,14 +252,20 @@ impl Target {
         let before = self.connections.fetch_add(1, Ordering::Relaxed);
         let place = Place(Arc::clone(&self.connections));
         self.metrics.proxy.accepted.increment(1);
-        if before >= self.most_connections {
-            self.metrics.proxy.shed.increment(1);
-            return;
+        let why = match self.pressure.refuses_connections() {
+            _ if before >= self.most_connections => Some(Shed::Connections),
+            Some(Scarce::Memory) => Some(Shed::Memory),
+            Some(Scarce::Descriptors) => Some(Shed::Descriptors),
+            None => None,
+        };
+        if let Some(why) = why {
+            return self.metrics.supplies.shed(why, 1);
         }
         let open = self.drain.hold();
-        let accepted = Accepted { stream, facts, user, purpose: purpose.clone(), open, place };
+        let netns = self.netns.clone();
+        let accepted = Accepted { stream, facts, user, netns, purpose: purpose.clone(), open, place };
         if self.workers.hand(accepted).is_err() {
-            self.metrics.proxy.shed.increment(1);
+            self.metrics.supplies.shed(Shed::Queue, 1);
         }
     }
 }

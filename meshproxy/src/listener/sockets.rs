@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,8 +16,11 @@ use tokio::task::JoinSet;
 use super::accept;
 use super::holder::holder;
 use super::socket::{self, Accepted, Target};
+use super::within::{self, Within};
+use crate::capture::transparent::{self, Transparent};
 use crate::capture::{Purpose, Wanted, bound, explicit, loopback};
 use crate::live::root::{ListenerFault, Root, SocketReport};
+use crate::netns::Netns;
 use crate::runtime::drain::Drain;
 use crate::runtime::worker::Workers;
 use crate::telemetry::access::AccessWriter;
@@ -39,6 +42,8 @@ pub struct Settings {
     pub explicit: Option<SocketAddr>,
     /// Addresses of services; `None` without loopback capture.
     pub loopback: Option<Ipv4Net>,
+    /// What the rules of interception hand over; `None` without transparent capture.
+    pub transparent: Option<Transparent>,
     /// Data threads.
     pub threads: usize,
 }
@@ -66,6 +71,8 @@ impl Listeners {
             metrics: Arc::clone(&shared.metrics),
             connections: Arc::default(),
             most_connections: socket::most_connections(shared.limits.connections),
+            netns: None,
+            pressure: shared.pressure.clone(),
         };
         let drain = shared.drain.clone();
         let following = tokio::spawn(follow(settings, shared, target));
@@ -94,11 +101,17 @@ impl Listeners {
 
 async fn follow(settings: Settings, shared: Shared, target: Target) {
     let mut changed = shared.roots.subscribe();
-    let mut sockets = Sockets { target, open: BTreeMap::new(), tasks: JoinSet::new() };
+    let mut sockets =
+        Sockets { target, open: BTreeMap::new(), within: BTreeMap::new(), tasks: JoinSet::new() };
+    let mut has_namespaces = false;
     loop {
         let root = shared.roots.load();
         if root.serial > 0 {
-            let faults = sockets.reconcile(wanted(&settings, &root));
+            let mut faults = sockets.reconcile(wanted(&settings, &root));
+            let (elsewhere, missing) = within::wanted(&settings, &root);
+            faults.extend(missing);
+            faults.extend(sockets.reconcile_within(elsewhere));
+            has_namespaces = !root.tables.network_namespaces().is_empty();
             let open = sockets.open.keys().filter_map(Bind::ip).collect();
             shared.roots.report_sockets(SocketReport { serial: root.serial, faults, open });
         }
@@ -106,12 +119,14 @@ async fn follow(settings: Settings, shared: Shared, target: Target) {
         let has_faults = !shared.roots.sockets().faults.is_empty();
         tokio::select! {
             result = changed.changed() => if result.is_err() { break },
-            () = tokio::time::sleep(RETRY), if has_faults => {}
+            // A network namespace may be made anew under the same name.
+            () = tokio::time::sleep(RETRY), if has_faults || has_namespaces => {}
             () = shared.drain.begun() => break,
         }
     }
     // Dropping the senders stops every accept task after its queue is empty.
     sockets.open.clear();
+    sockets.within.clear();
     while sockets.tasks.join_next().await.is_some() {}
 }
 
@@ -123,7 +138,8 @@ fn wanted(settings: &Settings, root: &Root) -> BTreeMap<Bind, Purpose> {
         let services = root.tables.services.iter().enumerate().filter(seen);
         services.flat_map(move |(_, table)| loopback::wanted(net, &table.service))
     });
-    let all = fixed.into_iter().chain(services).chain(bound::wanted(&root.tables));
+    let captured = settings.transparent.map(transparent::wanted).unwrap_or_default();
+    let all = fixed.into_iter().chain(captured).chain(services).chain(bound::wanted(&root.tables));
     let mut wanted = BTreeMap::new();
     for Wanted { address, purpose } in all {
         wanted.entry(address).or_insert(purpose);
@@ -134,6 +150,8 @@ fn wanted(settings: &Settings, root: &Root) -> BTreeMap<Bind, Purpose> {
 struct Sockets {
     target: Target,
     open: BTreeMap<Bind, (Purpose, oneshot::Sender<()>)>,
+    /// Those in other network namespaces.
+    within: BTreeMap<(Within, Bind), (Purpose, oneshot::Sender<()>)>,
     tasks: JoinSet<()>,
 }
 
@@ -149,26 +167,67 @@ impl Sockets {
             if self.open.contains_key(&address) {
                 continue;
             }
-            match socket::listen(&address) {
+            match socket::listen(&address, purpose == Purpose::Entering) {
                 Ok(listener) => {
-                    let (stop, stopped) = oneshot::channel();
-                    let at = address.clone();
-                    let accepting =
-                        socket::accept(listener, at.clone(), purpose.clone(), self.target.clone(), stopped);
-                    // The end waits for what is still in the queue.
-                    let open = self.target.drain.hold();
-                    self.tasks.spawn(async move {
-                        if let Err(error) = accepting.await {
-                            tracing::error!(address = %at, %error, "accepting has failed");
-                        }
-                        drop(open);
-                    });
+                    let stop = self.accept(listener, &address, &purpose, None);
                     self.open.insert(address, (purpose, stop));
                 }
                 Err(error) => faults.push(fault(&address, &purpose, &error)),
             }
         }
         faults
+    }
+
+    /// The same for sockets in other network namespaces.
+    fn reconcile_within(&mut self, wanted: BTreeMap<(Within, Bind), Purpose>) -> Vec<ListenerFault> {
+        self.within.retain(|address, (purpose, stop)| {
+            !stop.is_closed() && wanted.get(address).is_some_and(|wanted| wanted == purpose)
+        });
+        let mut faults = Vec::new();
+        for ((within, address), purpose) in wanted {
+            let key = (within, address);
+            if self.within.contains_key(&key) {
+                continue;
+            }
+            let (within, address) = &key;
+            let netns = Netns::named(&within.name);
+            let at = address.clone();
+            match netns.run(move || socket::listen(&at, false)) {
+                Ok(listener) => {
+                    let stop = self.accept(listener, address, &purpose, Some(netns));
+                    self.within.insert(key, (purpose, stop));
+                }
+                Err(error) => {
+                    let fault = fault(address, &purpose, &error);
+                    // Its holder was looked for among the sockets of our own namespace.
+                    faults.push(within::told(&within.name, ListenerFault { holder: None, ..fault }));
+                }
+            }
+        }
+        faults
+    }
+
+    /// Accepts until what is returned is dropped.
+    fn accept(
+        &mut self,
+        listener: TcpListener,
+        address: &Bind,
+        purpose: &Purpose,
+        netns: Option<Arc<Netns>>,
+    ) -> oneshot::Sender<()> {
+        let (stop, stopped) = oneshot::channel();
+        let at = address.clone();
+        let target = Target { netns, ..self.target.clone() };
+        let accepting = socket::accept(listener, at.clone(), purpose.clone(), target, stopped);
+        // The end waits for what is still in the queue.
+        let open = self.target.drain.hold();
+        self.tasks.spawn(async move {
+            if let Err(error) = accepting.await {
+                tracing::error!(address = %at, %error, "accepting has failed");
+            }
+            drop(open);
+        });
+        stop
     }
 }
 
@@ -178,6 +237,8 @@ fn fault(address: &Bind, purpose: &Purpose, error: &io::Error) -> ListenerFault 
         Purpose::Explicit => "HTTP proxy".into(),
         Purpose::Service(service) => service.to_string().into(),
         Purpose::Bound(_) => "egress of a Sidecar".into(),
+        Purpose::Leaving(_) => "captured outbound".into(),
+        Purpose::Entering => "captured inbound".into(),
     };
     let (reason, holder) = match error.kind() {
         io::ErrorKind::AddrInUse => ("address in use".to_owned(), address.ip().and_then(holder)),

@@ -7,21 +7,22 @@ use std::time::Duration;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use mesh_core::decide::inbound::{Admission, Inbound, admit};
-use mesh_core::decide::refusal::{Reason, Refusal};
+use mesh_core::decide::inbound::{Inbound, admit_shown};
+use mesh_core::decide::refusal::{Denial, Reason};
 use mesh_core::decide::witness::Silent;
 
 use super::accept::answer;
 use crate::http::body::ReplyBody;
 use crate::http::connection::MeshPeer;
-use crate::http::deliver::{is_shown, targets};
-use crate::http::headers::MESH_FROM;
+use crate::http::deliver::{is_shown, remarked_of, targets};
+use crate::http::headers::MESH_HOP;
 use crate::live::breaker::Overflow;
-use crate::live::port::Port;
-use crate::live::root::Root;
+use crate::net::hop;
 use crate::runtime::clock;
+use crate::runtime::pressure::Scarce;
 use crate::tcp::StreamRecord;
 use crate::telemetry::metrics::Reporter;
+use crate::upstream::way::Way;
 
 /// An application on the same host answers a dial at once or not at all.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -36,15 +37,33 @@ pub(super) async fn accept(peer: &Rc<MeshPeer>, request: Request<Incoming>) -> R
     let root = thread.view.root();
     let version = root.tables.version.number;
     let mut record = StreamRecord::new(thread, peer.facts, Reporter::Destination, true, version);
-    record.source = peer.party(request.headers().get(&MESH_FROM));
+    let said = request.headers().get(&MESH_HOP).and_then(hop::read);
+    record.source = peer.party(said.and_then(|hop| hop.from));
     record.cluster = format!("inbound|{}||", to.port()).into();
-    if let Some(local) = root.tables.workload_at(to).and_then(|hosted| root.local(hosted)) {
+    let hosted = root.tables.workload_shown(to, &peer.own);
+    if let Some(local) = hosted.and_then(|hosted| root.local(hosted)) {
         record.destination = local.party.number;
         record.service = local.service(to.port()).number;
     }
-    let admission = match judge(peer, &root, to) {
+    if let Some(scarce) = thread.pressure.refuses_streams() {
+        thread.metrics().supplies.shed_stream(scarce == Scarce::Memory);
+        record.failed("OM", "overload");
+        return answer(StatusCode::SERVICE_UNAVAILABLE);
+    }
+    let facts = Inbound {
+        to,
+        peer: Some(&peer.id),
+        source: Some(peer.facts.peer.ip()),
+        sni: None,
+        request: None,
+        now: clock::seconds(),
+    };
+    let admission = match admit_shown(&root.tables, &facts, &peer.own, &mut Silent) {
         Ok(admission) => admission,
         Err(refusal) => {
+            if let Reason::Denied(Denial { remarks: Some(remarks), .. }) = &refusal.reason {
+                record.remarked = remarked_of(&root, hosted, remarks);
+            }
             record.refused(&refusal);
             return answer(match refusal.reason {
                 Reason::NotHere
@@ -64,21 +83,27 @@ pub(super) async fn accept(peer: &Rc<MeshPeer>, request: Request<Incoming>) -> R
         record.failed("NR", "identity_not_of_workload");
         return answer(StatusCode::BAD_REQUEST);
     }
+    if let Some(remarks) = &admission.judgement.remarks {
+        record.remarked = remarked_of(&root, hosted, remarks);
+    }
     let targets = targets(&root, &admission, to);
-    let port = root.tables.workload_at(to).and_then(|hosted| root.local(hosted)?.port(to.port()));
-    let permit = match port.map(Port::stream).transpose() {
+    let local = root.local(&admission.workload);
+    let port = local.and_then(|local| local.port(admission.port)).cloned();
+    let way = Way::into(local, None, port.as_ref().and_then(|port| port.settings.clone()));
+    let permit = match port.as_ref().map(|port| port.stream()).transpose() {
         Ok(permit) => permit,
         Err(Overflow) => {
             record.failed("UO", "");
             return answer(StatusCode::SERVICE_UNAVAILABLE);
         }
     };
-    let patience = port.and_then(|port| port.connect_timeout).unwrap_or(PATIENCE);
+    let patience = port.as_ref().and_then(|port| port.connect_timeout).unwrap_or(PATIENCE);
     if let Some(port) = port {
         (record.idle, record.most) = (port.limits.tcp_idle_timeout, port.limits.max_connection_duration);
     }
+    let standing = thread.standings.enter(admission.workload, &facts, None);
     drop(root);
-    let server = match thread.pool.tcp(&targets, patience).await {
+    let server = match thread.pool.tcp_by(&targets, way.as_ref(), patience).await {
         Ok(server) => server,
         Err(error) => {
             record.failed("UF", &error.to_string());
@@ -86,25 +111,11 @@ pub(super) async fn accept(peer: &Rc<MeshPeer>, request: Request<Incoming>) -> R
         }
     };
     record.upstream = server.peer_addr().ok();
-    let peer = Rc::clone(peer);
-    let open = peer.thread.drain.hold();
+    let open = thread.drain.hold();
     tokio::task::spawn_local(async move {
         let Ok(upgraded) = hyper::upgrade::on(request).await else { return };
-        let still_allowed = |root: &Root| judge(&peer, root, to).is_ok();
-        record.carry(TokioIo::new(upgraded), server, still_allowed).await;
+        record.carry(TokioIo::new(upgraded), server, async move { *standing.refused().await }).await;
         drop((permit, open));
     });
     answer(StatusCode::OK)
-}
-
-fn judge(peer: &MeshPeer, root: &Root, to: SocketAddr) -> Result<Admission, Refusal> {
-    let facts = Inbound {
-        to,
-        peer: Some(&peer.id),
-        source: Some(peer.facts.peer.ip()),
-        sni: None,
-        request: None,
-        now: clock::seconds(),
-    };
-    admit(&root.tables, &facts, &mut Silent)
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use mesh_core::balancing::balancer::LoadView;
+use mesh_core::balancing::policy::Algorithm;
 use mesh_core::balancing::utilization::Utilization;
 use mesh_core::resilience::pool::{ConnectionSettings, Limited};
 use mesh_core::tables::destinations::Destination;
@@ -120,6 +121,32 @@ impl LiveDestination {
         self.breaker = Breaker::of(&policy.pool, &self.state, overflows);
         self.watched = policy.outlier_detection.as_ref().map(|_| Box::new(Watched::new(metrics, cluster)));
         self
+    }
+
+    /// The destination with one of its endpoints, for a connection that is meant for no other.
+    pub(super) fn only(&self, endpoint: &LiveEndpoint) -> LiveDestination {
+        let mut policy = self.destination.policy.clone();
+        // There is nothing to choose, and who was addressed is reached wherever it runs.
+        policy.load_balancer = Algorithm::default();
+        policy.node_local = false;
+        let destination = Arc::new(Destination {
+            policy,
+            cluster: Arc::clone(&self.destination.cluster),
+            endpoints: vec![Arc::clone(&endpoint.endpoint)],
+        });
+        let endpoints = vec![endpoint.clone()];
+        LiveDestination {
+            layouts: Layouts::new(&destination, &endpoints, &Callers::default(), None),
+            destination,
+            state: Arc::clone(&self.state),
+            endpoints,
+            service: self.service.clone(),
+            tls: self.tls.clone(),
+            settings: self.settings.clone(),
+            breaker: self.breaker.clone(),
+            watched: None,
+            laid: AtomicU64::new(self.state.health()),
+        }
     }
 
     /// How soon endpoints are to be laid out anew though nothing happens: weights that they report come into force, or

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use http::HeaderValue;
 use mesh_core::tables::destinations::{Dial, Endpoint, Transport};
 use mesh_core::vocab::health::Health;
+use mesh_core::vocab::name::Text;
 
 use super::breaker::{Line, Place};
 use super::ejection::Conduct;
@@ -106,7 +106,7 @@ impl Drop for Permit {
 }
 
 /// An endpoint of the tables with its state and everything that can be made ready beforehand.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct LiveEndpoint {
     /// Address, transport, identity, weight, health.
     pub endpoint: Arc<Endpoint>,
@@ -114,8 +114,8 @@ pub struct LiveEndpoint {
     pub state: Arc<EndpointState>,
     /// Address and port: none in particular for a socket of this host. `None` for a name, which is not dialled.
     pub address: Option<SocketAddr>,
-    /// Address and port as `x-mesh-to`.
-    pub to: HeaderValue,
+    /// Address and port as text.
+    pub to: Text,
     /// Number of the identity that must answer; 0 where there is none.
     pub peer: u32,
     /// The called party, for metrics.
@@ -142,7 +142,7 @@ impl LiveEndpoint {
                 Dial::Unix(_) => Some(NOWHERE),
                 Dial::Name(..) => None,
             },
-            to: endpoint.address.ip().map_or_else(|| HeaderValue::from_static(""), address_value),
+            to: endpoint.address.ip().map_or_else(|| "".into(), |address| address.to_string().into()),
             peer,
             party: metrics.party(party),
             endpoint: Arc::clone(endpoint),
@@ -168,9 +168,4 @@ impl LiveEndpoint {
     pub fn is_usable(&self) -> bool {
         self.may_get_traffic() && !self.state.is_gone() && !self.state.conduct.is_ejected()
     }
-}
-
-/// An address and port as a header value.
-pub fn address_value(address: SocketAddr) -> HeaderValue {
-    HeaderValue::from_str(&address.to_string()).expect("an address is plain text")
 }

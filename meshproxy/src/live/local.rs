@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::HeaderValue;
 use mesh_core::matching::request::Caller;
 use mesh_core::snapshot::workload::WorkloadPort;
 use mesh_core::tables::workloads::HostedWorkload;
@@ -14,6 +13,8 @@ use mesh_core::vocab::name::{Text, WorkloadKey};
 use super::layout::CallerPlace;
 use super::port::Port;
 use super::registry::Registry;
+use super::remarks::Remarkers;
+use crate::netns::Netns;
 use crate::telemetry::labels::{Numbered, Party, ServiceLabels};
 use crate::telemetry::metrics::Metrics;
 
@@ -22,20 +23,24 @@ use crate::telemetry::metrics::Metrics;
 pub struct LocalWorkload {
     /// Address, identity, ports, policies.
     pub hosted: Arc<HostedWorkload>,
+    /// The network namespace that it lives in; `None` for our own.
+    pub netns: Option<Arc<Netns>>,
     /// Number of its identity; 0 where it has none.
     pub identity: u32,
     /// Number of the place that it calls from.
     pub place: u32,
-    /// What it says of itself to other proxies: `x-mesh-from`.
-    pub from: HeaderValue,
+    /// What it says of itself to other proxies.
+    pub from: Text,
     /// The party, for metrics.
     pub party: Numbered<Party>,
     /// The services that reach its ports, by port, and what else counts as its service.
     pub services: Vec<(u16, Numbered<ServiceLabels>)>,
     /// The ports whose traffic is limited, or kept in some way.
-    pub ports: Vec<Port>,
+    pub ports: Vec<Arc<Port>>,
     /// For a port that no service reaches.
     pub fallback: Numbered<ServiceLabels>,
+    /// Counters of what its policies write down.
+    pub remarkers: Remarkers,
 }
 
 impl LocalWorkload {
@@ -67,11 +72,13 @@ impl LocalWorkload {
         LocalWorkload {
             identity: identity.map_or(0, |id| registry.identity(id)),
             place: registry.place(&CallerPlace::of(hosted)),
+            netns: section.recognition.netns.as_ref().map(Netns::named),
             from: from_value(&section.key, &section.labels),
             services: ports.collect(),
             ports: section.ports.iter().filter_map(limited).collect(),
             fallback: metrics.service(own),
             party: metrics.party(party),
+            remarkers: Remarkers::of(hosted, metrics),
             hosted: Arc::clone(hosted),
         }
     }
@@ -81,6 +88,11 @@ impl LocalWorkload {
         self.hosted.section.identity.as_ref()
     }
 
+    /// Whether every process of the host is of it, where it is the only one.
+    pub fn is_everybody(&self) -> bool {
+        self.hosted.section.recognition.is_silent()
+    }
+
     /// It as the sender of a request.
     pub fn caller(&self) -> Caller<'_> {
         let section = &self.hosted.section;
@@ -88,7 +100,7 @@ impl LocalWorkload {
     }
 
     /// What is said of traffic to a port, if anything is.
-    pub fn port(&self, number: u16) -> Option<&Port> {
+    pub fn port(&self, number: u16) -> Option<&Arc<Port>> {
         self.ports.iter().find(|port| port.number == number)
     }
 
@@ -107,19 +119,19 @@ pub fn source(peer: IpAddr, local: Option<&Arc<LocalWorkload>>) -> IpAddr {
 }
 
 /// `NS/WORKLOAD;app=..;version=..`.
-fn from_value(key: &WorkloadKey, labels: &Labels) -> HeaderValue {
+fn from_value(key: &WorkloadKey, labels: &Labels) -> Text {
     let mut text = key.to_string();
     for name in ["app", "version"] {
         if let Some(value) = labels.value(name) {
             text.push_str(&format!(";{name}={value}"));
         }
     }
-    HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
+    text.into()
 }
 
-/// Reads `x-mesh-from`: namespace, workload, app and version.
-pub fn read_from(value: &HeaderValue) -> Option<(&str, &str, Option<&str>, Option<&str>)> {
-    let text = value.to_str().ok().filter(|text| text.len() <= 512)?;
+/// Reads what a workload says of itself: namespace, workload, app and version.
+pub fn read_from(text: &str) -> Option<(&str, &str, Option<&str>, Option<&str>)> {
+    let text = Some(text).filter(|text| text.len() <= 512)?;
     let mut parts = text.split(';');
     let (namespace, workload) = parts.next()?.split_once('/')?;
     let (mut app, mut version) = (None, None);
@@ -143,6 +155,6 @@ mod tests {
         let labels: Labels = [("app", "reviews"), ("version", "v1")].into_iter().collect();
         let value = from_value(&key, &labels);
         assert_eq!(read_from(&value), Some(("default", "reviews-v1", Some("reviews"), Some("v1"))));
-        assert_eq!(read_from(&HeaderValue::from_static("x")), None);
+        assert_eq!(read_from("x"), None);
     }
 }

@@ -30,7 +30,11 @@ pub struct Port {
 
 impl Port {
     /// The port, if anything is said of it; with what is under way at the one before.
-    pub(super) fn of(declared: &WorkloadPort, before: Option<&Port>, metrics: &Metrics) -> Option<Port> {
+    pub(super) fn of(
+        declared: &WorkloadPort,
+        before: Option<&Arc<Port>>,
+        metrics: &Metrics,
+    ) -> Option<Arc<Port>> {
         let limits = declared.pool.limits(None);
         let connect_timeout = declared.pool.connect_timeout;
         if limits == PoolLimits::default() && connect_timeout.is_none() {
@@ -39,7 +43,7 @@ impl Port {
         let state = before.map(|before| Arc::clone(&before.state)).unwrap_or_default();
         let endpoint = before.map(|before| Arc::clone(&before.endpoint)).unwrap_or_default();
         let cluster = format!("inbound|{}||", declared.number);
-        Some(Port {
+        Some(Arc::new(Port {
             number: declared.number,
             connect_timeout,
             settings: limits.connection().map(Arc::new),
@@ -47,7 +51,7 @@ impl Port {
             limits,
             state,
             endpoint,
-        })
+        }))
     }
 
     /// A place for a request, which may have to be waited for.

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
-use http::HeaderValue;
 use mesh_core::balancing::locality::Preference;
+use mesh_core::decide::captured::{self, Captured};
+use mesh_core::matching::request::Caller;
 use mesh_core::policy::mtls::ClientTls;
 use mesh_core::snapshot::view::Bind;
 use mesh_core::tables::Tables;
+use mesh_core::tables::addresses::Addresses;
 use mesh_core::tables::destinations::Destination;
 use mesh_core::tables::routes::EndpointKey;
 use mesh_core::tables::workloads::HostedWorkload;
@@ -47,8 +49,10 @@ pub struct Root {
     pub turning: BTreeSet<Text>,
     /// How many of them nobody has tried to resolve yet.
     pub untried: usize,
-    /// The version as `x-mesh-version`.
-    pub version: HeaderValue,
+    /// The version as text.
+    pub version: Text,
+    /// Made when the first captured connection asks: most hosts have none.
+    addresses: OnceLock<Addresses>,
 }
 
 impl Root {
@@ -63,6 +67,24 @@ impl Root {
         match namespaces.next() {
             Some(first) if namespaces.all(|other| other == first) => first.clone(),
             Some(_) | None => "default".into(),
+        }
+    }
+
+    /// Whose addresses are.
+    pub fn addresses(&self) -> &Addresses {
+        self.addresses.get_or_init(|| Addresses::of(&self.tables))
+    }
+
+    /// The endpoint that a connection to its own address is for, as a destination with no other.
+    pub fn pinned(&self, to: SocketAddr, caller: Option<Caller<'_>>) -> Option<Arc<LiveDestination>> {
+        match captured::outbound(&self.tables, self.addresses(), to, None, caller) {
+            Captured::Endpoint(place) => {
+                let destination = self.destinations.get(place.destination)?;
+                let is_there = |endpoint: &&LiveEndpoint| endpoint.address.is_some_and(|at| at == to);
+                let endpoint = destination.endpoints.iter().find(is_there)?;
+                Some(Arc::new(destination.only(endpoint)))
+            }
+            Captured::Service(_) | Captured::Elsewhere { .. } => None,
         }
     }
 
@@ -123,7 +145,8 @@ impl Roots {
             names: BTreeSet::new(),
             turning: BTreeSet::new(),
             untried: 0,
-            version: HeaderValue::from_static("0"),
+            version: "0".into(),
+            addresses: OnceLock::new(),
         };
         Roots {
             current: ArcSwap::from_pointee(empty),
@@ -350,7 +373,8 @@ impl Roots {
             names,
             turning,
             serial: previous.serial + 1,
-            version: HeaderValue::from(tables.version.number),
+            version: tables.version.number.to_string().into(),
+            addresses: OnceLock::new(),
             destinations,
             locals,
             callers,

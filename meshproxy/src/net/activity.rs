@@ -1,6 +1,7 @@
 //! What goes on on a connection of a client: enough to see with one look in a while that nothing does. Shared by what
 //! guards its bytes and what serves it, which never run at the same time: so plain loads and stores do.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed};
@@ -31,6 +32,9 @@ pub struct Activity {
     /// The connection goes on with another protocol.
     is_tunnel: AtomicBool,
     refusal: AtomicU8,
+    /// It must end if nothing is under way, and in any case.
+    must_end: AtomicBool,
+    must_cut: AtomicBool,
     /// The next request that comes stands for one that was refused.
     stands_in: AtomicBool,
 }
@@ -87,19 +91,49 @@ impl Activity {
         self.is_overdue.load(Relaxed)
     }
 
+    /// Lets the connection end if nothing is under way; whether it does and did not already. Its task must be woken then.
+    pub fn end_if_idle(&self) -> bool {
+        !self.is_busy() && !self.must_end.swap(true, Relaxed)
+    }
+
+    /// Lets the connection end at once, whatever is under way. Its task must be woken then.
+    pub fn cut(&self) {
+        self.must_end.store(true, Relaxed);
+        self.must_cut.store(true, Relaxed);
+    }
+
+    /// Whether it was cut.
+    pub fn is_cut(&self) -> bool {
+        self.must_cut.load(Relaxed)
+    }
+
+    /// How many exchanges are under way.
+    pub fn under_way(&self) -> u32 {
+        self.under_way.load(Relaxed)
+    }
+
+    /// Ready when the connection must end.
+    fn poll_end(&self) -> Poll<()> {
+        let ends = self.must_end.load(Relaxed) && (!self.is_busy() || self.is_cut());
+        if ends { Poll::Ready(()) } else { Poll::Pending }
+    }
+
     /// Something came.
     pub fn hears(&self) {
         self.waits.store(false, Relaxed);
         add(&self.heard);
     }
 
-    /// Resolves when nothing has begun or been under way for so long. A body that stands still is marked, and whoever
+    /// Resolves when nothing has begun or been under way for so long, or is and must not be. A body that stands still is marked, and whoever
     /// reads it told. Either may take a look longer.
     pub async fn idle(&self, idle: Duration, body: Duration) {
         let (idle, body) = (looks(idle), looks(body));
         let (mut seen, mut since, mut heard, mut silent) = (None, 0, None, 0);
         loop {
-            tokio::time::sleep(LOOK).await;
+            tokio::select! {
+                () = poll_fn(|_| self.poll_end()) => return,
+                () = tokio::time::sleep(LOOK) => {}
+            }
             let now = (!self.is_busy()).then(|| self.begun.load(Relaxed));
             since = if now.is_some() && seen == now { since + 1 } else { 0 };
             seen = now;

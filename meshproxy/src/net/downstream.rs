@@ -9,10 +9,6 @@ use mesh_core::vocab::hello::{self, Hello, LONGEST_HELLO};
 use mesh_core::vocab::protocol::{Detected, detect};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-/// A client that says nothing is waited for so long (reliability notes, timeouts).
-pub const FIRST_BYTE: Duration = Duration::from_secs(10);
-/// On a port of which nothing is declared a client that says nothing is taken for one whose server speaks first.
-pub const DETECTION: Duration = Duration::from_secs(5);
 /// So much is read to find the protocol out: HTTP/1 heads mostly fit, so that they take one read.
 const LOOK: usize = 8 * 1024;
 

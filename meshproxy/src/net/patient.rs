@@ -9,8 +9,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-/// A write that is not taken at all ends the connection after so long (reliability notes, timeouts).
-const STALLED_WRITE: Duration = Duration::from_secs(60);
+use super::limits;
 
 /// Writes of several pieces up to this size are joined.
 const SMALL: usize = 2048;
@@ -19,14 +18,15 @@ const SMALL: usize = 2048;
 #[derive(Debug)]
 pub struct Patient<T> {
     inner: T,
+    patience: Duration,
     /// Runs while a write waits; made only then.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl<T> Patient<T> {
-    /// Wraps a stream.
+    /// Wraps a stream of which nothing may be left untaken for longer than this thread's limit.
     pub fn new(inner: T) -> Patient<T> {
-        Patient { inner, stalled: None }
+        Patient { inner, patience: limits::here().patience.write, stalled: None }
     }
 
     fn judge<R>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
@@ -34,7 +34,8 @@ impl<T> Patient<T> {
             self.stalled = None;
             return written;
         }
-        let sleep = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(STALLED_WRITE)));
+        let patience = self.patience;
+        let sleep = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
         match sleep.as_mut().poll(cx) {
             Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
             Poll::Pending => Poll::Pending,
@@ -105,7 +106,7 @@ mod tests {
         let mut stream = Patient::new(near);
         let slow = async {
             for _ in 0..3 {
-                tokio::time::sleep(STALLED_WRITE - Duration::from_secs(1)).await;
+                tokio::time::sleep(limits::here().patience.write - Duration::from_secs(1)).await;
                 far.read_exact(&mut [0; 4]).await.unwrap();
             }
         };

@@ -39,6 +39,15 @@ pub enum Format {
     Json,
 }
 
+/// What policies have written down: it changes nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remarked {
+    /// The AUDIT rule, `ns[NS]-policy[NAME]-rule[I]`.
+    pub audited: Option<String>,
+    /// What the policies in dry run say: `denied` or `allowed`, and by which rule.
+    pub rehearsed: Option<String>,
+}
+
 /// What is told of an exchange or byte stream. Empty texts and `None` are unknown.
 #[derive(Debug, Clone, Copy)]
 pub struct Entry<'a> {
@@ -88,6 +97,8 @@ pub struct Entry<'a> {
     pub addresses: &'a str,
     /// Name of the route.
     pub route: &'a str,
+    /// What policies have written down of it.
+    pub remarked: Option<&'a Remarked>,
     /// Version of the snapshot that decided.
     pub version: u64,
 }
@@ -250,7 +261,7 @@ mod tests {
     use super::*;
     use crate::telemetry::line::addresses;
 
-    fn line(format: Format) -> String {
+    fn line(format: Format, remarked: Option<&Remarked>) -> String {
         let (sender, receiver) = sync_channel(1);
         let log =
             AccessLog::new(AccessSink { format, sender, spare: Spare::default() }, Arc::new(Metrics::new()));
@@ -279,6 +290,7 @@ mod tests {
             remote: "127.0.0.1:4444".parse().unwrap(),
             addresses: &addresses("127.0.0.1:15080".parse().unwrap(), "127.0.0.1:4444".parse().unwrap()),
             route: "",
+            remarked,
             version: 7,
         });
         log.flush();
@@ -287,7 +299,7 @@ mod tests {
 
     #[test]
     fn json_has_istio_s_keys_in_order() {
-        let line = line(Format::Json);
+        let line = line(Format::Json, None);
         let parsed: serde_json::Value = serde_json::from_str(&line).unwrap();
         let keys: Vec<&String> = parsed.as_object().unwrap().keys().collect();
         assert!(keys.is_sorted(), "{keys:?}");
@@ -302,8 +314,19 @@ mod tests {
     }
 
     #[test]
+    fn what_policies_write_down_is_told_where_there_is_something() {
+        let (audited, rehearsed) =
+            (Some("ns[a]-policy[b]-rule[0]".to_owned()), Some("denied [none]".to_owned()));
+        let line = line(Format::Json, Some(&Remarked { audited, rehearsed }));
+        let parsed: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert!(parsed.as_object().unwrap().keys().is_sorted());
+        assert_eq!(parsed["authorization_audited"], "ns[a]-policy[b]-rule[0]");
+        assert_eq!(parsed["authorization_dry_run"], "denied [none]");
+    }
+
+    #[test]
     fn text_has_istio_s_order() {
-        let line = line(Format::Text);
+        let line = line(Format::Text, None);
         let rest = line.split_once("] ").unwrap().1;
         assert_eq!(
             rest,

@@ -2,8 +2,10 @@
 
 use std::fmt;
 
-const NAMES: [&str; 17] =
-    ["NR", "NC", "UH", "UF", "UC", "UR", "UT", "UO", "UPE", "URX", "DC", "DI", "FI", "DPE", "LR", "SI", "DT"];
+const NAMES: [&str; 18] = [
+    "NR", "NC", "UH", "UF", "UC", "UR", "UT", "UO", "UPE", "URX", "DC", "DI", "FI", "DPE", "LR", "SI", "DT",
+    "OM",
+];
 
 /// Up to four flags in one word, so that it is compared and hashed like a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]

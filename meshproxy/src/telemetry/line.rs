@@ -18,6 +18,13 @@ pub(super) fn json(entry: &Entry<'_>, clock: &Clock, out: &mut String) {
     out.reserve(USUAL_LINE);
     out.push_str("{\"authority\":");
     quoted(entry.authority.as_bytes(), out);
+    if let Some(remarked) = entry.remarked {
+        for (key, said) in [("audited", &remarked.audited), ("dry_run", &remarked.rehearsed)] {
+            let Some(said) = said else { continue };
+            let _ = write!(out, ",\"authorization_{key}\":");
+            quoted(said.as_bytes(), out);
+        }
+    }
     out.push_str(",\"bytes_received\":");
     number(entry.received, out);
     out.push_str(",\"bytes_sent\":");

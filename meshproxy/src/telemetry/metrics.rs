@@ -9,15 +9,19 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
 use mesh_core::framing::refusal::Refusal;
+use mesh_core::message::fault::Fault;
+use mesh_core::vocab::name::WorkloadKey;
 use metrics::{Counter, Gauge, Key, Label, Level, Metadata, Recorder as _};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 use super::flags::Flags;
 use super::histogram::Histogram;
 use super::labels::{Numbered, Party, ServiceLabels, parties};
+use super::shed::Supplies;
 
 /// So many different peers and services are told apart; later ones count as unknown. Peers name themselves, so there
 /// must be a bound.
@@ -27,9 +31,40 @@ const MOST_SERIES: usize = 65_536;
 /// So many series a data thread keeps at hand.
 const MOST_CACHED: usize = 8192;
 
-/// Connections closed for what was sent on them, by side and reason.
+/// TLS handshakes that came to nothing, by side and reason.
+const HANDSHAKES_FAILED: &str = "mesh_proxy_handshake_failures_total";
+/// A kind of failed handshake is told of in the log so often; the others are only counted.
+const TOLD_AGAIN: Duration = Duration::from_secs(60);
+/// Captured connections closed for what they began with, by reason.
+const ENTRANCES_REFUSED: &str = "mesh_proxy_entrances_refused_total";
+/// Requests refused and connections closed for what was sent, by side and reason.
 const BYTES_REFUSED: &str = "mesh_proxy_bytes_refused_total";
 const METADATA: Metadata<'static> = Metadata::new("mesh", Level::INFO, Some("mesh"));
+
+/// Where a TLS handshake took place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// On the mesh port.
+    Inbound,
+    /// On a connection straight to a workload's port.
+    Direct,
+    /// Towards another proxy.
+    Outbound,
+    /// Towards a server that no proxy stands before.
+    Origination,
+}
+
+impl Side {
+    /// The label's value.
+    pub fn name(self) -> &'static str {
+        match self {
+            Side::Inbound => "inbound",
+            Side::Direct => "direct",
+            Side::Outbound => "outbound",
+            Side::Origination => "origination",
+        }
+    }
+}
 
 /// Which side of the hop speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -122,10 +157,6 @@ pub struct StreamSeries {
 pub struct ProxyCounters {
     /// Connections accepted.
     pub accepted: Counter,
-    /// Connections closed at once because there are too many.
-    pub shed: Counter,
-    /// Handshakes on the mesh port that failed.
-    pub handshake_failures: Counter,
     /// Lines of the access log that were dropped because the reader is too slow.
     pub log_dropped: Counter,
     /// Panics caught in connections.
@@ -135,6 +166,8 @@ pub struct ProxyCounters {
     /// Connections that were ended because what came was not the protocol, as only its codec could see: of applications,
     /// of other proxies.
     pub malformed_downstream: Counter,
+    /// Streams of HTTP/2 of which nothing came for too long.
+    pub slow_streams: Counter,
     /// See `malformed_downstream`.
     pub malformed_mesh: Counter,
     /// Connections that take no new requests because of their age: of applications, of other proxies, upstream.
@@ -151,8 +184,16 @@ pub struct ProxyCounters {
     pub mirrors_failed: Counter,
     /// Bodies that were not kept for another attempt because too much is kept already.
     pub bodies_not_kept: Counter,
+    /// Whether the rules of interception stand, and how often they were found removed or changed.
+    pub interception: Gauge,
+    /// See `interception`.
+    pub interception_lost: Counter,
     /// Attempts to dial a listener of our own.
     pub loops_refused: Counter,
+    /// Requests that were ended because a newer policy is against them, and byte streams.
+    pub requests_cut_off: Counter,
+    /// See `requests_cut_off`.
+    pub streams_cut_off: Counter,
     /// Ways of beginning TLS whose newest files cannot be used.
     pub certificate_faults: Gauge,
     /// Reports of load that were taken, that do not say enough, that cannot be read.
@@ -180,8 +221,12 @@ pub struct Metrics {
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
     state: Mutex<State>,
+    /// Kinds of failed handshakes, and when the log last told of one.
+    told: Mutex<HashMap<(Side, &'static str), Instant, RandomState>>,
     /// Counters of the proxy itself.
     pub proxy: ProxyCounters,
+    /// What is not taken, and what there is.
+    pub supplies: Supplies,
 }
 
 impl std::fmt::Debug for Metrics {
@@ -221,18 +266,26 @@ impl Metrics {
             recorder
                 .register_counter(&Key::from_parts("mesh_proxy_connections_retired_total", labels), &METADATA)
         };
+        let cut_off = |kind: &'static str| {
+            let labels = vec![Label::new("kind", kind)];
+            recorder.register_counter(
+                &Key::from_parts("mesh_proxy_authorization_cut_off_total", labels),
+                &METADATA,
+            )
+        };
         let malformed = |from: &'static str| {
             let labels = vec![Label::new("from", from), Label::new("reason", "codec")];
             recorder.register_counter(&Key::from_parts(BYTES_REFUSED, labels), &METADATA)
         };
+        let slow = vec![Label::new("from", "downstream"), Label::new("reason", Refusal::SlowBody.name())];
+        let slow = recorder.register_counter(&Key::from_parts(BYTES_REFUSED, slow), &METADATA);
         let proxy = ProxyCounters {
             accepted: counter("mesh_proxy_connections_accepted_total"),
-            shed: counter("mesh_proxy_connections_shed_total"),
-            handshake_failures: counter("mesh_proxy_handshake_failures_total"),
             log_dropped: counter("mesh_proxy_access_log_dropped_total"),
             panics: counter("mesh_proxy_panics_total"),
             retries: counter("mesh_proxy_retries_total"),
             malformed_downstream: malformed("downstream"),
+            slow_streams: slow,
             malformed_mesh: malformed("mesh"),
             retired_downstream: retired("downstream"),
             retired_peers: retired("mesh"),
@@ -242,6 +295,10 @@ impl Metrics {
             mirrors_failed: counter("mesh_proxy_mirrors_failed_total"),
             bodies_not_kept: counter("mesh_proxy_bodies_not_kept_total"),
             loops_refused: counter("mesh_proxy_loops_refused_total"),
+            interception: recorder.register_gauge(&Key::from_name("mesh_proxy_interception"), &METADATA),
+            interception_lost: counter("mesh_proxy_interception_lost_total"),
+            requests_cut_off: cut_off("request"),
+            streams_cut_off: cut_off("stream"),
             certificate_faults: recorder
                 .register_gauge(&Key::from_name("mesh_proxy_certificate_faults"), &METADATA),
             load_reports: reports("ok"),
@@ -253,7 +310,8 @@ impl Metrics {
         let mut state = State::default();
         state.parties.number(Party::unknown());
         state.services.number(ServiceLabels::outside("unknown"));
-        Metrics { recorder, handle, state: Mutex::new(state), proxy }
+        let supplies = Supplies::new(&recorder, &METADATA);
+        Metrics { recorder, handle, state: Mutex::new(state), told: Mutex::default(), proxy, supplies }
     }
 
     /// The number of a party; that of the unknown one where there are too many.
@@ -271,9 +329,24 @@ impl Metrics {
         self.state().services.number(service)
     }
 
+    /// A captured connection to an application of this host was refused for what it began with.
+    pub fn entrance_refused(&self, reason: &'static str) {
+        let key = Key::from_parts(ENTRANCES_REFUSED, vec![Label::new("reason", reason)]);
+        self.recorder.register_counter(&key, &METADATA).increment(1);
+    }
+
     /// Bytes of a peer were refused.
     pub fn refused(&self, from: &'static str, refusal: Refusal) {
-        let labels = vec![Label::new("from", from), Label::new("reason", refusal.name())];
+        self.refused_for(from, refusal.name());
+    }
+
+    /// A request was refused that the codec and the guard had let pass.
+    pub fn malformed(&self, from: &'static str, fault: Fault) {
+        self.refused_for(from, fault.name());
+    }
+
+    fn refused_for(&self, from: &'static str, reason: &'static str) {
+        let labels = vec![Label::new("from", from), Label::new("reason", reason)];
         let key = Key::from_parts(BYTES_REFUSED, labels);
         self.recorder.register_counter(&key, &METADATA).increment(1);
     }
@@ -304,6 +377,33 @@ impl Metrics {
     fn of_cluster(&self, name: &'static str, cluster: &str, more: Option<Label>) -> Counter {
         let labels =
             std::iter::once(Label::new("cluster", cluster.to_owned())).chain(more).collect::<Vec<_>>();
+        self.recorder.register_counter(&Key::from_parts(name, labels), &METADATA)
+    }
+
+    /// A TLS handshake came to nothing. Says whether the log should tell of it: the first of its kind in a while.
+    pub fn handshake_failed(&self, side: Side, reason: &'static str) -> bool {
+        let labels = vec![Label::new("side", side.name()), Label::new("reason", reason)];
+        let key = Key::from_parts(HANDSHAKES_FAILED, labels);
+        self.recorder.register_counter(&key, &METADATA).increment(1);
+        let now = Instant::now();
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let again = told.get(&(side, reason)).is_none_or(|last| now.duration_since(*last) >= TOLD_AGAIN);
+        if again {
+            told.insert((side, reason), now);
+        }
+        again
+    }
+
+    /// How often the policies of a workload have written something down. `labels` say which policy, and what.
+    pub fn remarks(
+        &self,
+        name: &'static str,
+        workload: &WorkloadKey,
+        labels: &[(&'static str, &str)],
+    ) -> Counter {
+        let workload = [("workload", &*workload.name), ("workload_namespace", &*workload.namespace)];
+        let all = workload.iter().chain(labels);
+        let labels: Vec<Label> = all.map(|(key, value)| Label::new(*key, (*value).to_owned())).collect();
         self.recorder.register_counter(&Key::from_parts(name, labels), &METADATA)
     }
 

@@ -6,4 +6,5 @@ pub mod histogram;
 pub mod labels;
 pub mod line;
 pub mod metrics;
+pub mod shed;
 pub mod trace;

@@ -88,6 +88,7 @@ impl Guarded {
             aliases: Vec::new(),
             roots: Vec::new(),
             normalization,
+            revoked: Vec::new(),
         };
         let change = |plan: &mut Plan| {
             plan.policies = vec![policy];

@@ -39,8 +39,10 @@ use crate::listener::sockets::{Listeners, Settings};
 use crate::live::root::Roots;
 use crate::net::limits::Limits;
 use crate::runtime::drain::Drain;
+use crate::runtime::pressure::Pressure;
 use crate::telemetry::access::AccessSink;
 use crate::telemetry::metrics::Metrics;
+use crate::upstream::budget::MOST;
 use crate::upstream::thread::Shared;
 
 pub(super) const HOST: &str = "reviews.default.svc.cluster.local";
@@ -81,6 +83,8 @@ pub(super) struct Plan {
     pub(super) caller: &'static str,
     /// Where each of the applications is; nowhere for those that are not listed.
     pub(super) localities: Vec<&'static str>,
+    /// How much both take, and how long they wait.
+    pub(super) limits: Limits,
 }
 
 /// Changes a destination.
@@ -106,6 +110,7 @@ impl Plan {
             logs: [AccessSink::off(), AccessSink::off()],
             caller: "",
             localities: Vec::new(),
+            limits: Limits::default(),
         }
     }
 }
@@ -146,7 +151,7 @@ impl Mesh {
         let ca = TestCa::new();
         let resolver = plan.resolver;
         let start = |ip, id, host: usize| {
-            Proxy::start(&ca, ip, id, resolver, plan.most_age[host], plan.logs[host].clone())
+            Proxy::start(&ca, ip, id, resolver, plan.most_age[host], plan.logs[host].clone(), plan.limits)
         };
         let (a, b) = (start("127.0.0.1", A, 0), start("127.0.0.2", B, 1));
         let mesh = Mesh { a, b, ca, plan };
@@ -284,6 +289,7 @@ impl Proxy {
         resolver: Option<SocketAddr>,
         most_age: Option<Duration>,
         access: AccessSink,
+        limits: Limits,
     ) -> Proxy {
         // Nobody answers there.
         let nobody = "127.0.0.1:9".parse().unwrap();
@@ -300,11 +306,14 @@ impl Proxy {
             drain: Drain::new(),
             forwarder: Forwarder::new(Arc::new(resolvers)),
             most_age,
-            limits: Limits::default(),
+            limits,
             identities: Arc::default(),
+            pressure: Pressure::default(),
+            kept_bodies: MOST,
         };
         let (explicit, inbound) = (free(ip), free(ip));
-        let settings = Settings { inbound, explicit: Some(explicit), loopback: None, threads: 1 };
+        let settings =
+            Settings { inbound, explicit: Some(explicit), loopback: None, transparent: None, threads: 1 };
         let listeners = Listeners::start(settings, shared.clone(), None).unwrap();
         Proxy { shared, explicit, inbound, listeners }
     }

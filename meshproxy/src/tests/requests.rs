@@ -42,7 +42,7 @@ async fn another_identity_than_expected_is_refused() {
 async fn what_only_proxies_may_say_is_taken_from_applications() {
     let mesh = Mesh::start(Plan::new(&[echo("127.0.0.2").await])).await;
     let request = Request::get("http://reviews.default:9080/")
-        .header("x-mesh-to", "127.0.0.2:1")
+        .header("x-mesh-hop", "127.0.0.2:1 h2 1 evil/evil")
         .header("x-mesh-from", "evil/evil")
         .header("x-forwarded-client-cert", "By=forged")
         .header("x-envoy-max-retries", "9")
@@ -170,7 +170,7 @@ async fn grpc_streams_both_ways_and_its_trailers_arrive() {
 /// Futures are moved when they are made and when they end: what is rare must not be carried by every request.
 #[test]
 fn exchanges_stay_small() {
-    fn size<A: 'static, B, F: Future>(_: impl Fn(&'static A, B) -> F) -> usize {
+    fn size<A, B, F: Future>(_: impl Fn(std::rc::Rc<A>, B) -> F) -> usize {
         size_of::<F>()
     }
     let outbound = size(crate::http::exchange::outbound);

@@ -49,3 +49,25 @@ async fn without_its_document_nobody_calls() {
     mesh.a.shared.svids.install(mesh.ca.svid(OTHER));
     assert_eq!(mesh.get("http://reviews:9080/").await.status, 503);
 }
+
+/// The server's side: what a peer proved under the old bundle does not count on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_the_bundle_does_not_know_any_more_is_let_go() {
+    let mesh = Mesh::start(Plan::new(&[echo("127.0.0.2").await])).await;
+    assert_eq!(mesh.get("http://reviews:9080/").await.status, 200);
+    let retired = || mesh.b.metric("mesh_proxy_connections_retired_total", &["side=\"mesh\""]);
+    // Another name for the domain: it is still of the mesh.
+    let aliases = vec![mesh_core::vocab::identity::TrustDomain::new("old.example").unwrap()];
+    mesh.b.shared.svids.trust(mesh.ca.trust().with_aliases(aliases));
+    assert_eq!(mesh.get("http://reviews:9080/").await.status, 200);
+    assert_eq!(retired(), 0);
+    mesh.b.shared.svids.trust(TestCa::new().trust());
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while retired() != 1 {
+        assert!(std::time::Instant::now() < end, "{}", mesh.b.shared.metrics.render());
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    assert_eq!(mesh.get("http://reviews:9080/").await.status, 503);
+    mesh.b.shared.svids.trust(mesh.ca.trust());
+    assert_eq!(mesh.get("http://reviews:9080/").await.status, 200);
+}

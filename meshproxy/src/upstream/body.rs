@@ -5,18 +5,21 @@ use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use mesh_core::framing::refusal::Refusal;
 use mesh_core::message::trailers::{self, TooLarge};
-use tokio::time::Instant;
+use metrics::Counter;
+use tokio::time::{Instant, Sleep};
 
 use super::budget::{Budget, Share};
 use super::copied::{Copied, Filler, Piece, Watch, copy};
 use super::failure;
 use crate::net::guard;
+use crate::net::limits;
 
 /// A body is kept for another attempt up to this size; a longer one is sent once. (Envoy's buffer of a stream.)
 const KEEP: usize = 1024 * 1024;
@@ -33,6 +36,9 @@ pub enum BodyError {
     /// The client's trailers.
     #[error("the client's trailers cannot be passed on")]
     Trailers(#[from] TooLarge),
+    /// Nothing came for too long.
+    #[error("nothing came for too long")]
+    Silent,
     /// Another attempt has taken over.
     #[error("another attempt has taken over")]
     Superseded,
@@ -86,6 +92,17 @@ struct Shared {
     malformed: Cell<bool>,
     refused: Cell<Option<Refusal>>,
     copies: RefCell<Vec<Filler>>,
+    silence: RefCell<Option<Box<Silence>>>,
+}
+
+/// How long the client may be silent, and since when it is. Made for few bodies, and its timer only where one is silent:
+/// that is left to run when something comes, and looked at when nothing does.
+#[derive(Debug)]
+struct Silence {
+    most: Duration,
+    since: Option<Instant>,
+    timer: Option<Pin<Box<Sleep>>>,
+    counter: Counter,
 }
 
 impl Upload {
@@ -125,6 +142,7 @@ impl Upload {
             malformed: Cell::new(false),
             refused: Cell::new(None),
             copies: RefCell::default(),
+            silence: RefCell::default(),
         }))
     }
 
@@ -154,6 +172,21 @@ impl Upload {
         self.0.keeps.set(false);
         if self.0.taken.get() >= self.0.kept.borrow().len() {
             self.0.forget();
+        }
+    }
+
+    /// Between two pieces the client may be silent for so long, unless it is answered meanwhile and has not said how much
+    /// it will send: then both may talk as they like.
+    /// `counter` counts who is silent for longer.
+    pub fn limit_silence(&self, most: Duration, counter: &Counter) {
+        let silence = Silence { most, since: None, timer: None, counter: counter.clone() };
+        *self.0.silence.borrow_mut() = Some(Box::new(silence));
+    }
+
+    /// The answer has begun.
+    pub fn answered(&self) {
+        if self.0.exact.is_none() {
+            *self.0.silence.borrow_mut() = None;
         }
     }
 
@@ -250,14 +283,26 @@ impl Attempted {
 impl Shared {
     fn read(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut *self.source.borrow_mut() {
-            Source::Client(incoming) => match ready!(Pin::new(incoming).poll_frame(cx)) {
-                Some(Ok(mut frame)) => {
-                    let checked = frame.trailers_mut().map_or(Ok(()), trailers::canonical);
-                    Poll::Ready(Some(checked.map(|()| frame).map_err(BodyError::Trailers)))
+            Source::Client(incoming) => {
+                let mut silence = self.silence.borrow_mut();
+                let Poll::Ready(frame) = Pin::new(incoming).poll_frame(cx) else {
+                    let Some(silence) = &mut *silence else { return Poll::Pending };
+                    return silence.poll(cx).map(|()| Some(Err(BodyError::Silent)));
+                };
+                if let Some(silence) = &mut *silence {
+                    silence.since = None;
                 }
-                Some(Err(error)) => Poll::Ready(Some(Err(BodyError::Client(error)))),
-                None => Poll::Ready(None),
-            },
+                match frame {
+                    Some(Ok(mut frame)) => {
+                        let fields = frame.trailers_mut();
+                        let checked =
+                            fields.map_or(Ok(()), |fields| trailers::canonical(fields, &limits::sizes()));
+                        Poll::Ready(Some(checked.map(|()| frame).map_err(BodyError::Trailers)))
+                    }
+                    Some(Err(error)) => Poll::Ready(Some(Err(BodyError::Client(error)))),
+                    None => Poll::Ready(None),
+                }
+            }
             Source::Copy(copied) => copied
                 .poll(cx)
                 .map(|piece| piece.map(|piece| piece.map(Piece::frame).map_err(|()| BodyError::Copy))),
@@ -303,6 +348,9 @@ impl Shared {
 
     fn note_broken(&self, error: &BodyError) {
         self.broken.set(true);
+        if matches!(error, BodyError::Silent) {
+            self.refused.set(Some(Refusal::SlowBody));
+        }
         if let BodyError::Client(error) = error {
             self.malformed.set(failure::is_malformed(error));
             self.refused.set(guard::cause(error));
@@ -347,6 +395,22 @@ impl Shared {
     fn forget(&self) {
         self.kept.borrow_mut().clear();
         self.share.give(self.share.taken());
+    }
+}
+
+impl Silence {
+    /// Ready when it goes on for too long.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let until = *self.since.get_or_insert_with(Instant::now) + self.most;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+        loop {
+            ready!(timer.as_mut().poll(cx));
+            if timer.deadline() >= until {
+                self.counter.increment(1);
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(until);
+        }
     }
 }
 

@@ -5,8 +5,9 @@ use std::rc::Rc;
 
 use metrics::Counter;
 
-/// So many bytes of all bodies together are kept; beyond that a body is not kept, so not sent again.
-const MOST: usize = 64 * 1024 * 1024;
+/// So many bytes of all bodies together are kept where memory is not scarce; beyond that a body is not kept, so not sent
+/// again.
+pub const MOST: usize = 64 * 1024 * 1024;
 
 /// What is kept by one data thread.
 #[derive(Debug)]
@@ -24,9 +25,9 @@ pub struct Share {
 }
 
 impl Budget {
-    /// A budget of which nothing is used; `refused` counts what did not fit.
-    pub fn new(refused: Counter) -> Rc<Budget> {
-        Rc::new(Budget { used: Cell::new(0), most: MOST, refused })
+    /// A budget of `most` bytes, of which nothing is used; `refused` counts what did not fit.
+    pub fn new(most: usize, refused: Counter) -> Rc<Budget> {
+        Rc::new(Budget { used: Cell::new(0), most, refused })
     }
 
     /// A share with nothing in it.

@@ -1,5 +1,6 @@
 //! Dial and TLS, within the time to connect.
 
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use rustls::pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -24,21 +26,27 @@ use super::body::RequestBody;
 use super::failure::ConnectError;
 use super::http2::Http2;
 use super::way::Way;
+use crate::dial;
+use crate::identity::fault;
+use crate::identity::svid::Svids;
+use crate::live::standing::Standings;
 use crate::net::guard::answers::{Answers, Question};
+use crate::net::limits::{self, Limits};
 use crate::net::patient::Patient;
 use crate::net::socket::Socket;
-use crate::telemetry::metrics::Metrics;
+use crate::netns::Netns;
+use crate::telemetry::metrics::{Metrics, Side};
 
 /// Streams of one connection; when they run out another one is opened. Both ends of the mesh hop use it.
 pub const STREAMS: u32 = 100;
 /// Window of a stream between proxies; the connection's is that of all its streams, so that readers that stall never
 /// block the rest.
 pub const STREAM_WINDOW: u32 = 256 * 1024;
-/// Header lists of HTTP/2 (reliability notes, limits).
-pub const HEADER_LIST: u32 = 32 * 1024;
-
-/// What is read ahead of an HTTP/1 answer for a client that takes it slowly.
-const BUFFER: usize = 64 * 1024;
+/// A list of fields that is too large is refused where that is told and counted, up to so many times its limit; what is
+/// larger yet the library refuses without a word, and keeps nothing of it.
+pub const LISTS: u32 = 2;
+/// Fields that hyper has room for by itself: more take their room from the heap, anew for each message.
+pub const HYPER_FIELDS: usize = 100;
 
 /// Sends requests on an HTTP/1 connection.
 #[derive(Debug)]
@@ -74,16 +82,16 @@ impl Http1 {
     }
 }
 
-/// Runs the tasks of hyper on the data thread that made the connection.
-#[derive(Debug, Clone, Copy)]
-pub struct LocalExec;
+/// Runs the tasks of hyper on the data thread that made the connection, each as long as what it has let in stands.
+#[derive(Debug, Clone)]
+pub struct LocalExec(pub Rc<Standings>);
 
 impl<F> hyper::rt::Executor<F> for LocalExec
 where
     F: Future<Output = ()> + 'static,
 {
     fn execute(&self, task: F) {
-        tokio::task::spawn_local(task);
+        tokio::task::spawn_local(self.0.watch(Box::pin(task)));
     }
 }
 
@@ -98,7 +106,7 @@ pub struct MeshTls {
 
 /// A TCP connection.
 pub async fn tcp(address: SocketAddr, patience: Duration) -> Result<TcpStream, ConnectError> {
-    let stream = tokio::time::timeout(patience, TcpStream::connect(address))
+    let stream = tokio::time::timeout(patience, dial::tcp(address))
         .await
         .map_err(|_elapsed| ConnectError::Timeout)?
         .map_err(|error| ConnectError::refused(&error))?;
@@ -125,6 +133,14 @@ fn keep_alive(stream: &TcpStream, settings: &ConnectionSettings) {
     }
 }
 
+/// A TCP connection in another network namespace.
+async fn within(netns: &Netns, address: SocketAddr) -> Result<TcpStream, ConnectError> {
+    let stream = netns.tcp(address).await.map_err(|error| ConnectError::refused(&error))?;
+    // Fails only on a socket that is already dead, which the first use will tell.
+    drop(stream.set_nodelay(true));
+    Ok(stream)
+}
+
 /// A connection that begins as a way says.
 #[derive(Debug)]
 pub enum Opened {
@@ -135,11 +151,19 @@ pub enum Opened {
 }
 
 /// A connection, with what it begins with.
-pub async fn opened(address: SocketAddr, way: &Way, patience: Duration) -> Result<Opened, ConnectError> {
+pub async fn opened(
+    address: SocketAddr,
+    way: &Way,
+    patience: Duration,
+    metrics: &Metrics,
+) -> Result<Opened, ConnectError> {
     let opening = async {
         let mut stream = match &way.unix {
             Some(path) => Socket::unix(path).await.map_err(|error| ConnectError::refused(&error))?,
-            None => Socket::Tcp(tcp(address, patience).await?),
+            None => Socket::Tcp(match &way.netns {
+                Some(netns) => within(netns, address).await?,
+                None => tcp(address, patience).await?,
+            }),
         };
         if let (Socket::Tcp(stream), Some(settings)) = (&stream, &way.settings) {
             keep_alive(stream, settings);
@@ -150,7 +174,9 @@ pub async fn opened(address: SocketAddr, way: &Way, patience: Duration) -> Resul
         let Some(tls) = &way.tls else { return Ok(Opened::Plain(stream)) };
         let connector = TlsConnector::from(Arc::clone(&tls.config));
         let secured = connector.connect(tls.name.clone(), stream).await;
-        secured.map(|stream| Opened::Secured(Box::new(stream))).map_err(|e| ConnectError::Tls(e.to_string()))
+        secured
+            .map(|stream| Opened::Secured(Box::new(stream)))
+            .map_err(|error| failed(&error, Side::Origination, address, metrics))
     };
     tokio::time::timeout(patience, opening).await.map_err(|_elapsed| ConnectError::Timeout)?
 }
@@ -164,7 +190,7 @@ pub async fn http1(
 ) -> Result<Http1, ConnectError> {
     match way {
         None => speak_http1(tcp(address, patience).await?, address, metrics).await,
-        Some(way) => match Box::pin(opened(address, way, patience)).await? {
+        Some(way) => match Box::pin(opened(address, way, patience, metrics)).await? {
             Opened::Plain(stream) => speak_http1(stream, address, metrics).await,
             Opened::Secured(stream) => speak_http1(stream, address, metrics).await,
         },
@@ -175,9 +201,13 @@ async fn speak_http1<T>(stream: T, address: SocketAddr, metrics: &Arc<Metrics>) 
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    // hyper's limit of 100 fields stays: any other takes their room from the heap, anew for each answer.
     let mut builder = http1::Builder::new();
-    builder.max_buf_size(BUFFER);
+    let Limits { buffer, sizes, .. } = limits::here();
+    // The buffer of hyper holds a whole head; what is read ahead for a client that takes it slowly goes into it too.
+    builder.max_buf_size(buffer.max(sizes.list as usize + 8 * 1024));
+    if sizes.fields as usize > HYPER_FIELDS {
+        builder.max_headers(sizes.fields as usize);
+    }
     let question = Arc::new(Question::default());
     let stream = Answers::new(Patient::new(stream), Arc::clone(&question));
     let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(handshake)?;
@@ -203,33 +233,35 @@ pub async fn http2(
 ) -> Result<Http2, ConnectError> {
     let Some(way) = way else {
         let stream = tcp(address, patience).await?;
-        return Http2::start(stream, Allowance::OUTSIDE, metrics, most_age, None).await;
+        return Http2::start(stream, limits::here().allowance(), metrics, most_age, None).await;
     };
     let pings = way.settings.as_ref().and_then(|settings| settings.http2_keepalive);
-    match Box::pin(opened(address, way, patience)).await? {
-        Opened::Plain(stream) => Http2::start(stream, Allowance::OUTSIDE, metrics, most_age, pings).await,
+    match Box::pin(opened(address, way, patience, metrics)).await? {
+        Opened::Plain(stream) => {
+            Http2::start(stream, limits::here().allowance(), metrics, most_age, pings).await
+        }
         Opened::Secured(stream) => {
             // A server that names no protocol at all may still speak it; one that names another does not.
             let agreed = stream.get_ref().1.alpn_protocol();
             if agreed.is_some_and(|agreed| agreed != b"h2") {
                 return Err(ConnectError::Handshake("the server speaks no HTTP/2".to_owned()));
             }
-            Http2::start(*stream, Allowance::OUTSIDE, metrics, most_age, pings).await
+            Http2::start(*stream, limits::here().allowance(), metrics, most_age, pings).await
         }
     }
 }
 
-/// The mesh hop: HTTP/2 over TLS, both sides proven.
+/// The mesh hop: HTTP/2 over TLS, both sides proven. It is cut off when the peer's certificate is worth nothing any more.
 pub async fn mesh(
     hop: SocketAddr,
-    tls: &MeshTls,
+    (tls, svids): (&MeshTls, &Arc<Svids>),
     patience: Duration,
     metrics: &Arc<Metrics>,
     most_age: Option<Age>,
     settings: Option<&ConnectionSettings>,
 ) -> Result<Http2, ConnectError> {
     let connecting = async {
-        let stream = TcpStream::connect(hop).await.map_err(|error| ConnectError::refused(&error))?;
+        let stream = dial::tcp(hop).await.map_err(|error| ConnectError::refused(&error))?;
         drop(stream.set_nodelay(true));
         if let Some(settings) = settings {
             keep_alive(&stream, settings);
@@ -238,12 +270,42 @@ pub async fn mesh(
         connector
             .connect(tls.name.clone(), stream)
             .await
-            .map_err(|error| ConnectError::Tls(error.to_string()))
+            .map_err(|error| failed(&error, Side::Outbound, hop, metrics))
     };
+    let trust = svids.load().trust().cloned();
     let stream =
         tokio::time::timeout(patience, connecting).await.map_err(|_elapsed| ConnectError::Timeout)??;
+    let chain = stream.get_ref().1.peer_certificates().map(<[_]>::to_vec).unwrap_or_default();
+    if svids.revokes(&chain) {
+        return Err(ConnectError::Tls("the peer's host was thrown out".to_owned()));
+    }
+    let (mut cut, until) = oneshot::channel();
     let pings = settings.and_then(|settings| settings.http2_keepalive);
-    Http2::start(stream, Allowance::MESH, metrics, most_age, pings).await
+    let http2 = Http2::start_until(stream, Allowance::MESH, metrics, most_age, pings, Some(until)).await?;
+    if let Some(trust) = trust {
+        let svids = Arc::clone(svids);
+        tokio::task::spawn_local(async move {
+            let distrusted = tokio::select! {
+                () = svids.distrust(&trust, &chain) => true,
+                () = cut.closed() => false,
+            };
+            if distrusted {
+                tracing::info!(%hop, "the peer of a connection is not of the trust bundle any more");
+                // The connection may have ended meanwhile.
+                let _ended = cut.send(());
+            }
+        });
+    }
+    Ok(http2)
+}
+
+/// A peer that is not who was expected, or does not take us for whom we are: counted, and told of now and then.
+fn failed(error: &io::Error, side: Side, address: SocketAddr, metrics: &Metrics) -> ConnectError {
+    let reason = fault::reason(error);
+    if metrics.handshake_failed(side, reason) {
+        tracing::warn!(%address, side = side.name(), reason, %error, "a TLS handshake failed; the metric counts further ones");
+    }
+    ConnectError::Tls(error.to_string())
 }
 
 fn handshake(error: impl std::fmt::Display) -> ConnectError {

@@ -209,7 +209,7 @@ mod tests {
     use super::*;
 
     fn ends() -> (Filler, Copied) {
-        copy(Budget::new(metrics::Counter::noop()).share())
+        copy(Budget::new(usize::MAX, metrics::Counter::noop()).share())
     }
 
     fn next(copied: &mut Copied) -> String {

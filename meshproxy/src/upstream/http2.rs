@@ -10,29 +10,27 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use h2::client::{Builder, Connection, SendRequest};
+use h2::client::{Builder, Connection, ResponseFuture, SendRequest};
 use h2::{Ping, PingPong, Reason, RecvStream, SendStream};
 use http::{Request, Response};
 use http_body::{Body as _, Frame};
 use mesh_core::framing::frames::Allowance;
 use mesh_core::vocab::outcome::Outcome;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
 use super::age::Age;
 use super::body::RequestBody;
-use super::connect::{HEADER_LIST, STREAM_WINDOW, STREAMS};
+use super::connect::{LISTS, STREAM_WINDOW, STREAMS};
 use super::failure::{self, ConnectError};
 use crate::net::corked::Corked;
 use crate::net::guard::frames::{Cause, Framed};
+use crate::net::limits;
 use crate::telemetry::metrics::Metrics;
 
-const PING_EVERY: Duration = Duration::from_secs(30);
-const PING_WITHIN: Duration = Duration::from_secs(10);
 /// So many connections that close just then are put up with for one attempt: all that a peer which is ending may have.
 pub const MOST_TURNS: u32 = 32;
-/// A frame that has begun must be whole after so long (reliability notes, timeouts).
-const SLOW: Duration = Duration::from_secs(10);
 /// Bytes of one stream that may wait to be sent.
 const SEND_BUFFER: usize = 128 * 1024;
 
@@ -97,23 +95,40 @@ impl Http2 {
     where
         T: AsyncRead + AsyncWrite + Unpin + 'static,
     {
+        Http2::start_until(io, allowance, metrics, most_age, pings, None).await
+    }
+
+    /// The same, cut off when `until` says so.
+    pub async fn start_until<T>(
+        io: T,
+        allowance: Allowance,
+        metrics: &Arc<Metrics>,
+        most_age: Option<Age>,
+        pings: Option<(Duration, Duration)>,
+        until: Option<oneshot::Receiver<()>>,
+    ) -> Result<Http2, ConnectError>
+    where
+        T: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        let limits = limits::here();
+        let times = pings.unwrap_or((limits.patience.ping_every, limits.patience.ping_within));
         let mut builder = Builder::new();
         builder
             .enable_push(false)
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(STREAM_WINDOW * STREAMS)
             .max_frame_size(16 * 1024)
-            .max_header_list_size(HEADER_LIST)
+            .max_header_list_size(limits::sizes_with_room().list * LISTS)
             .max_send_buffer_size(SEND_BUFFER)
             .max_concurrent_reset_streams(100);
-        let io = Framed::of_server(io, allowance, SLOW);
+        let io = Framed::of_server(io, allowance, limits.patience.head);
         let cause = io.cause();
         let started = builder.handshake::<_, Bytes>(Corked::new(io)).await;
         let (sender, connection) = started.map_err(|error| ConnectError::Handshake(error.to_string()))?;
         let closed = Rc::new(Cell::new(false));
         let (gone, metrics, refused) = (Rc::clone(&closed), Arc::clone(metrics), Rc::clone(&cause));
         tokio::task::spawn_local(async move {
-            carry(connection, gone, most_age, pings.unwrap_or((PING_EVERY, PING_WITHIN))).await;
+            carry(connection, gone, most_age, times, until).await;
             if let Some(refusal) = cause.get() {
                 metrics.refused("upstream", refusal);
             }
@@ -139,43 +154,45 @@ impl Http2 {
         }
     }
 
-    /// Sends a request and waits for the head of its answer.
-    pub async fn send(
-        &self,
-        request: Request<RequestBody>,
-    ) -> Result<(Response<RecvStream>, Sending), SendError<RequestBody>> {
+    /// What the next request is sent with; an error if the connection takes no more.
+    pub async fn ready(&self) -> Result<SendRequest<Bytes>, h2::Error> {
         let mut sender = self.sender.clone();
-        if let Err(error) = poll_fn(|cx| sender.poll_ready(cx)).await {
-            self.closed.set(true);
-            return Err(SendError::Closing(Box::new(request), error));
-        }
-        let (head, body) = request.into_parts();
-        let ended = body.is_end_stream();
-        let sent = sender.send_request(Request::from_parts(head, ()), ended);
-        let (response, upload) = sent.map_err(SendError::Broken)?;
-        let sending = match ended {
-            true => Sending(None),
-            false => {
-                let whole = Rc::new(Cell::new(false));
-                let task = tokio::task::spawn_local(pump(upload, body, Rc::clone(&whole))).abort_handle();
-                Sending(Some(Upload { task, whole }))
+        match poll_fn(|cx| sender.poll_ready(cx)).await {
+            Ok(()) => Ok(sender),
+            Err(error) => {
+                self.closed.set(true);
+                Err(error)
             }
-        };
-        Ok((response.await.map_err(SendError::Broken)?, sending))
+        }
     }
 
     /// Sends a CONNECT request; its stream carries bytes both ways once the answer agrees.
     pub async fn connect(&self, request: Request<()>) -> Result<(Response<()>, Duplex), SendError<()>> {
-        let mut sender = self.sender.clone();
-        if let Err(error) = poll_fn(|cx| sender.poll_ready(cx)).await {
-            self.closed.set(true);
-            return Err(SendError::Closing(Box::new(request), error));
-        }
+        let mut sender = match self.ready().await {
+            Ok(sender) => sender,
+            Err(error) => return Err(SendError::Closing(Box::new(request), error)),
+        };
         let (response, send) = sender.send_request(request, false).map_err(SendError::Broken)?;
         let (head, receive) = response.await.map_err(SendError::Broken)?.into_parts();
         let duplex = Duplex { send, receive, unread: Bytes::new() };
         Ok((Response::from_parts(head, ()), duplex))
     }
+}
+
+/// Sends a request; its answer is waited for apart. Nothing here waits, so that what is sent is in no future.
+pub fn begin(
+    mut sender: SendRequest<Bytes>,
+    request: Request<RequestBody>,
+) -> Result<(ResponseFuture, Sending), h2::Error> {
+    let (head, body) = request.into_parts();
+    let ended = body.is_end_stream();
+    let (response, upload) = sender.send_request(Request::from_parts(head, ()), ended)?;
+    if ended {
+        return Ok((response, Sending(None)));
+    }
+    let whole = Rc::new(Cell::new(false));
+    let task = tokio::task::spawn_local(pump(upload, body, Rc::clone(&whole))).abort_handle();
+    Ok((response, Sending(Some(Upload { task, whole }))))
 }
 
 /// Carries a connection to its end, and ends it when it does not answer pings.
@@ -184,9 +201,19 @@ async fn carry<T>(
     closed: Rc<Cell<bool>>,
     most_age: Option<Age>,
     times: (Duration, Duration),
+    until: Option<oneshot::Receiver<()>>,
 ) where
     T: AsyncRead + AsyncWrite + Unpin,
 {
+    let cut = async {
+        // Whoever would say so may be gone.
+        let Some(Ok(())) = (match until {
+            Some(until) => Some(until.await),
+            None => None,
+        }) else {
+            return std::future::pending().await;
+        };
+    };
     let pings = connection.ping_pong();
     let retires = async {
         if let Some(Age { most, retired }) = most_age {
@@ -203,6 +230,7 @@ async fn carry<T>(
         },
         () = silence(pings, times) => tracing::debug!("an upstream connection does not answer pings"),
         () = retires => {}
+        () = cut => {}
     }
     closed.set(true);
 }

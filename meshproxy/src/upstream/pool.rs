@@ -29,6 +29,7 @@ use crate::identity::svid::{Material, Svid, Svids, Trust};
 use crate::identity::tls;
 use crate::live::breaker::Place;
 use crate::live::root::Roots;
+use crate::net::socket::Socket;
 use crate::telemetry::metrics::Metrics;
 
 type Map<K, V> = HashMap<K, V, RandomState>;
@@ -321,7 +322,7 @@ impl Pool {
         let _dialing = target.place.map(Place::dial).transpose()?;
         let mut last = None;
         for &address in target.addresses {
-            self.check(address)?;
+            self.check(address, target.way)?;
             match connect::http1(address, target.way, target.patience, &self.metrics).await {
                 Ok(sender) => {
                     let key = Http1Key { address, way: target.way.cloned() };
@@ -355,7 +356,7 @@ impl Pool {
             let settings = target.way.and_then(|way| way.settings.as_ref());
             let age = self.age(settings);
             let dial = || async move {
-                self.check(address)?;
+                self.check(address, target.way)?;
                 connect::http2(address, target.way, target.patience, &self.metrics, age).await
             };
             match Box::pin(slot.dial(None, settings, dial)).await {
@@ -371,7 +372,7 @@ impl Pool {
     pub async fn tcp(&self, addresses: &[SocketAddr], patience: Duration) -> Result<TcpStream, ConnectError> {
         let mut last = None;
         for address in addresses {
-            self.check(*address)?;
+            self.check(*address, None)?;
             match connect::tcp(*address, patience).await {
                 Ok(stream) => return Ok(stream),
                 Err(error @ ConnectError::Refused { .. }) => last = last.or(Some(error)),
@@ -381,13 +382,27 @@ impl Pool {
         Err(last.unwrap_or(ConnectError::NoAddress))
     }
 
+    /// The same to a workload of this host, wherever it lives.
+    pub async fn tcp_by(
+        &self,
+        addresses: &[SocketAddr],
+        way: Option<&Rc<Way>>,
+        patience: Duration,
+    ) -> Result<TcpStream, ConnectError> {
+        let Some(way) = way else { return self.tcp(addresses, patience).await };
+        match Box::pin(self.opened(Target { addresses, patience, way: Some(way), place: None }, way)).await? {
+            Opened::Plain(Socket::Tcp(stream)) => Ok(stream),
+            Opened::Plain(Socket::Unix(_)) | Opened::Secured(_) => Err(ConnectError::NoAddress),
+        }
+    }
+
     /// A connection that carries bytes, to the first of these addresses that does not refuse.
     pub async fn opened(&self, target: Target<'_>, way: &Way) -> Result<Opened, ConnectError> {
         let _dialing = target.place.map(Place::dial).transpose()?;
         let mut last = None;
         for &address in target.addresses {
-            self.check(address)?;
-            match connect::opened(address, way, target.patience).await {
+            self.check(address, target.way)?;
+            match connect::opened(address, way, target.patience, &self.metrics).await {
                 Ok(opened) => return Ok(opened),
                 Err(error @ ConnectError::Refused { .. }) => last = last.or(Some(error)),
                 Err(error) => return Err(error),
@@ -397,8 +412,10 @@ impl Pool {
     }
 
     /// Where no proxy stands before an endpoint we never dial ourselves: that would go round and round.
-    fn check(&self, address: SocketAddr) -> Result<(), ConnectError> {
-        if resolve::is_own(&self.roots, &self.roots.load(), address) {
+    fn check(&self, address: SocketAddr, way: Option<&Rc<Way>>) -> Result<(), ConnectError> {
+        // In another network namespace the same address is another.
+        let is_here = way.is_none_or(|way| way.netns.is_none());
+        if is_here && resolve::is_own(&self.roots, &self.roots.load(), address) {
             return Err(ConnectError::Loop);
         }
         Ok(())
@@ -421,8 +438,8 @@ impl Pool {
         let tls = pair.tls.clone();
         let age = self.age(settings);
         let settled = settings.map(|settings| &**settings);
-        let dial =
-            || async move { connect::mesh(address, &tls, patience, &self.metrics, age, settled).await };
+        let tls = (&tls, &self.svids);
+        let dial = || async move { connect::mesh(address, tls, patience, &self.metrics, age, settled).await };
         Box::pin(slot.dial(Some(pair), settings, dial)).await
     }
 
@@ -486,6 +503,13 @@ impl Pool {
         let idle = self.idle.borrow().values().map(Vec::len).sum();
         let shared = self.shared.borrow().values().map(|slot| slot.connections.borrow().len()).sum();
         (idle, shared)
+    }
+
+    /// Closes every connection that has nothing to do.
+    pub fn drop_idle(&self) {
+        self.idle.borrow_mut().clear();
+        let idle = |slot: &Slot| slot.connections.borrow_mut().retain(|one| one.streams.get() > 0);
+        self.shared.borrow().values().for_each(|slot| idle(slot));
     }
 
     fn sweep(&self) {

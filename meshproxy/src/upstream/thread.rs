@@ -1,7 +1,7 @@
 //! What one data thread works with. Nothing here is shared, so nothing is locked.
 
 use std::cell::{Cell, RefCell};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,11 +14,16 @@ use super::resolve::Lookups;
 use crate::dns::forward::Forwarder;
 use crate::identity::svid::Svids;
 use crate::live::root::Roots;
+use crate::live::standing::Standings;
 use crate::live::view::View;
-use crate::net::limits::{Identities, Limits};
+use crate::net::limits::{self, Identities, Limits};
+use crate::net::served::Served;
 use crate::runtime::drain::Drain;
+use crate::runtime::pressure::Pressure;
+use crate::runtime::{allocator, panics};
 use crate::telemetry::access::{AccessLog, AccessSink};
 use crate::telemetry::metrics::{Metrics, SeriesCache};
+use crate::telemetry::shed::Shed;
 
 /// What all data threads of a proxy share.
 #[derive(Debug, Clone)]
@@ -41,6 +46,10 @@ pub struct Shared {
     pub limits: Limits,
     /// Connections by proven identity.
     pub identities: Arc<Identities>,
+    /// What there is too little of.
+    pub pressure: Pressure,
+    /// So many bytes of bodies each data thread may keep.
+    pub kept_bodies: usize,
 }
 
 /// What one data thread works with.
@@ -66,8 +75,14 @@ pub struct DataThread {
     pub limits: Limits,
     /// Connections by proven identity, of all threads.
     pub identities: Arc<Identities>,
+    /// What there is too little of.
+    pub pressure: Pressure,
+    /// The connections of clients.
+    pub served: Rc<Served>,
     /// Names that requests asked for.
     pub lookups: Lookups,
+    /// What was let in and still goes on.
+    pub standings: Rc<Standings>,
     most_age: Option<Duration>,
     random: RefCell<Random>,
 }
@@ -75,6 +90,8 @@ pub struct DataThread {
 impl DataThread {
     /// Makes one and starts its small tasks. Must run in a `LocalSet`.
     pub fn start(shared: &Shared) -> Rc<DataThread> {
+        limits::settle(shared.limits);
+        panics::count_here(shared.metrics.proxy.panics.clone());
         let thread = DataThread {
             view: View::new(Arc::clone(&shared.roots)),
             pool: Pool::new(
@@ -88,18 +105,26 @@ impl DataThread {
             log: Rc::new(AccessLog::new(shared.access.clone(), Arc::clone(&shared.metrics))),
             svids: Arc::clone(&shared.svids),
             drain: shared.drain.clone(),
-            bodies: Budget::new(shared.metrics.proxy.bodies_not_kept.clone()),
+            bodies: Budget::new(shared.kept_bodies, shared.metrics.proxy.bodies_not_kept.clone()),
             mirrors: Rc::default(),
             limits: shared.limits,
             identities: Arc::clone(&shared.identities),
+            pressure: shared.pressure.clone(),
+            served: Rc::default(),
             lookups: Lookups::new(shared.forwarder.clone()),
+            standings: Rc::default(),
             random: RefCell::new(Random::seeded(rand::random())),
         };
         tokio::task::spawn_local(Rc::clone(&thread.pool).keep_sweeping());
         if thread.log.is_on() {
             tokio::task::spawn_local(Rc::clone(&thread.log).keep_flushing());
         }
-        Rc::new(thread)
+        let thread = Rc::new(thread);
+        let (standings, roots) = (Rc::clone(&thread.standings), Arc::clone(thread.view.roots()));
+        let seen = Rc::clone(&thread);
+        tokio::task::spawn_local(standings.keep_judging(roots, move || seen.view.root()));
+        tokio::task::spawn_local(give_way(Rc::downgrade(&thread)));
+        thread
     }
 
     /// Uses the thread's generator.
@@ -120,5 +145,31 @@ impl DataThread {
     /// The metrics.
     pub fn metrics(&self) -> &Arc<Metrics> {
         self.series.metrics()
+    }
+}
+
+/// While the process runs short of something, idle connections of this thread go, on both sides, then the busiest ones
+/// one by one; and the allocator gives back what is free.
+async fn give_way(thread: Weak<DataThread>) {
+    const AGAIN: Duration = Duration::from_millis(100);
+    const SOON: Duration = Duration::from_millis(20);
+    loop {
+        let Some(pressure) = thread.upgrade().map(|thread| thread.pressure.clone()) else { return };
+        pressure.begins().await;
+        let Some(thread) = thread.upgrade() else { return };
+        let supplies = &thread.metrics().supplies;
+        if pressure.closes_idle() {
+            supplies.shed(Shed::Idle, thread.served.end_idle());
+            thread.pool.drop_idle();
+        }
+        let cuts = pressure.cuts_busy();
+        if cuts && thread.served.cut_busiest() {
+            supplies.shed(Shed::Busy, 1);
+        }
+        drop(thread);
+        tokio::time::sleep(if cuts { SOON } else { AGAIN }).await;
+        if pressure.wants_memory() {
+            allocator::give_back();
+        }
     }
 }

@@ -5,7 +5,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http::{Method, Request, Response, StatusCode, Uri, Version};
+use mesh_core::message::internal::MESH_HOP;
 use mesh_core::vocab::outcome::Outcome;
 use mesh_core::vocab::tunnel::Tunnel as Beyond;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
@@ -15,6 +16,7 @@ use super::http2::{Duplex, MOST_TURNS, SendError};
 use super::pool::Stream;
 use super::posted::post;
 use crate::live::local::LocalWorkload;
+use crate::net::hop::{self, Spoken};
 use crate::net::rewind::Rewind;
 
 /// Why no tunnel came about.
@@ -150,7 +152,7 @@ pub async fn open<F>(
     hop: impl Fn() -> F,
     to: SocketAddr,
     from: Option<&LocalWorkload>,
-    version: &HeaderValue,
+    version: &str,
 ) -> Result<Tunnel, TunnelError>
 where
     F: Future<Output = Result<Stream, ConnectError>>,
@@ -161,10 +163,8 @@ where
     *request.method_mut() = Method::CONNECT;
     *request.version_mut() = Version::HTTP_2;
     *request.uri_mut() = uri;
-    if let Some(from) = from {
-        request.headers_mut().insert("x-mesh-from", from.from.clone());
-    }
-    request.headers_mut().insert("x-mesh-version", version.clone());
+    let said = hop::write(&authority, Spoken::Tcp, version, from.map(|local| &*local.from));
+    request.headers_mut().insert(&MESH_HOP, said);
     let (response, io, stream) = stream(request, hop).await?;
     if response.status() != StatusCode::OK {
         return Err(TunnelError::Refused(response.status()));

@@ -22,6 +22,7 @@ use crate::live::endpoint::LiveEndpoint;
 use crate::live::local::{LocalWorkload, source};
 use crate::net::downstream::Facts;
 use crate::net::proxy_header::ProxyHeader;
+use crate::netns::Netns;
 
 /// What is dialled, how, and for how long.
 #[derive(Debug, Clone, Copy)]
@@ -44,7 +45,7 @@ impl<'a> Target<'a> {
 }
 
 /// What a connection begins with. Connections are shared only where it is the same.
-#[derive(Debug, PartialEq, Eq, Hash)]
+#[derive(Debug, Default, PartialEq, Eq, Hash)]
 pub struct Way {
     /// The socket of this host that stands in the place of the address: a path, or `@NAME`.
     pub unix: Option<Text>,
@@ -54,6 +55,8 @@ pub struct Way {
     pub tls: Option<Secured>,
     /// How it is kept.
     pub settings: Option<Arc<ConnectionSettings>>,
+    /// The network namespace that it is opened in; `None` for our own.
+    pub netns: Option<Arc<Netns>>,
 }
 
 impl Way {
@@ -79,7 +82,18 @@ impl Way {
         };
         let settings = destination.settings.clone();
         let has_any = tls.is_some() || proxy.is_some() || unix.is_some() || settings.is_some();
-        Ok(has_any.then(|| Rc::new(Way { unix, proxy, tls, settings })))
+        Ok(has_any.then(|| Rc::new(Way { unix, proxy, tls, settings, netns: None })))
+    }
+
+    /// How a workload of this host is reached, with the PROXY header that its callers' rule wants; `None` in the clear.
+    pub fn into(
+        local: Option<&Arc<LocalWorkload>>,
+        proxy: Option<ProxyHeader>,
+        settings: Option<Arc<ConnectionSettings>>,
+    ) -> Option<Rc<Way>> {
+        let netns = local.and_then(|local| local.netns.clone());
+        let has_any = netns.is_some() || proxy.is_some() || settings.is_some();
+        has_any.then(|| Rc::new(Way { proxy, netns, settings, ..Way::default() }))
     }
 }
 

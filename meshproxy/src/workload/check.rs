@@ -16,6 +16,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use super::probe::{Question, probe};
 use crate::config::{CheckKind, PortCheck};
 use crate::live::root::Roots;
+use crate::netns::Netns;
 
 /// How a workload is asked that no WorkloadGroup says anything of.
 const PACE: Pace = Pace {
@@ -104,15 +105,20 @@ struct Planned {
     targets: Vec<SocketAddr>,
     /// A name in the place of addresses.
     at: Option<(Text, u16)>,
+    /// The network namespace that the workload lives in, if not in ours.
+    netns: Option<Arc<Netns>>,
 }
 
 impl Planned {
     async fn ask(&self, patience: Duration) -> Result<(), String> {
-        let Some((name, port)) = &self.at else { return probe(&self.kind, &self.targets, patience).await };
+        let netns = self.netns.as_deref();
+        let Some((name, port)) = &self.at else {
+            return probe(&self.kind, (netns, &self.targets), patience).await;
+        };
         let found = tokio::time::timeout(patience, tokio::net::lookup_host((&**name, *port))).await;
         let found = found.map_err(|_elapsed| format!("{name}: no answer within {patience:?}"))?;
         let found: Vec<SocketAddr> = found.map_err(|error| format!("{name}: {error}"))?.collect();
-        probe(&self.kind, &found, patience).await
+        probe(&self.kind, (netns, &found), patience).await
     }
 }
 
@@ -124,8 +130,9 @@ fn plan(workload: &Workload, flags: &[PortCheck], tables: &Tables) -> Vec<Planne
     }
     let is_only = tables.workloads.len() == 1;
     let one = |check: &PortCheck, port: u16| {
-        let targets = targets(SocketAddr::new(workload.address, port), tables);
-        Planned { name: check.describe(port), kind: Question::Flag(check.kind.clone()), targets, at: None }
+        let targets = targets(workload, port, tables);
+        let kind = Question::Flag(check.kind.clone());
+        Planned { name: check.describe(port), kind, targets, at: None, netns: netns(workload) }
     };
     let each = |check: &PortCheck| workload.ports.iter().map(|port| one(check, port.number)).collect();
     let fitting = |check: &PortCheck| -> Vec<Planned> {
@@ -145,7 +152,7 @@ fn plan(workload: &Workload, flags: &[PortCheck], tables: &Tables) -> Vec<Planne
 /// The probe of a WorkloadGroup.
 fn of_group(workload: &Workload, probe: &Probe, tables: &Tables) -> Planned {
     let place = |host: &Option<Text>, port: u16| match host {
-        None => (targets(SocketAddr::new(workload.address, port), tables), None),
+        None => (targets(workload, port, tables), None),
         Some(host) => match host.trim_start_matches('[').trim_end_matches(']').parse() {
             Ok(address) => (vec![SocketAddr::new(address, port)], None),
             Err(_) => (Vec::new(), Some((host.clone(), port))),
@@ -172,14 +179,21 @@ fn of_group(workload: &Workload, probe: &Probe, tables: &Tables) -> Planned {
             (format!("grpc:{port}"), Question::Flag(CheckKind::Grpc(service)), place(&None, port))
         }
     };
-    Planned { name, kind, targets, at }
+    Planned { name, kind, targets, at, netns: netns(workload) }
+}
+
+fn netns(workload: &Workload) -> Option<Arc<Netns>> {
+    workload.recognition.netns.as_ref().map(Netns::named)
 }
 
 /// Where a workload's port is looked for, as traffic is delivered: its own address; the loopback address if that
 /// refuses and no other workload of this host has the port.
-fn targets(address: SocketAddr, tables: &Tables) -> Vec<SocketAddr> {
+fn targets(checked: &Workload, port: u16, tables: &Tables) -> Vec<SocketAddr> {
+    let address = SocketAddr::new(checked.address, port);
     let same_port = |workload: &Workload| {
-        workload.address != address.ip() && workload.ports.iter().any(|port| port.number == address.port())
+        workload.address != address.ip()
+            && workload.recognition.netns == checked.recognition.netns
+            && workload.ports.iter().any(|port| port.number == address.port())
     };
     let mut targets = vec![address];
     let shared = tables.workloads.values().any(|workload| same_port(&workload.section));
@@ -348,11 +362,14 @@ mod tests {
 
     #[test]
     fn loopback_is_tried_unless_another_has_the_port() {
-        let address: SocketAddr = "10.0.0.1:80".parse().unwrap();
         let one = workload("a", "10.0.0.1", &[80]);
         let other = workload("b", "10.0.0.2", &[80]);
-        assert_eq!(targets(address, &tables(std::slice::from_ref(&one))).len(), 2);
-        assert_eq!(targets(address, &tables(&[one, other])), [address]);
+        assert_eq!(targets(&one, 80, &tables(std::slice::from_ref(&one))).len(), 2);
+        let address: SocketAddr = "10.0.0.1:80".parse().unwrap();
+        assert_eq!(targets(&one, 80, &tables(&[one.clone(), other.clone()])), [address]);
+        let mut apart = other;
+        apart.recognition.netns = Some("elsewhere".into());
+        assert_eq!(targets(&one, 80, &tables(&[one.clone(), apart])).len(), 2);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Whose a connection is: the user of the connecting socket, asked of the kernel by its exact four-tuple.
+//! Whose a connection is: user and control group of the connecting socket, asked of the kernel by its exact four-tuple.
 //!
 //! No entry, an inode of 0 (the socket is closed; older kernels then say uid 0) or another socket than the one asked
 //! for means that the caller is unknown. It is never guessed.
@@ -7,8 +7,6 @@ use std::cell::Cell;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
-use mesh_core::tables::Tables;
-use mesh_core::tables::workloads::HostedWorkload;
 use rustix::fd::OwnedFd;
 use rustix::net::netlink;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
@@ -21,8 +19,21 @@ const TCP_LISTEN: u8 = 10;
 const HEADER: usize = 16;
 /// `inet_diag_msg` after its header: 4 bytes, the socket's id (48), expires, queues (12), uid, inode.
 const ANSWER: usize = 4 + 48 + 12 + 4 + 4;
+const FAMILY_V6: u8 = 10;
+/// The attribute with the number of the socket's control group (Linux 5.9).
+const INET_DIAG_CGROUP_ID: u16 = 21;
 
-/// Asks the kernel about sockets of this network namespace. One for each thread that asks.
+/// Whose a socket is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    /// Its user.
+    pub user: u32,
+    /// The number of the control group that it was made in; `None` where the kernel does not tell.
+    pub cgroup: Option<u64>,
+}
+
+/// Asks the kernel about sockets of the network namespace that it was opened in. One for each thread that asks.
+#[derive(Debug)]
 pub struct SocketOwners {
     netlink: OwnedFd,
     sequence: Cell<u32>,
@@ -41,9 +52,9 @@ impl SocketOwners {
         Ok(SocketOwners { netlink, sequence: Cell::new(0) })
     }
 
-    /// The user of the socket that is connected from `peer` to `local`, both seen from the accepting side. Blocks for
-    /// microseconds.
-    pub fn user(&self, peer: SocketAddr, local: SocketAddr) -> Option<u32> {
+    /// The owner of the socket that is connected from `peer` to `local`, both seen from the accepting side; where a
+    /// connection was led here, `local` is where it was opened to. Blocks for microseconds.
+    pub fn owner(&self, peer: SocketAddr, local: SocketAddr) -> Option<Owner> {
         let sequence = self.sequence.get().wrapping_add(1);
         self.sequence.set(sequence);
         let request = request(peer, local, sequence)?;
@@ -54,32 +65,9 @@ impl SocketOwners {
             let (length, _) = rustix::net::recv(&self.netlink, &mut answer, RecvFlags::DONTWAIT).ok()?;
             let answer = answer.get(..length)?;
             if answer.get(8..12)? == sequence.to_ne_bytes() {
-                return user_in(answer, peer, local);
+                return owner_in(answer, peer, local);
             }
         }
-    }
-}
-
-/// The workload that a connection comes from: the one whose user it is; with a single workload that names no user,
-/// that one, whoever connects.
-pub fn workload_of(tables: &Tables, user: Option<u32>) -> Option<&std::sync::Arc<HostedWorkload>> {
-    if let Some(only) = tables.only_workload()
-        && only.section.recognition.user.is_none()
-    {
-        return Some(only);
-    }
-    let user = user?;
-    let mut of_user = tables.workloads.values().filter(|w| w.section.recognition.user == Some(user));
-    let found = of_user.next()?;
-    // Two workloads of one user cannot be told apart.
-    of_user.next().is_none().then_some(found)
-}
-
-/// Whether the kernel must be asked to tell this host's workloads apart.
-pub fn needs_user(tables: &Tables) -> bool {
-    match tables.only_workload() {
-        Some(only) => only.section.recognition.user.is_some(),
-        None => !tables.workloads.is_empty(),
     }
 }
 
@@ -124,21 +112,45 @@ fn write_address(into: &mut [u8], address: IpAddr) {
     }
 }
 
-/// The user in an answer, if it is about the socket that was asked for and that is still somebody's.
-fn user_in(answer: &[u8], peer: SocketAddr, local: SocketAddr) -> Option<u32> {
+/// The owner in an answer, if it is about the socket that was asked for and that is still somebody's.
+fn owner_in(answer: &[u8], peer: SocketAddr, local: SocketAddr) -> Option<Owner> {
     let kind = u16::from_ne_bytes(answer.get(4..6)?.try_into().ok()?);
     let body = answer.get(HEADER..HEADER + ANSWER)?;
     if kind != SOCK_DIAG_BY_FAMILY || kind == NLMSG_ERROR {
         return None;
     }
-    let state = body[1];
+    let (family, state) = (body[0], body[1]);
+    // A socket for both families says its IPv4 addresses in the form of IPv6.
+    let asked = match family {
+        FAMILY_V6 => socket_id(mapped(peer), mapped(local)),
+        _ => socket_id(peer, local),
+    };
     // Without a connection the kernel falls back to a listener on that port: somebody else's.
-    if state == TCP_LISTEN || body[4..40] != socket_id(peer, local)[..36] {
+    if state == TCP_LISTEN || body[4..40] != asked[..36] {
         return None;
     }
     let number = |at: usize| Some(u32::from_ne_bytes(body.get(at..at + 4)?.try_into().ok()?));
     let (user, inode) = (number(64)?, number(68)?);
-    (inode != 0).then_some(user)
+    (inode != 0).then(|| Owner { user, cgroup: cgroup_in(&answer[HEADER + ANSWER..]) })
+}
+
+fn mapped(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) => SocketAddr::new(ip.to_ipv6_mapped().into(), address.port()),
+        IpAddr::V6(_) => address,
+    }
+}
+
+/// The control group among attributes: length, kind, value, filled up to four bytes.
+fn cgroup_in(mut attributes: &[u8]) -> Option<u64> {
+    loop {
+        let length = usize::from(u16::from_ne_bytes(attributes.get(..2)?.try_into().ok()?));
+        let kind = u16::from_ne_bytes(attributes.get(2..4)?.try_into().ok()?);
+        if kind == INET_DIAG_CGROUP_ID {
+            return attributes.get(4..length)?.try_into().ok().map(u64::from_ne_bytes);
+        }
+        attributes = attributes.get(length.max(4).next_multiple_of(4)..)?;
+    }
 }
 
 #[cfg(test)]
@@ -154,9 +166,32 @@ mod tests {
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (server, peer) = listener.accept().unwrap();
         let us = rustix::process::getuid().as_raw();
-        assert_eq!(owners.user(peer, server.local_addr().unwrap()), Some(us));
+        let owner = owners.owner(peer, server.local_addr().unwrap()).unwrap();
+        assert_eq!(owner.user, us);
+        // Where the hierarchy is mounted, our group is the one that the process is in.
+        let ours = std::fs::read_to_string("/proc/self/cgroup").unwrap();
+        let ours = ours.lines().find_map(|line| line.strip_prefix("0::"));
+        if let (Some(number), Some(ours)) = (owner.cgroup, ours)
+            && let Some(found) = crate::workload::groups::all().get(&number)
+        {
+            assert_eq!(&**found, ours);
+        }
         drop(client);
-        assert_eq!(owners.user(peer, server.local_addr().unwrap()), None, "closed means unknown");
+        assert_eq!(owners.owner(peer, server.local_addr().unwrap()), None, "closed means unknown");
+    }
+
+    #[test]
+    fn sockets_for_both_families_have_owners() {
+        use socket2::{Domain, Socket, Type};
+        let owners = SocketOwners::open().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        // As Java makes every socket.
+        let Ok(client) = Socket::new(Domain::IPV6, Type::STREAM, None) else { return };
+        client.set_only_v6(false).unwrap();
+        client.connect(&mapped(listener.local_addr().unwrap()).into()).unwrap();
+        let (server, peer) = listener.accept().unwrap();
+        let owner = owners.owner(peer, server.local_addr().unwrap());
+        assert_eq!(owner.map(|owner| owner.user), Some(rustix::process::getuid().as_raw()));
     }
 
     #[test]
@@ -165,15 +200,15 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let here = listener.local_addr().unwrap();
         // The listener itself must not be taken for the connection.
-        assert_eq!(owners.user(here, "127.0.0.1:9".parse().unwrap()), None);
-        assert_eq!(owners.user("127.0.0.1:9".parse().unwrap(), "[::1]:9".parse().unwrap()), None);
+        assert_eq!(owners.owner(here, "127.0.0.1:9".parse().unwrap()), None);
+        assert_eq!(owners.owner("127.0.0.1:9".parse().unwrap(), "[::1]:9".parse().unwrap()), None);
     }
 
     #[test]
     fn short_and_foreign_answers_are_nobody_s() {
         let at: SocketAddr = "127.0.0.1:9".parse().unwrap();
         for length in 0..HEADER + ANSWER {
-            assert_eq!(user_in(&vec![0; length], at, at), None);
+            assert_eq!(owner_in(&vec![0; length], at, at), None);
         }
     }
 }

@@ -21,11 +21,15 @@ use tokio_rustls::client::TlsStream;
 
 use crate::config::CheckKind;
 use crate::identity::tls::provider;
+use crate::netns::Netns;
 
 /// The longest answer that is read.
 const LONGEST: usize = 64 << 10;
 /// `grpc.health.v1.HealthCheckResponse.ServingStatus.SERVING` in field 1.
 const SERVING: [u8; 2] = [0x08, 0x01];
+
+/// Where, and in which network namespace if not in ours.
+type Targets<'a> = (Option<&'a Netns>, &'a [SocketAddr]);
 
 /// What is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,8 +49,13 @@ pub enum Question {
     Command(Vec<Text>),
 }
 
-/// Asks once. The error is what people are told.
-pub async fn probe(kind: &Question, targets: &[SocketAddr], patience: Duration) -> Result<(), String> {
+/// Asks once, in the network namespace that the workload lives in, if it is not ours. The error is what people are told.
+pub async fn probe(
+    kind: &Question,
+    (netns, targets): (Option<&Netns>, &[SocketAddr]),
+    patience: Duration,
+) -> Result<(), String> {
+    let targets = (netns, targets);
     let asked = async {
         match kind {
             Question::Flag(CheckKind::Tcp) => connect(targets).await.map(drop),
@@ -69,10 +78,14 @@ pub async fn probe(kind: &Question, targets: &[SocketAddr], patience: Duration) 
 }
 
 /// Connects to the first target that does not refuse.
-async fn connect(targets: &[SocketAddr]) -> Result<TcpStream, String> {
+async fn connect((netns, targets): Targets<'_>) -> Result<TcpStream, String> {
     let mut last = "no address".to_owned();
     for target in targets {
-        match TcpStream::connect(target).await {
+        let dialled = match netns {
+            Some(netns) => netns.tcp(*target).await,
+            None => crate::dial::tcp(*target).await,
+        };
+        match dialled {
             Ok(stream) => return Ok(stream),
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 last = "connection refused".to_owned();
@@ -83,12 +96,7 @@ async fn connect(targets: &[SocketAddr]) -> Result<TcpStream, String> {
     Err(last)
 }
 
-async fn get(
-    targets: &[SocketAddr],
-    https: bool,
-    path: &str,
-    headers: &[(Text, Text)],
-) -> Result<(), String> {
+async fn get(targets: Targets<'_>, https: bool, path: &str, headers: &[(Text, Text)]) -> Result<(), String> {
     let stream = connect(targets).await?;
     let authority = stream.peer_addr().map_err(|error| error.to_string())?.to_string();
     match https {
@@ -134,7 +142,7 @@ where
     if status.is_success() || status.is_redirection() { Ok(()) } else { Err(format!("status {status}")) }
 }
 
-async fn grpc(targets: &[SocketAddr], service: &str) -> Result<(), String> {
+async fn grpc(targets: Targets<'_>, service: &str) -> Result<(), String> {
     let stream = connect(targets).await?;
     let (mut sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
@@ -275,8 +283,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let open = listener.local_addr().unwrap();
         let closed = SocketAddr::new("127.0.0.2".parse().unwrap(), open.port());
-        probe(&Question::Flag(CheckKind::Tcp), &[closed, open], PATIENCE).await.unwrap();
-        let refused = probe(&Question::Flag(CheckKind::Tcp), &[closed], PATIENCE).await;
+        probe(&Question::Flag(CheckKind::Tcp), (None, &[closed, open]), PATIENCE).await.unwrap();
+        let refused = probe(&Question::Flag(CheckKind::Tcp), (None, &[closed]), PATIENCE).await;
         assert_eq!(refused, Err("connection refused".to_owned()));
     }
 
@@ -284,24 +292,24 @@ mod tests {
     async fn http_wants_200_to_399() {
         let check = Question::Flag(CheckKind::Http("/healthz".to_owned()));
         let good = answering("HTTP/1.1 204 No Content\r\n\r\n").await;
-        probe(&check, &[good], PATIENCE).await.unwrap();
+        probe(&check, (None, &[good]), PATIENCE).await.unwrap();
         let bad = answering("HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n").await;
-        assert!(probe(&check, &[bad], PATIENCE).await.unwrap_err().contains("503"));
+        assert!(probe(&check, (None, &[bad]), PATIENCE).await.unwrap_err().contains("503"));
         let garbage = answering("hello\r\n").await;
-        assert!(probe(&check, &[garbage], PATIENCE).await.is_err());
+        assert!(probe(&check, (None, &[garbage]), PATIENCE).await.is_err());
     }
 
     #[tokio::test]
     async fn commands_answer_by_their_exit_code() {
         let exec = |command: &str| Question::Flag(CheckKind::Exec(command.to_owned()));
-        probe(&exec("true"), &[], PATIENCE).await.unwrap();
-        assert!(probe(&exec("exit 3"), &[], PATIENCE).await.unwrap_err().contains('3'));
-        let slow = probe(&exec("sleep 10"), &[], Duration::from_millis(50)).await;
+        probe(&exec("true"), (None, &[]), PATIENCE).await.unwrap();
+        assert!(probe(&exec("exit 3"), (None, &[]), PATIENCE).await.unwrap_err().contains('3'));
+        let slow = probe(&exec("sleep 10"), (None, &[]), Duration::from_millis(50)).await;
         assert!(slow.unwrap_err().contains("no answer"));
         let words = |words: &[&str]| Question::Command(words.iter().map(|word| Text::from(*word)).collect());
-        probe(&words(&["test", "a b", "=", "a b"]), &[], PATIENCE).await.unwrap();
-        assert!(probe(&words(&["test", "a", "=", "b"]), &[], PATIENCE).await.is_err());
-        assert!(probe(&words(&["/nowhere"]), &[], PATIENCE).await.is_err());
+        probe(&words(&["test", "a b", "=", "a b"]), (None, &[]), PATIENCE).await.unwrap();
+        assert!(probe(&words(&["test", "a", "=", "b"]), (None, &[]), PATIENCE).await.is_err());
+        assert!(probe(&words(&["/nowhere"]), (None, &[]), PATIENCE).await.is_err());
     }
 
     #[test]

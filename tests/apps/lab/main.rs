@@ -31,6 +31,9 @@ enum Verb {
         /// A part of the names of the claims to try.
         #[arg(default_value = "")]
         filter: String,
+        /// Try what fails once more in a fresh lab, and call it unsteady if it holds then.
+        #[arg(long)]
+        again: bool,
         /// Print the results as JSON.
         #[arg(long)]
         json: bool,
@@ -46,6 +49,18 @@ enum Verb {
         /// How long each run is.
         #[arg(long, default_value_t = 4)]
         secs: u64,
+        /// Print the results as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Send messages that can be read in two ways through proxies, and say which of them pass.
+    Compare {
+        /// A part of the file or id of the cases to send.
+        #[arg(default_value = "")]
+        filter: String,
+        /// Through which proxies: mesh, nginx, haproxy, envoy; all without this.
+        #[arg(long, value_delimiter = ',')]
+        with: Vec<String>,
         /// Print the results as JSON.
         #[arg(long)]
         json: bool,
@@ -95,10 +110,11 @@ fn run(args: &Args) -> anyhow::Result<ExitCode> {
 fn play(inside: &Inside, verb: &Verb) -> anyhow::Result<bool> {
     match verb {
         Verb::Demo { hold, json } => mesh_tests::demo::play(inside, *hold, *json),
-        Verb::E2e { filter, json } => mesh_tests::claims::prove(inside, filter, *json),
+        Verb::E2e { filter, again, json } => mesh_tests::claims::prove(inside, filter, *again, *json),
         Verb::Bench { name, rounds, secs, json } => {
             mesh_tests::bench::run(inside, name, *rounds, *secs, *json)
         }
+        Verb::Compare { filter, with, json } => mesh_tests::messages::compare(inside, with, filter, *json),
         Verb::Enter { .. } => Ok(false),
     }
 }

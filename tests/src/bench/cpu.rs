@@ -18,6 +18,15 @@ pub(super) fn used(pid: u32) -> anyhow::Result<Duration> {
     Ok(Duration::from_nanos(sum))
 }
 
+/// What of the CPU time of a process was spent outside of the kernel so far, in steps of a hundredth of a second.
+pub(super) fn outside_the_kernel(pid: u32) -> anyhow::Result<Duration> {
+    let stat = std::fs::read_to_string(proc_directory(pid)?.join("stat"))?;
+    // The name before it may hold blanks.
+    let behind = stat.rsplit_once(')').map_or("", |(_, behind)| behind);
+    let ticks = behind.split_whitespace().nth(11).and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
+    Ok(Duration::from_millis(ticks * 10))
+}
+
 /// The ticks (hundredths of a second) that the hypervisor has taken from this machine.
 pub(super) fn stolen() -> u64 {
     let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use serde_json::Value;
 
-use super::setup::Setup;
+use super::setup::{Inner, Setup};
 use crate::harness::control::READY;
 use crate::harness::process::Spec;
 
@@ -103,6 +103,11 @@ pub(super) fn pair(setup: &mut Setup, programs: &Path, log: &str) -> anyhow::Res
             .quiet();
         setup.proxy(spec)?;
     }
+    setup.inner = Some(Inner {
+        number: 1,
+        at: SocketAddr::from((HOSTS[1], 15008)),
+        headers: vec![("x-mesh-hop", format!("{backend} http/1.1 1"))],
+    });
     let end = std::time::Instant::now() + Duration::from_secs(20);
     loop {
         let services: Value = serde_json::from_str(&cli(&["services", "-o", "json"])?)?;

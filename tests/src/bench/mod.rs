@@ -8,8 +8,9 @@ mod config;
 mod cpu;
 mod mesh;
 mod pair;
-mod peers;
+pub(crate) mod peers;
 mod setup;
+mod shake;
 
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use crate::report::Report;
 /// Runs one bench, or all; says whether the bars are kept.
 pub fn run(inside: &Inside, name: &str, rounds: usize, seconds: u64, json: bool) -> anyhow::Result<bool> {
     let mut report = Report::new(json);
-    let known = ["pair", "apply", "idle", "config"];
+    let known = ["pair", "shake", "apply", "idle", "config"];
     if !name.is_empty() && !known.contains(&name) {
         anyhow::bail!("no bench {name:?}; there are {}", known.join(", "));
     }
@@ -58,6 +59,9 @@ pub fn run(inside: &Inside, name: &str, rounds: usize, seconds: u64, json: bool)
     }
     if wanted("pair") {
         pair::run(inside, &mut report, rounds, seconds)?;
+    }
+    if wanted("shake") {
+        shake::run(inside, &mut report, rounds)?;
     }
     report.title("Summary");
     Ok(report.finish())

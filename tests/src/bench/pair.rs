@@ -17,7 +17,7 @@ use crate::report::Report;
 /// The bar: at most so many times the CPU of HAProxy's HTTP/2 pair in the same run.
 const BAR: f64 = 1.5;
 /// A run of which the hypervisor took more than this share is repeated once.
-const DISTURBED: f64 = 0.08;
+pub(super) const DISTURBED: f64 = 0.08;
 
 const NAMES: [&str; 4] = ["mesh", "mesh, access log off", "haproxy h2", "nginx h1"];
 

@@ -1,5 +1,6 @@
 //! The peers: pairs of HAProxy and nginx with mutual TLS 1.3 between them, as one would set them up for this.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -8,11 +9,11 @@ use rcgen::{
     KeyUsagePurpose,
 };
 
-use super::setup::{LOCAL, Setup};
+use super::setup::{Inner, LOCAL, Setup};
 use crate::harness::process::Spec;
 
 /// A program by name, also where only administrators look.
-pub(super) fn program(name: &str) -> anyhow::Result<PathBuf> {
+pub(crate) fn program(name: &str) -> anyhow::Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
     match folders.map(|f: PathBuf| f.join(name)).find(|p| p.is_file()) {
@@ -92,6 +93,7 @@ pub(super) fn haproxy_pair(setup: &mut Setup, certificates: &Path) -> anyhow::Re
     let server =
         format!("ssl crt {place}/client.pem {ours} sni str(server.mesh) verifyhost server.mesh alpn h2");
     haproxy(setup, "in", inner, &bind, &backend.to_string(), "")?;
+    setup.inner = Some(Inner { number: 0, at: SocketAddr::from((LOCAL, inner)), headers: Vec::new() });
     haproxy(setup, "out", outer, "", &format!("{LOCAL}:{inner}"), &server)?;
     setup.entry.set_port(outer);
     Ok(())

@@ -17,12 +17,24 @@ pub(super) const PROXY_CPU: usize = 1;
 /// Where everything listens that does not say otherwise.
 pub(super) const LOCAL: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
+/// The proxy of a pair that ends TLS, and how it is asked straight.
+#[derive(Clone, Debug)]
+pub(super) struct Inner {
+    /// Its number among the proxies.
+    pub(super) number: usize,
+    /// Where it listens.
+    pub(super) at: SocketAddr,
+    /// What a request to it needs beside its URL.
+    pub(super) headers: Vec<(&'static str, String)>,
+}
+
 /// One set-up while it runs; dropping it ends its processes.
 pub(super) struct Setup {
     pub(super) host: Namespace,
     pub(super) folder: PathBuf,
     pub(super) entry: SocketAddr,
     pub(super) host_header: String,
+    pub(super) inner: Option<Inner>,
     proxies: Vec<Process>,
     others: Vec<Process>,
     next_port: u16,
@@ -36,6 +48,7 @@ impl Setup {
             folder: folder.to_owned(),
             entry: SocketAddr::from((LOCAL, 0)),
             host_header: "app.mesh".to_owned(),
+            inner: None,
             proxies: Vec::new(),
             others: Vec::new(),
             next_port: 21000,
@@ -103,5 +116,11 @@ impl Setup {
     /// The CPU time of its proxies so far.
     pub(super) fn used(&self) -> anyhow::Result<Duration> {
         self.proxies.iter().map(|p| super::cpu::used(p.pid())).sum()
+    }
+
+    /// The CPU time of one of its proxies so far: all of it, and what of it was spent outside of the kernel.
+    pub(super) fn used_by(&self, number: usize) -> anyhow::Result<(Duration, Duration)> {
+        let pid = self.proxies.get(number).context("no such proxy")?.pid();
+        Ok((super::cpu::used(pid)?, super::cpu::outside_the_kernel(pid)?))
     }
 }

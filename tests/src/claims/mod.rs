@@ -4,6 +4,9 @@ mod balancing;
 mod bookinfo;
 mod bytes;
 mod capture;
+mod capture_rules;
+mod capture_transparent;
+mod captured;
 pub mod changes;
 mod context;
 mod crash;
@@ -14,10 +17,12 @@ mod fields;
 mod identity;
 mod input;
 mod lab;
+mod messages;
 mod misbehaviour;
 pub mod observe;
 mod operator;
 mod origination;
+mod owners;
 mod policy;
 mod protocols;
 mod reports;
@@ -26,9 +31,12 @@ mod resilience_zones;
 mod routing;
 mod rules;
 mod streams;
+mod supply;
 mod tour;
+pub mod verdicts;
 mod views;
 mod wire;
+mod zero_trust;
 
 pub use context::Context;
 
@@ -72,14 +80,21 @@ fn all() -> Vec<Claim> {
     claims.extend(egress::claims());
     claims.extend(views::claims());
     claims.extend(policy::claims());
+    claims.extend(verdicts::claims());
     claims.extend(capture::claims());
+    claims.extend(capture_transparent::claims());
+    claims.extend(capture_rules::claims());
     claims.extend(protocols::claims());
     claims.extend(streams::claims());
     claims.extend(misbehaviour::claims());
     claims.extend(changes::claims());
     claims.extend(wire::claims());
     claims.extend(bytes::claims());
+    claims.extend(messages::claims());
+    claims.extend(supply::claims());
     claims.extend(identity::claims());
+    claims.extend(owners::claims());
+    claims.extend(zero_trust::claims());
     claims.extend(observe::claims());
     claims.extend(operator::claims());
     claims.extend(input::claims());
@@ -89,8 +104,12 @@ fn all() -> Vec<Claim> {
     claims
 }
 
-/// Tries the claims whose names contain the filter; says whether all hold.
-pub fn prove(inside: &Inside, filter: &str, json: bool) -> anyhow::Result<bool> {
+/// So many claims are tried a second time; more than that is no bad luck.
+const SECOND_TRIALS: usize = 4;
+
+/// Tries the claims whose names contain the filter; says whether all hold. `again`: what fails is tried once more in a
+/// fresh lab, and said to be unsteady if it holds then.
+pub fn prove(inside: &Inside, filter: &str, again: bool, json: bool) -> anyhow::Result<bool> {
     let mut report = Report::new(json);
     let chosen: Vec<Claim> = all().into_iter().filter(|c| c.name.contains(filter)).collect();
     if chosen.is_empty() {
@@ -98,22 +117,35 @@ pub fn prove(inside: &Inside, filter: &str, json: bool) -> anyhow::Result<bool> 
         anyhow::bail!("no claim's name contains {filter:?}; there are {}", names.join(", "));
     }
     let mut context = Context::new(inside, &mut report);
+    let mut trials = if again { SECOND_TRIALS } else { 0 };
     for claim in chosen {
-        context.report.title(claim.name);
-        if claim.alone {
+        let since = context.report.len();
+        attempt(&mut context, &claim);
+        if trials > 0 && context.report.try_again(since) {
+            trials -= 1;
+            context.report.say("  (tried again, in a fresh lab)");
             context.discard_lab();
-        }
-        if let Err(error) = (claim.run)(&mut context) {
-            context.report.claim(claim.name, false, format!("{error:#}"));
-        }
-        if claim.alone {
-            context.discard_lab();
-        } else {
-            context.settle();
+            attempt(&mut context, &claim);
         }
     }
     context.discard_lab();
     drop(context);
     report.title("Summary");
     Ok(report.finish())
+}
+
+/// Tries one, and leaves the lab as the next may want it.
+fn attempt(context: &mut Context<'_>, claim: &Claim) {
+    context.report.title(claim.name);
+    if claim.alone {
+        context.discard_lab();
+    }
+    if let Err(error) = (claim.run)(context) {
+        context.report.claim(claim.name, false, format!("{error:#}"));
+    }
+    if claim.alone {
+        context.discard_lab();
+    } else {
+        context.settle();
+    }
 }

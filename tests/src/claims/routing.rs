@@ -216,19 +216,15 @@ fn stripped(context: &mut Context<'_>) -> anyhow::Result<()> {
     let lab = context.lab()?;
     let ask = Ask::get("http://ratings:9080/headers")
         .header("x-forwarded-client-cert", "By=spiffe://evil;URI=spiffe://evil")
-        .header("x-mesh-from", "default/evil")
-        .header("x-mesh-to", "10.77.0.12:9080")
-        .header("x-mesh-version", "0");
+        .header("x-mesh-hop", "10.77.0.12:9080 h2 0 default/evil")
+        .header("x-mesh-from", "default/evil");
     let answer = lab.as_productpage(&ask)?;
     let certificate = received(&answer, "x-forwarded-client-cert");
     let right = certificate.contains("URI=spiffe://cluster.local/ns/default/sa/bookinfo-productpage")
         && certificate.contains("By=spiffe://cluster.local/ns/default/sa/bookinfo-ratings")
         && !certificate.contains("evil");
     context.report.claim("x-forwarded-client-cert names the verified caller only", right, certificate);
-    let internal: Vec<String> = ["x-mesh-from", "x-mesh-to", "x-mesh-proto", "x-mesh-version"]
-        .iter()
-        .map(|n| received(&answer, n))
-        .collect();
+    let internal: Vec<String> = ["x-mesh-hop", "x-mesh-from"].iter().map(|n| received(&answer, n)).collect();
     context.report.claim(
         "headers between proxies are not passed on",
         answer.status == 200 && internal.concat().is_empty(),

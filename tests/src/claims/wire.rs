@@ -59,28 +59,37 @@ fn callers(context: &mut Context<'_>) -> anyhow::Result<()> {
         (
             "a certificate of the mesh is taken (so that the rest means something)",
             Some(mesh.sign(&caller, Validity::Now)?),
-            true,
+            None,
         ),
-        ("another authority", Some(foreign.sign(&caller, Validity::Now)?), false),
-        ("expired", Some(mesh.sign(&caller, Validity::Over)?), false),
-        ("a node's identity instead of a workload's", Some(mesh.sign(node, Validity::Now)?), false),
+        ("another authority", Some(foreign.sign(&caller, Validity::Now)?), Some("unknown_authority")),
+        ("expired", Some(mesh.sign(&caller, Validity::Over)?), Some("expired")),
+        ("expired, once more", Some(mesh.sign(&caller, Validity::Over)?), Some("expired")),
+        (
+            "a node's identity instead of a workload's",
+            Some(mesh.sign(node, Validity::Now)?),
+            Some("not_workload"),
+        ),
         (
             "another trust domain",
             Some(mesh.sign("spiffe://elsewhere/ns/default/sa/bookinfo-productpage", Validity::Now)?),
-            false,
+            Some("trust_domain"),
         ),
-        ("no certificate", None, false),
+        ("no certificate", None, Some("no_certificate")),
     ];
+    let reasons: Vec<&str> = cases.iter().filter_map(|(_, _, reason)| *reason).collect();
     let ratings = BOOKSHOP[5];
     let to = SocketAddr::new(host_address(ratings.host).into(), 15008);
     let mut found = Vec::new();
-    for (name, credentials, taken) in cases {
-        let headers = vec![
-            ("x-mesh-to", format!("{}:{}", host_address(ratings.host), ratings.port)),
-            ("x-mesh-proto", "http/1.1".to_owned()),
-            ("x-mesh-from", "default/productpage-v1;app=productpage;version=v1".to_owned()),
-            ("x-mesh-version", "1".to_owned()),
-        ];
+    for (name, credentials, reason) in cases {
+        let taken = reason.is_none();
+        let headers = vec![(
+            "x-mesh-hop",
+            format!(
+                "{}:{} http/1.1 1 default/productpage-v1;app=productpage;version=v1",
+                host_address(ratings.host),
+                ratings.port
+            ),
+        )];
         let got =
             ask_over_mesh(lab.h1(), to, server_name(&identity("bookinfo-ratings")), credentials, headers);
         let holds = if taken {
@@ -91,6 +100,25 @@ fn callers(context: &mut Context<'_>) -> anyhow::Result<()> {
         let name = if taken { name.to_owned() } else { format!("a caller is refused: {name}") };
         found.push((name, holds, got.map_or_else(|e| format!("{e:#}"), |s| s.to_string())));
     }
+    let address = host_address(ratings.host);
+    let proxy = lab.proxies.iter_mut().find(|proxy| proxy.host.address() == address);
+    let proxy = proxy.context("no proxy before ratings")?;
+    let metrics = proxy.local(15090, "/stats/prometheus")?.text();
+    let counted = |reason: &str| {
+        metrics.lines().any(|line| {
+            line.starts_with("mesh_proxy_handshake_failures_total{")
+                && line.contains("side=\"inbound\"")
+                && line.contains(&format!("reason=\"{reason}\""))
+        })
+    };
+    let missing: Vec<&str> = reasons.iter().copied().filter(|reason| !counted(reason)).collect();
+    let told = proxy.running()?.stderr();
+    let told = told.lines().filter(|l| l.contains("a TLS handshake failed") && l.contains("expired")).count();
+    found.push((
+        "each refusal is counted by its reason, and told of once".to_owned(),
+        missing.is_empty() && told == 1,
+        format!("not counted: {missing:?}; {told} lines for one reason"),
+    ));
     for (name, holds, figure) in found {
         context.report.claim(name, holds, figure);
     }

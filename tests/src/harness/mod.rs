@@ -1,6 +1,7 @@
 //! The lab that demo and e2e share: hosts, programs on them, clients and loads.
 
 pub mod bookshop;
+pub mod cgroup;
 pub mod client;
 pub mod control;
 pub mod dns;
@@ -15,4 +16,5 @@ pub mod peer;
 pub mod process;
 pub mod proxy;
 pub mod script;
+pub mod thief;
 pub mod wire;

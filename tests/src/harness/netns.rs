@@ -153,6 +153,34 @@ impl Namespace {
         })?
     }
 
+    /// Runs a program on this host to its end, as a user if one is named: whether it did well, and all that it said.
+    pub fn command(&self, user: Option<u32>, words: &[&str]) -> anyhow::Result<(bool, String)> {
+        let [net, mount] = self.entry()?;
+        let mut command = std::process::Command::new(std::env::current_exe()?);
+        command.args(["enter", "--net", &net, "--mount", &mount]);
+        if let Some(user) = user {
+            command.args(["--user", &user.to_string()]);
+        }
+        let output = command
+            .arg("--")
+            .args(words)
+            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+            .stdin(std::process::Stdio::null())
+            .output()
+            .with_context(|| format!("running {}", words.join(" ")))?;
+        let mut said = String::from_utf8_lossy(&output.stdout).into_owned();
+        said.push_str(&String::from_utf8_lossy(&output.stderr));
+        Ok((output.status.success(), said))
+    }
+
+    /// The same for one that must do well; what it said.
+    pub fn must(&self, words: &[&str]) -> anyhow::Result<String> {
+        match self.command(None, words)? {
+            (true, said) => Ok(said),
+            (false, said) => anyhow::bail!("{} on {}: {said}", words.join(" "), self.name()),
+        }
+    }
+
     /// The arguments by which this program, as `enter`, finds the namespaces again.
     pub(crate) fn entry(&self) -> anyhow::Result<[String; 2]> {
         let me = std::fs::read_link("/proc/self").context("/proc is not mounted")?;

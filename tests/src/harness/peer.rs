@@ -39,6 +39,14 @@ pub struct Credentials {
     key: PrivateKeyDer<'static>,
 }
 
+impl Credentials {
+    /// From files in PEM.
+    pub fn read(chain: &Path, key: &Path) -> anyhow::Result<Self> {
+        let chain = CertificateDer::pem_file_iter(chain)?.collect::<Result<Vec<_>, _>>()?;
+        Ok(Self { chain, key: PrivateKeyDer::from_pem_file(key)? })
+    }
+}
+
 impl Clone for Credentials {
     fn clone(&self) -> Self {
         Self { chain: self.chain.clone(), key: self.key.clone_key() }
@@ -133,32 +141,86 @@ pub fn ask_over_mesh(
     headers: Vec<(&'static str, String)>,
 ) -> anyhow::Result<u16> {
     from.block_on(None, move || async move {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider.clone())
-            .with_protocol_versions(&[&rustls::version::TLS13])?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Anyone(provider)));
-        let mut config = match credentials {
-            Some(own) => builder.with_client_auth_cert(own.chain, own.key)?,
-            None => builder.with_no_client_auth(),
-        };
-        config.alpn_protocols = vec![b"h2".to_vec()];
-        let stream = TcpStream::connect(to).await?;
-        let name = ServerName::try_from(sni)?;
-        let stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
+        let config = Arc::new(client(credentials)?);
+        let asked = Asked { to, sni, url: "http://ratings:9080/ratings/0".to_owned(), headers };
+        asked.once(&config).await
+    })
+}
+
+/// What is asked on a connection of its own, over TLS and HTTP/2.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// Where.
+    pub to: SocketAddr,
+    /// The server name.
+    pub sni: String,
+    /// What.
+    pub url: String,
+    /// With these fields.
+    pub headers: Vec<(&'static str, String)>,
+}
+
+impl Asked {
+    /// Asks so many times, one after the other: each with a handshake of its own in full. Runs on one CPU.
+    pub fn again_and_again(
+        self,
+        from: &Namespace,
+        credentials: Credentials,
+        count: usize,
+        cpu: usize,
+    ) -> anyhow::Result<()> {
+        from.block_on(None, move || async move {
+            let mut cpus = rustix::thread::CpuSet::new();
+            cpus.set(cpu);
+            rustix::thread::sched_setaffinity(None, &cpus)?;
+            let mut config = client(Some(credentials))?;
+            config.resumption = rustls::client::Resumption::disabled();
+            let config = Arc::new(config);
+            for _ in 0..count {
+                let status = self.once(&config).await?;
+                anyhow::ensure!(status == 200, "{} answers {status}", self.to);
+            }
+            Ok(())
+        })
+    }
+
+    async fn once(&self, config: &Arc<ClientConfig>) -> anyhow::Result<u16> {
+        let stream = TcpStream::connect(self.to).await?;
+        stream.set_nodelay(true)?;
+        let name = ServerName::try_from(self.sni.clone())?;
+        let connector = tokio_rustls::TlsConnector::from(config.clone());
+        let stream = connector.connect(name, stream).await?;
         let (mut sender, connection) =
             hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
-        tokio::task::spawn_local(connection);
-        let mut request = Request::get("http://ratings:9080/ratings/0");
-        for (name, value) in headers {
-            request = request.header(name, value);
+        let driver = tokio::task::spawn_local(connection);
+        let mut request = Request::get(&self.url);
+        for (name, value) in &self.headers {
+            request = request.header(*name, value);
         }
         let answer = sender.send_request(request.body(Empty::<Bytes>::new())?);
         let answer = tokio::time::timeout(Duration::from_secs(5), answer).await.context("no answer")??;
         let status = answer.status().as_u16();
         drop(answer.into_body().collect().await?);
+        drop(sender);
+        // The connection is closed before another is opened.
+        drop(tokio::time::timeout(Duration::from_secs(1), driver).await);
         Ok(status)
-    })
+    }
+}
+
+/// A client that takes any server and shows what it is given.
+pub(crate) fn client(credentials: Option<Credentials>) -> anyhow::Result<ClientConfig> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anyone(provider)));
+    let mut config = match credentials {
+        Some(own) => builder.with_client_auth_cert(own.chain, own.key)?,
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(config)
 }
 
 /// Takes any server's certificate: here the server's view of us is what is tried.

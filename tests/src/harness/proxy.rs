@@ -1,5 +1,6 @@
 //! A meshproxy on a host of the lab.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -21,6 +22,9 @@ pub struct Proxy {
     scratch: PathBuf,
     control: String,
     extra: Vec<String>,
+    capture: String,
+    address: IpAddr,
+    prefix: Vec<String>,
 }
 
 impl Proxy {
@@ -32,6 +36,8 @@ impl Proxy {
         control: &Control,
     ) -> Self {
         Self {
+            address: host.address().into(),
+            capture: "explicit,loopback".to_owned(),
             host,
             process: None,
             node: node.to_owned(),
@@ -39,12 +45,44 @@ impl Proxy {
             scratch: scratch.to_owned(),
             control: control.url(),
             extra: Vec::new(),
+            prefix: Vec::new(),
         }
     }
 
     /// Adds arguments to every later start.
     pub fn with<S: ToString>(&mut self, arguments: impl IntoIterator<Item = S>) -> &mut Self {
         self.extra.extend(arguments.into_iter().map(|a| a.to_string()));
+        self
+    }
+
+    /// Forgets what [`Proxy::with`] has added.
+    pub fn without(&mut self, arguments: usize) {
+        let left = self.extra.len().saturating_sub(arguments);
+        self.extra.truncate(left);
+    }
+
+    /// How it captures from its next start on.
+    pub fn capturing(&mut self, list: &str) -> &mut Self {
+        list.clone_into(&mut self.capture);
+        self
+    }
+
+    /// Where peers reach it from its next start on.
+    pub fn reached_at(&mut self, address: IpAddr) -> &mut Self {
+        self.address = address;
+        self
+    }
+
+    /// Runs another command of the program on its host, to its end.
+    pub fn command(&self, words: &[&str]) -> anyhow::Result<(bool, String)> {
+        let program = self.program.display().to_string();
+        let words: Vec<&str> = std::iter::once(&*program).chain(words.iter().copied()).collect();
+        self.host.command(None, &words)
+    }
+
+    /// Runs every later start under another program.
+    pub fn within<S: ToString>(&mut self, prefix: impl IntoIterator<Item = S>) -> &mut Self {
+        self.prefix = prefix.into_iter().map(|a| a.to_string()).collect();
         self
     }
 
@@ -78,9 +116,10 @@ impl Proxy {
             .args(["run", "--node", &self.node, "--control", &self.control])
             .args(["--token-file", &self.token_file().display().to_string()])
             .args(["--data-dir", &self.data().display().to_string()])
-            .args(["--address", &self.host.address().to_string()])
-            .args(["--dns", "127.0.0.1:53", "--capture", "explicit,loopback"])
+            .args(["--address", &self.address.to_string()])
+            .args(["--dns", "127.0.0.1:53", "--capture", &self.capture])
             .args(&self.extra)
+            .under(&self.prefix)
             .env("RUST_LOG", "info")
     }
 

@@ -70,6 +70,7 @@ const PROXY: &[(&str, &[&str])] = &[
     ("identity", &[]),
     ("net", &[]),
     ("capture", &[]),
+    ("intercept", &["live", "telemetry"]),
     ("live", &["telemetry", "identity"]),
     ("workload", &["live", "identity"]),
     ("dns", &["live", "telemetry"]),

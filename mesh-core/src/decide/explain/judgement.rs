@@ -184,7 +184,12 @@ pub(super) fn found(policies: &[Arc<AuthorizationPolicy>], denial: &Denial) -> A
         (None, None) => {
             let allow =
                 |policy: &AuthorizationPolicy| policy.action == PolicyAction::Allow && !policy.dry_run;
-            (policies.iter().find(|policy| allow(policy)), None, None)
+            let without_rules = policies.iter().find(|policy| allow(policy));
+            (
+                without_rules,
+                None,
+                without_rules.map(|_| "the policy has no rule, so that nothing matches".to_owned()),
+            )
         }
     };
     AuthorizationFound {
@@ -210,7 +215,14 @@ fn address_of(tables: &Tables, question: &Question<'_>) -> Option<IpAddr> {
     });
     let same: Vec<_> = same.collect();
     let labelled = same.iter().find(|workload| workload.labels == *question.caller.labels);
-    labelled.or(same.first()).map(|workload| workload.address)
+    let caller = labelled.or(same.first())?;
+    // Between proxies the connection comes from the caller's host, wherever on it the caller has its own address.
+    let mut endpoints = tables.destinations.iter().flat_map(|destination| &destination.endpoints);
+    let host = endpoints.find_map(|endpoint| match endpoint.transport {
+        Transport::Mesh { hop, .. } if endpoint.workload == caller.key => Some(hop.ip()),
+        _ => None,
+    });
+    Some(host.unwrap_or(caller.address))
 }
 
 /// The server name by which Istio's proxies ask for a destination: `outbound_.PORT_.SUBSET_.HOST`.

@@ -327,6 +327,7 @@ fn the_mesh_says_how_paths_are_normalised() {
             aliases: vec![],
             roots: vec![],
             normalization,
+            revoked: Vec::new(),
         })
     };
     let path = |path: &str| {

@@ -91,7 +91,7 @@ fn framing() {
     refused("RFC9112-6.3", &framed("Transfer-Encoding: identity"), Refusal::Encoding);
     refused("RFC9112-5.2", &framed("X: a\r\n b: c"), Refusal::Field);
     refused("RFC9112-5.1", &framed("X : a"), Refusal::Field);
-    refused("limit", &framed(&["X: y"; 101].join("\r\n")), Refusal::Fields);
+    refused("limit", &framed(&["X: y"; 101].join("\r\n")), Refusal::FieldCount);
     refused("limit", &framed(&format!("X: {}", "y".repeat(20_000))), Refusal::Fields);
 }
 

@@ -6,6 +6,7 @@ use super::fault::Fault;
 use super::framing::Framing;
 use super::path::Normalization;
 use super::request::{Head, Sender, canonical};
+use crate::framing::Sizes;
 
 mod properties;
 mod reference;
@@ -28,7 +29,7 @@ impl Sent<'_> {
             let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
             request.headers_mut().append(name, HeaderValue::from_bytes(value.as_bytes()).ok()?);
         }
-        Some(canonical(request.into_parts().0, self.ended, normalization, sender))
+        Some(canonical(request.into_parts().0, self.ended, normalization, sender, &Sizes::DEFAULT))
     }
 }
 
@@ -139,7 +140,7 @@ fn what_belongs_to_the_hop_ends_with_it() {
         Ok("GET http://a / [x=1]"),
     );
     one(&[("connection", "host, x"), ("x", "1"), ("y", "2")], Ok("GET http://a / [y=2]"));
-    one(&[("x-mesh-to", "1"), ("X_Mesh_From", "2"), ("x-envoy-retry-on", "3")], Ok("GET http://a / []"));
+    one(&[("x-mesh-hop", "1"), ("X_Mesh_From", "2"), ("x-envoy-retry-on", "3")], Ok("GET http://a / []"));
     one(&[("cookie", "a=1"), ("cookie", "b=2")], Ok("GET http://a / [cookie=a=1; b=2]"));
     one(&[("x-role", "admin\t "), ("te", "Trailers")], Ok("GET http://a / [te=trailers x-role=admin]"));
     let asking = [("host", "a"), ("connection", "upgrade"), ("upgrade", "websocket")];
@@ -152,8 +153,8 @@ fn what_belongs_to_the_hop_ends_with_it() {
 
 #[test]
 fn a_proxy_is_believed() {
-    let fields = [("host", "a"), ("x-mesh-to", "1"), ("x-forwarded-client-cert", "By=x")];
+    let fields = [("host", "a"), ("x-mesh-hop", "1"), ("x-forwarded-client-cert", "By=x")];
     let sent = Sent { version: Version::HTTP_11, method: "GET", target: "/", fields: &fields, ended: true };
     let head = sent.form(Normalization::Base, Sender::Proxy).unwrap().unwrap();
-    assert_eq!(told(&head), "GET http://a / [x-forwarded-client-cert=By=x x-mesh-to=1]");
+    assert_eq!(told(&head), "GET http://a / [x-forwarded-client-cert=By=x x-mesh-hop=1]");
 }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::super::authority;
 use super::reference::{Form, Written, form};
 use super::{Head, Normalization, Sender, Sent};
-use crate::framing::MOST_FIELDS;
+use crate::framing::{MOST_FIELDS, Sizes};
 use crate::message::framing::Framing;
 
 /// Pieces joined, so that separators meet.
@@ -53,7 +53,7 @@ fn field() -> impl Strategy<Value = (String, String)> {
         "authorization",
         "x-forwarded-for",
         "x-forwarded-client-cert",
-        "x-mesh-to",
+        "x-mesh-hop",
         "x_mesh_from",
         "x-envoy-retry-on",
         "x-role",
@@ -274,16 +274,16 @@ proptest! {
             _ => false,
         };
         let fine = framed && (200..600).contains(&status);
-        let found = crate::message::response::canonical(&mut parts, false);
+        let found = crate::message::response::canonical(&mut parts, false, &Sizes::DEFAULT);
         prop_assert_eq!(found.is_ok(), fine, "{:?}", found);
         if fine {
-            for gone in ["connection", "keep-alive", "upgrade", "transfer-encoding", "x-mesh-to", "x_mesh_from"] {
+            for gone in ["connection", "keep-alive", "upgrade", "transfer-encoding", "x-mesh-hop", "x_mesh_from"] {
                 prop_assert!(!parts.headers.contains_key(gone), "{}", gone);
             }
             prop_assert!(status != 204 || !parts.headers.contains_key("content-length"));
             let form = parts.headers.clone();
             parts.version = Version::HTTP_2;
-            prop_assert!(crate::message::response::canonical(&mut parts, false).is_ok());
+            prop_assert!(crate::message::response::canonical(&mut parts, false, &Sizes::DEFAULT).is_ok());
             prop_assert_eq!(parts.headers, form);
         }
     }

@@ -100,7 +100,7 @@ pub(super) fn form(sent: &Written, mode: Normalization, proxy: bool) -> Result<F
     if content && (websocket || sent.method == "TRACE") {
         faults.insert(400);
     }
-    let target = target(&sent.target, &sent.method, mode).unwrap_or_else(|status| {
+    let target = target(&sent.target, &sent.method, sent.version, mode).unwrap_or_else(|status| {
         faults.insert(status);
         Target::default()
     });
@@ -176,7 +176,7 @@ struct Target {
 }
 
 /// RFC 9112, section 3.2. A fragment is no part of a target; one that was sent is dropped before all else.
-fn target(text: &str, method: &str, mode: Normalization) -> Result<Target, u16> {
+fn target(text: &str, method: &str, version: Version, mode: Normalization) -> Result<Target, u16> {
     let sent = text;
     let text = text.split('#').next().unwrap_or("");
     if text == "*" && method == "OPTIONS" && sent == "*" {
@@ -201,11 +201,19 @@ fn target(text: &str, method: &str, mode: Normalization) -> Result<Target, u16> 
     if rest.len() > 8192 {
         return Err(414);
     }
+    // RFC 9113, section 8.3.1: a `:path` is never empty.
+    if version == Version::HTTP_2 && rest.starts_with('?') {
+        return Err(400);
+    }
     let (path, query) = match rest.split_once('?') {
         Some((path, query)) => (path, Some(query.to_owned())),
         None => (rest, None),
     };
-    target.query = query;
+    let escaped = |c: char| match c.is_ascii() || mode == Normalization::None {
+        true => c.to_string(),
+        false => c.to_string().bytes().map(|byte| format!("%{byte:02X}")).collect(),
+    };
+    target.query = query.map(|query| query.chars().map(escaped).collect());
     target.path = path_form(if path.is_empty() { "/" } else { path }, mode).ok_or(400_u16)?;
     Ok(target)
 }
@@ -244,6 +252,11 @@ fn path_form(path: &str, mode: Normalization) -> Option<String> {
     let mut decoded = Vec::new();
     let mut bytes = path.bytes();
     while let Some(byte) = bytes.next() {
+        if !byte.is_ascii() {
+            // Section 2.1: characters that a URI cannot have are escaped.
+            decoded.extend(format!("%{byte:02X}").bytes());
+            continue;
+        }
         if byte != b'%' {
             decoded.push(if byte == b'\\' { b'/' } else { byte });
             continue;

@@ -16,7 +16,7 @@ pub(crate) static SPEC: Message = Message {
 
 static PROVIDER: Message = Message { name: "a provider", fields: &["name"], later: &[], skipped: &[] };
 
-static RULE: Message = Message { name: "a rule", fields: &["from", "to"], later: &["when"], skipped: &[] };
+static RULE: Message = Message { name: "a rule", fields: &["from", "to", "when"], later: &[], skipped: &[] };
 
 static FROM: Message = Message { name: "an entry of from", fields: &["source"], later: &[], skipped: &[] };
 
@@ -34,7 +34,8 @@ pub(crate) static NOTES: &[Note] = &[
     Note::Holds(&RULE, "when[]", &condition::CONDITION),
     Note::Holds(&FROM, "source", &rule::SOURCE),
     Note::Holds(&TO, "operation", &rule::OPERATION),
-    Note::Later(&SPEC, "action", "AUDIT, CUSTOM"),
+    Note::Later(&SPEC, "action", "CUSTOM"),
+    Note::Later(&condition::CONDITION, "key", "connection.sni"),
 ];
 
 /// Most rules of a policy, and most entries of `from`.
@@ -99,7 +100,7 @@ fn action(spec: &Object<'_>) -> Option<PolicyAction> {
         "CUSTOM" => PolicyAction::Custom,
         _ => PolicyAction::Allow,
     };
-    if matches!(action, PolicyAction::Audit | PolicyAction::Custom) {
+    if action == PolicyAction::Custom {
         field.later(format_args!("action {}", action.name()));
     }
     Some(action)

@@ -15,19 +15,23 @@ use crate::dialect::scalar;
 
 pub(crate) static SOURCE: Message = Message {
     name: "a source",
-    fields: &["namespaces", "notNamespaces", "notPrincipals", "principals"],
-    later: &[
+    fields: &[
         "ipBlocks",
+        "namespaces",
         "notIpBlocks",
+        "notNamespaces",
+        "notPrincipals",
         "notRemoteIpBlocks",
         "notRequestPrincipals",
         "notServiceAccounts",
         "notTrustDomains",
+        "principals",
         "remoteIpBlocks",
         "requestPrincipals",
         "serviceAccounts",
         "trustDomains",
     ],
+    later: &[],
     skipped: &[],
 };
 
@@ -105,8 +109,11 @@ pub(super) fn operation(field: &Field<'_>) -> Option<Operation> {
 
 /// Whether a source has conditions that byte streams have as well. (Nothing is checked.)
 pub(super) fn source_reads_streams(field: &Field<'_>) -> bool {
-    let plain = SOURCE.fields.iter().chain(SOURCE.later);
-    plain.filter(|key| !key.ends_with("equestPrincipals")).any(|key| field.below(key).is_some())
+    SOURCE
+        .fields
+        .iter()
+        .filter(|key| !key.ends_with("equestPrincipals"))
+        .any(|key| field.below(key).is_some())
 }
 
 /// Whether an operation has conditions that byte streams have as well. (Nothing is checked.)

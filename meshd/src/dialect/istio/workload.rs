@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use mesh_core::resource::workload::{Address, WorkloadEntry};
+use mesh_core::resource::workload::{Address, Recognition, WorkloadEntry};
 use mesh_core::vocab::label::Labels;
 use mesh_core::vocab::locality::Locality;
 use mesh_core::vocab::name::{Text, check_subdomain};
+use mesh_core::vocab::recognition::User;
 
 use super::unix_socket;
 use crate::dialect::field::{Field, Message, Object, nearest};
@@ -25,6 +26,7 @@ const MOST_LABELS: usize = 256;
 const LONGEST_ADDRESS: usize = 256;
 const LONGEST_TEXT: usize = 2048;
 const LONGEST_SERVICE_ACCOUNT: usize = 253;
+const LONGEST_USER: usize = 64;
 
 /// What an address may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,35 +41,74 @@ pub(super) enum Addressing {
     Template,
 }
 
-/// How the processes of a workload are told from others on its host: the user id of `mesh.io/user`.
-pub(crate) fn recognition(annotations: &Field<'_>) -> Option<u32> {
+/// How the processes of a workload are told from others on its host: the annotations `mesh.io/user`, `mesh.io/cgroup`
+/// and `mesh.io/netns`.
+pub(crate) fn recognition(annotations: &Field<'_>) -> Recognition {
     const KNOWN: [&str; 3] = ["mesh.io/user", "mesh.io/cgroup", "mesh.io/netns"];
-    let mut user = None;
+    let mut found = Recognition::default();
     for (key, value) in annotations.map().into_iter().filter(|(key, _)| key.starts_with("mesh.io/")) {
-        match key {
+        let Some(text) = value.text() else { continue };
+        let wanted = match key {
             "mesh.io/user" => {
-                let Some(text) = value.text() else { continue };
-                user = text.parse().ok();
-                if user.is_none() {
-                    value.fault(format!("found {}, wanted a user id such as \"1001\"", quoted(text)));
-                }
+                found.user = user(text);
+                found.user.is_none().then_some("a user id such as \"1001\" or the name of a user")
             }
-            "mesh.io/cgroup" | "mesh.io/netns" => value.later(format!("the annotation {key}")),
+            "mesh.io/cgroup" => {
+                found.cgroup = cgroup(text);
+                let wanted =
+                    "a control group such as system.slice/reviews.service, or a unit such as reviews.service";
+                found.cgroup.is_none().then_some(wanted)
+            }
+            "mesh.io/netns" => {
+                found.netns = netns(text);
+                found.netns.is_none().then_some("the name of a network namespace, as under /run/netns")
+            }
             _ => {
                 let hint =
                     nearest(key, &KNOWN).map(|name| format!(", did you mean {name}?")).unwrap_or_default();
                 value.fault(format!("unknown annotation {}{hint} known: {}", quoted(key), KNOWN.join(", ")));
+                continue;
             }
+        };
+        if let Some(wanted) = wanted {
+            value.fault(format!("found {}, wanted {wanted}", quoted(text)));
         }
     }
-    user
+    found
+}
+
+/// A user by number or, as `useradd` takes it, by name.
+fn user(text: &str) -> Option<User> {
+    if text.bytes().all(|byte| byte.is_ascii_digit()) {
+        // The last one is what the kernel calls nobody in particular.
+        return text.parse().ok().filter(|id| *id != u32::MAX).map(User::Id);
+    }
+    let begins = text.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_');
+    let fits = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-$".contains(&byte));
+    (begins && fits && text.len() <= LONGEST_USER).then(|| User::Name(text.into()))
+}
+
+/// A path below the root of the hierarchy, without the slashes around it, or the name of a unit.
+fn cgroup(text: &str) -> Option<Text> {
+    let path = text.strip_prefix('/').unwrap_or(text);
+    let path = path.strip_suffix('/').unwrap_or(path);
+    let good =
+        |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains(char::is_control);
+    (path.len() <= LONGEST_TEXT && path.split('/').all(good)).then(|| path.into())
+}
+
+/// A file name.
+fn netns(text: &str) -> Option<Text> {
+    let good = |byte: u8| byte.is_ascii_graphic() && byte != b'/';
+    (!text.is_empty() && text.len() <= 255 && text != "." && text != ".." && text.bytes().all(good))
+        .then(|| text.into())
 }
 
 /// Reads a WorkloadEntry's spec. `over` are the labels that win over its own.
-pub(crate) fn entry(field: &Field<'_>, over: &Labels, user: Option<u32>) -> Option<WorkloadEntry> {
+pub(crate) fn entry(field: &Field<'_>, over: &Labels, recognition: Recognition) -> Option<WorkloadEntry> {
     let mut entry = endpoint(field, Addressing::Any)?;
     entry.labels = entry.labels.merged_with(over);
-    entry.user = user;
+    entry.recognition = recognition;
     Some(entry)
 }
 
@@ -99,7 +140,7 @@ pub(super) fn endpoint(field: &Field<'_>, addressing: Addressing) -> Option<Work
         locality,
         weight: weight?,
         service_account,
-        user: None,
+        recognition: Recognition::default(),
         probe: None,
     })
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use mesh_core::resource::workload::{WorkloadEntry, WorkloadGroup};
+use mesh_core::resource::workload::{Recognition, WorkloadEntry, WorkloadGroup};
 use mesh_core::vocab::label::Labels;
 use mesh_core::vocab::name::Text;
 
@@ -37,18 +37,19 @@ const MOST_ANNOTATIONS: usize = 256;
 pub(crate) fn group(field: &Field<'_>) -> Option<WorkloadGroup> {
     let spec = field.object(&SPEC)?;
     let metadata = spec.get("metadata").and_then(|field| field.object(&METADATA));
-    let mut user = None;
+    let mut recognition = Recognition::default();
     let mut labels = Labels::default();
     let mut annotations: BTreeMap<Text, Text> = BTreeMap::new();
     if let Some(metadata) = metadata {
         labels = metadata.get("labels").map(|field| workload::labels(&field)).unwrap_or_default();
         annotations = metadata.get("annotations").map(|field| texts(&field)).unwrap_or_default();
-        user = metadata.get("annotations").and_then(|field| workload::recognition(&field));
+        let said = metadata.get("annotations").map(|field| workload::recognition(&field));
+        recognition = said.unwrap_or_default();
     }
     let probe = spec.get("probe").and_then(|field| probe(&field));
     let template =
         spec.require("template").and_then(|field| workload::endpoint(&field, Addressing::Template));
-    let template = WorkloadEntry { user, ..template? };
+    let template = WorkloadEntry { recognition, ..template? };
     Some(WorkloadGroup { labels, annotations, template, probe })
 }
 

@@ -1,5 +1,7 @@
 use mesh_core::resource::workload::{Address, ProbeAction, WorkloadEntry, WorkloadGroup};
 
+use mesh_core::vocab::recognition::User;
+
 use super::verdict::{accepted, denied, warned};
 use super::*;
 
@@ -24,14 +26,38 @@ fn labels_and_annotations() {
     .replace("name: a", "name: a\n  labels: {a: meta}\n  annotations: {mesh.io/user: '1001'}");
     let Spec::WorkloadEntry(entry) = &specs(&text)[0] else { panic!() };
     assert_eq!((entry.labels.value("a"), entry.labels.value("b")), (Some("meta"), Some("spec")));
-    assert_eq!((entry.user, entry.locality.to_string().as_str(), entry.weight), (Some(1001), "r/z", 1));
-    let annotated = |key: &str| {
+    assert_eq!(
+        (entry.recognition.user.clone(), entry.locality.to_string().as_str(), entry.weight),
+        (Some(User::Id(1001)), "r/z", 1)
+    );
+    let annotated = |key: &str, value: &str| {
         resource("WorkloadEntry", "{address: 1.1.1.1}")
-            .replace("name: a", &format!("name: a\n  annotations: {{mesh.io/{key}: x}}"))
+            .replace("name: a", &format!("name: a\n  annotations: {{mesh.io/{key}: '{value}'}}"))
     };
-    refused(&annotated("user"), "metadata.annotations[\"mesh.io/user\"]", "wanted a user id");
-    refused(&annotated("cgroup"), "metadata.annotations[\"mesh.io/cgroup\"]", "not carried out yet");
-    refused(&annotated("usr"), "metadata.annotations[\"mesh.io/usr\"]", "did you mean mesh.io/user?");
+    let recognition = |key: &str, value: &str| {
+        let Spec::WorkloadEntry(entry) = &specs(&annotated(key, value))[0] else { panic!() };
+        entry.recognition.clone()
+    };
+    assert_eq!(recognition("user", "reviews").user, Some(User::Name("reviews".into())));
+    assert_eq!(
+        recognition("cgroup", "/system.slice/a.service/").cgroup.as_deref(),
+        Some("system.slice/a.service")
+    );
+    assert_eq!(recognition("cgroup", "a.service").cgroup.as_deref(), Some("a.service"));
+    assert_eq!(recognition("netns", "blue").netns.as_deref(), Some("blue"));
+    for (key, value, words) in [
+        ("user", "-1", "wanted a user id"),
+        ("user", "4294967295", "wanted a user id"),
+        ("user", "", "wanted a user id"),
+        ("user", "a b", "wanted a user id"),
+        ("cgroup", "/", "wanted a control group"),
+        ("cgroup", "a/../b", "wanted a control group"),
+        ("netns", "../x", "wanted the name of a network namespace"),
+        ("netns", "..", "wanted the name of a network namespace"),
+        ("usr", "x", "did you mean mesh.io/user?"),
+    ] {
+        refused(&annotated(key, value), &format!("metadata.annotations[\"mesh.io/{key}\"]"), words);
+    }
 }
 
 #[test]

@@ -6,15 +6,18 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use mesh_core::framing::MOST_INTERIM;
 use mesh_core::framing::body::Body;
 use mesh_core::framing::refusal::Refusal;
 use mesh_core::framing::response::{Asked, ResponseHead, Then};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
 
 use super::feed::Feed;
 use super::refused;
+use crate::net::limits;
 
 /// What was asked on a connection, and what is wrong with it. Who asks and who reads never run at the same time.
 #[derive(Debug, Default)]
@@ -66,6 +69,10 @@ pub struct Answers<T> {
     question: Arc<Question>,
     state: State,
     head: ResponseHead,
+    /// A head that has begun must be whole after so long.
+    patience: Duration,
+    /// Runs while one is not.
+    slow: Option<Pin<Box<Sleep>>>,
     interim: u8,
 }
 
@@ -97,7 +104,9 @@ impl<T> Answers<T> {
             feed: Feed::new(inner),
             question,
             state: State::Idle,
-            head: ResponseHead::default(),
+            head: ResponseHead::within(limits::sizes()),
+            patience: limits::here().patience.head,
+            slow: None,
             interim: 0,
         }
     }
@@ -111,7 +120,8 @@ impl<T> Answers<T> {
 
     /// A head is whole: what comes then.
     fn next(&mut self, then: Then, asked: Asked) -> Result<Next, Refusal> {
-        self.head = ResponseHead::default();
+        self.head = ResponseHead::within(limits::sizes());
+        self.slow = None;
         Ok(match then {
             Then::Body(body) => Next::Body(body),
             Then::Tunnel => Next::Tunnel,
@@ -199,7 +209,13 @@ impl<T: AsyncRead + Unpin> Answers<T> {
                 Ok(None) => {}
                 Err(refusal) => return Poll::Ready(Err(self.broken(refusal))),
             }
-            if ready!(self.feed.poll_more(cx, buf))? == 0 {
+            let Poll::Ready(read) = self.feed.poll_more(cx, buf)? else {
+                let patience = self.patience;
+                let slow = self.slow.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+                ready!(slow.as_mut().poll(cx));
+                return Poll::Ready(Err(self.broken(Refusal::SlowHead)));
+            };
+            if read == 0 {
                 // An answer that breaks off in its head is none.
                 self.feed.drop_held();
                 return Poll::Ready(Ok(()));

@@ -75,6 +75,11 @@ impl<T> Framed<T> {
         Framed::new(inner, Frames::of_client(allowance), true, patience)
     }
 
+    /// The same of one outside the mesh.
+    pub fn judging_trailers(self) -> Framed<T> {
+        Framed { frames: self.frames.judging_trailers(), ..self }
+    }
+
     /// Guards a stream of a server.
     pub fn of_server(inner: T, allowance: Allowance, patience: Duration) -> Framed<T> {
         Framed::new(inner, Frames::of_server(allowance, true), false, patience)
@@ -152,7 +157,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Framed<T> {
         let bytes = &buf.filled()[before..];
         let Err(stop) = this.frames.advance(bytes, &this.account) else { return Poll::Ready(Ok(())) };
         buf.set_filled(before);
-        if this.is_client {
+        if this.is_client && !stop.begun {
             this.cause.set(Some(stop.refusal));
             // A header block that is open already goes on.
             let passed = if stop.refusal == Refusal::HeaderBlock { ENDLESS[0].len() } else { 0 };

@@ -16,6 +16,7 @@ use tokio::time::Sleep;
 use super::feed::Feed;
 use super::refused;
 use crate::net::activity::Activity;
+use crate::net::limits;
 
 /// What the library reads in the place of a head that was refused.
 const STAND_IN: &[u8] = b"GET / HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n";
@@ -66,7 +67,7 @@ impl<T> Requests<T> {
             feed: Feed::new(inner),
             activity,
             state: State::Head,
-            head: RequestHead::default(),
+            head: RequestHead::within(limits::sizes()),
             patience,
             slow: None,
             waits: None,
@@ -112,7 +113,7 @@ impl<T: AsyncRead + Unpin> Requests<T> {
             }
             match self.head.scan(&buf.filled()[before..]) {
                 Ok(Some(Request { length, body })) => {
-                    self.head = RequestHead::default();
+                    self.head = RequestHead::within(limits::sizes());
                     let behind = before + length;
                     let judged = self.judge(body, &buf.filled()[behind..]);
                     self.feed.take_back(buf, behind + *judged.as_ref().unwrap_or(&0));
@@ -130,7 +131,7 @@ impl<T: AsyncRead + Unpin> Requests<T> {
         loop {
             match self.head.scan(self.feed.held()) {
                 Ok(Some(Request { length, body })) => {
-                    self.head = RequestHead::default();
+                    self.head = RequestHead::within(limits::sizes());
                     self.slow = None;
                     self.state = State::Pass(length, body);
                     return Poll::Ready(Ok(()));

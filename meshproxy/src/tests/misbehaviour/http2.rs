@@ -126,6 +126,8 @@ fn breaks() -> Vec<Row> {
         row("h2-silent", [asked(), vec![Behave]].concat(), Seen { again: true, ..LATE }),
         row("h2-silent-in-the-body", half_then([Behave]), Seen { again: true, ..LATE_CUT }),
         row("h2-no-streams-any-more", says(&[good(1), setting(3, 0)]), ONCE),
+        // CVE-2021-32780.
+        row("h2-goes-and-allows-none", says(&[goaway(1, 0), setting(3, 0), good(1)]), ONCE),
     ]
 }
 
