@@ -192,10 +192,10 @@ fn retry_budget(field: &Field<'_>) -> Option<RetryBudget> {
         Some(field) => u32::try_from(field.integer(0..=i64::from(u32::MAX))?).ok(),
         None => Some(0),
     };
-    if let Some(field) = budget.get("budgetInterval") {
-        if scalar::duration_or_zero(&field).is_some_and(|interval| !interval.is_zero()) {
-            field.later("a budgetInterval other than 0s");
-        }
+    if let Some(field) = budget.get("budgetInterval")
+        && scalar::duration_or_zero(&field).is_some_and(|interval| !interval.is_zero())
+    {
+        field.later("a budgetInterval other than 0s");
     }
     // 0 is not told from absent.
     let min_concurrency = minimum.map(|minimum| if minimum == 0 { BUDGET_MINIMUM } else { minimum });
