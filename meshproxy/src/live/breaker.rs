@@ -334,7 +334,7 @@ mod tests {
                     async move {
                         for round in 0..200 {
                             let waiting = breaker.request(&endpoint, true);
-                            let patience = if (round + turn) % 7 == 0 { 0 } else { 5_000 };
+                            let patience = if (round + turn).is_multiple_of(7) { 0 } else { 5_000 };
                             let place = tokio::time::timeout(Duration::from_millis(patience), waiting).await;
                             if let Ok(Ok(place)) = place {
                                 let [connections, pending, requests, _] = taken(&breaker);
