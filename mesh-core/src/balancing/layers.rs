@@ -10,6 +10,7 @@ use super::choice::{Choice, Member};
 use super::hash::derived;
 use super::policy::Algorithm;
 use super::priority::{Load, Standing, available, loads};
+use super::zones::Zones;
 use crate::vocab::random::Random;
 
 /// Makes another hash of a key's for the priority, so that a priority does not get keys of one part of a ring only.
@@ -43,13 +44,24 @@ pub struct Candidate {
     pub condition: Condition,
 }
 
+/// What localities mean inside a priority.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Localities<'a> {
+    /// Nothing: one of all members is chosen.
+    Together,
+    /// They have shares of their own, which neither load nor weights shift.
+    Shares,
+    /// Those of the first priority take what the caller's own has no room for.
+    Zones(Zones<'a>),
+}
+
 /// What the layers of a destination follow.
 #[derive(Debug, Clone, Copy)]
 pub struct Manner<'a> {
     /// How one of the members is chosen.
     pub algorithm: &'a Algorithm,
-    /// Whether localities have shares of their own, which neither load nor weights shift.
-    pub by_locality: bool,
+    /// What localities mean inside a priority.
+    pub localities: Localities<'a>,
     /// Where less of a priority is usable than so many percent, it is no longer told who is (`minHealthPercent`).
     pub panic_percent: u32,
 }
@@ -63,6 +75,8 @@ pub struct Layers {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Layer {
     load: Load,
+    /// Whether a locality without a share may still help out when those with one have nobody.
+    helps_out: bool,
     /// Localities where these have shares; one of all members else.
     parts: Vec<Part>,
 }
@@ -85,11 +99,13 @@ impl Layers {
         let counts: Vec<(u64, u64)> = priorities.values().map(|all| counts(all)).collect();
         let loads = loads(&counts, u64::from(manner.panic_percent));
         let known: Vec<&Arc<Choice>> = before.map(|before| before.choices().collect()).unwrap_or_default();
-        let layer = |(members, load): (&Vec<&Candidate>, Load)| Layer {
-            parts: parts(manner, members, load.panics, &known),
-            load,
+        let layer = |(priority, (members, load)): (usize, (&Vec<&Candidate>, Load))| {
+            let zones = matches!(manner.localities, Localities::Zones(_));
+            let localities = if zones && priority > 0 { Localities::Together } else { manner.localities };
+            let manner = Manner { localities, ..manner };
+            Layer { parts: parts(manner, members, load.panics, &known), helps_out: zones, load }
         };
-        Layers { layers: priorities.values().zip(loads).map(layer).collect() }
+        Layers { layers: priorities.values().zip(loads).enumerate().map(layer).collect() }
     }
 
     /// The endpoint that gets the next request; `None` if none is usable. First the priority by its share, then one of
@@ -133,7 +149,11 @@ impl Layers {
 
     /// Whether it depends on who is usable at the moment: which priority gets how much, or which locality.
     pub fn follows_health(&self, manner: Manner<'_>) -> bool {
-        manner.panic_percent > 0 || self.layers.len() > 1 || self.layers.iter().any(|l| l.parts.len() > 1)
+        let zones = matches!(manner.localities, Localities::Zones(_));
+        zones
+            || manner.panic_percent > 0
+            || self.layers.len() > 1
+            || self.layers.iter().any(|l| l.parts.len() > 1)
     }
 
     fn choices(&self) -> impl Iterator<Item = &Arc<Choice>> {
@@ -174,7 +194,7 @@ impl Layer {
             let has_share = self.parts.iter().filter(|part| {
                 let share = part.end - begin;
                 begin = part.end;
-                share > 0
+                share > 0 || self.helps_out
             });
             has_share.collect::<Vec<_>>().into_iter().find_map(|p| p.choice.pick(view, hash, turn, random))
         })
@@ -202,21 +222,43 @@ fn counts(candidates: &[&Candidate]) -> (u64, u64) {
 
 fn parts(manner: Manner<'_>, candidates: &[&Candidate], panics: bool, known: &[&Arc<Choice>]) -> Vec<Part> {
     let hashed = matches!(manner.algorithm, Algorithm::ConsistentHash { .. });
-    if !manner.by_locality || hashed {
-        return vec![Part { end: 1, choice: choice(manner.algorithm, candidates, known) }];
-    }
+    let together = || vec![Part { end: 1, choice: choice(manner.algorithm, candidates, known) }];
+    let zones = match manner.localities {
+        _ if hashed => return together(),
+        Localities::Together => return together(),
+        Localities::Shares => None,
+        Localities::Zones(_) if panics => return together(),
+        Localities::Zones(zones) => match zones.shares(&usable_by_locality(candidates)) {
+            Some(shares) => Some(shares),
+            None => return together(),
+        },
+    };
     let mut localities: BTreeMap<usize, Vec<&Candidate>> = BTreeMap::new();
     for candidate in candidates {
         localities.entry(candidate.locality).or_default().push(candidate);
     }
     let mut end = 0;
-    let part = |members: &Vec<&Candidate>| {
+    let part = |(locality, members): (&usize, &Vec<&Candidate>)| {
         let share: u64 = members.iter().map(|member| u64::from(member.standing.weight)).sum();
         let (usable, all) = counts(members);
-        end += if panics { share } else { available(share, usable, all) };
+        end += match &zones {
+            Some(shares) => shares.get(*locality).copied().unwrap_or(0),
+            None if panics => share,
+            None => available(share, usable, all),
+        };
         Part { end, choice: choice(manner.algorithm, members, known) }
     };
-    localities.values().map(part).collect()
+    localities.iter().map(part).collect()
+}
+
+/// How many may be used, by the number of their locality.
+fn usable_by_locality(candidates: &[&Candidate]) -> Vec<u64> {
+    let most = candidates.iter().map(|candidate| candidate.locality).max().unwrap_or(0);
+    let mut usable = vec![0; most + 1];
+    for candidate in candidates.iter().filter(|candidate| candidate.condition == Condition::Usable) {
+        usable[candidate.locality] += 1;
+    }
+    usable
 }
 
 fn choice(algorithm: &Algorithm, candidates: &[&Candidate], known: &[&Arc<Choice>]) -> Arc<Choice> {

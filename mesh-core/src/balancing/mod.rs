@@ -10,3 +10,4 @@ pub mod policy;
 pub mod priority;
 mod ring;
 pub mod utilization;
+pub mod zones;

@@ -12,7 +12,10 @@ use crate::policy::mtls::CredentialKey;
 use crate::snapshot::Version;
 use crate::snapshot::credential::Credential;
 use crate::snapshot::security::TrustBundle;
+use crate::snapshot::workload::{Workload, WorkloadPort};
+use crate::vocab::health::Health;
 use crate::vocab::identity::SpiffeId;
+use crate::vocab::locality::Locality;
 use crate::vocab::name::{DestinationKey, Text, WorkloadKey};
 
 pub mod addresses;
@@ -115,6 +118,25 @@ impl Tables {
     /// Index of the destination with this key.
     pub fn destination(&self, key: &DestinationKey) -> Option<usize> {
         self.destination_index.get(key).copied()
+    }
+
+    /// How many healthy workloads of a workload's own service there are in each locality, itself included.
+    pub fn siblings(&self, workload: &Workload) -> Vec<(Locality, u64)> {
+        let own = |port: &WorkloadPort| {
+            self.destinations.iter().find(|destination| {
+                let key = &destination.policy.key;
+                *key.host == *port.service && key.subset.is_none()
+            })
+        };
+        let mut localities: Vec<(Locality, u64)> = Vec::new();
+        let Some(destination) = workload.ports.iter().find_map(own) else { return localities };
+        for endpoint in destination.endpoints.iter().filter(|e| e.health == Health::Healthy) {
+            match localities.iter_mut().find(|(locality, _)| *locality == endpoint.locality) {
+                Some((_, count)) => *count += 1,
+                None => localities.push((endpoint.locality.clone(), 1)),
+            }
+        }
+        localities
     }
 
     /// The workload of this host at an address and port, with what is known of the port. A port that no

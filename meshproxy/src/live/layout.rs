@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 use mesh_core::balancing::balancer::LoadView;
-use mesh_core::balancing::layers::{Candidate, Condition, Layers, Manner};
+use mesh_core::balancing::layers::{Candidate, Condition, Layers, Localities, Manner};
 use mesh_core::balancing::locality::Preference;
 use mesh_core::balancing::policy::Warmup;
 use mesh_core::balancing::priority::{Place, Standing};
 use mesh_core::balancing::utilization::Utilization;
+use mesh_core::balancing::zones::Zones;
+use mesh_core::tables::Tables;
 use mesh_core::tables::destinations::Destination;
 use mesh_core::tables::workloads::HostedWorkload;
 use mesh_core::vocab::label::Labels;
@@ -64,12 +66,22 @@ impl CallerPlace {
 
 /// Where the callers of this host are, by number. Number 0 is whoever is not known.
 #[derive(Debug, PartialEq, Eq, Default)]
-pub struct Callers(Vec<(u32, CallerPlace)>);
+pub struct Callers(Vec<CallerThere>);
+
+/// Callers at a place.
+#[derive(Debug, PartialEq, Eq)]
+struct CallerThere {
+    number: u32,
+    place: CallerPlace,
+    /// Where their own service is, and how many of it.
+    siblings: Vec<(Locality, u64)>,
+}
 
 impl Callers {
     /// The places of this host's workloads. A caller that is not known is one of this host all the same: it is where they
     /// all are, and the only workload there is counts as the caller, as it does for the identity.
-    pub(super) fn of(workloads: &[&HostedWorkload], registry: &mut Registry) -> Callers {
+    pub(super) fn of(tables: &Tables, registry: &mut Registry) -> Callers {
+        let workloads: Vec<&Arc<HostedWorkload>> = tables.workloads.values().collect();
         let places: Vec<CallerPlace> = workloads.iter().map(|hosted| CallerPlace::of(hosted)).collect();
         let unknown = match places.as_slice() {
             [] => CallerPlace::default(),
@@ -83,11 +95,19 @@ impl Callers {
                 }
             }
         };
-        let mut callers = vec![(0, unknown)];
-        for place in places {
+        // Looked at by few destinations, and then by all callers.
+        let wanted =
+            tables.destinations.iter().any(|d| matches!(d.policy.preference, Preference::Zones { .. }));
+        let siblings = |hosted: &HostedWorkload| match wanted {
+            true => tables.siblings(&hosted.section),
+            false => Vec::new(),
+        };
+        let only = if let [only] = workloads.as_slice() { siblings(only) } else { Vec::new() };
+        let mut callers = vec![CallerThere { number: 0, place: unknown, siblings: only }];
+        for (place, hosted) in places.into_iter().zip(workloads) {
             let number = registry.place(&place);
-            if callers.iter().all(|(known, _)| *known != number) {
-                callers.push((number, place));
+            if callers.iter().all(|known| known.number != number) {
+                callers.push(CallerThere { number, place, siblings: siblings(hosted) });
             }
         }
         Callers(callers)
@@ -109,10 +129,41 @@ pub struct Layouts {
 #[derive(Debug)]
 struct Layout {
     standings: Vec<Standing>,
+    /// The caller's zone and how its own service is spread, where traffic goes by that.
+    zones: Option<OwnZone>,
     /// What holds while nothing shifts.
     fixed: Arc<Layers>,
     /// In its place where something does.
     shifting: Option<ArcSwap<Layers>>,
+}
+
+/// A caller among the numbered localities of a destination.
+#[derive(Debug, PartialEq, Eq)]
+struct OwnZone {
+    own: usize,
+    callers: Vec<u64>,
+    least: u32,
+}
+
+impl OwnZone {
+    fn of(destination: &Destination, endpoints: &[LiveEndpoint], caller: &CallerThere) -> Option<OwnZone> {
+        let Preference::Zones { min_cluster_size, .. } = &destination.policy.preference else { return None };
+        let known = localities(endpoints);
+        let number = |locality: &Locality| {
+            let there = endpoints.iter().position(|endpoint| endpoint.endpoint.locality == *locality)?;
+            known.get(there).copied()
+        };
+        let own = number(&caller.place.locality)?;
+        let mut callers = vec![0; known.iter().max().map_or(0, |most| most + 1)];
+        for (locality, count) in &caller.siblings {
+            match number(locality) {
+                Some(zone) => callers[zone] += count,
+                // In a zone without endpoints: they count all the same.
+                None => callers.push(*count),
+            }
+        }
+        Some(OwnZone { own, callers, least: *min_cluster_size })
+    }
 }
 
 impl Layouts {
@@ -124,22 +175,24 @@ impl Layouts {
         before: Option<&Layouts>,
     ) -> Layouts {
         let policy = &destination.policy;
-        let nowhere = (0, CallerPlace::default());
+        let nowhere = CallerThere { number: 0, place: CallerPlace::default(), siblings: Vec::new() };
         let callers = if callers.0.is_empty() { std::slice::from_ref(&nowhere) } else { &callers.0 };
         let mut layouts: Vec<Layout> = Vec::new();
         let mut places = Vec::new();
-        for (number, place) in callers {
-            let standings = destination.standings(&place.place());
-            let known = layouts.iter().position(|layout| layout.standings == standings);
-            places.push((*number, known.unwrap_or(layouts.len())));
+        for caller in callers {
+            let standings = destination.standings(&caller.place.place());
+            let zones = OwnZone::of(destination, endpoints, caller);
+            let is_known = |layout: &Layout| layout.standings == standings && layout.zones == zones;
+            let known = layouts.iter().position(is_known);
+            places.push((caller.number, known.unwrap_or(layouts.len())));
             if known.is_none() {
-                layouts.push(Layout { standings, fixed: Arc::default(), shifting: None });
+                layouts.push(Layout { standings, zones, fixed: Arc::default(), shifting: None });
             }
         }
         if layouts.len() == 1 {
             places.clear();
         }
-        let by_locality = matches!(policy.preference, Preference::Shares(_));
+        let by_locality = matches!(policy.preference, Preference::Shares(_) | Preference::Zones { .. });
         let detection = policy.outlier_detection.as_ref();
         let mut laid = Layouts {
             layouts: Vec::new(),
@@ -150,8 +203,8 @@ impl Layouts {
         };
         for (index, mut layout) in layouts.into_iter().enumerate() {
             let before = before.and_then(|before| before.layouts.get(index)).map(Layout::now);
-            let layers = laid.lay(destination, endpoints, &layout.standings, before.as_deref());
-            let ejects = detection.is_some() && layers.follows_health(laid.manner(destination));
+            let layers = laid.lay(destination, endpoints, &layout, before.as_deref());
+            let ejects = detection.is_some() && layers.follows_health(laid.manner(destination, &layout));
             let shifts = ejects || policy.warmup.is_some() || policy.load_balancer.utilization().is_some();
             layout.fixed = match before {
                 Some(before) if *before == layers => before,
@@ -169,7 +222,7 @@ impl Layouts {
         for layout in &self.layouts {
             let Some(shifting) = &layout.shifting else { continue };
             let now = shifting.load_full();
-            let next = self.lay(destination, endpoints, &layout.standings, Some(&now));
+            let next = self.lay(destination, endpoints, layout, Some(&now));
             if *now != next {
                 shifting.store(Arc::new(next));
             }
@@ -218,19 +271,22 @@ impl Layouts {
         self.layouts.first()?.standings.get(index).map(|standing| standing.priority)
     }
 
-    fn manner<'a>(&self, destination: &'a Destination) -> Manner<'a> {
-        Manner {
-            algorithm: &destination.policy.load_balancer,
-            by_locality: !self.localities.is_empty(),
-            panic_percent: self.panic_percent,
-        }
+    fn manner<'a>(&self, destination: &'a Destination, layout: &'a Layout) -> Manner<'a> {
+        let localities = match (&destination.policy.preference, &layout.zones) {
+            (Preference::Shares(_), _) => Localities::Shares,
+            (_, Some(OwnZone { own, callers, least })) => {
+                Localities::Zones(Zones { own: *own, callers, least: *least })
+            }
+            (_, None) => Localities::Together,
+        };
+        Manner { algorithm: &destination.policy.load_balancer, localities, panic_percent: self.panic_percent }
     }
 
     fn lay(
         &self,
         destination: &Destination,
         endpoints: &[LiveEndpoint],
-        standings: &[Standing],
+        layout: &Layout,
         before: Option<&Layers>,
     ) -> Layers {
         let candidate = |(index, (endpoint, standing)): (usize, (&LiveEndpoint, &Standing))| Candidate {
@@ -243,7 +299,7 @@ impl Layouts {
             condition: condition(endpoint),
         };
         let mut candidates: Vec<Candidate> =
-            endpoints.iter().zip(standings).enumerate().map(candidate).collect();
+            endpoints.iter().zip(&layout.standings).enumerate().map(candidate).collect();
         candidates.retain(|candidate| candidate.standing.weight > 0);
         if let Some(utilization) = destination.policy.load_balancer.utilization() {
             report(utilization, endpoints, &mut candidates);
@@ -251,7 +307,7 @@ impl Layouts {
         if let Some(warmup) = &destination.policy.warmup {
             warm(warmup, endpoints, &mut candidates);
         }
-        Layers::new(self.manner(destination), &candidates, before)
+        Layers::new(self.manner(destination, layout), &candidates, before)
     }
 }
 

@@ -297,8 +297,7 @@ impl Roots {
     fn join(&self, tables: Arc<Tables>, previous: &Root, registry: &mut Registry) -> Root {
         let now = Instant::now();
         registry.begin();
-        let hosted: Vec<&HostedWorkload> = tables.workloads.values().map(Arc::as_ref).collect();
-        let callers = match Callers::of(&hosted, registry) {
+        let callers = match Callers::of(&tables, registry) {
             same if same == *previous.callers => Arc::clone(&previous.callers),
             other => Arc::new(other),
         };

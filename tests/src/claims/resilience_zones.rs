@@ -73,6 +73,17 @@ fn zones(context: &mut Context<'_>) -> anyhow::Result<()> {
     let shares = count(lab, 400);
     let holds = shares.is_share("v3", 0.8) && shares.failed() == 0;
     found.push(("zones get the shares that a rule names", holds, shares.figure()));
+    lab.control
+        .apply_text(&rule("{loadBalancer: {zoneAwareLbSetting: {enabled: true, minClusterSize: 3}}}"))?;
+    lab.control.must(["wait", "--synced", "--timeout", "10s"])?;
+    // A third of the endpoints is in the zone of v3, and a third of those who call from among them.
+    let ask = || Ask::get("http://reviews:9080/health");
+    let at_home = lab.count(&lab.proxies[2].host, lab.user("reviews-v3"), ask(), 60, version);
+    let holds = at_home.count("v3") == 60;
+    found.push(("what a zone has room for stays in it", holds, at_home.figure()));
+    let all = count(lab, 400);
+    let holds = all.is_share("v3", 0.33) && all.failed() == 0;
+    found.push(("what it has no room for goes to the others", holds, all.figure()));
     for (claim, holds, figure) in found {
         context.report.claim(claim, holds, figure);
     }

@@ -4,6 +4,7 @@ use super::*;
 use crate::balancing::balancer::LoadBalancer;
 use crate::balancing::hash::hash;
 use crate::balancing::policy::{HashKey, HashTable};
+use crate::balancing::zones::Zones;
 
 const EVEN: Algorithm = Algorithm::Simple(LoadBalancer::LeastRequest);
 
@@ -48,7 +49,7 @@ fn view(candidates: &[Candidate]) -> View {
 }
 
 fn manner(algorithm: &Algorithm) -> Manner<'_> {
-    Manner { algorithm, by_locality: false, panic_percent: 0 }
+    Manner { algorithm, localities: Localities::Together, panic_percent: 0 }
 }
 
 /// Share of each endpoint in percent, rounded.
@@ -102,7 +103,7 @@ fn panic_forgets_who_was_ejected_but_not_whose_checks_fail() {
 
 #[test]
 fn shares_of_localities_are_kept_whatever_their_size() {
-    let manner = Manner { by_locality: true, ..manner(&EVEN) };
+    let manner = Manner { localities: Localities::Shares, ..manner(&EVEN) };
     let check = |text: &str, weights: &[u32], expected: &[u64]| {
         let mut candidates = candidates(text);
         for (candidate, weight) in candidates.iter_mut().zip(weights) {
@@ -121,6 +122,35 @@ fn shares_of_localities_are_kept_whatever_their_size() {
     check("ee u", &[40, 40, 20], &[0, 0, 100]);
     // No share, no traffic, even if nobody else is there.
     check("ee u", &[50, 50, 0], &[0, 0, 0]);
+}
+
+#[test]
+fn traffic_stays_in_the_own_zone_while_that_has_its_part_of_the_endpoints() {
+    let check = |text: &str, callers: &[u64], expected: &[u64]| {
+        let candidates = candidates(text);
+        let localities = Localities::Zones(Zones { own: 0, callers, least: 4 });
+        let layers = Layers::new(Manner { localities, ..manner(&EVEN) }, &candidates, None);
+        let found = shares(&layers, &view(&candidates));
+        let near = found.iter().zip(expected).all(|(found, expected)| found.abs_diff(*expected) <= 1);
+        assert!(near, "{text}: {found:?}");
+    };
+    check("uu uu", &[1, 1], &[50, 50, 0, 0]);
+    check("uu uu", &[2, 1], &[37, 37, 13, 13]);
+    check("u uu", &[1, 1], &[33, 33, 33]);
+    check("ee uu", &[1, 1], &[0, 0, 50, 50]);
+    check("uue uue", &[1, 1], &[50, 50, 0, 0, 0, 0]);
+    // Another region is only asked when this one fails.
+    check("uu uu|uuuu", &[1, 1], &[50, 50, 0, 0, 0, 0, 0, 0]);
+}
+
+#[test]
+fn other_zones_help_out_until_endpoints_are_laid_out_anew() {
+    let candidates = candidates("uu uu");
+    let localities = Localities::Zones(Zones { own: 0, callers: &[1, 1], least: 4 });
+    let layers = Layers::new(Manner { localities, ..manner(&EVEN) }, &candidates, None);
+    let mut view = view(&candidates);
+    view.1.extend([0, 1]);
+    assert!(layers.pick(&view, None, || 0, &mut Random::seeded(1)).is_some_and(|index| index >= 2));
 }
 
 #[test]
@@ -167,12 +197,18 @@ proptest! {
     #[test]
     fn somebody_usable_is_found(
         text in "[ueo]{0,4}( [ueo]{1,4})?(\\|[ueo]{0,4}){0,2}",
-        by_locality: bool,
+        by_locality in 0..3,
         panic_percent in 0_u32..=100,
         seed: u64,
     ) {
         let candidates = candidates(&text);
-        let manner = Manner { by_locality, panic_percent, ..manner(&EVEN) };
+        let zones = Zones { own: 0, callers: &[2, 1], least: 1 };
+        let localities = match by_locality {
+            0 => Localities::Together,
+            1 => Localities::Shares,
+            _ => Localities::Zones(zones),
+        };
+        let manner = Manner { localities, panic_percent, ..manner(&EVEN) };
         let layers = Layers::new(manner, &candidates, None);
         let total: u64 = layers.loads().map(|load| load.percent).sum();
         prop_assert!(total == 100 || total == 0, "{total}");

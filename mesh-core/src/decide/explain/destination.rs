@@ -7,11 +7,13 @@ use super::{DestinationFound, EndpointFound, Question};
 use crate::balancing::locality::Preference;
 use crate::balancing::policy::{Algorithm, HashKey};
 use crate::balancing::priority::{Place, Standing};
+use crate::balancing::zones::Zones;
 use crate::decide::witness::{Remembering, Witness};
 use crate::policy::mtls::{ClientTls, CredentialKey, ServerNames, TlsOrigination};
 use crate::resilience::pool::PoolLimits;
 use crate::routing::rule::Backend;
 use crate::snapshot::destination::Destination as Policy;
+use crate::snapshot::workload::Workload;
 use crate::tables::Tables;
 use crate::tables::destinations::{Destination, Endpoint, Transport};
 use crate::vocab::health::Health;
@@ -41,18 +43,9 @@ pub(super) fn missing(backend: &Backend, of: usize) -> DestinationFound {
 /// Where the caller is: the workload of that identity, on the host meant if one is, with the labels given if one
 /// has them. Nothing is known of any other caller but its labels.
 fn place<'a>(tables: &'a Tables, question: &Question<'a>) -> (Option<&'a Locality>, Place<'a>) {
-    let same = tables.workloads.values().map(|workload| &workload.section).filter(|workload| {
-        question.identity.is_some()
-            && workload.identity.as_ref() == question.identity
-            && *workload.key.namespace == *question.caller.namespace
-            && question.node.is_none_or(|node| *workload.node == *node)
-    });
-    let candidates: Vec<_> = same.collect();
-    let labelled = |labels: &Labels| labels == question.caller.labels;
-    let found = candidates.iter().find(|workload| labelled(&workload.labels)).or(candidates.first());
     static NOWHERE: Locality = Locality { region: None, zone: None, subzone: None };
     let labels = question.caller.labels;
-    match found {
+    match caller(tables, question) {
         Some(workload) => (
             Some(&workload.locality),
             Place {
@@ -64,6 +57,19 @@ fn place<'a>(tables: &'a Tables, question: &Question<'a>) -> (Option<&'a Localit
         ),
         None => (None, Place { locality: &NOWHERE, labels, network: None, node: question.node }),
     }
+}
+
+/// The workload that the caller is.
+fn caller<'a>(tables: &'a Tables, question: &Question<'a>) -> Option<&'a Workload> {
+    let same = tables.workloads.values().map(|workload| &workload.section).filter(|workload| {
+        question.identity.is_some()
+            && workload.identity.as_ref() == question.identity
+            && *workload.key.namespace == *question.caller.namespace
+            && question.node.is_none_or(|node| *workload.node == *node)
+    });
+    let candidates: Vec<_> = same.collect();
+    let labelled = |labels: &Labels| labels == question.caller.labels;
+    candidates.iter().find(|workload| labelled(&workload.labels)).or(candidates.first()).copied()
 }
 
 /// A backend with its destination.
@@ -233,7 +239,10 @@ fn note_localities(
         Preference::Order { labels, .. } if labels.is_empty() => "the nearest locality first",
         Preference::Order { regions: None, .. } => "by the labels that agree",
         Preference::Order { .. } => "by the labels that agree, then the nearest locality first",
-        Preference::Zones { .. } => "the own region first, inside it the own zone",
+        Preference::Zones { min_cluster_size, .. } => {
+            note_zones(tables, question, destination, *min_cluster_size, witness);
+            "the own region first"
+        }
     };
     let (known, caller) = place(tables, question);
     let standings = destination.standings(&caller);
@@ -249,6 +258,46 @@ fn note_localities(
             Some(_) | None => "from a caller whose locality is not known".to_owned(),
         };
         format!("{by}, {from}: {}", groups(destination, &standings))
+    });
+}
+
+/// How much of the traffic stays in the caller's zone.
+fn note_zones(
+    tables: &Tables,
+    question: &Question<'_>,
+    destination: &Destination,
+    least: u32,
+    witness: &mut Remembering,
+) {
+    let Some(workload) = caller(tables, question) else { return };
+    let standings = destination.standings(&place(tables, question).1);
+    let first = destination.endpoints.iter().zip(&standings).filter(|(_, standing)| standing.priority == 0);
+    let mut zones: Vec<(&Locality, u64)> = Vec::new();
+    for (endpoint, _) in first.filter(|(endpoint, _)| endpoint.health == Health::Healthy) {
+        match zones.iter_mut().find(|(locality, _)| **locality == endpoint.locality) {
+            Some((_, count)) => *count += 1,
+            None => zones.push((&endpoint.locality, 1)),
+        }
+    }
+    let number = |locality: &Locality| zones.iter().position(|(known, _)| *known == locality);
+    let mut callers = vec![0; zones.len()];
+    for (locality, count) in tables.siblings(workload) {
+        match number(&locality) {
+            Some(zone) => callers[zone] += count,
+            None => callers.push(count),
+        }
+    }
+    let usable: Vec<u64> = zones.iter().map(|(_, count)| *count).collect();
+    let own = number(&workload.locality);
+    let shares = own.and_then(|own| Zones { own, callers: &callers, least }.shares(&usable));
+    witness.note(|| match (own, shares) {
+        (Some(own), Some(shares)) => {
+            let sum: u64 = shares.iter().sum();
+            let share = shares[own].saturating_mul(100) / sum.max(1);
+            format!("{share} % stay in the caller's zone {}", workload.locality)
+        }
+        (Some(_) | None, _) => "zones make no difference: that needs endpoints in the caller's zone and in others, and its own service"
+            .to_owned(),
     });
 }
 

@@ -23,8 +23,9 @@ pub(crate) static LOAD_BALANCER: Message = Message {
         "simple",
         "warmup",
         "warmupDurationSecs",
+        "zoneAwareLbSetting",
     ],
-    later: &["zoneAwareLbSetting"],
+    later: &[],
     skipped: &[],
 };
 
