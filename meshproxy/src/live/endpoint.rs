@@ -12,6 +12,7 @@ use mesh_core::vocab::name::Text;
 use super::breaker::{Line, Place};
 use super::ejection::Conduct;
 use super::load::{self, ReportedLoad};
+use super::pace::Pacing;
 use super::registry::Registry;
 use crate::telemetry::labels::{Numbered, Party};
 use crate::telemetry::metrics::Metrics;
@@ -30,6 +31,8 @@ pub struct EndpointState {
     pub(super) load: ReportedLoad,
     /// What its attempts have shown, where that is watched.
     pub conduct: Conduct,
+    /// How fast it answers, where that is looked at.
+    pub(super) pacing: Pacing,
     /// Who waits for a connection, where these are limited.
     pub(super) line: Line,
 }

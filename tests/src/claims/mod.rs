@@ -27,6 +27,7 @@ mod policy;
 mod protocols;
 mod reports;
 mod resilience;
+mod resilience_faults;
 mod resilience_zones;
 mod routing;
 mod rules;
@@ -73,6 +74,7 @@ fn all() -> Vec<Claim> {
     claims.extend(reports::claims());
     claims.extend(resilience::claims());
     claims.extend(resilience_zones::claims());
+    claims.extend(resilience_faults::claims());
     claims.extend(origination::claims());
     claims.extend(credentials::claims());
     claims.extend(faults::claims());
