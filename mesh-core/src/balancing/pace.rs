@@ -9,10 +9,12 @@ use std::time::Duration;
 const FIRST: u32 = 4;
 /// What one answer weighs in the average: an eighth.
 const WEIGHT: i64 = 8;
+/// What it weighs if it is quicker than those of a slow endpoint were: a half.
+const FORGIVING: i64 = 2;
 /// One answer counts as at most so many times what was usual: alone it makes nobody slow.
 const MOST: u32 = 16;
-/// Without an answer for so long, half of what is known is forgotten, so that it is asked again.
-const HALF: u32 = 100;
+/// What is known of an endpoint is forgotten when it has not answered for so many tenths of a second: it is asked again.
+const FORGOTTEN: u32 = 200;
 /// Slow is who takes at least so many times as long as usual.
 const TIMES: u32 = 4;
 /// And longer by at least so many microseconds: what is less may be the way there.
@@ -47,25 +49,33 @@ impl Pace {
         Pace { micros: bits as u32, answers: (bits >> 32) as u32 & 15, at: (bits >> 36) as u32 & AT }
     }
 
-    /// After one more answer.
-    pub fn after(self, took: Duration, now: Duration) -> Pace {
+    /// After one more answer. Who counts as slow (`is_slow`) has it forgiven sooner than it was found out.
+    pub fn after(self, took: Duration, is_slow: bool, now: Duration) -> Pace {
         let took = u32::try_from(took.as_micros()).unwrap_or(u32::MAX).max(1);
-        let micros = match self.answers {
-            0 => took,
-            answers if answers < FIRST => took.min(self.micros),
-            _ => {
-                let took = took.min(self.micros.saturating_mul(MOST));
-                let step = (i64::from(took) - i64::from(self.micros)) / WEIGHT;
-                u32::try_from(i64::from(self.micros) + step).unwrap_or(u32::MAX)
-            }
+        let (known, answers) = match self.answers {
+            0 => (took, 0),
+            // Two answers tell again, and the quicker of them counts.
+            _ if self.is_forgotten(now) => (took, FIRST - 2),
+            answers => (self.micros, answers),
         };
-        Pace { micros, answers: (self.answers + 1).min(FIRST), at: tenths(now) }
+        let micros = if answers < FIRST {
+            took.min(known)
+        } else {
+            let took = took.min(known.saturating_mul(MOST));
+            let weight = if is_slow && took < known { FORGIVING } else { WEIGHT };
+            let step = (i64::from(took) - i64::from(known)) / weight;
+            u32::try_from(i64::from(known) + step).unwrap_or(u32::MAX)
+        };
+        Pace { micros, answers: (answers + 1).min(FIRST), at: tenths(now) }
     }
 
-    /// What it takes, in microseconds; `None` while too little is known.
+    /// What it takes, in microseconds; `None` while too little is known, or no more.
     pub fn micros(self, now: Duration) -> Option<u32> {
-        let age = tenths(now).wrapping_sub(self.at) & AT;
-        (self.answers >= FIRST).then(|| self.micros.checked_shr(age / HALF).unwrap_or(0))
+        (self.answers >= FIRST && !self.is_forgotten(now)).then_some(self.micros)
+    }
+
+    fn is_forgotten(self, now: Duration) -> bool {
+        tenths(now).wrapping_sub(self.at) & AT >= FORGOTTEN
     }
 }
 
@@ -107,7 +117,7 @@ mod tests {
 
     fn after(answers: &[u64]) -> u32 {
         let pace = answers.iter().fold(Pace::default(), |pace: Pace, took| {
-            let next = pace.after(millis(*took), millis(0));
+            let next = pace.after(millis(*took), false, millis(0));
             assert_eq!(Pace::from_bits(next.to_bits()), next);
             next
         });
@@ -131,9 +141,18 @@ mod tests {
     #[test]
     fn what_is_not_heard_of_is_forgotten() {
         let pace = Pace { micros: 64_000, answers: FIRST, at: 0 };
-        for (seconds, expected) in [(9, 64_000), (10, 32_000), (25, 16_000), (1_000, 0)] {
-            assert_eq!(pace.micros(Duration::from_secs(seconds)), Some(expected), "{seconds}");
-        }
+        let at = |seconds| pace.micros(Duration::from_secs(seconds));
+        assert_eq!([at(0), at(19), at(20), at(1_000)], [Some(64_000), Some(64_000), None, None]);
+        let again = pace.after(millis(30), false, millis(30_000));
+        assert_eq!(again.micros(millis(30_000)), None);
+        assert_eq!(again.after(millis(5), false, millis(30_000)).micros(millis(30_000)), Some(5_000));
+    }
+
+    #[test]
+    fn slowness_is_forgiven_sooner_than_found_out() {
+        let slow = Pace { micros: 50_000, answers: FIRST, at: 0 };
+        let after = |took| slow.after(millis(took), true, millis(0)).micros;
+        assert_eq!([after(5), after(58)], [27_500, 51_000]);
     }
 
     #[test]

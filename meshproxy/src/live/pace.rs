@@ -31,7 +31,7 @@ impl Pacing {
     fn note(&self, took: Duration, now: Duration) {
         // An answer lost to another thread is no loss.
         let pace = Pace::from_bits(self.pace.load(Ordering::Relaxed));
-        self.pace.store(pace.after(took, now).to_bits(), Ordering::Relaxed);
+        self.pace.store(pace.after(took, self.slowness() > 1, now).to_bits(), Ordering::Relaxed);
     }
 
     fn micros(&self, now: Duration) -> Option<u32> {

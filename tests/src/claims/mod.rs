@@ -28,6 +28,7 @@ mod protocols;
 mod reports;
 mod resilience;
 mod resilience_faults;
+pub(crate) mod resilience_storm;
 mod resilience_zones;
 mod routing;
 mod rules;
@@ -75,6 +76,7 @@ fn all() -> Vec<Claim> {
     claims.extend(resilience::claims());
     claims.extend(resilience_zones::claims());
     claims.extend(resilience_faults::claims());
+    claims.extend(resilience_storm::claims());
     claims.extend(origination::claims());
     claims.extend(credentials::claims());
     claims.extend(faults::claims());
