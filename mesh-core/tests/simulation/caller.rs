@@ -52,7 +52,7 @@ impl Service {
                 ..OutlierDetection::default()
             },
             limits: ConnectionPool {
-                max_requests: Some(one_of(&[40, 1_000])),
+                max_requests: Some(one_of(&[1, 1_000])),
                 max_retries: Some(one_of(&[3, 1_000])),
                 ..ConnectionPool::default()
             }

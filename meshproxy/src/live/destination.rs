@@ -239,6 +239,6 @@ impl LoadView for Untried<'_> {
     }
 
     fn slowness(&self, index: usize) -> u32 {
-        self.endpoints[index].state.pacing.slowness()
+        self.endpoints[index].state.slowness()
     }
 }

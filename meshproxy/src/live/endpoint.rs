@@ -44,6 +44,11 @@ impl EndpointState {
         self.in_flight.load(Ordering::Relaxed)
     }
 
+    /// How many times as long as its neighbours it takes, if it stands out; else 1.
+    pub fn slowness(&self) -> u32 {
+        self.pacing.slowness()
+    }
+
     /// Counts one more until the permit is dropped.
     pub fn enter(self: &Arc<EndpointState>) -> Permit {
         self.in_flight.fetch_add(1, Ordering::Relaxed);

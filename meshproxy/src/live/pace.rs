@@ -79,3 +79,21 @@ impl LiveDestination {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slow_is_nobody_until_it_is_looked() {
+        let (pacing, now) = (Pacing::default(), Duration::from_secs(1));
+        assert_eq!((pacing.slowness(), pacing.micros(now)), (1, None));
+        for _ in 0..4 {
+            pacing.note(Duration::from_millis(50), now);
+        }
+        assert_eq!((pacing.slowness(), pacing.micros(now)), (1, Some(50_000)));
+        pacing.slowness.store(10, Ordering::Relaxed);
+        pacing.note(Duration::from_millis(10), now);
+        assert_eq!((pacing.slowness(), pacing.micros(now)), (10, Some(30_000)));
+    }
+}
