@@ -56,5 +56,12 @@ pub(crate) fn bench(rest: &[String]) -> Outcome<Command> {
     build()?;
     let mut command = Command::new(target().join("debug/lab"));
     command.arg("bench").args(rest).env("LAB_PROGRAMS", target().join("dist"));
+    if rest.first().is_none_or(|name| name == "slow" || name.starts_with('-')) {
+        install::program("haproxy", "haproxy")?;
+        match install::envoy() {
+            Ok(envoy) => drop(command.env("LAB_ENVOY", envoy)),
+            Err(error) => eprintln!("xtask: no Envoy to compare with: {error}"),
+        }
+    }
     Ok(command)
 }

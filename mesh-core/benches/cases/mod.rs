@@ -2,6 +2,7 @@
 
 mod entry;
 mod framing;
+mod guards;
 mod mesh;
 mod messages;
 mod picks;
@@ -67,6 +68,8 @@ pub(crate) fn rows() -> Vec<Row> {
         row("at random", &[100], picks::at_random),
         row("ring hash", &[100], picks::ring),
         row("Maglev", &[100], picks::maglev),
+        row("endpoint of a request, guards off", &[10], guards::off),
+        row("endpoint of a request, guards on", &[10], guards::on),
         row("fields of a request judged as bytes", &[8], framing::request),
         row("fields of an answer judged as bytes", &[8], framing::answer),
         row("HTTP/2 frames judged as bytes", &[8], framing::frames),

@@ -33,4 +33,22 @@ pub trait LoadView {
     fn reachable(&self, index: usize) -> bool {
         self.usable(index)
     }
+    /// How many times as long an endpoint takes as its neighbours usually do; 1 for all that are not slow.
+    fn slowness(&self, _index: usize) -> u32 {
+        1
+    }
+}
+
+/// Chooses an endpoint for the next attempt of a request: one that was not tried and is not just being found out about,
+/// then one that was not tried, then any. `choose` gets what to pass over, and whether to be patient with those that have
+/// come back and are being tried.
+pub fn for_attempt(
+    tried: &[usize],
+    mut choose: impl FnMut(&[usize], bool) -> Option<usize>,
+) -> Option<usize> {
+    let fresh = choose(tried, true).or_else(|| choose(tried, false));
+    match fresh {
+        None if !tried.is_empty() => choose(&[], false),
+        fresh => fresh,
+    }
 }

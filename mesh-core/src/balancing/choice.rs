@@ -3,12 +3,15 @@
 use super::balancer::{LoadBalancer, LoadView};
 use super::hash::derived;
 use super::maglev::Maglev;
+use super::pace::{ANYWAY, burden};
 use super::policy::{Algorithm, HashTable};
 use super::ring::Ring;
 use crate::vocab::random::Random;
 
 /// How often something that cannot be used is passed over before all are looked at.
 const STEPS: usize = 32;
+/// How often another one is drawn where the second of two is the first again.
+const REDRAWN: usize = 4;
 /// Most turns after which weights come round.
 const MOST_TURNS: u64 = 8192;
 
@@ -130,13 +133,20 @@ impl Choice {
             LoadBalancer::LeastRequest => {
                 let first = self.at_random(view, random)?;
                 let mut second = self.at_random(view, random)?;
-                if second.index == first.index {
+                for _ in 0..REDRAWN {
+                    if second.index != first.index {
+                        break;
+                    }
                     second = self.at_random(view, random)?;
                 }
-                let load =
-                    |one: Member, other: Member| u64::from(view.active(one.index)) * u64::from(other.weight);
+                let slow = (view.slowness(first.index), view.slowness(second.index));
+                // Now and then a slow one is taken as any other.
+                let slow = if slow != (1, 1) && random.below(ANYWAY) == 0 { (1, 1) } else { slow };
+                let load = |one: Member, slow: u32, other: Member| {
+                    burden(view.active(one.index), slow) * u64::from(other.weight)
+                };
                 // Both were drawn by their weights: with nothing to do the first keeps them.
-                let less = load(second, first) < load(first, second);
+                let less = load(second, slow.1, first) < load(first, slow.0, second);
                 Some(if less { second.index } else { first.index })
             }
         }

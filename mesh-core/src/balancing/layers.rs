@@ -212,6 +212,10 @@ impl<V: LoadView> LoadView for Panicking<'_, V> {
     fn usable(&self, index: usize) -> bool {
         self.0.reachable(index)
     }
+
+    fn slowness(&self, index: usize) -> u32 {
+        self.0.slowness(index)
+    }
 }
 
 /// How many are usable, and how many there are.

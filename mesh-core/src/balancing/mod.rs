@@ -6,6 +6,7 @@ pub mod hash;
 pub mod layers;
 pub mod locality;
 mod maglev;
+pub mod pace;
 pub mod policy;
 pub mod priority;
 mod ring;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::outlier::OutlierDetection;
+use super::outlier::{OutlierDetection, Signal};
 
 /// No endpoint is left alone for longer, unless its first time is longer already (Envoy's `max_ejection_time`).
 const LONGEST: Duration = Duration::from_secs(300);
@@ -76,6 +76,57 @@ impl History {
     }
 }
 
+/// When an endpoint has come back, one request tries it and others go elsewhere; if that has no answer after this, another
+/// one tries it too.
+const PROBE: Duration = Duration::from_secs(1);
+
+/// Whether an endpoint that has come back is known to work. As one number, so that it may be kept in an atomic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Probation(u64);
+
+impl Probation {
+    /// It is back, and nobody has tried it since.
+    pub fn begun() -> Probation {
+        Probation(1)
+    }
+
+    /// As a number; 0 if there is none.
+    pub fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    /// From such a number.
+    pub fn from_bits(bits: u64) -> Probation {
+        Probation(bits)
+    }
+
+    /// Whether something is still to be found out.
+    pub fn lasts(self) -> bool {
+        self.0 != 0
+    }
+
+    /// A request is sent to it.
+    pub fn chosen(self, now: Duration) -> Probation {
+        let stamp = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        if self.lasts() { Probation(stamp.max(2)) } else { self }
+    }
+
+    /// An attempt has ended so. One that went well ends it; else whoever comes next tries it again.
+    pub fn after(self, signal: Signal) -> Probation {
+        match signal {
+            Signal::Nothing => self,
+            Signal::Well => Probation::default(),
+            Signal::Failed { .. } | Signal::Unreached if self.lasts() => Probation::begun(),
+            Signal::Failed { .. } | Signal::Unreached => self,
+        }
+    }
+
+    /// Whether a request is finding out: others had better go elsewhere.
+    pub fn holds_others_back(self, now: Duration) -> bool {
+        self.0 > 1 && now.saturating_sub(Duration::from_nanos(self.0)) < PROBE
+    }
+}
+
 fn times(settings: &OutlierDetection) -> (Duration, Duration) {
     (settings.base_ejection_time, LONGEST.max(settings.base_ejection_time))
 }
@@ -97,7 +148,7 @@ pub fn is_panic(settings: &OutlierDetection, healthy: usize, endpoints: usize) -
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::outlier::{Signal, Streaks};
+    use super::super::outlier::Streaks;
     use super::*;
 
     fn seconds(seconds: u64) -> Duration {
@@ -165,6 +216,23 @@ mod tests {
         check(50, 1, 3, true);
         check(100, 2, 3, true);
         check(100, 3, 3, false);
+    }
+
+    #[test]
+    fn one_request_tries_what_has_come_back() {
+        let failed = Signal::Failed { gateway: false };
+        let none = Probation::default();
+        assert_eq!((none.chosen(seconds(1)), none.after(failed)), (none, none));
+        let begun = Probation::begun();
+        assert!(!begun.holds_others_back(seconds(1)));
+        let tried = begun.chosen(seconds(5));
+        assert_eq!(Probation::from_bits(tried.to_bits()), tried);
+        for (now, expected) in [(5_000, true), (5_999, true), (6_000, false)] {
+            assert_eq!(tried.holds_others_back(Duration::from_millis(now)), expected, "{now}");
+        }
+        assert_eq!(tried.after(Signal::Nothing), tried);
+        assert_eq!((tried.after(failed), tried.after(Signal::Unreached)), (begun, begun));
+        assert_eq!(tried.after(Signal::Well), none);
     }
 
     proptest! {

@@ -144,7 +144,7 @@ fn endpoints(root: &Root) -> Value {
                 json!({ "workload": endpoint.workload.to_string(), "address": endpoint.address.to_string(),
                     "node": endpoint.node.as_deref(), "transport": transport, "hop": hop, "peer": peer,
                     "weight": endpoint.weight, "health": endpoint.health.name(),
-                    "in_flight": one.state.in_flight(), "reported_share": live.reported_share(index),
+                    "in_flight": one.state.in_flight(), "slowness": one.state.slowness(), "reported_share": live.reported_share(index),
                     "priority": live.priority(index), "weight_now": live.weight(index) })
             })
             .collect();

@@ -174,6 +174,7 @@ impl Trial<'_> {
                 retrying.request = request_id(&sent.headers);
             }
             let expected = expected_time(self.retry.per_try_timeout, self.left(whole, tries));
+            let begun = self.destination.begin();
             let mut own = self.retry.per_try_timeout.map(|time| Deadline::new(time, Instant::now(), upload));
             let result = {
                 // Pinned here and not in a function of its own: a future that is moved is stored twice.
@@ -207,6 +208,9 @@ impl Trial<'_> {
             // What a client did not end says nothing of the endpoint.
             if !upload.is_some_and(Upload::is_broken) {
                 self.destination.note(index, outcome);
+                if let Some(begun) = begun {
+                    self.destination.note_pace(index, outcome, begun);
+                }
             }
             if let Some(ended) = &mut retrying {
                 ended.place = None;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use mesh_core::balancing::balancer::LoadView;
+use mesh_core::balancing::balancer::{LoadView, for_attempt};
 use mesh_core::balancing::policy::Algorithm;
 use mesh_core::balancing::utilization::Utilization;
 use mesh_core::resilience::pool::{ConnectionSettings, Limited};
@@ -17,6 +17,7 @@ use super::ejection::{self, Watched};
 use super::endpoint::LiveEndpoint;
 use super::layout::{Callers, Layouts, step};
 use super::load::Ear;
+use super::pace;
 use super::retries::Retries;
 use crate::identity::origination::Originated;
 use crate::telemetry::labels::{Numbered, ServiceLabels};
@@ -33,6 +34,8 @@ pub struct DestinationState {
     pub(super) counts: Counts,
     /// Its retries.
     pub retries: Retries,
+    /// When it was last looked who is slow.
+    pub(super) looked: AtomicU64,
     /// Held by whoever ejects one of its endpoints: whether they are watched at all.
     pub(super) ejecting: Mutex<bool>,
 }
@@ -70,6 +73,8 @@ pub struct LiveDestination {
     /// Its limits, if there are any.
     pub breaker: Option<Arc<Breaker>>,
     pub(super) watched: Option<Box<Watched>>,
+    /// Whether it is looked how fast endpoints answer.
+    pub(super) is_paced: bool,
     layouts: Layouts,
     /// The state's `health` when endpoints were laid out.
     laid: AtomicU64,
@@ -101,6 +106,7 @@ impl LiveDestination {
         let destination = Arc::clone(destination);
         let settings = destination.policy.pool.connection().map(Arc::new);
         LiveDestination {
+            is_paced: pace::is_paced(&destination, endpoints.len()),
             destination,
             state,
             endpoints,
@@ -145,6 +151,7 @@ impl LiveDestination {
             settings: self.settings.clone(),
             breaker: self.breaker.clone(),
             watched: None,
+            is_paced: false,
             laid: AtomicU64::new(self.state.health()),
         }
     }
@@ -200,16 +207,11 @@ impl LiveDestination {
     pub fn pick(&self, place: u32, tried: &[usize], hash: Option<u64>, random: &mut Random) -> Option<usize> {
         // Relaxed: the cursor only spreads load.
         let turn = || self.state.turn.fetch_add(1, Ordering::Relaxed);
-        let pick = |tried, patient, random: &mut Random| {
+        let pick = |tried: &[usize], patient, random: &mut Random| {
             let view = Untried { endpoints: &self.endpoints, tried, patient };
             self.layouts.pick(place, &view, hash, turn, random)
         };
-        // One that has come back is left to the request that tries it, if there are others.
-        let fresh = pick(tried, true, random).or_else(|| pick(tried, false, random));
-        match fresh {
-            None if !tried.is_empty() => pick(&[], false, random),
-            fresh => fresh,
-        }
+        for_attempt(tried, |tried, patient| pick(tried, patient, random))
     }
 }
 
@@ -234,5 +236,9 @@ impl LoadView for Untried<'_> {
 
     fn reachable(&self, index: usize) -> bool {
         self.endpoints[index].may_get_traffic() && !self.tried.contains(&index)
+    }
+
+    fn slowness(&self, index: usize) -> u32 {
+        self.endpoints[index].state.slowness()
     }
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use mesh_core::resilience::ejection::{History, Swept, may_eject};
+use mesh_core::resilience::ejection::{History, Probation, Swept, may_eject};
 use mesh_core::resilience::outlier::{Cause, OutlierDetection, Reached, Signal, Streaks};
 use mesh_core::vocab::name::{DestinationKey, WorkloadKey};
 use mesh_core::vocab::outcome::Outcome;
@@ -21,9 +21,6 @@ use super::load;
 use super::root::Roots;
 use crate::telemetry::metrics::Metrics;
 
-/// When an endpoint has come back, one request tries it and others go elsewhere; if it has no answer after this, another
-/// one tries it too.
-const PROBE: Duration = Duration::from_secs(1);
 /// How soon others hear of what was ejected.
 const TELL: Duration = Duration::from_millis(500);
 
@@ -33,10 +30,8 @@ pub struct Conduct {
     /// Bad signals in a row.
     streaks: AtomicU64,
     ejected: AtomicBool,
-    /// It is back, and nothing is known of it since.
-    returned: AtomicBool,
-    /// When the request that tries it was sent; 0 if none was.
-    tried: AtomicU64,
+    /// Whether it is back and nothing is known of it since.
+    probation: AtomicU64,
     history: Mutex<History>,
 }
 
@@ -49,25 +44,32 @@ impl Conduct {
 
     /// Whether it has come back and a request is finding out whether it works: others had better go elsewhere.
     pub fn is_tried(&self) -> bool {
-        self.returned.load(Ordering::Relaxed) && {
-            let since = self.tried.load(Ordering::Relaxed);
-            since != 0 && load::since(since) < PROBE
-        }
+        let probation = self.probation();
+        probation.lasts() && probation.holds_others_back(load::now())
     }
 
     /// A request is sent to it.
     pub(super) fn chosen(&self) {
-        if self.returned.load(Ordering::Relaxed) {
-            self.tried.store(load::stamp(), Ordering::Relaxed);
+        let probation = self.probation();
+        if probation.lasts() {
+            self.set_probation(probation.chosen(load::now()));
         }
+    }
+
+    fn probation(&self) -> Probation {
+        // Relaxed, as below: it only guides the choice.
+        Probation::from_bits(self.probation.load(Ordering::Relaxed))
+    }
+
+    fn set_probation(&self, probation: Probation) {
+        self.probation.store(probation.to_bits(), Ordering::Relaxed);
     }
 
     /// Notes a signal. Returns what has become too much by it.
     fn hear(&self, signal: Signal, settings: &OutlierDetection) -> Reached {
-        if signal != Signal::Nothing && self.returned.load(Ordering::Relaxed) {
-            // Whoever comes next tries it again, until one has gone well.
-            self.tried.store(0, Ordering::Relaxed);
-            self.returned.store(signal != Signal::Well, Ordering::Relaxed);
+        let probation = self.probation();
+        if probation.lasts() {
+            self.set_probation(probation.after(signal));
         }
         // Nearly always: nothing was wrong before and nothing is now.
         if signal == Signal::Nothing || (signal == Signal::Well && self.streaks.load(Ordering::Relaxed) == 0)
@@ -93,7 +95,7 @@ impl Conduct {
     fn clear(&self) {
         self.streaks.store(0, Ordering::Relaxed);
         self.ejected.store(false, Ordering::Relaxed);
-        self.returned.store(false, Ordering::Relaxed);
+        self.set_probation(Probation::default());
         *self.history() = History::default();
     }
 }
@@ -154,7 +156,7 @@ impl LiveDestination {
             return;
         }
         let time = conduct.history().eject(load::now(), settings);
-        conduct.returned.store(false, Ordering::Relaxed);
+        conduct.set_probation(Probation::default());
         conduct.ejected.store(true, Ordering::Relaxed);
         self.state.health_changed();
         watched.ejections[cause as usize].increment(1);
@@ -177,8 +179,7 @@ impl LiveDestination {
             let conduct = &endpoint.state.conduct;
             if conduct.history().sweep(now, settings) == Swept::Returned {
                 conduct.streaks.store(0, Ordering::Relaxed);
-                conduct.tried.store(0, Ordering::Relaxed);
-                conduct.returned.store(true, Ordering::Relaxed);
+                conduct.set_probation(Probation::begun());
                 conduct.ejected.store(false, Ordering::Relaxed);
                 changed = true;
                 let (cluster, workload) = (&self.destination.cluster, &endpoint.endpoint.workload);
@@ -269,7 +270,7 @@ mod tests {
         assert!(!conduct.hear(failed, &settings).is_nothing());
         conduct.chosen();
         assert!(!conduct.is_tried());
-        conduct.returned.store(true, Ordering::Relaxed);
+        conduct.set_probation(Probation::begun());
         assert!(!conduct.is_tried());
         conduct.chosen();
         assert!(conduct.is_tried());

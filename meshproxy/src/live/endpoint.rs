@@ -12,6 +12,7 @@ use mesh_core::vocab::name::Text;
 use super::breaker::{Line, Place};
 use super::ejection::Conduct;
 use super::load::{self, ReportedLoad};
+use super::pace::Pacing;
 use super::registry::Registry;
 use crate::telemetry::labels::{Numbered, Party};
 use crate::telemetry::metrics::Metrics;
@@ -30,6 +31,8 @@ pub struct EndpointState {
     pub(super) load: ReportedLoad,
     /// What its attempts have shown, where that is watched.
     pub conduct: Conduct,
+    /// How fast it answers, where that is looked at.
+    pub(super) pacing: Pacing,
     /// Who waits for a connection, where these are limited.
     pub(super) line: Line,
 }
@@ -39,6 +42,11 @@ impl EndpointState {
     pub fn in_flight(&self) -> u32 {
         // Relaxed: a load figure that guides the choice; no other memory depends on it.
         self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// How many times as long as its neighbours it takes, if it stands out; else 1.
+    pub fn slowness(&self) -> u32 {
+        self.pacing.slowness()
     }
 
     /// Counts one more until the permit is dropped.

@@ -13,6 +13,7 @@ pub mod keep;
 pub mod layout;
 pub mod load;
 pub mod local;
+pub mod pace;
 pub mod port;
 pub mod registry;
 pub mod remarks;

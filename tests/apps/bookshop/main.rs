@@ -51,6 +51,9 @@ struct Args {
     /// Where ratings is called.
     #[arg(long, default_value = "http://ratings:9080")]
     ratings: String,
+    /// Where productpage is called, by a chain of calls.
+    #[arg(long, default_value = "http://productpage:9080")]
+    productpage: String,
     /// An HTTP proxy for all calls, as `http://127.0.0.1:15080`.
     #[arg(long, env = "http_proxy")]
     http_proxy: Option<String>,
@@ -64,6 +67,9 @@ struct App {
     details: Upstream,
     reviews: Upstream,
     ratings: Upstream,
+    productpage: Upstream,
+    /// Numbers by which requests are made to fail.
+    chance: std::cell::Cell<u64>,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -83,6 +89,8 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         details: Upstream::new(&args.details, &via)?,
         reviews: Upstream::new(&args.reviews, &via)?,
         ratings: Upstream::new(&args.ratings, &via)?,
+        productpage: Upstream::new(&args.productpage, &via)?,
+        chance: std::cell::Cell::new(0x9e37_79b9_7f4a_7c15),
     });
     let mut accepting = Vec::new();
     for address in args.listen {

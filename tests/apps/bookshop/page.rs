@@ -32,6 +32,11 @@ pub(crate) async fn answer(
             (StatusCode::OK, seen(&head.headers, &head.uri, &format!("{:?}", head.version)))
         }
         ("slow", Some(millis), _) => slow(millis).await,
+        ("fail", Some(percent), _) => fails(&app, percent),
+        ("chain", Some(next), _) => {
+            let rest = path.trim_start_matches("/chain").trim_start_matches('/').trim_start_matches(next);
+            chain(&app, next, rest, &head.headers).await
+        }
         ("bytes", Some(count), _) => return Ok(filler(count)),
         ("" | "productpage", None, Role::Productpage) => productpage(&app, &head.headers).await,
         ("reviews", Some(id), Role::Reviews) => reviews(&app, id, &head.headers).await,
@@ -98,6 +103,34 @@ fn stars(id: &str) -> Value {
 
 fn details(id: &str) -> Value {
     json!({"id": id, "author": "W. Shakespeare", "pages": 200, "year": 1595, "language": "English"})
+}
+
+/// Fails so many of a hundred requests.
+fn fails(app: &App, percent: &str) -> (StatusCode, Value) {
+    let next =
+        app.chance.get().wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    app.chance.set(next);
+    let fails = (next >> 33) % 100 < percent.parse().unwrap_or(0);
+    let status = if fails { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    (status, json!({"failed": fails}))
+}
+
+/// Calls the next service of a chain for the rest of the path, `/SERVICE/...` or what the last one answers, and says what
+/// came of it: one that ends in a failure is one.
+async fn chain(app: &App, next: &str, rest: &str, headers: &HeaderMap) -> (StatusCode, Value) {
+    let upstream = match next {
+        "details" => &app.details,
+        "reviews" => &app.reviews,
+        "ratings" => &app.ratings,
+        "productpage" => &app.productpage,
+        _ => return (StatusCode::NOT_FOUND, json!({"error": "no such service"})),
+    };
+    let is_last = rest.starts_with("/fail/");
+    let path = if is_last { rest.to_owned() } else { format!("/chain{rest}") };
+    let answer = upstream.get(&path, headers).await;
+    let status =
+        answer["status"].as_u64().and_then(|status| StatusCode::from_u16(u16::try_from(status).ok()?).ok());
+    (status.unwrap_or(StatusCode::BAD_GATEWAY), json!({"next": next}))
 }
 
 /// What arrived, so that a test sees what the path to here has done to it.

@@ -1,7 +1,7 @@
 //! Our own pair: two proxies that have joined a meshd, all on the loopback interface.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -64,29 +64,43 @@ fn workload(name: &str, address: Ipv4Addr, port: u16) -> String {
     )
 }
 
-/// Starts meshd and the two proxies; `log` is their `--access-log`.
-pub(super) fn pair(setup: &mut Setup, programs: &Path, log: &str) -> anyhow::Result<()> {
-    let backend = setup.backend(HOSTS[1])?;
-    let data = setup.folder.join("meshd").display().to_string();
-    let meshd = programs.join("meshd");
-    let spec = Spec::new("meshd", &meshd).args(["serve", "--data-dir", &data]);
-    let spec = spec.args(["--grpc-addr", "127.0.0.1:15012", "--http-addr", "127.0.0.1:15014"]);
-    setup.other(spec)?.wait_for_line("ready ", READY)?;
-    let server = format!("unix:{data}/admin.sock");
-    let cli = |arguments: &[&str]| -> anyhow::Result<String> {
-        let output =
-            std::process::Command::new(&meshd).args(arguments).env("MESHD_SERVER", &server).output()?;
-        anyhow::ensure!(
-            output.status.success(),
-            "meshd {arguments:?}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+/// How operators reach a meshd that runs.
+pub(super) struct Operator {
+    meshd: PathBuf,
+    server: String,
+}
+
+impl Operator {
+    /// Starts a meshd and declares something.
+    pub(super) fn start(setup: &mut Setup, programs: &Path, declared: &str) -> anyhow::Result<Operator> {
+        let data = setup.folder.join("meshd").display().to_string();
+        let meshd = programs.join("meshd");
+        let spec = Spec::new("meshd", &meshd).args(["serve", "--data-dir", &data]);
+        let spec = spec.args(["--grpc-addr", "127.0.0.1:15012", "--http-addr", "127.0.0.1:15014"]);
+        setup.other(spec)?.wait_for_line("ready ", READY)?;
+        let operator = Operator { meshd, server: format!("unix:{data}/admin.sock") };
+        operator.cli(&["apply", "-f", &setup.file("declared.yaml", declared)?.display().to_string()])?;
+        Ok(operator)
+    }
+
+    fn cli(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let mut command = std::process::Command::new(&self.meshd);
+        let output = command.args(arguments).env("MESHD_SERVER", &self.server).output()?;
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        anyhow::ensure!(output.status.success(), "meshd {arguments:?}: {told}");
         Ok(String::from_utf8(output.stdout)?)
-    };
-    cli(&["apply", "-f", &setup.file("declared.yaml", DECLARED)?.display().to_string()])?;
-    for (number, (name, port)) in [("caller", 8081), ("app", backend.port())].into_iter().enumerate() {
+    }
+
+    /// Starts the proxy of a host with one workload; `log` is its `--access-log`.
+    pub(super) fn join(
+        &self,
+        setup: &mut Setup,
+        programs: &Path,
+        (number, name, port): (usize, &str, u16),
+        log: &str,
+    ) -> anyhow::Result<()> {
         let account = format!("default/{name}");
-        let token = cli(&["token", "create", "--node", name, "--service-account", &account])?;
+        let token = self.cli(&["token", "create", "--node", name, "--service-account", &account])?;
         let token = setup.file(&format!("{name}.token"), token.trim())?;
         let entry = setup.file(&format!("{name}.yaml"), &workload(name, HOSTS[number], port))?;
         let local = |base: u16| format!("127.0.0.1:{}", base + number as u16);
@@ -102,24 +116,39 @@ pub(super) fn pair(setup: &mut Setup, programs: &Path, log: &str) -> anyhow::Res
             .args(["--ready-addr", &local(15021), "--metrics-addr", &local(15090)])
             .quiet();
         setup.proxy(spec)?;
+        Ok(())
+    }
+
+    /// Waits until a service has so many healthy endpoints; its address.
+    pub(super) fn wait_for(&self, host: &str, healthy: u64) -> anyhow::Result<Ipv4Addr> {
+        let end = std::time::Instant::now() + Duration::from_secs(20);
+        loop {
+            let services: Value = serde_json::from_str(&self.cli(&["services", "-o", "json"])?)?;
+            let found = services.as_array().and_then(|all| all.iter().find(|s| s["host"] == host)).cloned();
+            let found = found.unwrap_or_default();
+            if found["healthy"] == healthy {
+                return Ok(found["address"].as_str().context("it has no address")?.parse()?);
+            }
+            anyhow::ensure!(std::time::Instant::now() < end, "{host} does not become healthy: {found}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+/// Starts meshd and the two proxies; `log` is their `--access-log`.
+pub(super) fn pair(setup: &mut Setup, programs: &Path, log: &str) -> anyhow::Result<()> {
+    let backend = setup.backend(HOSTS[1])?;
+    let operator = Operator::start(setup, programs, DECLARED)?;
+    for (number, (name, port)) in [("caller", 8081), ("app", backend.port())].into_iter().enumerate() {
+        operator.join(setup, programs, (number, name, port), log)?;
     }
     setup.inner = Some(Inner {
         number: 1,
         at: SocketAddr::from((HOSTS[1], 15008)),
         headers: vec![("x-mesh-hop", format!("{backend} http/1.1 1"))],
     });
-    let end = std::time::Instant::now() + Duration::from_secs(20);
-    loop {
-        let services: Value = serde_json::from_str(&cli(&["services", "-o", "json"])?)?;
-        let app = services.as_array().and_then(|all| all.iter().find(|s| s["name"] == "app")).cloned();
-        let app = app.unwrap_or_default();
-        if app["healthy"] == 1 {
-            let address: Ipv4Addr = app["address"].as_str().context("app has no address")?.parse()?;
-            setup.entry = SocketAddr::from((address, 8080));
-            "app:8080".clone_into(&mut setup.host_header);
-            return Ok(());
-        }
-        anyhow::ensure!(std::time::Instant::now() < end, "the backend does not become healthy: {app}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    let address = operator.wait_for("app.default.svc.cluster.local", 1)?;
+    setup.entry = SocketAddr::from((address, 8080));
+    "app:8080".clone_into(&mut setup.host_header);
+    Ok(())
 }

@@ -11,6 +11,7 @@ mod pair;
 pub(crate) mod peers;
 mod setup;
 mod shake;
+mod slow;
 
 use std::time::Duration;
 
@@ -22,12 +23,12 @@ use crate::report::Report;
 /// Runs one bench, or all; says whether the bars are kept.
 pub fn run(inside: &Inside, name: &str, rounds: usize, seconds: u64, json: bool) -> anyhow::Result<bool> {
     let mut report = Report::new(json);
-    let known = ["pair", "shake", "apply", "idle", "config"];
+    let known = ["pair", "shake", "slow", "storm", "apply", "idle", "config"];
     if !name.is_empty() && !known.contains(&name) {
         anyhow::bail!("no bench {name:?}; there are {}", known.join(", "));
     }
     let wanted = |this: &str| name.is_empty() || name == this;
-    if wanted("idle") || wanted("apply") {
+    if wanted("idle") || wanted("apply") || wanted("storm") {
         report.title("A mesh of three hosts");
         let scratch = inside.scratch.join("logs").join("lab");
         let mut lab = Lab::start(inside, &scratch, |text| report.say(&format!("  {text}")))?;
@@ -53,12 +54,19 @@ pub fn run(inside: &Inside, name: &str, rounds: usize, seconds: u64, json: bool)
                 figure,
             );
         }
+        if wanted("storm") {
+            let storm = claims::resilience_storm::measure(&lab, 5_000)?;
+            claims::resilience_storm::tell(&mut report, &storm);
+        }
     }
     if wanted("config") {
         config::run(inside, &mut report)?;
     }
     if wanted("pair") {
         pair::run(inside, &mut report, rounds, seconds)?;
+    }
+    if wanted("slow") {
+        slow::run(inside, &mut report, rounds, seconds)?;
     }
     if wanted("shake") {
         shake::run(inside, &mut report, rounds)?;

@@ -27,6 +27,8 @@ mod policy;
 mod protocols;
 mod reports;
 mod resilience;
+mod resilience_faults;
+pub(crate) mod resilience_storm;
 mod resilience_zones;
 mod routing;
 mod rules;
@@ -73,6 +75,8 @@ fn all() -> Vec<Claim> {
     claims.extend(reports::claims());
     claims.extend(resilience::claims());
     claims.extend(resilience_zones::claims());
+    claims.extend(resilience_faults::claims());
+    claims.extend(resilience_storm::claims());
     claims.extend(origination::claims());
     claims.extend(credentials::claims());
     claims.extend(faults::claims());

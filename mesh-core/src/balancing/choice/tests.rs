@@ -96,6 +96,40 @@ fn least_request_avoids_the_busy_relative_to_their_weight() {
     assert!(busy([9, 2], [3, 1]) < 4_000);
 }
 
+/// Requests in flight, and how slow it is.
+struct Paced(Vec<(u32, u32)>);
+
+impl LoadView for Paced {
+    fn active(&self, index: usize) -> u32 {
+        self.0[index].0
+    }
+    fn usable(&self, _: usize) -> bool {
+        true
+    }
+    fn slowness(&self, index: usize) -> u32 {
+        self.0[index].1
+    }
+}
+
+#[test]
+fn least_request_takes_a_slow_endpoint_for_a_busy_one() {
+    let share = |load: &[(u32, u32)]| {
+        let (choice, view) = (simple(LoadBalancer::LeastRequest, &vec![1; load.len()]), Paced(load.to_vec()));
+        let mut random = Random::seeded(5);
+        let picks = (0..10_000).filter(|_| choice.pick(&view, None, || 0, &mut random) == Some(0));
+        picks.count()
+    };
+    let idle = [[(0, 10)].as_slice(), &[(0, 1); 9]].concat();
+    // Now and then, so that it shows when it is not slow any more.
+    assert!((10..90).contains(&share(&idle)), "{}", share(&idle));
+    // With ten times as much to do the others are as busy.
+    let busy = [[(0, 10)].as_slice(), &[(12, 1); 9]].concat();
+    assert!(share(&busy) > 1_500, "{}", share(&busy));
+    // Where all are alike nothing changes, and two are never one.
+    assert!((900..1_100).contains(&share(&[(0, 1); 10])));
+    assert!(share(&[(1, 1), (0, 1)]) < 700);
+}
+
 #[test]
 fn nothing_usable_gives_nothing() {
     let algorithms = ALL.map(Algorithm::Simple).into_iter().chain(TABLES.map(by_hash));
