@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use mesh_core::snapshot::Version;
 use mesh_proto::convert::message::LARGEST_MESSAGE;
 use mesh_proto::generated::discovery_server::DiscoveryServer;
 use mesh_proto::generated::identity_server::IdentityServer;
@@ -32,6 +33,7 @@ use crate::identity::members::Members;
 use crate::identity::service::IdentityService;
 use crate::identity::tls::{ServerTls, TlsError};
 use crate::identity::token::{self, ALL_ACCOUNTS, TokenRequest};
+use crate::registry::registrar::Callers;
 use crate::registry::service::RegistryService;
 use crate::store::{self, Store, StoreError};
 use crate::telemetry::Metrics;
@@ -238,6 +240,16 @@ impl App {
     }
 }
 
+#[tonic::async_trait]
+impl Callers for Roster {
+    async fn run(&self, version: Version, but: &str, patience: Duration) {
+        let behind = self.in_force(version, patience, |node| node != but).await;
+        if !behind.is_empty() {
+            tracing::warn!(node = but, ?behind, "its proxy ends although some callers may not know of it");
+        }
+    }
+}
+
 struct Parts {
     streams: TaskTracker,
     authority: Arc<Authority>,
@@ -264,6 +276,8 @@ fn spawn_grpc(
         domain: parts.authority.domain().clone(),
         members: Arc::clone(&parts.members),
         registrar: Arc::new(parts.controller.clone()),
+        callers: Arc::clone(&parts.roster) as Arc<dyn Callers>,
+        lease: args.lease,
         stop: stop.clone(),
         streams: parts.streams.clone(),
     };

@@ -51,6 +51,16 @@ pub struct ServeArgs {
     /// Lifetime of workload certificates, renewed at half of it
     #[arg(long, env = "MESHD_WORKLOAD_CERT_TTL", value_name = "DURATION", default_value = "24h", value_parser = ttl)]
     pub workload_cert_ttl: Duration,
+    /// How long a host is believed to be there without a word from it, from 1 second up
+    #[arg(long, env = "MESHD_LEASE", value_name = "DURATION", default_value = "10s", value_parser = lease)]
+    pub lease: Duration,
+    /// How long a workload that flaps is kept out when it is back: after its third fall in a row so long, after each further
+    /// one twice as long; 0s turns it off
+    #[arg(long, env = "MESHD_FLAP_HOLD", value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    pub flap_hold: Duration,
+    /// But no longer than this
+    #[arg(long, env = "MESHD_FLAP_HOLD_MAX", value_name = "DURATION", default_value = "5m", value_parser = duration)]
+    pub flap_hold_max: Duration,
     /// Temporary data directory, free ports unless given; prints what to type next
     #[arg(long, env = "MESHD_DEV", value_parser = clap::builder::FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
     pub dev: bool,
@@ -73,6 +83,14 @@ fn ttl(text: &str) -> Result<Duration, String> {
         return Err("a workload certificate lives at least 1m".to_owned());
     }
     Ok(ttl)
+}
+
+fn lease(text: &str) -> Result<Duration, String> {
+    let lease = duration(text)?;
+    if lease < Duration::from_secs(1) || lease.subsec_nanos() > 0 {
+        return Err("a lease is whole seconds, at least 1s".to_owned());
+    }
+    Ok(lease)
 }
 
 /// A duration as people write it: `90s`, `1h 30m`.

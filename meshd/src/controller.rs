@@ -34,6 +34,7 @@ use crate::source::directory::{self, ReadError, Watch};
 use crate::store::{Store, StoreError, StoredDocument};
 
 mod batch;
+mod flapping;
 mod writer;
 
 pub(crate) use batch::{key_of, outcome, parse_key};
@@ -42,7 +43,7 @@ use writer::Writer;
 /// Commands that wait for the writer; whoever sends more waits, too.
 const QUEUE: usize = 256;
 /// How often leases are looked at.
-const TICK: Duration = Duration::from_secs(1);
+const TICK: Duration = Duration::from_millis(250);
 
 /// The mesh as it is in force: what `get` shows and what proxies are sent.
 #[derive(Clone)]
@@ -123,6 +124,8 @@ enum Command {
     Announce { node: String, announcement: Box<Announcement>, reply: oneshot::Sender<Announced> },
     Report { node: String, reports: Vec<Reported> },
     Renew(String),
+    Drain { node: String, drained: bool, reply: oneshot::Sender<Result<oneshot::Receiver<Version>, StoreError>> },
+    Depart { node: String, reply: oneshot::Sender<Version> },
     Revoke(String),
     Reconsider(String),
     Tick,
@@ -179,7 +182,7 @@ impl Controller {
         };
         let roots = authority.bundle().iter().map(|der| der.to_vec()).collect();
         let (commands, queue) = mpsc::channel(QUEUE);
-        let writer = Writer::load(store, members, settings, roots)?;
+        let writer = Writer::load(store, members, settings, roots, args)?;
         let published = writer.subscribe();
         let refused = writer.refused();
         std::thread::Builder::new().name("controller".to_owned()).spawn(move || writer.run(queue))?;
@@ -246,6 +249,15 @@ impl Controller {
         let (reply, answer) = oneshot::channel();
         self.send(Command::Rollback(rollback, reply)).await;
         answer.await.unwrap_or(Err(ApplyError::Closed))
+    }
+
+    /// Takes the workloads of a node out of every caller's snapshot, or back in; durable on return. The version from which
+    /// on it is so.
+    pub async fn drain(&self, node: &str, drained: bool) -> Result<Version, ApplyError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Drain { node: node.to_owned(), drained, reply }).await;
+        let version = answer.await.map_err(|_gone| ApplyError::Closed)??;
+        version.await.map_err(|_gone| ApplyError::Closed)
     }
 
     /// Forgets a node that was thrown out.
@@ -378,6 +390,12 @@ impl Registrar for Controller {
 
     async fn fare(&self, node: &str, told: Told, whole: bool) {
         self.fares.send_modify(|fares| fares.hear(node, told, whole, clock::now_seconds()));
+    }
+
+    async fn depart(&self, node: &str) -> Option<Version> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Depart { node: node.to_owned(), reply }).await;
+        answer.await.ok()
     }
 
     async fn renew(&self, node: &str) {

@@ -13,6 +13,7 @@ use mesh_core::vocab::node::{Node, Role};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::admin::dump::Certificate;
 use crate::admin::server::{self as admin, Face, Facts};
@@ -54,9 +55,12 @@ use crate::workload::owner::SocketOwners;
 
 /// How long the word that this proxy serves waits for the certificates of its workloads.
 const CERTIFICATES: Duration = Duration::from_secs(5);
-/// How long the end waits for meshd to hear of it.
-const WITHDRAWAL: Duration = Duration::from_secs(1);
-/// How long callers have, after meshd knows, to turn to other endpoints before sockets close.
+/// How long the end waits at most until callers have acknowledged that they leave this host alone, and for what part of
+/// the time that the whole end may take.
+const WITHDRAWAL: (Duration, u32) = (Duration::from_secs(12), 2);
+/// How long it waits for a meshd that has gone to come back for that.
+const GONE: Duration = Duration::from_secs(1);
+/// How long requests have that were sent before callers knew, until sockets close.
 const CALLERS: Duration = Duration::from_millis(300);
 /// How long the last good snapshot may take to reach the disk at the end.
 const LAST_WRITE: Duration = Duration::from_secs(2);
@@ -133,7 +137,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let (health, reports) = watch::channel(Reports::new());
     tasks.spawn(check::run(config.checks.clone(), Arc::clone(&roots), health));
     let (withdrawn, mut has_withdrawn) = watch::channel(false);
-    let (registered, is_registered) = watch::channel(false);
+    let (registered, mut is_registered) = watch::channel(false);
     let last_good = LastGood::in_folder(&config.data_dir);
     let held = last_good.load()?;
     let node = Node { name: config.node.as_str().into(), address: config.address, role: Role::Host };
@@ -182,7 +186,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let (stop_keeping, keeping) = keep(&last_good, &apply);
     tasks.spawn(say_ready(config.node.clone(), Arc::clone(&apply), certificates));
 
-    let outcome = {
+    let (outcome, ends) = {
         let mut control = std::pin::pin!(control.run());
         let outcome = tokio::select! {
             error = &mut control => Err(anyhow::Error::new(error)),
@@ -190,22 +194,35 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             () = end.notified() => Ok(()),
         };
         ending.send_replace(true);
+        let ends = Instant::now() + config.drain_time;
         if outcome.is_ok() && *is_registered.borrow() {
             tracing::info!("ending: telling meshd");
             // The session goes on meanwhile, for it carries the message.
             let told = async {
-                let known = tokio::time::timeout(WITHDRAWAL, has_withdrawn.wait_for(|done| *done)).await;
-                if known.is_ok_and(|known| known.is_ok()) {
-                    tokio::time::sleep(CALLERS).await;
+                let patience = WITHDRAWAL.0.min(config.drain_time / WITHDRAWAL.1);
+                let known = tokio::time::timeout(patience, has_withdrawn.wait_for(|done| *done)).await;
+                match known {
+                    Ok(_) => tokio::time::sleep(CALLERS.min(config.drain_time / WITHDRAWAL.1)).await,
+                    Err(_late) => tracing::warn!("some callers may not know that this proxy ends"),
+                }
+            };
+            let lost = async {
+                loop {
+                    drop(is_registered.wait_for(|registered| !*registered).await);
+                    let back = is_registered.wait_for(|registered| *registered);
+                    if tokio::time::timeout(GONE, back).await.is_err() {
+                        return;
+                    }
                 }
             };
             tokio::select! {
                 () = told => {}
+                () = lost => tracing::warn!("ending: meshd has gone"),
                 _ = &mut control => {}
                 () = either(&mut terminate, &mut interrupt) => {}
             }
         }
-        outcome
+        (outcome, ends)
     };
     if let Some(keeper) = keeper {
         // What comes next is no other tool.
@@ -216,7 +233,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     tracing::info!("draining");
     drain.begin();
     let left = tokio::select! {
-        left = drain.finished(config.drain_time) => left,
+        left = drain.finished(ends.saturating_duration_since(Instant::now())) => left,
         // Asked twice is asked at once.
         () = either(&mut terminate, &mut interrupt) => drain.open(),
     };

@@ -42,8 +42,8 @@ fn endpoint(state: &MeshState, service: &KnownService, member: &Member) -> Optio
         Some(_) => plaintext_ports(state, member),
         None => Vec::new(),
     };
-    // A drained workload gets nothing, whatever its service says of those that are not ready.
-    let published = service.publish_not_ready && !workload.is_drained();
+    // One of a host that is drained or gone gets nothing, whatever its service says of those that are not ready.
+    let published = service.publish_not_ready && !workload.host.withholds();
     Some(Endpoint {
         workload: workload.key.clone(),
         address,

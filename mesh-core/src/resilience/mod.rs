@@ -4,6 +4,7 @@ pub mod age;
 pub mod budget;
 pub mod ejection;
 pub mod fault;
+pub mod flap;
 pub mod outlier;
 pub mod pool;
 pub mod pressure;

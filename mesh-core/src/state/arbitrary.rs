@@ -26,7 +26,7 @@ use crate::resource::sidecar::{
 };
 use crate::resource::virtual_service::HttpAction;
 use crate::resource::{Resource, Spec};
-use crate::vocab::health::Health;
+use crate::vocab::health::{Health, HostStanding};
 use crate::vocab::name::{Text, WorkloadKey};
 use crate::vocab::protocol::Protocol;
 
@@ -306,12 +306,15 @@ pub(crate) fn a_registration() -> impl Strategy<Value = Registration> {
         vec(an_entry(), 0..3),
         vec(a_service(), 0..2),
         vec((an_entry(), health), 0..3),
-        proptest::bool::weighted(0.2),
+        proptest::option::weighted(
+            0.2,
+            select(&[HostStanding::Drained, HostStanding::Leaves, HostStanding::Away][..]),
+        ),
     )
-        .prop_map(|(name, address, workloads, services, health, drained)| {
+        .prop_map(|(name, address, workloads, services, health, standing)| {
             let mut registration = node(name, address, workloads);
             registration.services = services;
-            registration.drained = drained;
+            registration.standing = standing.unwrap_or(HostStanding::Serves);
             for (resource, health) in health {
                 let key = &resource.meta.key;
                 let key = WorkloadKey { namespace: key.namespace.clone(), name: key.name.clone() };

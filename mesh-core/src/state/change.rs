@@ -271,7 +271,7 @@ impl Step {
 
     /// A node that comes, goes, moves or is drained may change every workload it owns, or would own.
     fn note_host(&mut self, node: &Text, before: Option<&Registration>, after: Option<&Registration>) {
-        let facts = |side: Option<&Registration>| side.map(|r| (r.address, r.inbound, r.drained));
+        let facts = |side: Option<&Registration>| side.map(|r| (r.address, r.inbound, r.standing));
         if facts(before) == facts(after) {
             return;
         }

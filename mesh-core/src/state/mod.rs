@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::resource::{Resource, Spec};
-use crate::vocab::health::Health;
+use crate::vocab::health::{Health, HostStanding};
 use crate::vocab::identity::{Mark, TrustDomain};
 use crate::vocab::name::{Text, WorkloadKey};
 use crate::vocab::origin::{Kind, ResourceKey};
@@ -63,8 +63,8 @@ pub struct Registration {
     pub services: Vec<Arc<Resource>>,
     /// Health of its workloads, with the reason where it is not good.
     pub health: BTreeMap<WorkloadKey, (Health, Text)>,
-    /// Whether its workloads are taken out of every caller's snapshot.
-    pub drained: bool,
+    /// How it stands towards those who call its workloads.
+    pub standing: HostStanding,
 }
 
 /// All resources and registrations, indexed. Cheap to clone.
@@ -131,6 +131,11 @@ impl MeshState {
     fn range(&self, kind: Kind, namespace: &str) -> impl Iterator<Item = &Arc<Resource>> {
         let first = ResourceKey { kind, namespace: namespace.into(), name: "".into() };
         self.resources.range(first..).map(|(_, resource)| resource)
+    }
+
+    /// Whether callers turn away from the workloads of a node in good order.
+    pub fn is_draining(&self, node: &str) -> bool {
+        self.registrations.get(node).is_some_and(|registration| registration.standing.is_draining())
     }
 
     /// A resource of the operator, else the Service that nodes announce by that key.

@@ -13,7 +13,7 @@ use crate::resource::service::{Location, Port, Resolution, Service, ServiceEntry
 use crate::resource::virtual_service::{HttpAction, HttpMatch, HttpRoute, RouteDestination, VirtualService};
 use crate::resource::workload::{Address, WorkloadEntry};
 use crate::resource::{Metadata, Place, Resource, Spec};
-use crate::vocab::health::Health;
+use crate::vocab::health::{Health, HostStanding};
 use crate::vocab::identity::TrustDomain;
 use crate::vocab::label::Labels;
 use crate::vocab::locality::Locality;
@@ -210,7 +210,7 @@ pub(crate) fn node(name: &str, address: &str, workloads: Vec<Arc<Resource>>) -> 
         health: workloads.iter().map(healthy).collect(),
         workloads,
         services: Vec::new(),
-        drained: false,
+        standing: HostStanding::Serves,
     }
 }
 

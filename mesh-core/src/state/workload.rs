@@ -8,7 +8,7 @@ use super::{MeshState, Registration};
 use crate::resource::service::Location;
 use crate::resource::workload::WorkloadEntry;
 use crate::resource::{Resource, Spec};
-use crate::vocab::health::Health;
+use crate::vocab::health::{Health, HostStanding};
 use crate::vocab::identity::SpiffeId;
 use crate::vocab::name::{Text, WorkloadKey};
 use crate::vocab::origin::{Kind, ResourceKey};
@@ -17,8 +17,6 @@ use crate::vocab::origin::{Kind, ResourceKey};
 const TLS_MODE: &str = "security.istio.io/tlsMode";
 /// Its value where it does.
 const TLS_MODE_MESH: &str = "istio";
-/// Why a workload of a drained node is not healthy.
-const DRAINED: &str = "drained";
 
 /// Whether a workload says that mutual TLS is spoken there: by its label, else by having an account.
 pub fn speaks_mutual_tls(entry: &WorkloadEntry) -> bool {
@@ -47,6 +45,8 @@ pub struct KnownWorkload {
     pub health: Health,
     /// Why it is not healthy; empty where it is.
     pub reason: Text,
+    /// How its host stands towards callers.
+    pub host: HostStanding,
 }
 
 impl KnownWorkload {
@@ -75,7 +75,12 @@ impl KnownWorkload {
         };
         let owner = node.or_else(|| {
             let address = entry.address.ip()?;
-            state.index.addresses.get(&address).and_then(|nodes| nodes.iter().next()).cloned()
+            let nodes = state.index.addresses.get(&address)?;
+            let is_there = |node: &&Text| {
+                state.registrations.get(*node).is_some_and(|here| here.standing != HostStanding::Away)
+            };
+            // Of several proxies of a host those that are gone come last.
+            nodes.iter().find(is_there).or(nodes.iter().next()).cloned()
         });
         let registration = owner.as_ref().and_then(|node| state.registrations.get(node));
         let (health, reason) = health(registration.map(|r| &**r), key);
@@ -87,6 +92,7 @@ impl KnownWorkload {
             node: owner,
             health,
             reason,
+            host: registration.map_or(HostStanding::Serves, |registration| registration.standing),
             entry: Arc::new(entry),
         })
     }
@@ -107,6 +113,7 @@ impl KnownWorkload {
             tunnel: None,
             health: Health::Healthy,
             reason: "".into(),
+            host: HostStanding::Serves,
             entry: Arc::new(entry),
         }
     }
@@ -118,9 +125,9 @@ impl KnownWorkload {
         }
     }
 
-    /// Whether it is being taken out of every caller's snapshot.
-    pub fn is_drained(&self) -> bool {
-        &*self.reason == DRAINED
+    /// The word for its health that is shown to people.
+    pub fn health_name(&self) -> &'static str {
+        if self.host.is_draining() { "draining" } else { self.health.name() }
     }
 }
 
@@ -161,7 +168,9 @@ fn identity(state: &MeshState, namespace: &str, entry: &WorkloadEntry) -> Option
 fn health(registration: Option<&Registration>, key: &WorkloadKey) -> (Health, Text) {
     match registration {
         None => (Health::Healthy, "".into()),
-        Some(registration) if registration.drained => (Health::Unhealthy, DRAINED.into()),
+        Some(registration) if registration.standing.withholds() => {
+            (Health::Unhealthy, registration.standing.reason().into())
+        }
         Some(registration) => match registration.health.get(key) {
             Some(reported) => reported.clone(),
             None => (Health::Unknown, "not checked yet".into()),
@@ -213,8 +222,8 @@ mod tests {
         let by_address = || node("h1", "10.0.0.1", vec![]);
         let mut unreported = announcing();
         unreported.health.clear();
-        let mut drained = announcing();
-        drained.drained = true;
+        let standing = |standing| Registration { standing, ..announcing() };
+        let away = Registration { standing: HostStanding::Away, ..by_address() };
         for (nodes, expected) in [
             (vec![], "- - healthy "),
             (vec![node("h3", "10.0.0.3", vec![])], "- - healthy "),
@@ -222,7 +231,10 @@ mod tests {
             (vec![announcing()], "h2 10.0.0.2:15008 healthy "),
             (vec![by_address(), announcing()], "h2 10.0.0.2:15008 healthy "),
             (vec![unreported], "h2 10.0.0.2:15008 unknown not checked yet"),
-            (vec![drained], "h2 10.0.0.2:15008 unhealthy drained"),
+            (vec![standing(HostStanding::Drained)], "h2 10.0.0.2:15008 unhealthy its host is drained"),
+            (vec![standing(HostStanding::Leaves)], "h2 10.0.0.2:15008 unhealthy its proxy is ending"),
+            (vec![away.clone(), node("h2", "10.0.0.1", vec![])], "h2 10.0.0.1:15008 unknown not checked yet"),
+            (vec![away], "h1 10.0.0.1:15008 unhealthy nothing was heard of its host for a lease"),
         ] {
             assert_eq!(owner(&joined(&declared, nodes)), expected);
         }

@@ -24,6 +24,41 @@ impl Health {
     }
 }
 
+/// How a host stands towards those who call its workloads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum HostStanding {
+    /// Its workloads get traffic as they fare.
+    Serves,
+    /// The operator takes its workloads out.
+    Drained,
+    /// Its proxy is about to end and has said so.
+    Leaves,
+    /// Nothing was heard of it for a lease.
+    Away,
+}
+
+impl HostStanding {
+    /// Whether it takes its workloads out of every caller's snapshot.
+    pub fn withholds(self) -> bool {
+        self != HostStanding::Serves
+    }
+
+    /// Whether callers turn away from it in good order.
+    pub fn is_draining(self) -> bool {
+        matches!(self, HostStanding::Drained | HostStanding::Leaves)
+    }
+
+    /// Why its workloads get no traffic; empty where they may.
+    pub fn reason(self) -> &'static str {
+        match self {
+            HostStanding::Serves => "",
+            HostStanding::Drained => "its host is drained",
+            HostStanding::Leaves => "its proxy is ending",
+            HostStanding::Away => "nothing was heard of its host for a lease",
+        }
+    }
+}
+
 /// What a probe does.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ProbeAction {

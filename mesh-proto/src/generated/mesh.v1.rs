@@ -634,7 +634,7 @@ pub struct Announcement {
     /// Chosen by the node; the answer repeats it.
     #[prost(uint64, tag = "1")]
     pub sequence: u64,
-    #[prost(oneof = "announcement::News", tags = "2, 3")]
+    #[prost(oneof = "announcement::News", tags = "2, 3, 4")]
     pub news: ::core::option::Option<announcement::News>,
 }
 /// Nested message and enum types in `Announcement`.
@@ -647,6 +647,10 @@ pub mod announcement {
         /// Workloads whose health changed.
         #[prost(message, tag = "3")]
         Health(super::HealthReport),
+        /// The host is about to end. The answer comes when every connected caller has left its workloads alone, or when
+        /// meshd waits no longer for those that have not.
+        #[prost(message, tag = "4")]
+        Departure(super::Departure),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -666,7 +670,12 @@ pub struct Registration {
     /// Health as far as it is known. A workload that is not named is unknown and gets no traffic.
     #[prost(message, optional, tag = "5")]
     pub health: ::core::option::Option<HealthReport>,
+    /// Whether the host is about to end: its workloads get no traffic.
+    #[prost(bool, tag = "6")]
+    pub leaving: bool,
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Departure {}
 /// A file of resources, not read on the way.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Document {

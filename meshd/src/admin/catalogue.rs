@@ -10,7 +10,7 @@ use mesh_core::snapshot::section::Section;
 use mesh_core::snapshot::view::Outbound;
 use mesh_core::state::MeshState;
 use mesh_core::state::index::KnownService;
-use mesh_core::vocab::health::Health;
+use mesh_core::vocab::health::{Health, HostStanding};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -74,7 +74,7 @@ pub(super) async fn workloads(State(state): Shared, Query(scope): Query<Scope>) 
             .map(|(key, value)| (key.to_string(), value.to_string()))
             .collect(),
         services: mesh.services_of(workload).iter().map(|service| service_name(service)).collect(),
-        health: workload.health.name().to_owned(),
+        health: workload.health_name().to_owned(),
         reason: workload.reason.to_string(),
     });
     Json(view.collect())
@@ -90,11 +90,14 @@ pub(super) async fn health(State(state): Shared, Query(scope): Query<Scope>) -> 
             workload: workload.key.name.to_string(),
             namespace: workload.key.namespace.to_string(),
             check: fare.map(|fare| fare.check.to_string()).unwrap_or_default(),
-            health: workload.health.name().to_owned(),
+            health: workload.health_name().to_owned(),
             since: fare.map(|fare| clock::text(fare.since)).unwrap_or_default(),
             reason: workload.reason.to_string(),
             // A host whose lease has run out has no callers any more that would say so.
-            ejected_by: fares.ejected_by(&workload.key, |node| published.state.registration(node).is_some()),
+            ejected_by: fares.ejected_by(&workload.key, |node| {
+                let registration = published.state.registration(node);
+                registration.is_some_and(|here| here.standing != HostStanding::Away)
+            }),
         }
     });
     Json(view.collect())

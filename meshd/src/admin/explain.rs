@@ -16,7 +16,7 @@ use mesh_core::snapshot::{Snapshot, Version};
 use mesh_core::state::{Change, MeshState, Registration, Settings};
 use mesh_core::tables::Tables;
 use mesh_core::tables::build::build;
-use mesh_core::vocab::health::Health;
+use mesh_core::vocab::health::{Health, HostStanding};
 use mesh_core::vocab::identity::{Account, SpiffeId};
 use mesh_core::vocab::label::Labels;
 use mesh_core::vocab::name::{Text, WorkloadKey};
@@ -116,7 +116,7 @@ pub fn offline(settings: Settings, resources: Vec<Arc<Resource>>) -> (MeshState,
             workloads: Vec::new(),
             services: Vec::new(),
             health,
-            drained: false,
+            standing: HostStanding::Serves,
         };
         (node, Some(registration))
     });

@@ -6,11 +6,12 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use mesh_core::sync::publisher::SyncStatus;
+use mesh_core::vocab::health::HostStanding;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::server::{AdminState, Refusal, Shared, blocking};
-use super::view::{AllowRequest, NewTokenView, NodeView, StatusView, SyncView, TokenRequestView, TokenView};
+use super::view::{AllowRequest, DrainRequest, NewTokenView, NodeView, StatusView, SyncView, TokenRequestView, TokenView};
 use crate::clock;
 use crate::discovery::roster::Standing;
 use crate::identity::token::{TokenRequest, checked_accounts, create};
@@ -18,15 +19,17 @@ use crate::store::{NodeRecord, TokenRecord};
 
 pub(super) fn statuses(state: &AdminState) -> Vec<StatusView> {
     let members = state.members.all();
+    let published = state.controller.published();
     let here = members.iter().filter(|node| !node.revoked);
     let status = |node: &Arc<NodeRecord>| {
         let refused = state.controller.refused(&node.name);
-        status_of(node, state.roster.standing(&node.name).as_ref(), refused)
+        let draining = published.state.is_draining(&node.name);
+        status_of(node, state.roster.standing(&node.name).as_ref(), refused, draining)
     };
     here.map(status).collect()
 }
 
-fn status_of(node: &NodeRecord, standing: Option<&Standing>, refused: Vec<String>) -> StatusView {
+fn status_of(node: &NodeRecord, standing: Option<&Standing>, refused: Vec<String>, draining: bool) -> StatusView {
     let sync = standing.map(|standing| &standing.sync);
     let connected = standing.is_some_and(|standing| standing.connected);
     let status = match sync {
@@ -48,6 +51,7 @@ fn status_of(node: &NodeRecord, standing: Option<&Standing>, refused: Vec<String
         acknowledged: sync.and_then(|sync| sync.acknowledged).map_or(0, |version| version.number),
         state: status.name().to_owned(),
         reason,
+        draining,
         certificate_expires: clock::text(node.certificate_expires),
         listener_faults: faults.iter().map(|fault| format!("{}: {}", fault.address, fault.reason)).collect(),
         refused,
@@ -130,6 +134,7 @@ pub(super) async fn revoke_token(
 }
 
 fn node_view(state: &AdminState, node: &NodeRecord) -> NodeView {
+    let published = state.controller.published();
     NodeView {
         node: node.name.clone(),
         address: node.address.clone(),
@@ -138,6 +143,10 @@ fn node_view(state: &AdminState, node: &NodeRecord) -> NodeView {
         certificate_expires: clock::text(node.certificate_expires),
         revoked: node.revoked,
         connected: state.roster.standing(&node.name).is_some_and(|standing| standing.connected),
+        drained: published
+            .state
+            .registration(&node.name)
+            .is_some_and(|here| here.standing == HostStanding::Drained),
     }
 }
 
@@ -169,6 +178,44 @@ pub(super) async fn revoke(
     state.controller.revoke(&name).await;
     tracing::info!(node = name, "node revoked");
     Ok(Json(node_view(&state, &node)))
+}
+
+pub(super) async fn drain(
+    State(state): Shared,
+    Path(name): Path<String>,
+    Json(request): Json<DrainRequest>,
+) -> Result<Json<SyncView>, Refusal> {
+    change_drain(&state, &name, true, &request).await
+}
+
+pub(super) async fn undrain(
+    State(state): Shared,
+    Path(name): Path<String>,
+    Json(request): Json<DrainRequest>,
+) -> Result<Json<SyncView>, Refusal> {
+    change_drain(&state, &name, false, &request).await
+}
+
+/// Answers when every connected caller knows of it, or with those that do not when the time is over.
+async fn change_drain(
+    state: &AdminState,
+    name: &str,
+    drained: bool,
+    request: &DrainRequest,
+) -> Result<Json<SyncView>, Refusal> {
+    if state.members.find(name).is_none_or(|node| node.revoked) {
+        return Err(unknown(name));
+    }
+    let version = state.controller.drain(name, drained).await?;
+    let is_there = |node: &str| {
+        // Whose host is gone calls nobody, whatever its connection looks like.
+        let published = state.controller.published();
+        published.state.registration(node).is_none_or(|here| here.standing != HostStanding::Away)
+    };
+    let timeout = Duration::from_millis(request.timeout_ms).min(Duration::from_secs(3600));
+    let behind = state.roster.in_force(version, timeout, is_there).await;
+    let lagging = statuses(state).into_iter().filter(|view| behind.contains(&view.node)).collect();
+    Ok(Json(SyncView { version: version.number, lagging }))
 }
 
 fn unknown(name: &str) -> Refusal {

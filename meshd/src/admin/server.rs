@@ -153,6 +153,8 @@ pub async fn serve_socket(listener: UnixListener, state: Arc<AdminState>, stop: 
         .route("/v1/nodes", get(fleet::nodes))
         .route("/v1/nodes/{node}/allow", post(fleet::allow))
         .route("/v1/nodes/{node}/revoke", post(fleet::revoke))
+        .route("/v1/nodes/{node}/drain", post(fleet::drain))
+        .route("/v1/nodes/{node}/undrain", post(fleet::undrain))
         .route("/v1/check", get(check::check))
         .fallback(|| async {
             Refusal::missing("this meshd does not know that command; is it of an older version?")

@@ -249,6 +249,9 @@ pub struct StatusView {
     pub state: String,
     /// Why it is not SYNCED.
     pub reason: String,
+    /// Whether its workloads are taken out of every caller's snapshot: drained by the operator, or its proxy is ending.
+    #[serde(default)]
+    pub draining: bool,
     /// End of its certificate.
     pub certificate_expires: String,
     /// Sockets that it could not open, with the reason.
@@ -324,7 +327,7 @@ pub struct HealthView {
     pub namespace: String,
     /// What its own proxy checks; empty for nothing.
     pub check: String,
-    /// `healthy`, `unhealthy` or `unknown`.
+    /// `healthy`, `unhealthy`, `unknown`, or `draining` where callers turn away from its host.
     pub health: String,
     /// Since when, as far as meshd knows; empty if nobody has told.
     pub since: String,
@@ -411,6 +414,16 @@ pub struct NodeView {
     pub revoked: bool,
     /// Whether its proxy is connected.
     pub connected: bool,
+    /// Whether the operator has drained it.
+    #[serde(default)]
+    pub drained: bool,
+}
+
+/// How long to wait for those who call the workloads of a host that is drained, or let back.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DrainRequest {
+    /// In milliseconds.
+    pub timeout_ms: u64,
 }
 
 /// What to allow a node.

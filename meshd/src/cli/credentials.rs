@@ -107,10 +107,12 @@ pub async fn node(client: &Client, command: &NodeCommand) -> Result<(), CliError
             let nodes: Vec<NodeView> = client.get("/v1/nodes").await?;
             let columns = ["node", "address", "service accounts", "joined", "certificate expires", "state"];
             output::print_list(args.output, &nodes, &columns, |node| {
-                let state = match (node.revoked, node.connected) {
-                    (true, _) => "revoked",
-                    (false, true) => "connected",
-                    (false, false) => "away",
+                let state = match (node.revoked, node.connected, node.drained) {
+                    (true, ..) => "revoked",
+                    (false, true, false) => "connected",
+                    (false, true, true) => "connected, drained",
+                    (false, false, false) => "away",
+                    (false, false, true) => "away, drained",
                 };
                 vec![
                     node.node.clone(),

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::output::{self, Format};
 use super::{CliError, OutputArgs, ReadArgs};
 use crate::admin::client::Client;
-use crate::admin::view::{CheckView, HealthView, ServiceView, StatusView, SyncView, WorkloadView};
+use crate::admin::view::{CheckView, DrainRequest, HealthView, ServiceView, StatusView, SyncView, WorkloadView};
 use crate::config::duration;
 
 /// Flags of `wait`.
@@ -17,6 +17,16 @@ pub struct WaitArgs {
     #[arg(long, required = true, env = "MESHD_SYNCED", value_parser = clap::builder::FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
     pub synced: bool,
     /// At most this long
+    #[arg(long, env = "MESHD_TIMEOUT", default_value = "30s", value_parser = duration)]
+    pub timeout: Duration,
+}
+
+/// `drain NODE`, `undrain NODE`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct DrainArgs {
+    /// The node
+    pub node: String,
+    /// Wait for callers at most this long
     #[arg(long, env = "MESHD_TIMEOUT", default_value = "30s", value_parser = duration)]
     pub timeout: Duration,
 }
@@ -93,7 +103,8 @@ pub async fn status(client: &Client, format: Format) -> Result<(), CliError> {
         columns.push("certificate expires");
     }
     output::print_list(format, &proxies, &columns, |proxy| {
-        let mut reason = vec![proxy.reason.clone()];
+        let draining = if proxy.draining { "draining" } else { "" };
+        let mut reason = vec![draining.to_owned(), proxy.reason.clone()];
         reason.extend(proxy.listener_faults.iter().chain(&proxy.refused).cloned());
         reason.retain(|part| !part.is_empty());
         let mut row = vec![
@@ -127,20 +138,35 @@ pub async fn wait_for(client: &Client, version: Option<u64>, timeout: Duration) 
     if answer.lagging.is_empty() {
         return Ok(());
     }
-    let nodes: Vec<String> = answer
-        .lagging
-        .iter()
-        .map(|proxy| {
-            let reason = if proxy.reason.is_empty() { String::new() } else { format!(": {}", proxy.reason) };
-            format!("{} ({}, acknowledged {}{reason})", proxy.node, proxy.state, proxy.acknowledged)
-        })
-        .collect();
     let after = humantime::format_duration(timeout);
     let what = match version {
         Some(version) => format!("version {version} is applied, but after {after} not acknowledged by"),
         None => format!("after {after} not in step:"),
     };
-    Err(CliError::Failed(format!("{what} {}", nodes.join(", "))))
+    Err(CliError::Failed(format!("{what} {}", lagging(&answer))))
+}
+
+/// The proxies that do not run what was waited for.
+fn lagging(answer: &SyncView) -> String {
+    let one = |proxy: &StatusView| {
+        let reason = if proxy.reason.is_empty() { String::new() } else { format!(": {}", proxy.reason) };
+        format!("{} ({}, acknowledged {}{reason})", proxy.node, proxy.state, proxy.acknowledged)
+    };
+    answer.lagging.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+/// Takes a host's workloads out of every caller's snapshot, or lets them back, and waits until the callers know.
+pub async fn drain(client: &Client, args: &DrainArgs, drained: bool) -> Result<(), CliError> {
+    let (node, timeout) = (&args.node, args.timeout);
+    let (verb, done) = if drained { ("drain", "drained") } else { ("undrain", "undrained") };
+    let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+    let path = format!("/v1/nodes/{}/{verb}", encoded(node));
+    let answer: SyncView = client.post(&path, &DrainRequest { timeout_ms }).await?;
+    if answer.lagging.is_empty() {
+        return output::print(&format!("node {node} {done}\n"));
+    }
+    let (after, behind) = (humantime::format_duration(timeout), lagging(&answer));
+    Err(CliError::Failed(format!("node {node} is {done}, but after {after} not acknowledged by {behind}")))
 }
 
 fn scope(path: &str, args: &ReadArgs) -> String {

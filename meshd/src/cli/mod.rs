@@ -78,6 +78,10 @@ pub enum Command {
     /// Show what a proxy runs
     #[command(subcommand)]
     Proxy(fleet::ProxyCommand),
+    /// Take a host's workloads out of every caller's snapshot, and wait until all connected callers know
+    Drain(fleet::DrainArgs),
+    /// Let the workloads of a drained host have traffic again, and wait until all connected callers know
+    Undrain(fleet::DrainArgs),
     /// Show the joined hosts and what they may be
     #[command(subcommand)]
     Node(credentials::NodeCommand),
@@ -225,6 +229,8 @@ fn execute(cli: Cli) -> Result<(), CliError> {
             Command::Workloads(args) => fleet::workloads(&client()?, &args).await,
             Command::Health(args) => fleet::health(&client()?, &args).await,
             Command::Proxy(command) => fleet::proxy(&client()?, &command).await,
+            Command::Drain(args) => fleet::drain(&client()?, &args, true).await,
+            Command::Undrain(args) => fleet::drain(&client()?, &args, false).await,
             Command::Check(args) => fleet::check(&client()?, args.output).await,
             Command::Token(command) => credentials::token(&client()?, &command).await,
             Command::Node(command) => credentials::node(&client()?, &command).await,

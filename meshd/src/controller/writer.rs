@@ -2,6 +2,7 @@
 //! answers go out after what they answer for was published.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mesh_core::compile::{Compiled, compile, recompile};
@@ -9,15 +10,18 @@ use mesh_core::resource::diagnostic::{Diagnostic, Severity};
 use mesh_core::resource::{Resource, Spec};
 use mesh_core::snapshot::Version;
 use mesh_core::state::{Change as StateChange, MeshState, Registration, Settings, Touched};
-use mesh_core::vocab::health::Health;
-use mesh_core::vocab::name::Text;
+use mesh_core::vocab::health::{Health, HostStanding};
+use mesh_core::vocab::name::{Text, WorkloadKey};
+use mesh_core::vocab::origin::{Kind, ResourceKey};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+use super::flapping::{self, Flapping};
 use super::{Applied, ApplyError, Batch, Command, Published, Refused, Rollback, StartError, batch};
+use crate::config::ServeArgs;
 use crate::dialect::{self, Document, NOT_CARRIED_OUT};
 use crate::identity::members::Members;
-use crate::registry::announcement::{Announcement, understand};
+use crate::registry::announcement::{Announcement, MESH_PORT, understand};
 use crate::registry::lease::Leases;
 use crate::registry::record;
 use crate::registry::registrar::{Announced, Reported};
@@ -29,6 +33,8 @@ const BURST: usize = 64;
 /// How the changes of WorkloadGroups begin.
 const WORKLOAD_GROUP: &str = "workloadgroup/";
 
+/// What is reported of a node's workloads.
+type Reports = BTreeMap<WorkloadKey, (Health, Text)>;
 type ApplyReply = (oneshot::Sender<Result<Applied, ApplyError>>, Result<Applied, ApplyError>);
 
 /// Owns everything that changes.
@@ -40,12 +46,17 @@ pub(super) struct Writer {
     documents: Arc<BTreeMap<String, StoredDocument>>,
     announcements: BTreeMap<String, Announcement>,
     leases: Leases,
+    /// Nodes that the operator has drained.
+    drained: BTreeSet<String>,
+    flapping: Flapping,
     version: Version,
     touched: Touched,
     /// Nodes whose announcement the disk does not have yet.
     unsaved: BTreeSet<String>,
     applied: Vec<ApplyReply>,
     announced: Vec<(oneshot::Sender<Announced>, Announced)>,
+    /// Who waits for the version by which a host has changed its standing.
+    stands: Vec<oneshot::Sender<Version>>,
     publish: watch::Sender<Arc<Published>>,
     refused: watch::Sender<Refused>,
 }
@@ -57,6 +68,7 @@ impl Writer {
         members: Arc<Members>,
         settings: Settings,
         roots: Vec<Vec<u8>>,
+        args: &ServeArgs,
     ) -> Result<Writer, StartError> {
         let revoked = Some(members.marks());
         let mut change = StateChange { roots: Some(roots), revoked, ..StateChange::default() };
@@ -84,6 +96,7 @@ impl Writer {
             documents: Arc::clone(&documents),
             at: Instant::now(),
         });
+        let drained = store.drained()?.into_iter().collect();
         let mut writer = Writer {
             store,
             members,
@@ -91,12 +104,15 @@ impl Writer {
             compiled,
             documents,
             announcements: BTreeMap::new(),
-            leases: Leases::default(),
+            leases: Leases::new(args.lease),
+            drained,
+            flapping: Flapping::new(flapping::damping(args.flap_hold, args.flap_hold_max)),
             version,
             touched: Touched::default(),
             unsaved: BTreeSet::new(),
             applied: Vec::new(),
             announced: Vec::new(),
+            stands: Vec::new(),
             publish: watch::channel(published).0,
             refused: watch::Sender::default(),
         };
@@ -121,14 +137,36 @@ impl Writer {
             };
             let Some(member) = self.members.find(&node).filter(|member| !member.revoked) else { continue };
             let understood = understand(&announcement, &member, &self.state);
-            self.change(StateChange {
-                registrations: vec![(node.as_str().into(), Some(understood.registration))],
-                ..StateChange::default()
-            });
-            self.leases.renew(&node, now);
+            let registration =
+                Registration { standing: self.standing(&node, &announcement), ..understood.registration };
+            self.register(&node, Some(registration));
+            self.leases.begin(&node, now);
             self.announcements.insert(node, announcement);
         }
+        // Hosts that were gone before: what the operator declares of their workloads is not fit for the clear.
+        for member in self.members.all().iter().filter(|member| !member.revoked) {
+            let Ok(address) = member.address.parse() else { continue };
+            if self.state.registration(&member.name).is_none() {
+                let gone = self.gone(&member.name, SocketAddr::new(address, MESH_PORT));
+                self.register(&member.name, Some(gone));
+            }
+        }
         Ok(())
+    }
+
+    fn register(&mut self, node: &str, registration: Option<Registration>) {
+        self.change(StateChange {
+            registrations: vec![(node.into(), registration)],
+            ..StateChange::default()
+        });
+    }
+
+    fn standing(&self, node: &str, announcement: &Announcement) -> HostStanding {
+        match announcement.leaving {
+            _ if self.drained.contains(node) => HostStanding::Drained,
+            true => HostStanding::Leaves,
+            false => HostStanding::Serves,
+        }
     }
 
     pub(super) fn subscribe(&self) -> watch::Receiver<Arc<Published>> {
@@ -184,15 +222,50 @@ impl Writer {
                     self.announce(&node, announcement);
                 }
             }
+            Command::Drain { node, drained, reply } => match self.store.set_drained(&node, drained) {
+                Ok(()) => {
+                    tracing::info!(node, drained, "drained");
+                    match drained {
+                        true => self.drained.insert(node.clone()),
+                        false => self.drained.remove(&node),
+                    };
+                    self.settle(&node);
+                    let (version, answer) = oneshot::channel();
+                    self.stands.push(version);
+                    let _gone = reply.send(Ok(answer));
+                }
+                Err(error) => {
+                    let _gone = reply.send(Err(error));
+                }
+            },
+            Command::Depart { node, reply } => {
+                if let Some(announcement) = self.announcements.get_mut(&node) {
+                    announcement.leaving = true;
+                    tracing::info!(node, "its proxy is ending");
+                    self.unsaved.insert(node.clone());
+                }
+                self.settle(&node);
+                self.stands.push(reply);
+            }
             Command::Revoke(node) => {
                 self.forget(&node, "revoked");
+                self.register(&node, None);
+                self.drained.remove(&node);
+                if let Err(error) = self.store.set_drained(&node, false) {
+                    tracing::error!(node, %error, "it is thrown out, and still noted as drained");
+                }
                 // Its certificates are valid for a while; that they are worth nothing is for every proxy to know.
                 let revoked = Some(self.members.marks());
                 self.change(StateChange { revoked, ..StateChange::default() });
             }
             Command::Tick => {
                 for node in self.leases.expired(Instant::now()) {
-                    self.forget(&node, "its lease ran out");
+                    self.expire(&node);
+                }
+                if !self.flapping.is_idle() {
+                    for node in self.flapping.nodes() {
+                        self.settle(&node);
+                    }
                 }
             }
             Command::Stop(reply) => return Some(reply),
@@ -304,8 +377,8 @@ impl Writer {
             let Some(present) = self.state.registration(node) else { continue };
             let Some(member) = self.members.find(node) else { continue };
             let understood = understand(announcement, &member, &self.state).registration;
-            let next =
-                Registration { health: present.health.clone(), drained: present.drained, ..understood };
+            let (health, standing) = (present.health.clone(), present.standing);
+            let next = Registration { health, standing, ..understood };
             if next != **present {
                 registrations.push((node.as_str().into(), Some(next)));
             }
@@ -324,10 +397,21 @@ impl Writer {
         };
         self.leases.renew(node, Instant::now());
         let understood = understand(&announcement, &member, &self.state);
-        self.change(StateChange {
-            registrations: vec![(node.into(), Some(understood.registration.clone()))],
-            ..StateChange::default()
-        });
+        let before = self.announcements.get(node).filter(|before| !before.leaving && !announcement.leaving);
+        let before = before.map(|before| before.health.clone()).unwrap_or_default();
+        let announced = |key: &WorkloadKey| {
+            let key = entry_key(key);
+            let announced = &understood.registration.workloads;
+            announced.iter().any(|workload| workload.meta.key == key) || self.state.resource(&key).is_some()
+        };
+        let before: Reports = before.into_iter().filter(|(key, _)| announced(key)).collect();
+        self.hear(node, &before, &announcement.health);
+        let registration = Registration {
+            health: self.damped(&announcement.health),
+            standing: self.standing(node, &announcement),
+            ..understood.registration.clone()
+        };
+        self.register(node, Some(registration));
         match self.assign_offsets(&self.state.clone()) {
             Ok(change) => self.change(change),
             Err(error) => tracing::error!(%error, "services that a node announced get no address"),
@@ -356,10 +440,7 @@ impl Writer {
         });
         let workloads = understood.registration.workloads.iter().map(|resource| {
             let key = &resource.meta.key;
-            let key = mesh_core::vocab::name::WorkloadKey {
-                namespace: key.namespace.clone(),
-                name: key.name.clone(),
-            };
+            let key = WorkloadKey { namespace: key.namespace.clone(), name: key.name.clone() };
             let known = self.state.workload(&key).and_then(|known| known.identity.as_ref());
             let identity = known.map(|identity| identity.as_str().to_owned());
             (key, identity)
@@ -369,8 +450,8 @@ impl Writer {
 
     fn report(&mut self, node: &str, reports: Vec<Reported>) {
         self.renew(node);
-        let Some(present) = self.state.registration(node) else { return };
-        let mut registration = (**present).clone();
+        let Some(announcement) = self.announcements.get(node) else { return };
+        let mut next = announcement.health.clone();
         for Reported { workload, health, reason } in reports {
             // A node speaks for its own workloads only.
             let is_its_own =
@@ -379,22 +460,118 @@ impl Writer {
                 continue;
             }
             if health == Health::Unknown {
-                registration.health.remove(&workload);
+                next.remove(&workload);
             } else {
-                registration.health.insert(workload, (health, reason));
+                next.insert(workload, (health, reason));
             }
         }
-        if registration == **present {
+        if next == announcement.health {
             return;
         }
+        let before = announcement.health.clone();
+        self.hear(node, &before, &next);
         if let Some(announcement) = self.announcements.get_mut(node) {
-            announcement.health = registration.health.clone();
-            self.unsaved.insert(node.to_owned());
+            announcement.health = next;
         }
-        self.change(StateChange {
-            registrations: vec![(node.into(), Some(registration))],
-            ..StateChange::default()
-        });
+        self.unsaved.insert(node.to_owned());
+        self.settle(node);
+    }
+
+    /// Notes who fell and who rose. What is drained, or goes in good order, does not fall.
+    fn hear(&mut self, node: &str, before: &Reports, after: &Reports) {
+        let is_well = |reports: &Reports, key: &WorkloadKey| {
+            reports.get(key).is_some_and(|(health, _)| *health == Health::Healthy)
+        };
+        let calm = self.drained.contains(node)
+            || self.announcements.get(node).is_some_and(|announcement| announcement.leaving);
+        for key in before.keys().filter(|key| is_well(before, key) && !is_well(after, key)) {
+            if !calm {
+                self.flapping.fell(node, key);
+            }
+        }
+        for key in after.keys().filter(|key| is_well(after, key) && !is_well(before, key)) {
+            self.flapping.rose(key);
+        }
+    }
+
+    /// What counts of what a node reports: who flaps is kept out for a while although it is well.
+    fn damped(&mut self, reports: &Reports) -> Reports {
+        let mut counted = reports.clone();
+        if self.flapping.is_idle() {
+            return counted;
+        }
+        for (key, (health, reason)) in &mut counted {
+            let held = self.flapping.held(key).filter(|_| *health == Health::Healthy).cloned();
+            let Some(why) = held else { continue };
+            if self.is_needed(key) {
+                self.flapping.let_in(key);
+            } else {
+                (*health, *reason) = (Health::Unhealthy, why);
+            }
+        }
+        counted
+    }
+
+    /// Whether less than half of the others are well that do what this workload does: then what is kept out must not make
+    /// it worse.
+    fn is_needed(&self, key: &WorkloadKey) -> bool {
+        let Some(workload) = self.state.workload(key) else { return false };
+        self.state.services_of(workload).iter().any(|service| {
+            let members = self.state.members(service);
+            let others = members.iter().filter(|member| member.workload.key != *key);
+            let (mut all, mut well) = (0, 0);
+            for other in others {
+                all += 1;
+                well += usize::from(other.workload.health == Health::Healthy);
+            }
+            all == 0 || well * 2 < all
+        })
+    }
+
+    /// Puts in force how a node stands and how its workloads fare.
+    fn settle(&mut self, node: &str) {
+        let Some(announcement) = self.announcements.get(node) else {
+            if let Some(present) = self.state.registration(node) {
+                let gone = self.gone(node, present.inbound);
+                self.register(node, Some(gone));
+            }
+            return;
+        };
+        let (reports, standing) = (announcement.health.clone(), self.standing(node, announcement));
+        let health = self.damped(&reports);
+        let Some(present) = self.state.registration(node) else { return };
+        if present.health != health || present.standing != standing {
+            let next = Registration { health, standing, ..(**present).clone() };
+            self.register(node, Some(next));
+        }
+    }
+
+    /// Nothing was heard of a node for a lease: its workloads leave, and what the operator declares of them gets nothing.
+    fn expire(&mut self, node: &str) {
+        let before = self.announcements.get(node).map(|announcement| announcement.health.clone());
+        self.hear(node, &before.unwrap_or_default(), &Reports::new());
+        let inbound = self.state.registration(node).map(|present| present.inbound);
+        self.forget(node, "its lease ran out");
+        if let Some(inbound) = inbound {
+            let gone = self.gone(node, inbound);
+            self.register(node, Some(gone));
+        }
+    }
+
+    /// A host that is gone, with nothing of its own.
+    fn gone(&self, node: &str, inbound: SocketAddr) -> Registration {
+        Registration {
+            node: node.into(),
+            address: inbound.ip(),
+            inbound,
+            workloads: Vec::new(),
+            services: Vec::new(),
+            health: BTreeMap::new(),
+            standing: match self.drained.contains(node) {
+                true => HostStanding::Drained,
+                false => HostStanding::Away,
+            },
+        }
     }
 
     fn renew(&mut self, node: &str) {
@@ -476,7 +653,15 @@ impl Writer {
         for (reply, announced) in self.announced.drain(..) {
             let _gone = reply.send(announced);
         }
+        for reply in self.stands.drain(..) {
+            let _gone = reply.send(self.version);
+        }
     }
+}
+
+fn entry_key(workload: &WorkloadKey) -> ResourceKey {
+    let (namespace, name) = (workload.namespace.clone(), workload.name.clone());
+    ResourceKey { kind: Kind::WorkloadEntry, namespace, name }
 }
 
 fn resource(reader: &dialect::Stored, document: &StoredDocument) -> Result<Resource, String> {

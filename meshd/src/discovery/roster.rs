@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use mesh_core::snapshot::Snapshot;
+use mesh_core::snapshot::{Snapshot, Version};
 use mesh_core::sync::publisher::{SyncState, SyncStatus};
 use tokio::sync::watch;
 
@@ -82,10 +82,28 @@ impl Roster {
 
     /// Waits until every connected proxy is in step. The names of those that are not when the time is over.
     pub async fn in_step(&self, version: Option<u64>, timeout: Duration) -> Vec<String> {
+        self.all(timeout, |_, standing| standing.is_in_step(version)).await
+    }
+
+    /// Waits until every connected proxy that counts runs this version and revision, or later ones of this meshd. The
+    /// names of those that do not when the time is over.
+    pub async fn in_force(
+        &self,
+        version: Version,
+        timeout: Duration,
+        counts: impl Fn(&str) -> bool,
+    ) -> Vec<String> {
+        // What a proxy held when it came may be a revision of an earlier meshd.
+        let runs =
+            |standing: &Standing| standing.running.as_ref().is_some_and(|runs| runs.version >= version);
+        self.all(timeout, |node, standing| !counts(node) || runs(standing)).await
+    }
+
+    async fn all(&self, timeout: Duration, is_done: impl Fn(&str, &Standing) -> bool) -> Vec<String> {
         let mut changes = self.changed.subscribe();
         let lagging = || {
             let connected = self.connected();
-            let behind = connected.into_iter().filter(|(_, standing)| !standing.is_in_step(version));
+            let behind = connected.into_iter().filter(|(node, standing)| !is_done(node, standing));
             behind.map(|(node, _)| node).collect::<Vec<_>>()
         };
         let deadline = tokio::time::sleep(timeout);
@@ -177,6 +195,18 @@ mod tests {
         let waiting = roster.in_step(Some(3), Duration::from_secs(60));
         let answering = async { two.update(at(3, SyncStatus::Synced)) };
         assert!(tokio::join!(waiting, answering).0.is_empty());
+        let runs = |number, revision| {
+            Arc::new(Snapshot { version: Version { number, revision }, ..Snapshot::default() })
+        };
+        let second = Duration::from_secs(1);
+        let wanted = Version { number: 3, revision: 2 };
+        assert_eq!(roster.in_force(wanted, second, |_| true).await, ["h1", "h2"]);
+        one.runs(runs(3, 2));
+        two.runs(runs(3, 1));
+        assert_eq!(roster.in_force(wanted, second, |_| true).await, ["h2"]);
+        assert!(roster.in_force(wanted, second, |node| node != "h2").await.is_empty());
+        two.runs(runs(4, 0));
+        assert!(roster.in_force(wanted, second, |_| true).await.is_empty());
         drop(one);
         assert_eq!(roster.connected().len(), 1);
         assert!(roster.standing("h1").is_some_and(|standing| !standing.connected));

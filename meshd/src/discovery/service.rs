@@ -180,7 +180,10 @@ impl Session {
                 }
                 let version = ack.version;
                 let delta = self.publisher.on_ack(ack);
-                self.given.retain(|snapshot| snapshot.version >= version);
+                // What it runs, what it is sent, and what is newer.
+                let sent = self.publisher.state().sent;
+                self.given
+                    .retain(|snapshot| snapshot.version == version || Some(snapshot.version) >= sent);
                 if let Some(running) = self.given.iter().find(|snapshot| snapshot.version == version) {
                     presence.runs(Arc::clone(running));
                 }
@@ -203,7 +206,7 @@ impl Session {
         self.given.push(Arc::clone(&snapshot));
         // What a slow proxy was never sent is not worth remembering.
         if self.given.len() > 16 {
-            self.given.remove(1);
+            self.given.remove(2);
         }
         snapshot
     }

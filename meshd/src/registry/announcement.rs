@@ -11,7 +11,7 @@ use mesh_core::resource::service::{Port, Service, TargetPort};
 use mesh_core::resource::workload::{Address, ProbeAction, WorkloadEntry, WorkloadGroup};
 use mesh_core::resource::{Metadata, Place, Resource, Spec};
 use mesh_core::state::{MeshState, Registration};
-use mesh_core::vocab::health::Health;
+use mesh_core::vocab::health::{Health, HostStanding};
 use mesh_core::vocab::label::Labels;
 use mesh_core::vocab::name::{Text, WorkloadKey, check_label, check_subdomain};
 use mesh_core::vocab::origin::{Kind, ResourceKey};
@@ -37,6 +37,8 @@ pub struct Announcement {
     pub services: Vec<ShortForm>,
     /// Health as far as it is known.
     pub health: BTreeMap<WorkloadKey, (Health, Text)>,
+    /// Whether its proxy is about to end.
+    pub leaving: bool,
 }
 
 /// `--service NAME[.NS]:PORT[/PROTOCOL]`.
@@ -83,7 +85,7 @@ pub fn understand(announcement: &Announcement, node: &NodeRecord, state: &MeshSt
             workloads: workloads.into_values().collect(),
             services: services.collect(),
             health: announcement.health.clone(),
-            drained: false,
+            standing: HostStanding::Serves,
         },
         problems,
     }

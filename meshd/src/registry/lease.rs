@@ -4,31 +4,41 @@
 //!  renew ──▶ alive until now + lease ──(no word)──▶ expired, named once
 //! ```
 //!
-//! After a start every stored registration begins a full lease, so that the first proxy to come back does not get a
-//! mesh without the others.
+//! After a start every stored registration begins a full lease, and no shorter one than proxies may take to try again, so
+//! that the first proxy to come back does not get a mesh without the others.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long a registration lives. Long enough for a proxy to restart or meshd to be replaced, short enough for a dead
-/// host to leave the mesh before anyone asks.
-pub const LEASE: Duration = Duration::from_secs(30);
+/// The shortest first lease after a start: proxies that found meshd away for long try again every ten seconds.
+const FIRST: Duration = Duration::from_secs(30);
 
 /// The leases of all nodes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Leases {
+    lease: Duration,
     ends: BTreeMap<String, Instant>,
 }
 
 impl Leases {
+    /// No node yet; each lives so long without a word.
+    pub fn new(lease: Duration) -> Leases {
+        Leases { lease, ends: BTreeMap::new() }
+    }
+
+    /// A node that was there before a start, and may not know yet that we are back.
+    pub fn begin(&mut self, node: &str, now: Instant) {
+        self.ends.insert(node.to_owned(), now + self.lease.max(FIRST));
+    }
+
     /// The node has spoken.
     pub fn renew(&mut self, node: &str, now: Instant) {
         match self.ends.get_mut(node) {
-            Some(end) => *end = now + LEASE,
+            Some(end) => *end = now + self.lease,
             None => {
-                self.ends.insert(node.to_owned(), now + LEASE);
+                self.ends.insert(node.to_owned(), now + self.lease);
             }
         }
     }
@@ -58,10 +68,12 @@ impl Leases {
 mod tests {
     use super::*;
 
+    const LEASE: Duration = Duration::from_secs(10);
+
     #[test]
     fn a_lease_ends_once_and_a_word_renews_it() {
         let start = Instant::now();
-        let mut leases = Leases::default();
+        let mut leases = Leases::new(LEASE);
         leases.renew("a", start);
         leases.renew("b", start);
         leases.renew("a", start + LEASE / 2);
@@ -70,5 +82,9 @@ mod tests {
         assert!(leases.expired(start + LEASE).is_empty());
         assert_eq!(leases.expired(start + LEASE * 2), ["a"]);
         assert_eq!(leases.next(), None);
+        leases.begin("c", start);
+        assert!(leases.expired(start + FIRST - Duration::from_secs(1)).is_empty());
+        leases.renew("c", start + FIRST / 2);
+        assert_eq!(leases.expired(start + FIRST / 2 + LEASE), ["c"]);
     }
 }

@@ -41,6 +41,7 @@ pub fn encode(announcement: &Announcement) -> Vec<u8> {
         documents: documents.collect(),
         services: services.collect(),
         health: Some(wire::HealthReport { workloads: workloads.collect(), ejected: Vec::new() }),
+        leaving: announcement.leaving,
     };
     registration.encode_to_vec()
 }
@@ -85,6 +86,7 @@ pub fn announcement(registration: wire::Registration) -> Result<Announcement, St
             .collect(),
         services,
         health: known.map(|report| (report.workload, (report.health, report.reason))).collect(),
+        leaving: registration.leaving,
     })
 }
 
@@ -139,6 +141,7 @@ mod tests {
                 service_account: "a".to_owned(),
             }],
             health: BTreeMap::from([(key, (Health::Unhealthy, "connection refused".into()))]),
+            leaving: true,
         };
         assert_eq!(decode(&encode(&announcement)), Some(announcement));
         assert_eq!(decode(&[0xff; 8]), None);

@@ -1,5 +1,8 @@
 //! Where announcements go: the seam between the gRPC face and the single writer, which stands above this folder.
 
+use std::time::Duration;
+
+use mesh_core::snapshot::Version;
 use mesh_core::vocab::health::Health;
 use mesh_core::vocab::name::{Text, WorkloadKey};
 
@@ -26,6 +29,13 @@ pub struct Reported {
     pub reason: Text,
 }
 
+/// Those who call workloads.
+#[tonic::async_trait]
+pub trait Callers: Send + Sync {
+    /// Waits until all of them that are connected, but one, run this version or a later one, for no longer than `patience`.
+    async fn run(&self, version: Version, but: &str, patience: Duration);
+}
+
 /// Takes in what nodes say. Each call renews the node's lease.
 #[tonic::async_trait]
 pub trait Registrar: Send + Sync {
@@ -35,6 +45,9 @@ pub trait Registrar: Send + Sync {
     async fn report(&self, node: &str, reports: Vec<Reported>);
     /// Notes for people how workloads fare as a node tells; `whole` if it tells of all of its own.
     async fn fare(&self, node: &str, told: Told, whole: bool);
+    /// The node's proxy is about to end: its workloads get nothing from the version on that is returned. `None` when meshd
+    /// is going down.
+    async fn depart(&self, node: &str) -> Option<Version>;
     /// The node is alive.
     async fn renew(&self, node: &str);
 }

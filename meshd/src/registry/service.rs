@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mesh_core::vocab::identity::TrustDomain;
 use mesh_proto::generated::announcement::News;
@@ -14,9 +15,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::lease::LEASE;
 use super::record;
-use super::registrar::Registrar;
+use super::registrar::{Callers, Registrar};
 use crate::identity::attest::{Caller, caller};
 use crate::identity::members::Members;
 
@@ -28,12 +28,20 @@ pub struct RegistryService {
     pub members: Arc<Members>,
     /// Takes it further.
     pub registrar: Arc<dyn Registrar>,
+    /// Those who call the workloads.
+    pub callers: Arc<dyn Callers>,
+    /// How long a registration lives without a word.
+    pub lease: Duration,
     /// Ends all streams.
     pub stop: CancellationToken,
     /// Owns all streams.
     pub streams: TaskTracker,
 }
 
+/// How long the answer to a farewell waits for callers.
+const FAREWELL: Duration = Duration::from_secs(10);
+
+type Waiting = Pin<Box<dyn Future<Output = ()> + Send>>;
 type Answers = Pin<Box<dyn Stream<Item = Result<Announced, Status>> + Send>>;
 
 #[tonic::async_trait]
@@ -46,6 +54,8 @@ impl Registry for RegistryService {
         let session = Session {
             members: Arc::clone(&self.members),
             registrar: Arc::clone(&self.registrar),
+            callers: Arc::clone(&self.callers),
+            lease: self.lease,
             caller,
             answers,
         };
@@ -64,6 +74,8 @@ impl Registry for RegistryService {
 struct Session {
     members: Arc<Members>,
     registrar: Arc<dyn Registrar>,
+    callers: Arc<dyn Callers>,
+    lease: Duration,
     caller: Caller,
     answers: mpsc::Sender<Result<Announced, Status>>,
 }
@@ -72,9 +84,18 @@ impl Session {
     async fn run(self, mut messages: Streaming<Announcement>) {
         let name = self.caller.node.name.clone();
         let mut changes = self.members.subscribe();
+        // The number of the farewell, and what its answer waits for.
+        let mut departing: Option<(u64, Waiting)> = None;
         loop {
             let message = tokio::select! {
                 message = messages.message() => message,
+                sequence = departed(&mut departing) => {
+                    departing = None;
+                    if self.answers.send(Ok(self.answer(sequence))).await.is_err() {
+                        return;
+                    }
+                    continue;
+                }
                 // A revoked node is out at once.
                 _ = changes.changed() => {
                     if self.members.standing(&name, &self.caller.key).is_some() {
@@ -92,16 +113,20 @@ impl Session {
                     return;
                 }
             };
-            let mut answer = Announced {
-                sequence: message.sequence,
-                lease_seconds: u32::try_from(LEASE.as_secs()).unwrap_or(u32::MAX),
-                ..Announced::default()
-            };
+            let mut answer = self.answer(message.sequence);
             match message.news {
                 None => self.registrar.renew(&name).await,
                 Some(News::Health(report)) => {
                     self.registrar.fare(&name, record::told(&report), false).await;
                     self.registrar.report(&name, record::reports(report)).await;
+                }
+                Some(News::Departure(_)) => {
+                    if let Some(version) = self.registrar.depart(&name).await {
+                        let (callers, name) = (Arc::clone(&self.callers), name.clone());
+                        let waiting = Box::pin(async move { callers.run(version, &name, FAREWELL).await });
+                        departing = Some((message.sequence, waiting));
+                        continue;
+                    }
                 }
                 Some(News::Registration(registration)) => {
                     if let Err(status) = self.register(registration, &mut answer).await {
@@ -114,6 +139,11 @@ impl Session {
                 return;
             }
         }
+    }
+
+    fn answer(&self, sequence: u64) -> Announced {
+        let lease_seconds = u32::try_from(self.lease.as_secs()).unwrap_or(u32::MAX);
+        Announced { sequence, lease_seconds, ..Announced::default() }
     }
 
     async fn register(&self, registration: Registration, answer: &mut Announced) -> Result<(), Status> {
@@ -152,5 +182,16 @@ impl Session {
             })
             .collect();
         Ok(())
+    }
+}
+
+/// Resolves with the number of the farewell when nobody has to be waited for any more; never if there is none.
+async fn departed(departing: &mut Option<(u64, Waiting)>) -> u64 {
+    match departing {
+        Some((sequence, waiting)) => {
+            waiting.await;
+            *sequence
+        }
+        None => std::future::pending().await,
     }
 }

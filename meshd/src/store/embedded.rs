@@ -15,7 +15,7 @@ use redb::{
 
 use super::past::{self, Step};
 use super::rows::{
-    DOCUMENTS, HISTORY, META, NODES, OFFSETS, REGISTRATIONS, REVOCATIONS, TOKENS, lines, node_of, put_node,
+    DOCUMENTS, DRAINED, HISTORY, META, NODES, OFFSETS, REGISTRATIONS, REVOCATIONS, TOKENS, lines, node_of, put_node,
     put_token, token_of,
 };
 use super::{
@@ -361,6 +361,28 @@ impl Store for EmbeddedStore {
                 found.push(Revocation { mark, until: until.value() });
             }
             Ok(found)
+        })
+    }
+
+    fn drained(&self) -> Result<Vec<String>, StoreError> {
+        self.read(|tx| {
+            let table = match tx.open_table(DRAINED) {
+                Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+                table => table?,
+            };
+            let names = table.iter()?.map(|row| row.map(|(name, _)| name.value().to_owned()));
+            Ok(names.collect::<Result<_, _>>()?)
+        })
+    }
+
+    fn set_drained(&self, node: &str, drained: bool) -> Result<(), StoreError> {
+        self.write(|tx| {
+            let mut table = tx.open_table(DRAINED)?;
+            match drained {
+                true => table.insert(node, ())?.map(drop),
+                false => table.remove(node)?.map(drop),
+            };
+            Ok(())
         })
     }
 

@@ -258,6 +258,11 @@ pub trait Store: Send + Sync {
     /// The marks of nodes that were thrown out.
     fn revocations(&self) -> Result<Vec<Revocation>, StoreError>;
 
+    /// The nodes that the operator has drained.
+    fn drained(&self) -> Result<Vec<String>, StoreError>;
+    /// Notes whether a node is drained.
+    fn set_drained(&self, node: &str, drained: bool) -> Result<(), StoreError>;
+
     /// The last registration of every node, as opaque bytes.
     fn registrations(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError>;
     /// Replaces a node's registration; `None` removes it.

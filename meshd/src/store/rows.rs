@@ -16,6 +16,8 @@ pub(super) const TOKENS: TableDefinition<'_, &str, TokenRow<'static>> = TableDef
 pub(super) const NODES: TableDefinition<'_, &str, NodeRow<'static>> = TableDefinition::new("nodes");
 /// Mark to the end of the time in which it counts.
 pub(super) const REVOCATIONS: TableDefinition<'_, &[u8], i64> = TableDefinition::new("revocations");
+/// Names of the nodes that the operator has drained; made with the first of them.
+pub(super) const DRAINED: TableDefinition<'_, &str, ()> = TableDefinition::new("drained");
 pub(super) const REGISTRATIONS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("registrations");
 pub(super) const OFFSETS: TableDefinition<'_, &str, u32> = TableDefinition::new("offsets");
 

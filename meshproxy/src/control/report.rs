@@ -40,7 +40,7 @@ pub struct Report {
     pub draining: watch::Receiver<bool>,
     /// Told when meshd has taken in the registration of the present stream.
     pub registered: watch::Sender<bool>,
-    /// Told when meshd knows that this host drains.
+    /// Told when meshd says that callers have left this host alone.
     pub withdrawn: watch::Sender<bool>,
 }
 
@@ -100,13 +100,13 @@ impl Report {
                 _ = heartbeat.tick() => stream.send(None).await?,
                 Ok(()) = self.health.changed() => self.report_health(&mut stream).await?,
                 Ok(()) = self.ejected.changed() => self.report_health(&mut stream).await?,
-                Ok(()) = self.draining.changed() => self.report_health(&mut stream).await?,
+                Ok(()) = self.draining.changed() => self.depart(&mut stream).await?,
             }
         }
     }
 
     async fn register(&mut self, stream: &mut Stream) -> Result<(), Status> {
-        let health = self.present_health();
+        let health = self.health.borrow_and_update().clone();
         let ejected = self.ejected.borrow_and_update().clone();
         let documents = self.documents.current().iter();
         let registration = wire::Registration {
@@ -120,15 +120,26 @@ impl Report {
                 .collect(),
             services: self.services.iter().map(local_service).collect(),
             health: Some(health_report(health.iter(), &ejected)),
+            leaving: *self.draining.borrow(),
         };
         (stream.sent, stream.ejected) = (health, ejected);
         stream.send(Some(wire::announcement::News::Registration(registration))).await?;
-        self.note_withdrawal(stream);
+        self.depart(stream).await
+    }
+
+    /// Says farewell, once a stream, if the proxy is about to end. The answer comes when callers have left.
+    async fn depart(&mut self, stream: &mut Stream) -> Result<(), Status> {
+        if !*self.draining.borrow_and_update() || stream.withdrawal.is_some() {
+            return Ok(());
+        }
+        let departure = wire::announcement::News::Departure(wire::Departure {});
+        stream.send(Some(departure)).await?;
+        stream.withdrawal = Some(stream.sequence);
         Ok(())
     }
 
     async fn report_health(&mut self, stream: &mut Stream) -> Result<(), Status> {
-        let health = self.present_health();
+        let health = self.health.borrow_and_update().clone();
         let changed = health.iter().filter(|(key, report)| stream.sent.get(*key) != Some(*report));
         let ejected = self.ejected.borrow_and_update().clone();
         let report = health_report(changed, &ejected);
@@ -137,26 +148,7 @@ impl Report {
             stream.ejected = ejected;
             stream.send(Some(wire::announcement::News::Health(report))).await?;
         }
-        self.note_withdrawal(stream);
         Ok(())
-    }
-
-    /// The answer to what was sent last says that meshd knows of the draining.
-    fn note_withdrawal(&self, stream: &mut Stream) {
-        if *self.draining.borrow() && stream.withdrawal.is_none() {
-            stream.withdrawal = Some(stream.sequence);
-        }
-    }
-
-    fn present_health(&mut self) -> Reports {
-        let mut reports = self.health.borrow_and_update().clone();
-        if *self.draining.borrow_and_update() {
-            for report in reports.values_mut() {
-                report.health = Health::Unhealthy;
-                report.reason = "draining".to_owned();
-            }
-        }
-        reports
     }
 
     fn answered(&self, stream: &mut Stream, answer: wire::Announced) {
@@ -176,7 +168,7 @@ impl Report {
             );
         }
         self.registered.send_if_modified(|registered| !std::mem::replace(registered, true));
-        if stream.withdrawal.is_some_and(|sequence| answer.sequence >= sequence) {
+        if stream.withdrawal == Some(answer.sequence) {
             self.withdrawn.send_replace(true);
         }
     }
@@ -244,33 +236,60 @@ fn health_report<'r>(
 
 #[cfg(test)]
 mod tests {
-    use mesh_core::vocab::name::WorkloadKey;
-
     use super::*;
-    use crate::workload::check;
 
-    #[test]
-    fn a_host_that_drains_has_no_healthy_workload() {
-        let key = WorkloadKey { namespace: "default".into(), name: "a".into() };
-        let well =
-            check::Report { health: Health::Healthy, check: "tcp:80".to_owned(), reason: String::new() };
-        let (_health, reports) = watch::channel(Reports::from([(key.clone(), well.clone())]));
+    /// What was said so far, in words.
+    fn said(receiver: &mut mpsc::Receiver<wire::Announcement>) -> Vec<String> {
+        let mut words = Vec::new();
+        while let Ok(announcement) = receiver.try_recv() {
+            let word = match announcement.news {
+                Some(wire::announcement::News::Registration(one)) => format!("register leaving={}", one.leaving),
+                Some(wire::announcement::News::Health(_)) => "health".to_owned(),
+                Some(wire::announcement::News::Departure(_)) => "depart".to_owned(),
+                None => "alive".to_owned(),
+            };
+            words.push(format!("{} {word}", announcement.sequence));
+        }
+        words
+    }
+
+    #[tokio::test]
+    async fn a_farewell_is_said_once_and_its_own_answer_counts() {
         let (draining, is_draining) = watch::channel(false);
+        let (withdrawn, has_withdrawn) = watch::channel(false);
         let mut report = Report {
             address: [10, 0, 0, 1].into(),
             mesh_port: 15008,
             documents: Documents::new(Vec::new()),
             services: Vec::new(),
-            health: reports,
+            health: watch::channel(Reports::new()).1,
             ejected: watch::channel(Ejected::new()).1,
             draining: is_draining,
             registered: watch::channel(false).0,
-            withdrawn: watch::channel(false).0,
+            withdrawn,
         };
-        assert_eq!(report.present_health()[&key], well);
+        let (outbound, mut receiver) = mpsc::channel(8);
+        let mut stream = Stream {
+            outbound,
+            sequence: 0,
+            sent: Reports::new(),
+            ejected: Ejected::new(),
+            withdrawal: None,
+            problems: Vec::new(),
+        };
+        report.register(&mut stream).await.unwrap();
         draining.send_replace(true);
-        let drained = &report.present_health()[&key];
-        assert_eq!((drained.health, drained.reason.as_str()), (Health::Unhealthy, "draining"));
+        report.depart(&mut stream).await.unwrap();
+        stream.send(None).await.unwrap();
+        report.register(&mut stream).await.unwrap();
+        let expected = ["1 register leaving=false", "2 depart", "3 alive", "4 register leaving=true"];
+        assert_eq!(said(&mut receiver), expected);
+        for sequence in [1, 3, 4] {
+            report.answered(&mut stream, wire::Announced { sequence, ..Default::default() });
+            assert!(!*has_withdrawn.borrow(), "{sequence}");
+        }
+        report.answered(&mut stream, wire::Announced { sequence: 2, ..Default::default() });
+        assert!(*has_withdrawn.borrow());
     }
 
     #[test]

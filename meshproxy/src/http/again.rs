@@ -81,6 +81,9 @@ impl Trial<'_> {
         told: Option<FailedThere>,
         (tries, repeatable): (u32, bool),
     ) -> Next {
+        if told == Some(FailedThere::Untaken) {
+            self.destination.note_untaken(index);
+        }
         if self.retry.attempts == 0
             || matches!(outcome, Outcome::Response { status: 200, grpc_status: None, .. })
         {

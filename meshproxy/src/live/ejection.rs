@@ -1,6 +1,7 @@
 //! Endpoints that fail are left alone for a while (`outlierDetection`). Attempts note in atomics how they ended; the one that
 //! was one too many ejects its endpoint, and a task of the host lets it back. What is known outlives the tables, and holds
-//! for every caller of this host.
+//! for every caller of this host. Where no rule watches, an endpoint that cannot be reached is left to one request a second,
+//! as long as there are others.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -8,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mesh_core::resilience::ejection::{History, Probation, Swept, may_eject};
+use mesh_core::tables::destinations::Transport;
 use mesh_core::resilience::outlier::{Cause, OutlierDetection, Reached, Signal, Streaks};
 use mesh_core::vocab::name::{DestinationKey, WorkloadKey};
 use mesh_core::vocab::outcome::Outcome;
@@ -46,6 +48,17 @@ impl Conduct {
     pub fn is_tried(&self) -> bool {
         let probation = self.probation();
         probation.lasts() && probation.holds_others_back(load::now())
+    }
+
+    /// Notes, where no rule watches it, whether it could be reached. One that could not is tried by one request at a time
+    /// until one gets through, and others go elsewhere.
+    fn reach(&self, outcome: Outcome) {
+        if matches!(outcome, Outcome::ConnectFailure | Outcome::ConnectTimeout) {
+            self.tried.store(load::stamp(), Ordering::Relaxed);
+            self.returned.store(true, Ordering::Relaxed);
+        } else if outcome != Outcome::Overflow && self.returned.load(Ordering::Relaxed) {
+            self.returned.store(false, Ordering::Relaxed);
+        }
     }
 
     /// A request is sent to it.
@@ -124,13 +137,24 @@ impl LiveDestination {
         self.destination.policy.outlier_detection.as_ref().zip(self.watched.as_deref())
     }
 
-    /// Notes how an attempt at an endpoint ended, where the destination watches its endpoints.
+    /// Notes how an attempt at an endpoint ended.
     pub fn note(&self, index: usize, outcome: Outcome) {
-        let Some((settings, watched)) = self.watched() else { return };
         let Some(endpoint) = self.endpoints.get(index) else { return };
+        let Some((settings, watched)) = self.watched() else { return endpoint.state.conduct.reach(outcome) };
         let reached = endpoint.state.conduct.hear(settings.signal(outcome), settings);
         for cause in reached.causes() {
             self.eject(index, cause, settings, watched);
+        }
+    }
+
+    /// Notes that its proxy could not hand a request to the application of an endpoint: as good as not reached, where no rule
+    /// watches.
+    pub fn note_untaken(&self, index: usize) {
+        if self.watched().is_none()
+            && let Some(endpoint) = self.endpoints.get(index)
+            && matches!(endpoint.endpoint.transport, Transport::Mesh { .. })
+        {
+            endpoint.state.conduct.reach(Outcome::ConnectFailure);
         }
     }
 
@@ -258,6 +282,26 @@ fn ejected(watched: &[Arc<LiveDestination>]) -> Ejected {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_cannot_be_reached_is_left_to_one_request_a_second() {
+        let conduct = Conduct::default();
+        let well = Outcome::Response { status: 500, grpc_status: None, rate_limited: false };
+        conduct.reach(well);
+        assert!(!conduct.is_tried());
+        for outcome in [Outcome::ConnectFailure, Outcome::ConnectTimeout] {
+            conduct.reach(outcome);
+            assert!(conduct.is_tried(), "{outcome:?}");
+            tokio::time::advance(PROBE).await;
+            assert!(!conduct.is_tried());
+            conduct.chosen();
+            assert!(conduct.is_tried());
+            conduct.reach(Outcome::Overflow);
+            assert!(conduct.is_tried());
+            conduct.reach(well);
+            assert!(!conduct.is_tried());
+        }
+    }
 
     #[test]
     fn one_request_tries_an_endpoint_that_is_back() {

@@ -165,6 +165,14 @@ impl LiveEndpoint {
         self.address.filter(|address| *address != NOWHERE)
     }
 
+    /// Where connections to it go: to its address, or to the mesh hop before it.
+    pub fn reached(&self) -> Option<SocketAddr> {
+        match &self.endpoint.transport {
+            Transport::Mesh { hop, .. } => Some(*hop),
+            Transport::Plaintext | Transport::Tls | Transport::Unreachable => self.address,
+        }
+    }
+
     /// Whether it may get traffic as the tables have it.
     pub fn may_get_traffic(&self) -> bool {
         self.endpoint.health == Health::Healthy

@@ -186,3 +186,20 @@ async fn what_cannot_be_reached_counts_as_an_error_or_apart() {
         }
     }
 }
+
+#[tokio::test]
+async fn who_cannot_be_reached_is_left_alone_without_a_rule_too() {
+    let well = Moody::start(false).await;
+    let nobody = SocketAddr::new([127, 0, 0, 2].into(), 9);
+    for mesh in [false, true] {
+        let mut rule = default_rule();
+        rule.retry = RetryPolicy::disabled();
+        let plan = Plan::new(&[well.address, nobody]);
+        let mesh = Mesh::start(Plan { rules: Some(vec![rule]), mesh, ..plan }).await;
+        let began = tokio::time::Instant::now();
+        let statuses = statuses(&mesh, 60).await;
+        let failed = statuses.iter().filter(|status| **status != 200).count() as u64;
+        // One, and one more in each second.
+        assert!(failed >= 1 && failed <= 2 + began.elapsed().as_secs(), "{statuses:?}");
+    }
+}

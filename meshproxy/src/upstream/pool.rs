@@ -5,7 +5,7 @@
 //! with their last.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -28,7 +28,8 @@ use super::way::{Target, Way};
 use crate::identity::svid::{Material, Svid, Svids, Trust};
 use crate::identity::tls;
 use crate::live::breaker::Place;
-use crate::live::root::Roots;
+use crate::live::endpoint::LiveEndpoint;
+use crate::live::root::{Root, Roots};
 use crate::net::socket::Socket;
 use crate::telemetry::metrics::Metrics;
 
@@ -46,6 +47,10 @@ const MOST_PROXIED: usize = 1024;
 const RESTED: Duration = Duration::from_millis(100);
 /// How often idle connections are looked through. Age is counted in looks, so that requests read no clock.
 const SWEEP: Duration = Duration::from_secs(15);
+/// How long after a change it is looked for endpoints that have gone, of which there may be many more.
+const COMPARE: Duration = Duration::from_millis(500);
+/// Addresses of endpoints that have gone that are remembered until the next look.
+const MOST_GONE: usize = 4096;
 /// No oftener than this where rules say how long connections live.
 const FINEST: Duration = Duration::from_millis(100);
 
@@ -106,6 +111,8 @@ pub struct Pool {
     /// How often connections are looked through whose times a rule says, and who hears that it shall be oftener.
     finest: Cell<Option<Duration>>,
     finer: Notify,
+    /// Where endpoints were of late that have gone: connections to them are not kept.
+    gone: RefCell<HashSet<SocketAddr>>,
     ages: Ages,
     this: Weak<Pool>,
 }
@@ -299,6 +306,7 @@ impl Pool {
             looks: Cell::new(0),
             finest: Cell::new(None),
             finer: Notify::new(),
+            gone: RefCell::default(),
             this: this.clone(),
         })
     }
@@ -468,16 +476,62 @@ impl Pool {
     /// Closes what has been idle for long, again and again; runs as long as its data thread.
     pub async fn keep_sweeping(self: Rc<Pool>) {
         let mut next = Instant::now() + SWEEP;
+        let mut changed = self.roots.subscribe();
+        let mut before = self.roots.load();
+        // When it is looked for endpoints that have gone.
+        let mut compare: Option<Instant> = None;
         loop {
             let at = self.finest.get().map_or(next, |finest| next.min(Instant::now() + finest));
+            let at = compare.map_or(at, |compare| compare.min(at));
             tokio::select! {
                 () = tokio::time::sleep_until(at) => {}
                 () = self.finer.notified() => continue,
+                // `roots` holds the sender.
+                Ok(()) = changed.changed() => {
+                    compare.get_or_insert(Instant::now() + COMPARE);
+                    continue;
+                }
+            }
+            if compare.is_some_and(|compare| Instant::now() >= compare) {
+                compare = None;
+                let now = self.roots.load();
+                self.let_go(&before, &now);
+                before = now;
             }
             self.sweep_settled();
             if Instant::now() >= next {
+                self.gone.borrow_mut().clear();
                 self.sweep();
                 next = Instant::now() + SWEEP;
+            }
+        }
+    }
+
+    /// Closes connections to endpoints that are there no more. What is under way there comes to its end.
+    fn let_go(&self, before: &Root, now: &Root) {
+        let mut pooled: HashSet<SocketAddr> = self.idle.borrow().keys().map(|key| key.address).collect();
+        pooled.extend(self.shared.borrow().keys().map(|key| key.address));
+        let mut gone = self.gone.borrow_mut();
+        let unchanged: HashSet<_> = now.destinations.iter().map(Arc::as_ptr).collect();
+        let changed = before.destinations.iter().filter(|one| !unchanged.contains(&Arc::as_ptr(one)));
+        gone.extend(changed.flat_map(|one| &one.endpoints).filter_map(LiveEndpoint::reached));
+        for address in now.destinations.iter().flat_map(|one| &one.endpoints).filter_map(LiveEndpoint::reached) {
+            if gone.is_empty() {
+                return;
+            }
+            gone.remove(&address);
+        }
+        if gone.len() > MOST_GONE {
+            gone.retain(|address| pooled.contains(address));
+        }
+        if gone.is_disjoint(&pooled) {
+            return;
+        }
+        self.idle.borrow_mut().retain(|key, _| !gone.contains(&key.address));
+        for (key, slot) in self.shared.borrow().iter() {
+            if gone.contains(&key.address) {
+                // Each ends with its last stream.
+                slot.connections.borrow_mut().clear();
             }
         }
     }
@@ -552,6 +606,9 @@ impl Pool {
     fn keep(&self, key: Http1Key, sender: Http1, last: u32, life: Option<Box<Life>>) {
         if last < self.looks.get() {
             self.ages.count(1);
+            return;
+        }
+        if self.gone.borrow().contains(&key.address) {
             return;
         }
         let mut idle = self.idle.borrow_mut();

@@ -8,6 +8,7 @@ mod capture_rules;
 mod capture_transparent;
 mod captured;
 pub mod changes;
+mod changes_graceful;
 mod context;
 mod crash;
 mod credentials;
@@ -92,6 +93,7 @@ fn all() -> Vec<Claim> {
     claims.extend(streams::claims());
     claims.extend(misbehaviour::claims());
     claims.extend(changes::claims());
+    claims.extend(changes_graceful::claims());
     claims.extend(wire::claims());
     claims.extend(bytes::claims());
     claims.extend(messages::claims());

@@ -27,7 +27,7 @@ fn rule(host: &str, policy: &str) -> String {
 }
 
 /// Waits for something, twenty seconds at most; whether it came.
-fn comes(mut is_so: impl FnMut() -> anyhow::Result<bool>) -> anyhow::Result<bool> {
+pub(super) fn comes(mut is_so: impl FnMut() -> anyhow::Result<bool>) -> anyhow::Result<bool> {
     let end = Instant::now() + Duration::from_secs(20);
     while !is_so()? {
         if Instant::now() > end {
