@@ -2,8 +2,10 @@
 
 pub mod age;
 pub mod budget;
+pub mod connection_fault;
 pub mod ejection;
 pub mod fault;
+pub mod hedge;
 pub mod outlier;
 pub mod pool;
 pub mod pressure;
