@@ -206,6 +206,15 @@ impl Trial<'_> {
         }
     }
 
+    /// What happens to an attempt on purpose.
+    pub(super) fn injected(&self) -> Option<Injected> {
+        let fault = self.destination.destination.policy.fault.as_ref()?;
+        let now = Duration::from_secs(clock::seconds());
+        let injected = self.thread.random(|random| fault.roll(now, random))?;
+        self.thread.metrics().fault(injected.kind.name());
+        Some(injected)
+    }
+
     fn runner<'f>(
         &'f self,
         index: usize,
@@ -214,14 +223,7 @@ impl Trial<'_> {
         time: (u32, Option<Duration>),
         place: Option<RetryPlace>,
     ) -> Runner<'f> {
-        let fault = self.destination.destination.policy.fault.as_ref();
-        let injected = fault.and_then(|fault| {
-            let now = Duration::from_secs(clock::seconds());
-            self.thread.random(|random| fault.roll(now, random))
-        });
-        if let Some(injected) = &injected {
-            self.thread.metrics().fault(injected.kind.name());
-        }
+        let injected = self.injected();
         Runner {
             index,
             is_first: place.is_none(),
@@ -266,22 +268,27 @@ async fn meet(
     once: impl Future<Output = Result<Answer, Failure>>,
 ) -> Result<Answer, Failure> {
     let Some(injected) = injected else { return once.await };
-    let broken = || Err(fail(Outcome::Reset { before_request: false }, String::new()));
-    match injected.kind {
-        ConnectionFaultKind::Reset { after: 0 } => return broken(),
-        ConnectionFaultKind::Blackhole => {
-            tokio::time::sleep(injected.left).await;
-            return broken();
-        }
-        ConnectionFaultKind::Latency(time) => {
-            // There and back again.
-            tokio::time::sleep((time * 2).min(injected.left)).await;
-            return once.await;
-        }
-        ConnectionFaultKind::Bandwidth(_) | ConnectionFaultKind::Reset { .. } => {}
-    }
+    before(injected).await?;
     let mut answer = once.await?;
     answer.response =
         answer.response.map(|body| UpstreamBody::Impaired(Box::new(Impaired::new(body, injected))));
     Ok(answer)
+}
+
+/// What a fault does to an attempt before it is made.
+pub(super) async fn before(injected: Injected) -> Result<(), Failure> {
+    let broken = || Err(fail(Outcome::Reset { before_request: false }, String::new()));
+    match injected.kind {
+        ConnectionFaultKind::Reset { after: 0 } => broken(),
+        ConnectionFaultKind::Blackhole => {
+            tokio::time::sleep(injected.left).await;
+            broken()
+        }
+        ConnectionFaultKind::Latency(time) => {
+            // There and back again.
+            tokio::time::sleep((time * 2).min(injected.left)).await;
+            Ok(())
+        }
+        ConnectionFaultKind::Bandwidth(_) | ConnectionFaultKind::Reset { .. } => Ok(()),
+    }
 }
