@@ -13,11 +13,12 @@ use mesh_core::decide::stream;
 use mesh_core::decide::witness::Silent;
 use mesh_core::matching::authority::host_matches;
 use mesh_core::matching::request::Caller;
+use mesh_core::resilience::connection_fault::{ConnectionFaultKind, Injected};
 use mesh_core::tables::destinations::Transport;
 use mesh_core::vocab::label::Labels;
 use mesh_core::vocab::name::{ServicePort, Text, WorkloadKey};
 use mesh_core::vocab::outcome::Outcome;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
@@ -28,8 +29,11 @@ use crate::live::endpoint::LiveEndpoint;
 use crate::live::local::{LocalWorkload, source};
 use crate::live::root::Root;
 use crate::net::copy::{Carried, Ended, copy};
+use crate::net::cut::Cut;
 use crate::net::downstream::Facts;
+use crate::net::impaired::Impaired;
 use crate::net::socket::Socket;
+use crate::runtime::clock;
 use crate::telemetry::access::{Entry, Remarked};
 use crate::telemetry::flags::Flags;
 use crate::telemetry::labels::ServiceLabels;
@@ -91,7 +95,7 @@ pub async fn outbound<S>(
     caller: Option<&WorkloadKey>,
     client: S,
 ) where
-    S: AsyncRead + AsyncWrite,
+    S: AsyncRead + AsyncWrite + Cut,
 {
     let root = thread.view.root();
     let local = caller.and_then(|key| root.local_named(key)).cloned();
@@ -145,6 +149,11 @@ pub async fn outbound<S>(
             }
         }
     }
+    let injected = injected(thread, &destination);
+    if let Some(injected) = injected.filter(nothing_passes) {
+        drop(root);
+        return Box::pin(end(record, client, injected)).await;
+    }
     let upstream = match connect(thread, &root, &destination, (facts, plan.hash), local.as_ref()).await {
         Ok((index, upstream)) => {
             let endpoint = &destination.endpoints[index];
@@ -163,6 +172,9 @@ pub async fn outbound<S>(
     (record.idle, record.most) = (limits.tcp_idle_timeout, limits.max_connection_duration);
     drop(root);
     let refused = turned(thread, |root| decide(thread, root, service, at, local.as_ref()).err());
+    if let Some(injected) = injected {
+        return Box::pin(impair(record, client, upstream, injected, refused)).await;
+    }
     match upstream {
         Upstream::Plain(server, _permit) => record.carry(client, server, refused).await,
         Upstream::Secured(server, _permit) => record.carry(client, server, refused).await,
@@ -177,7 +189,7 @@ pub async fn outbound<S>(
 /// Carries a stream to the workload whose own address it was opened to.
 pub async fn direct<S>(thread: &Rc<DataThread>, facts: Facts, caller: Option<&WorkloadKey>, client: S)
 where
-    S: AsyncRead + AsyncWrite,
+    S: AsyncRead + AsyncWrite + Cut,
 {
     let root = thread.view.root();
     let local = caller.and_then(|key| root.local_named(key)).cloned();
@@ -187,6 +199,11 @@ where
     let Some(destination) = pinned(&root) else { return record.failed("UH", "") };
     record.cluster = destination.destination.cluster.clone();
     record.service = destination.service.number;
+    let injected = injected(thread, &destination);
+    if let Some(injected) = injected.filter(nothing_passes) {
+        drop(root);
+        return Box::pin(end(record, client, injected)).await;
+    }
     let upstream = match connect(thread, &root, &destination, (facts, None), local.as_ref()).await {
         Ok((index, upstream)) => {
             let endpoint = &destination.endpoints[index];
@@ -205,6 +222,9 @@ where
         Some(_) => None,
         None => Some(Refusal { reason: Reason::UnknownHost, service: None, route: None }),
     });
+    if let Some(injected) = injected {
+        return Box::pin(impair(record, client, upstream, injected, gone)).await;
+    }
     match upstream {
         Upstream::Plain(server, _permit) => record.carry(client, server, gone).await,
         Upstream::Secured(server, _permit) => record.carry(client, server, gone).await,
@@ -338,6 +358,67 @@ async fn connect(
         }
     }
     Err(last)
+}
+
+/// What happens to a stream to a destination on purpose.
+fn injected(thread: &DataThread, destination: &LiveDestination) -> Option<Injected> {
+    let fault = destination.destination.policy.fault.as_ref()?;
+    let now = Duration::from_secs(clock::seconds());
+    let injected = thread.random(|random| fault.roll(now, random))?;
+    thread.metrics().fault(injected.kind.name());
+    Some(injected)
+}
+
+/// Whether it has no use for a connection upstream.
+fn nothing_passes(injected: &Injected) -> bool {
+    matches!(injected.kind, ConnectionFaultKind::Blackhole | ConnectionFaultKind::Reset { after: 0 })
+}
+
+/// A stream of which nothing passes: it is reset at once, or once the fault is over if its client does not end it before.
+async fn end<S>(mut record: StreamRecord, client: S, injected: Injected)
+where
+    S: AsyncRead + AsyncWrite + Cut,
+{
+    record.flags.push(injected.kind.flag());
+    record.termination = format!("fault_{}", injected.kind.name());
+    let mut client = std::pin::pin!(client);
+    if injected.kind == ConnectionFaultKind::Blackhole {
+        let drain = async {
+            let mut bytes = vec![0; 8 * 1024];
+            while client.read(&mut bytes).await.is_ok_and(|length| length > 0) {}
+        };
+        // A client that has ended its side may still wait for an answer; it is let go all the same.
+        if tokio::time::timeout(injected.left, drain).await.is_ok() {
+            return;
+        }
+    }
+    client.cut();
+}
+
+/// Carries a stream that is slow or breaks off on purpose.
+async fn impair<S>(
+    mut record: StreamRecord,
+    client: S,
+    upstream: Upstream,
+    injected: Injected,
+    refused: impl Future<Output = Refusal>,
+) where
+    S: AsyncRead + AsyncWrite + Cut,
+{
+    record.flags.push(injected.kind.flag());
+    record.termination = format!("fault_{}", injected.kind.name());
+    let (io, _permit): (Box<dyn Carrier>, _) = match upstream {
+        Upstream::Plain(io, permit) => (Box::new(io), permit),
+        Upstream::Secured(io, permit) => (io, permit),
+        Upstream::Tunnel(tunnel, permit) => (Box::new(tunnel.io), permit),
+        Upstream::Beyond(io, permit) => (io, permit),
+    };
+    let mut server = Impaired::new(io, injected);
+    let mut client = std::pin::pin!(client);
+    record.carry(client.as_mut(), &mut server, refused).await;
+    if server.is_broken() {
+        client.cut();
+    }
 }
 
 /// Goes on through a proxy, where the rule says that the endpoint is one.

@@ -17,6 +17,7 @@ use crate::resource::kubernetes::PodTemplate;
 
 mod annotations;
 mod chain;
+pub mod connection_faults;
 mod credentials;
 mod destination_rules;
 mod destinations;
@@ -54,6 +55,8 @@ pub struct Input<'a> {
     /// Whether Istio's own ingress gateway (label `istio: ingressgateway`, in `istio-system`) is taken for granted, as
     /// files that are written for Istio do.
     pub default_ingress: bool,
+    /// The time, in seconds since 1970.
+    pub now: u64,
     /// Looks into credentials; certificates need a clock and a parser, which are not at home here.
     pub credential: &'a JudgeCredential<'a>,
 }
@@ -75,6 +78,7 @@ pub fn analyze(input: &Input<'_>) -> Vec<Diagnostic> {
     services::check(&facts, &mut findings);
     service_entries::check(&facts, &mut findings);
     annotations::check(&facts, &mut findings);
+    connection_faults::check(&facts, input.now, &mut findings);
     shadows::check(&facts, &mut findings);
     let calls = chain::calls(&facts);
     chain::check(&facts, &calls, &mut findings);

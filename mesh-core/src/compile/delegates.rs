@@ -64,6 +64,7 @@ impl Narrowed<'_> {
         }
         merged.timeout = leaf.timeout.or(root.timeout);
         merged.retry = leaf.retry.clone().or_else(|| root.retry.clone());
+        merged.hedge = leaf.hedge.or(root.hedge);
         merged.fault = leaf.fault.or(root.fault);
         merged.cors = leaf.cors.clone().or_else(|| root.cors.clone());
         if leaf.mirrors.is_empty() {

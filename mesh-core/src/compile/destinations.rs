@@ -121,6 +121,7 @@ impl Shape<'_> {
             pool: pool.limits(mesh.tcp_keepalive),
             outlier_detection: outliers,
             retry_budget: policy.retry_budget,
+            fault: self.rules.fault,
             tunnel: policy.tunnel,
             proxy_protocol: policy.proxy_protocol,
             upstream: upstream(port.protocol, &pool, mesh.h2_upgrade),

@@ -3,6 +3,7 @@
 
 use crate::matching::request::RequestMatch;
 use crate::resilience::fault::FaultPolicy;
+use crate::resilience::retry::RetryPolicy;
 use crate::resource::reach::GatewayRef;
 use crate::resource::virtual_service::{
     HttpAction, HttpMatch, HttpRoute, Mirror as DeclaredMirror, RouteDestination, TcpMatch, TcpRoute,
@@ -64,7 +65,10 @@ impl Site<'_> {
             numbers,
             action,
             timeout: route.timeout.filter(|timeout| !timeout.is_zero()),
-            retry: route.retry.clone().unwrap_or_else(|| self.default_retry()),
+            retry: RetryPolicy {
+                hedge: route.hedge,
+                ..route.retry.clone().unwrap_or_else(|| self.default_retry())
+            },
             fault: fault(route.fault),
             mirrors,
             cors: route.cors.clone(),
@@ -111,7 +115,7 @@ impl Site<'_> {
     }
 
     /// What the mesh does where a rule says nothing of retries.
-    pub(super) fn default_retry(&self) -> crate::resilience::retry::RetryPolicy {
+    pub(super) fn default_retry(&self) -> RetryPolicy {
         self.state.mesh().default_retry.clone().unwrap_or_default()
     }
 

@@ -2,9 +2,11 @@
 
 pub mod age;
 pub mod budget;
+pub mod connection_fault;
 pub mod ejection;
 pub mod fault;
 pub mod flap;
+pub mod hedge;
 pub mod outlier;
 pub mod pool;
 pub mod pressure;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::hedge::Hedge;
 use crate::vocab::outcome::Outcome;
 use crate::vocab::random::Random;
 
@@ -187,6 +188,8 @@ pub struct RetryPolicy {
     pub avoid_tried: bool,
     /// Whether retries prefer localities that were not tried. Default false.
     pub remote_localities: bool,
+    /// Whether another attempt is begun beside one that has no answer yet. Default never.
+    pub hedge: Option<Hedge>,
 }
 
 impl Default for RetryPolicy {
@@ -200,6 +203,7 @@ impl Default for RetryPolicy {
             backoff: Duration::from_millis(25),
             avoid_tried: true,
             remote_localities: false,
+            hedge: None,
         }
     }
 }

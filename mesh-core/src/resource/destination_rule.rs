@@ -2,6 +2,7 @@
 
 use super::reach::ExportTo;
 use crate::balancing::policy::LoadBalancerPolicy;
+use crate::resilience::connection_fault::ConnectionFault;
 use crate::resilience::outlier::OutlierDetection;
 use crate::resilience::pool::{ConnectionPool, RetryBudget};
 use crate::vocab::label::Labels;
@@ -110,4 +111,6 @@ pub struct DestinationRule {
     pub export_to: ExportTo,
     /// Callers it is for, in its own namespace; `None` for all.
     pub workload_selector: Option<Labels>,
+    /// The annotation `mesh.io/fault`: what happens to connections to the host.
+    pub fault: Option<ConnectionFault>,
 }

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use super::reach::{ExportTo, GatewayRef};
 use crate::matching::request::RequestMatch;
 use crate::resilience::fault::FaultPolicy;
+use crate::resilience::hedge::Hedge;
 use crate::resilience::retry::RetryPolicy;
 use crate::routing::cors::CorsPolicy;
 use crate::routing::header::HeaderChanges;
@@ -111,6 +112,8 @@ pub struct HttpRoute {
     pub timeout: Option<Duration>,
     /// `retries`; `None` where it was not written: the mesh's default.
     pub retry: Option<RetryPolicy>,
+    /// The annotation `mesh.io/hedge` of the VirtualService, which all its rules have; `None` where there is none.
+    pub hedge: Option<Hedge>,
     /// `fault`; `None` where it was not written.
     pub fault: Option<FaultPolicy>,
     /// `mirror` or `mirrors`.

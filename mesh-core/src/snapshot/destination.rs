@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::balancing::locality::Preference;
 use crate::balancing::policy::{Algorithm, Warmup};
 use crate::policy::mtls::ClientTls;
+use crate::resilience::connection_fault::ConnectionFault;
 use crate::resilience::outlier::OutlierDetection;
 use crate::resilience::pool::{PoolLimits, RetryBudget};
 use crate::vocab::label::Labels;
@@ -45,6 +46,8 @@ pub struct Destination {
     pub outlier_detection: Option<OutlierDetection>,
     /// Limit of retries relative to requests; it replaces `pool.max_retries`.
     pub retry_budget: Option<RetryBudget>,
+    /// What happens to connections on purpose.
+    pub fault: Option<ConnectionFault>,
     /// Proxy through which byte streams go.
     pub tunnel: Option<Tunnel>,
     /// Version of the PROXY header that connections begin with.
@@ -73,6 +76,7 @@ impl Destination {
             pool: PoolLimits::default(),
             outlier_detection: None,
             retry_budget: None,
+            fault: None,
             tunnel: None,
             proxy_protocol: None,
             upstream: protocol.upstream(),

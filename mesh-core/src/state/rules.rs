@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::MeshState;
 use super::view::{View, destination_rule};
+use crate::resilience::connection_fault::ConnectionFault;
 use crate::resource::Resource;
 use crate::resource::destination_rule::{DestinationRule, Subset, TrafficPolicy};
 use crate::vocab::label::Labels;
@@ -23,6 +24,8 @@ pub struct Merged {
     pub policy: Option<(Arc<Resource>, TrafficPolicy)>,
     /// Subsets of all, the first of a name winning, each with the rule that it is from.
     pub subsets: Vec<(Arc<Resource>, Subset)>,
+    /// The fault of the oldest that has one.
+    pub fault: Option<ConnectionFault>,
     /// Whether they were picked because one of them selects the callers. Only such callers are given credentials.
     pub selects: bool,
 }
@@ -163,6 +166,7 @@ impl Merged {
                 self.origin = Some(resource.clone());
             }
         }
+        self.fault = self.fault.or(rule.fault);
         for subset in &rule.subsets {
             if !self.subsets.iter().any(|(_, other)| other.name == subset.name) {
                 self.subsets.push((resource.clone(), subset.clone()));

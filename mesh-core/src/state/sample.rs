@@ -156,6 +156,7 @@ pub(crate) fn http_route(prefix: Option<&str>, port: Option<u16>, destinations: 
         },
         timeout: None,
         retry: None,
+        hedge: None,
         fault: None,
         mirrors: Vec::new(),
         cors: None,

@@ -41,6 +41,7 @@ impl Wire for Destination {
             pool: Some(self.pool.to_wire()),
             outlier_detection: self.outlier_detection.as_ref().map(Wire::to_wire),
             retry_budget: self.retry_budget.as_ref().map(Wire::to_wire),
+            fault: self.fault.as_ref().map(Wire::to_wire),
             tunnel: self.tunnel.as_ref().map(Wire::to_wire),
             proxy_protocol: self.proxy_protocol.map(u32::from),
             upstream: self.upstream.to_wire(),
@@ -65,6 +66,7 @@ impl Wire for Destination {
             pool: required(message.pool, "pool")?,
             outlier_detection: optional(message.outlier_detection, "outlier_detection")?,
             retry_budget: optional(message.retry_budget, "retry_budget")?,
+            fault: optional(message.fault, "fault")?,
             tunnel: optional(message.tunnel, "tunnel")?,
             proxy_protocol: match message.proxy_protocol {
                 None => None,

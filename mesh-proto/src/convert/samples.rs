@@ -22,7 +22,9 @@ use mesh_core::policy::mtls::{
     ClientCertificate, ClientTls, CredentialKey, MtlsMode, MtlsPolicy, ServerNames, ServerRoots,
     TlsOrigination,
 };
+use mesh_core::resilience::connection_fault::{ConnectionFault, ConnectionFaultKind};
 use mesh_core::resilience::fault::{AbortStatus, FaultPolicy};
+use mesh_core::resilience::hedge::Hedge;
 use mesh_core::resilience::outlier::OutlierDetection;
 use mesh_core::resilience::pool::{ConnectionPool, H2Upgrade, PoolLimits, RetryBudget, TcpKeepalive};
 use mesh_core::resilience::retry::{RetryCondition, RetryPolicy};
@@ -366,6 +368,16 @@ impl Draw {
                 http_error_codes: d.list(Draw::short),
             }),
             retry_budget: self.option(|d| RetryBudget { share: d.ratio(), min_concurrency: d.number() }),
+            fault: self.option(|d| ConnectionFault {
+                kind: match d.one(&[0, 1, 2, 3]) {
+                    0 => ConnectionFaultKind::Reset { after: u64::from(d.number()) },
+                    1 => ConnectionFaultKind::Blackhole,
+                    2 => ConnectionFaultKind::Bandwidth(u64::from(d.number())),
+                    _ => ConnectionFaultKind::Latency(d.duration()),
+                },
+                share: d.ratio(),
+                until: u64::from(d.number()),
+            }),
             tunnel: self.option(|d| Tunnel { post: d.flag(), host: d.text(), port: d.short() }),
             proxy_protocol: self.option(|d| d.one(&[1, 2])),
             upstream: self.one(&[
@@ -740,6 +752,11 @@ impl Draw {
                 backoff: self.duration(),
                 avoid_tried: self.flag(),
                 remote_localities: self.flag(),
+                hedge: self.option(|d| Hedge {
+                    after: d.duration(),
+                    most: d.one(&[1, 2, 3]),
+                    any_method: d.flag(),
+                }),
             },
             fault: FaultPolicy {
                 delay: self.option(|d| (d.ratio(), d.duration())),

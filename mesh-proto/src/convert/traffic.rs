@@ -1,8 +1,10 @@
-//! Retries and faults.
+//! Retries, hedges and faults.
 
 use std::time::Duration;
 
+use mesh_core::resilience::connection_fault::{ConnectionFault, ConnectionFaultKind};
 use mesh_core::resilience::fault::{AbortStatus, FaultPolicy};
+use mesh_core::resilience::hedge::Hedge;
 use mesh_core::resilience::retry::{RetryCondition, RetryPolicy};
 use mesh_core::vocab::ratio::Ratio;
 
@@ -44,6 +46,7 @@ impl Wire for RetryPolicy {
             backoff: Some(self.backoff.to_wire()),
             avoid_tried: self.avoid_tried,
             remote_localities: self.remote_localities,
+            hedge: self.hedge.as_ref().map(Wire::to_wire),
         }
     }
 
@@ -56,7 +59,47 @@ impl Wire for RetryPolicy {
             backoff: required(message.backoff, "backoff")?,
             avoid_tried: message.avoid_tried,
             remote_localities: message.remote_localities,
+            hedge: optional(message.hedge, "hedge")?,
         })
+    }
+}
+
+impl Wire for Hedge {
+    type Message = wire::Hedge;
+
+    fn to_wire(&self) -> wire::Hedge {
+        wire::Hedge { after: Some(self.after.to_wire()), most: self.most, any_method: self.any_method }
+    }
+
+    fn from_wire(message: wire::Hedge) -> Result<Hedge, ConvertError> {
+        let most = message.most.clamp(1, Hedge::MOST);
+        Ok(Hedge { after: required(message.after, "after")?, most, any_method: message.any_method })
+    }
+}
+
+impl Wire for ConnectionFault {
+    type Message = wire::ConnectionFault;
+
+    fn to_wire(&self) -> wire::ConnectionFault {
+        use wire::connection_fault::Kind;
+        let kind = match &self.kind {
+            ConnectionFaultKind::Reset { after } => Kind::Reset(*after),
+            ConnectionFaultKind::Blackhole => Kind::Blackhole(true),
+            ConnectionFaultKind::Bandwidth(rate) => Kind::Bandwidth(*rate),
+            ConnectionFaultKind::Latency(time) => Kind::Latency(time.to_wire()),
+        };
+        wire::ConnectionFault { ppm: self.share.to_wire(), until: self.until, kind: Some(kind) }
+    }
+
+    fn from_wire(message: wire::ConnectionFault) -> Result<ConnectionFault, ConvertError> {
+        use wire::connection_fault::Kind;
+        let kind = match message.kind.ok_or(Fault::Missing).at("kind")? {
+            Kind::Reset(after) => ConnectionFaultKind::Reset { after },
+            Kind::Blackhole(_) => ConnectionFaultKind::Blackhole,
+            Kind::Bandwidth(rate) => ConnectionFaultKind::Bandwidth(rate),
+            Kind::Latency(time) => ConnectionFaultKind::Latency(field(time, "latency")?),
+        };
+        Ok(ConnectionFault { kind, share: field(message.ppm, "ppm")?, until: message.until })
     }
 }
 

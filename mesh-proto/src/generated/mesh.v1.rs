@@ -1158,6 +1158,34 @@ pub struct Destination {
     /// Of load_balancer UTILIZATION.
     #[prost(message, optional, tag = "22")]
     pub utilization: ::core::option::Option<Utilization>,
+    #[prost(message, optional, tag = "23")]
+    pub fault: ::core::option::Option<ConnectionFault>,
+}
+/// What happens to a share of the connections, until then (seconds since 1970).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConnectionFault {
+    #[prost(uint32, tag = "1")]
+    pub ppm: u32,
+    #[prost(uint64, tag = "2")]
+    pub until: u64,
+    #[prost(oneof = "connection_fault::Kind", tags = "3, 4, 5, 6")]
+    pub kind: ::core::option::Option<connection_fault::Kind>,
+}
+/// Nested message and enum types in `ConnectionFault`.
+pub mod connection_fault {
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Kind {
+        /// After so many bytes.
+        #[prost(uint64, tag = "3")]
+        Reset(u64),
+        #[prost(bool, tag = "4")]
+        Blackhole(bool),
+        /// Bytes a second.
+        #[prost(uint64, tag = "5")]
+        Bandwidth(u64),
+        #[prost(message, tag = "6")]
+        Latency(super::Duration),
+    }
 }
 /// How reports of endpoints become weights.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1504,6 +1532,18 @@ pub struct RetryPolicy {
     pub avoid_tried: bool,
     #[prost(bool, tag = "7")]
     pub remote_localities: bool,
+    #[prost(message, optional, tag = "8")]
+    pub hedge: ::core::option::Option<Hedge>,
+}
+/// Another attempt beside one that has no answer yet.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Hedge {
+    #[prost(message, optional, tag = "1")]
+    pub after: ::core::option::Option<Duration>,
+    #[prost(uint32, tag = "2")]
+    pub most: u32,
+    #[prost(bool, tag = "3")]
+    pub any_method: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FaultPolicy {

@@ -13,6 +13,7 @@ use mesh_core::vocab::origin::{Kind, ResourceKey};
 use super::configuration::Scope;
 use super::server::{Refusal, Shared, blocking};
 use super::view::DiagnosticView;
+use crate::clock;
 use crate::controller::{Published, parse_key};
 use crate::identity::credential;
 
@@ -33,6 +34,7 @@ fn judge(
         pods,
         root_namespace,
         default_ingress,
+        now: u64::try_from(clock::now_seconds()).unwrap_or(0),
         credential: &|certificate, _| credential::judge(certificate),
     })
 }

@@ -135,6 +135,10 @@ fn limits(answer: &Value) -> String {
         let on: Vec<_> = rows(&retries["on"]).iter().filter_map(Value::as_str).collect();
         parts.push(format!("{attempts} retries{each} on {}", on.join(", ")));
     }
+    let hedge = &answer["hedge"];
+    if let (Some(after), Some(most)) = (hedge["after"].as_str(), hedge["max"].as_u64()) {
+        parts.push(format!("{most} more beside it after {after}"));
+    }
     parts.join("; ")
 }
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use mesh_core::analysis::connection_faults;
 use mesh_core::compile::{Compiled, compile, recompile};
 use mesh_core::resource::diagnostic::{Diagnostic, Severity};
 use mesh_core::resource::{Resource, Spec};
@@ -323,6 +324,8 @@ impl Writer {
         let plan = batch::plan(batch, &self.documents, now).map_err(ApplyError::Findings)?;
         let mut findings = self.state.check(&plan.state.upserts);
         findings.extend(self.check_trust_domain(&plan.state.upserts));
+        let seconds = u64::try_from(now / 1000).unwrap_or(0);
+        findings.extend(connection_faults::judge(&plan.state.upserts, seconds));
         place(&mut findings, batch);
         if findings.iter().any(|finding| finding.severity == Severity::Error) {
             return Err(ApplyError::Findings(findings));

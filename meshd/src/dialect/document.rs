@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use mesh_core::resource::destination_rule::DestinationRule;
 use mesh_core::resource::diagnostic::{Diagnostic, Severity};
 use mesh_core::resource::kubernetes::PodTemplate;
 use mesh_core::resource::mesh_config::MeshConfig;
@@ -13,7 +14,7 @@ use super::field::{Compiled, Field, Message, Report};
 use super::kind::{Standing, standing};
 use super::metadata::{EXPORT_TO, MESH_CONFIG, SERVER_SET, metadata, tried_out};
 use super::node::{Entry, Mark, Node, Value};
-use super::{UNREADABLE, istio, kubernetes};
+use super::{UNREADABLE, annotation, istio, kubernetes};
 
 /// What a document came to.
 pub(crate) enum Meaning {
@@ -225,6 +226,10 @@ fn mesh_config(root: &Node, report: &Report) -> Option<MeshConfig> {
     istio::mesh_config::mesh_config(&field.holding(&bare))
 }
 
+fn annotations<'a>(root: &'a Node, report: &'a Report) -> Option<Field<'a>> {
+    Field::at(root, "metadata", report)?.below("annotations")
+}
+
 fn spec(root: &Node, kind: Kind, meta: &Metadata, report: &Report) -> Option<Spec> {
     if kind == Kind::MeshConfig {
         return mesh_config(root, report).map(|spec| Spec::MeshConfig(Box::new(spec)));
@@ -244,25 +249,28 @@ fn spec(root: &Node, kind: Kind, meta: &Metadata, report: &Report) -> Option<Spe
         Kind::Namespace => Some(Spec::Namespace),
         Kind::ServiceAccount => Some(Spec::ServiceAccount),
         Kind::Service => {
-            let annotations =
-                Field::at(root, "metadata", report).and_then(|field| field.below("annotations"));
-            let exported = annotations.and_then(|field| field.below(EXPORT_TO));
+            let exported = annotations(root, report).and_then(|field| field.below(EXPORT_TO));
             kubernetes::service::service(&spec()?, exported.as_ref()).map(Spec::Service)
         }
         Kind::WorkloadEntry => {
             let spec = spec()?;
-            let annotations =
-                Field::at(root, "metadata", report).and_then(|field| field.below("annotations"));
-            let recognition =
-                annotations.map(|field| istio::workload::recognition(&field)).unwrap_or_default();
+            let recognition = annotations(root, report)
+                .map(|field| istio::workload::recognition(&field))
+                .unwrap_or_default();
             istio::workload::entry(&spec, &meta.labels, recognition).map(Spec::WorkloadEntry)
         }
         Kind::ServiceEntry => istio::service_entry::entry(&spec()?, meta).map(Spec::ServiceEntry),
         Kind::VirtualService => {
-            istio::virtual_service::virtual_service(&spec()?, &meta.key.namespace).map(Spec::VirtualService)
+            let hedge = annotations(root, report).and_then(|field| annotation::hedge(&field));
+            let mut rules = istio::virtual_service::virtual_service(&spec()?, &meta.key.namespace)?;
+            rules.http.iter_mut().for_each(|rule| rule.hedge = hedge);
+            Some(Spec::VirtualService(rules))
         }
-        Kind::DestinationRule => istio::destination_rule::rule(&spec()?, &meta.key.namespace)
-            .map(|rule| Spec::DestinationRule(Box::new(rule))),
+        Kind::DestinationRule => {
+            let fault = annotations(root, report).and_then(|field| annotation::connection_fault(&field));
+            let rule = istio::destination_rule::rule(&spec()?, &meta.key.namespace)?;
+            Some(Spec::DestinationRule(Box::new(DestinationRule { fault, ..rule })))
+        }
         Kind::PeerAuthentication => {
             istio::peer_authentication::peer_authentication(&spec()?).map(Spec::PeerAuthentication)
         }

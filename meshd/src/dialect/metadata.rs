@@ -10,6 +10,7 @@ use mesh_core::vocab::origin::{Kind, ResourceKey};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::annotation;
 use super::field::{Field, Message, Report};
 use super::node::{Node, Value, quoted};
 use super::scalar;
@@ -141,6 +142,9 @@ fn annotations(field: &Field<'_>, kind: Kind) -> BTreeMap<Text, Text> {
         let Some(text) = value.text() else { continue };
         match key {
             _ if key.starts_with("internal.istio.io/") => value.fault("this annotation is Istio's own"),
+            annotation::HEDGE | annotation::X_HEDGE | annotation::FAULT => {
+                annotation::check_place(&value, key, kind);
+            }
             DRY_RUN if kind != Kind::AuthorizationPolicy => {
                 value.fault("istio.io/dry-run is for AuthorizationPolicy only");
             }

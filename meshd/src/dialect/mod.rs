@@ -13,6 +13,7 @@ use mesh_core::resource::kubernetes::PodTemplate;
 use mesh_core::vocab::name::Text;
 use mesh_core::vocab::origin::{Kind, ResourceKey};
 
+mod annotation;
 pub mod compatibility;
 mod document;
 mod export;

@@ -25,7 +25,7 @@ const UNITS: [(&str, u128); 8] = [
 const LONGEST: u128 = i64::MAX as u128;
 
 /// Reads `1h30m`, `1.5s`, `250ms`; `None` if it is none.
-fn parse_duration(text: &str) -> Option<Duration> {
+pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
     if text.len() > 64 {
         return None;
     }

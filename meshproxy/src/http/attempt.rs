@@ -29,6 +29,7 @@ use super::headers::{
     ATTEMPT_COUNT, EXPECTED_TIMEOUT, GRPC_TIMEOUT, MESH_HOP, MESH_PROXY, MESH_RETRY, RATE_LIMITED, number,
 };
 use super::load;
+use super::race::First;
 use super::reply::Failure;
 use crate::identity::origination::Inside;
 use crate::live::destination::LiveDestination;
@@ -135,6 +136,8 @@ pub struct Tried {
     pub exhausted: bool,
     /// Whether it would have been if its destination bore more retries.
     pub refused: bool,
+    /// The response flag of what was done to the last attempt on purpose.
+    pub injected: Option<&'static str>,
 }
 
 impl Trial<'_> {
@@ -145,24 +148,27 @@ impl Trial<'_> {
         upload: Option<&Upload>,
         whole: &mut Option<Deadline>,
     ) -> Tried {
-        if let (0, false, Some(upload)) = (self.retry.attempts, self.direct_http2, upload) {
+        let is_rare = self.is_rare();
+        if let (0, false, false, Some(upload)) = (self.retry.attempts, self.direct_http2, is_rare, upload) {
             upload.settle();
         }
         let mut message = Some(message);
         let mut tried: Vec<usize> = Vec::new();
         let mut tries = 0;
+        // Those that were begun beside others.
+        let mut joined = 0;
         let mut retrying: Option<Box<Retrying>> = None;
-        if self.retry.attempts > 0 {
+        if self.retry.attempts > 0 || is_rare {
             self.destination.state.retries.note_request();
         }
         loop {
-            let Some(index) = self.choose(&tried) else {
+            let Some(mut index) = self.choose(&tried) else {
                 break Tried::nothing();
             };
             tries += 1;
             let endpoint = &self.destination.endpoints[index];
             let mut permit = endpoint.state.enter();
-            let may_repeat = tries <= self.retry.attempts;
+            let may_repeat = tries - joined <= self.retry.attempts;
             let sent = match (&message, may_repeat) {
                 (Some(kept), true) => kept.clone(),
                 _ => match message.take() {
@@ -173,10 +179,22 @@ impl Trial<'_> {
             if let Some(retrying) = &mut retrying {
                 retrying.request = request_id(&sent.headers);
             }
-            let expected = expected_time(self.retry.per_try_timeout, self.left(whole, tries));
-            let begun = self.destination.begin();
-            let mut own = self.retry.per_try_timeout.map(|time| Deadline::new(time, Instant::now(), upload));
-            let result = {
+            let mut begun = self.destination.begin();
+            let mut injected = None;
+            let result = if is_rare {
+                let first = First { index, permit, message: sent, tries, joined, tried: &tried };
+                let raced = Box::pin(self.race(first, upload, whole)).await;
+                (index, permit, injected) = (raced.index, raced.permit, raced.injected);
+                tries += raced.joined;
+                joined += raced.joined;
+                // Of two that ran beside each other it cannot be told how long the one would have taken.
+                begun = begun.filter(|_| raced.joined == 0);
+                tried.extend(raced.others);
+                raced.result
+            } else {
+                let expected = expected_time(self.retry.per_try_timeout, self.left(whole, tries));
+                let mut own =
+                    self.retry.per_try_timeout.map(|time| Deadline::new(time, Instant::now(), upload));
                 // Pinned here and not in a function of its own: a future that is moved is stored twice.
                 let mut once = pin!(self.once(sent, upload, endpoint, &mut permit, (tries, expected)));
                 match (&mut *whole, &mut own) {
@@ -217,8 +235,8 @@ impl Trial<'_> {
             }
             let repeatable = upload.is_none_or(Upload::can_repeat);
             let told = result.as_ref().ok().and_then(|answer| answer.response.extensions().get().copied());
-            match self.next((index, outcome), told, (tries, repeatable)) {
-                Next::Retry(place) if self.wait(tries, whole.as_ref()).await => {
+            match self.next((index, outcome), told, (tries - joined, repeatable)) {
+                Next::Retry(place) if self.wait(tries - joined, whole.as_ref()).await => {
                     retrying = Some(Box::new(Retrying { place: Some(place), request: 0 }));
                 }
                 last => {
@@ -238,6 +256,7 @@ impl Trial<'_> {
                         result: Some(result),
                         exhausted,
                         refused,
+                        injected,
                     };
                 }
             }
@@ -295,12 +314,12 @@ impl Trial<'_> {
     }
 
     /// What is left of the request's time. The same for every first try, so that the table of HTTP/2 has its text.
-    fn left(&self, whole: &Option<Deadline>, tries: u32) -> Option<Duration> {
+    pub(super) fn left(&self, whole: &Option<Deadline>, tries: u32) -> Option<Duration> {
         let whole = whole.as_ref()?;
         Some(if tries == 1 { whole.time() } else { whole.left() })
     }
 
-    async fn once(
+    pub(super) async fn once(
         &self,
         mut message: Box<Message>,
         upload: Option<&Upload>,
@@ -381,7 +400,7 @@ struct Retrying {
 
 impl Tried {
     fn nothing() -> Tried {
-        Tried { endpoint: None, permit: None, result: None, exhausted: false, refused: false }
+        Tried { endpoint: None, permit: None, result: None, exhausted: false, refused: false, injected: None }
     }
 }
 
@@ -560,7 +579,7 @@ impl Message {
     }
 }
 
-fn fail(outcome: Outcome, transport: String) -> Failure {
+pub(super) fn fail(outcome: Outcome, transport: String) -> Failure {
     Failure { outcome, transport, retried: false, exhausted: false, refused: false }
 }
 
@@ -588,7 +607,7 @@ fn broken(error: &hyper::Error) -> Failure {
     fail(failure::outcome(error), failure::tls_fault(error).unwrap_or_default())
 }
 
-fn outcome(result: &Result<Answer, Failure>) -> Outcome {
+pub(super) fn outcome(result: &Result<Answer, Failure>) -> Outcome {
     match result {
         Ok(answer) => {
             let status = answer.response.status();

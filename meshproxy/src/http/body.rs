@@ -15,6 +15,7 @@ use mesh_core::vocab::outcome::Outcome;
 
 use super::deadline::Deadline;
 use super::headers::GRPC_STATUS;
+use super::impaired::Impaired;
 use super::record::Record;
 use super::reply::denied;
 use crate::net::activity::UnderWay;
@@ -39,25 +40,30 @@ pub enum UpstreamBody {
     Http1(Incoming),
     /// On a stream of a shared connection.
     Http2(RecvStream),
+    /// One that has a fault on purpose.
+    Impaired(Box<Impaired>),
 }
 
 impl UpstreamBody {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ReplyError>>> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ReplyError>>> {
         match self {
+            UpstreamBody::Impaired(impaired) => impaired.poll(cx),
             UpstreamBody::Http1(incoming) => Pin::new(incoming).poll_frame(cx).map_err(ReplyError::Upstream),
             UpstreamBody::Http2(stream) => http2::poll_frame(stream, cx).map_err(ReplyError::UpstreamStream),
         }
     }
 
-    fn is_end_stream(&self) -> bool {
+    pub(super) fn is_end_stream(&self) -> bool {
         match self {
+            UpstreamBody::Impaired(impaired) => impaired.is_end_stream(),
             UpstreamBody::Http1(incoming) => incoming.is_end_stream(),
             UpstreamBody::Http2(stream) => stream.is_end_stream(),
         }
     }
 
-    fn size_hint(&self) -> SizeHint {
+    pub(super) fn size_hint(&self) -> SizeHint {
         match self {
+            UpstreamBody::Impaired(impaired) => impaired.size_hint(),
             UpstreamBody::Http1(incoming) => incoming.size_hint(),
             // The field that says it is passed on.
             UpstreamBody::Http2(stream) if stream.is_end_stream() => SizeHint::with_exact(0),
@@ -84,6 +90,9 @@ pub enum ReplyError {
     /// A newer policy is against it.
     #[error("a policy is against it now")]
     Refused,
+    /// A fault ends it on purpose.
+    #[error("a fault ends it")]
+    Injected,
 }
 
 /// The body of an answer.
@@ -276,6 +285,7 @@ impl ReplyBody {
                         Some(Held::Http1(_)) | None => failure::http2_outcome(error),
                     },
                     ReplyError::Deadline | ReplyError::Refused => Outcome::RequestTimeout,
+                    ReplyError::Injected => Outcome::Reset { before_request: false },
                 };
                 let details = match outcome {
                     Outcome::ProtocolError => "upstream_reset_after_response_started{protocol_error}",

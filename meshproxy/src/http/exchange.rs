@@ -259,8 +259,11 @@ async fn send_on(
     };
     let message = copied(&trial, root, plan, forward, head, timeout, &mut record);
     let tried = trial.run(message, record.upload.as_ref(), &mut deadline).await;
-    let Tried { endpoint, permit, result, exhausted, refused } = tried;
+    let Tried { endpoint, permit, result, exhausted, refused, injected } = tried;
     record.permit = permit;
+    if let Some(flag) = injected {
+        record.flags.push(flag);
+    }
     if let Some(index) = endpoint {
         let endpoint = &destination.endpoints[index];
         record.upstream = endpoint.shown();

@@ -31,6 +31,7 @@ use super::exchange::message;
 use super::headers::{
     ATTEMPT_COUNT, MESH_AUTHORITY, MESH_HOP, MESH_PATH, MESH_STATUS, MESH_UPGRADE, SERVICE_TIME, number,
 };
+use super::race::before;
 use super::record::Record;
 use super::reply::{self, Failure, Reply};
 use super::variables::change_answer;
@@ -139,7 +140,18 @@ pub async fn send_on(
         let mut permit = endpoint.state.enter();
         record.upstream = endpoint.shown();
         record.destination = endpoint.party.number;
-        let sent = once(&trial, endpoint, &mut permit, message.clone(), tries).await;
+        let injected = trial.injected();
+        if let Some(injected) = &injected {
+            record.flags.push(injected.kind.flag());
+        }
+        let met = match injected {
+            Some(injected) => Box::pin(before(injected)).await,
+            None => Ok(()),
+        };
+        let sent = match met {
+            Ok(()) => once(&trial, endpoint, &mut permit, message.clone(), tries).await,
+            Err(failure) => Err(failure),
+        };
         record.permit = Some(permit);
         destination.note(index, sent.as_ref().map_or_else(|failure| failure.outcome, Answered::outcome));
         let failure = match sent {

@@ -23,6 +23,7 @@ use crate::http::body::ReplyBody;
 use crate::http::connection::{Entrance, Outbound};
 use crate::http::exchange;
 use crate::http::server::{self, Side};
+use crate::net::cut::Cut;
 use crate::net::downstream::{Facts, look, server_name};
 use crate::net::guard;
 use crate::net::patient::Patient;
@@ -212,7 +213,7 @@ impl Worker {
         original: Option<SocketAddr>,
         caller: Option<WorkloadKey>,
     ) where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        S: AsyncRead + AsyncWrite + Cut + Unpin + Send + 'static,
     {
         let protocol = self.protocol(&service);
         let limits = &self.thread.limits.patience;
@@ -272,7 +273,7 @@ impl Worker {
         asked: Option<Rc<str>>,
         caller: Option<WorkloadKey>,
     ) where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        S: AsyncRead + AsyncWrite + Cut + Unpin + Send + 'static,
     {
         let Ok((head, sni)) = server_name(&mut stream, head, self.thread.limits.patience.detection).await
         else {

@@ -18,6 +18,7 @@ use super::entering;
 use crate::capture::transparent;
 use crate::http::connection::{Entrance, Outbound};
 use crate::http::exchange;
+use crate::net::cut::Cut;
 use crate::net::downstream::{Facts, look, server_name};
 use crate::net::limits;
 use crate::net::rewind::Rewind;
@@ -163,7 +164,7 @@ impl Worker {
     /// A byte stream to an address that is nobody's: to the service that its server name tells, else where it was sent.
     async fn onwards<S>(&self, stream: S, facts: Facts, sni: Option<&str>, caller: Option<WorkloadKey>)
     where
-        S: AsyncRead + AsyncWrite,
+        S: AsyncRead + AsyncWrite + Cut,
     {
         let host = facts.local.ip().to_string();
         let port = facts.local.port();

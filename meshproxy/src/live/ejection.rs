@@ -54,10 +54,9 @@ impl Conduct {
     /// until one gets through, and others go elsewhere.
     fn reach(&self, outcome: Outcome) {
         if matches!(outcome, Outcome::ConnectFailure | Outcome::ConnectTimeout) {
-            self.tried.store(load::stamp(), Ordering::Relaxed);
-            self.returned.store(true, Ordering::Relaxed);
-        } else if outcome != Outcome::Overflow && self.returned.load(Ordering::Relaxed) {
-            self.returned.store(false, Ordering::Relaxed);
+            self.set_probation(Probation::begun().chosen(load::now()));
+        } else if outcome != Outcome::Overflow && self.probation().lasts() {
+            self.set_probation(Probation::default());
         }
     }
 
@@ -292,7 +291,7 @@ mod tests {
         for outcome in [Outcome::ConnectFailure, Outcome::ConnectTimeout] {
             conduct.reach(outcome);
             assert!(conduct.is_tried(), "{outcome:?}");
-            tokio::time::advance(PROBE).await;
+            tokio::time::advance(Duration::from_secs(1)).await;
             assert!(!conduct.is_tried());
             conduct.chosen();
             assert!(conduct.is_tried());

@@ -3,9 +3,11 @@
 pub mod activity;
 pub mod copy;
 pub mod corked;
+pub mod cut;
 pub mod downstream;
 pub mod guard;
 pub mod hop;
+pub mod impaired;
 pub mod limits;
 pub mod patient;
 pub mod proxy_header;

@@ -19,6 +19,11 @@ impl<T> Rewind<T> {
     pub fn new(head: Bytes, inner: T) -> Rewind<T> {
         Rewind { head, inner }
     }
+
+    /// The stream itself.
+    pub fn inner(&self) -> &T {
+        &self.inner
+    }
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for Rewind<T> {

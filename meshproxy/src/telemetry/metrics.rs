@@ -163,6 +163,12 @@ pub struct ProxyCounters {
     pub panics: Counter,
     /// Attempts beyond the first.
     pub retries: Counter,
+    /// Attempts beside another one whose answer counted, whose answer did not, and that were not begun.
+    pub hedges_won: Counter,
+    /// See `hedges_won`.
+    pub hedges_lost: Counter,
+    /// See `hedges_won`.
+    pub hedges_refused: Counter,
     /// Connections that were ended because what came was not the protocol, as only its codec could see: of applications,
     /// of other proxies.
     pub malformed_downstream: Counter,
@@ -261,6 +267,10 @@ impl Metrics {
             let labels = vec![Label::new("result", result)];
             recorder.register_counter(&Key::from_parts("mesh_proxy_load_reports_total", labels), &METADATA)
         };
+        let hedges = |result: &'static str| {
+            let labels = vec![Label::new("result", result)];
+            recorder.register_counter(&Key::from_parts("mesh_proxy_hedges_total", labels), &METADATA)
+        };
         let retired = |side: &'static str| {
             let labels = vec![Label::new("side", side)];
             recorder
@@ -284,6 +294,9 @@ impl Metrics {
             log_dropped: counter("mesh_proxy_access_log_dropped_total"),
             panics: counter("mesh_proxy_panics_total"),
             retries: counter("mesh_proxy_retries_total"),
+            hedges_won: hedges("won"),
+            hedges_lost: hedges("lost"),
+            hedges_refused: hedges("refused"),
             malformed_downstream: malformed("downstream"),
             slow_streams: slow,
             malformed_mesh: malformed("mesh"),
@@ -332,6 +345,12 @@ impl Metrics {
     /// A captured connection to an application of this host was refused for what it began with.
     pub fn entrance_refused(&self, reason: &'static str) {
         let key = Key::from_parts(ENTRANCES_REFUSED, vec![Label::new("reason", reason)]);
+        self.recorder.register_counter(&key, &METADATA).increment(1);
+    }
+
+    /// A fault of this kind happened to a connection or a request on purpose.
+    pub fn fault(&self, kind: &'static str) {
+        let key = Key::from_parts("mesh_proxy_faults_total", vec![Label::new("kind", kind)]);
         self.recorder.register_counter(&key, &METADATA).increment(1);
     }
 

@@ -76,6 +76,8 @@ struct Shared {
     kept: RefCell<Vec<Piece>>,
     share: Share,
     keeps: Cell<bool>,
+    /// Several attempts read all of it, each for itself.
+    shared: Cell<bool>,
     attempt: Cell<u32>,
     /// Pieces that the current attempt has taken of what is kept.
     taken: Cell<usize>,
@@ -129,6 +131,7 @@ impl Upload {
             kept: RefCell::default(),
             share: budget.share(),
             keeps: Cell::new(keeps),
+            shared: Cell::new(false),
             attempt: Cell::new(0),
             taken: Cell::new(0),
             received: Cell::new(0),
@@ -167,10 +170,20 @@ impl Upload {
         self.0.keeps.get() && !self.0.broken.get()
     }
 
+    /// Whether all of it is here, so that several attempts can send it side by side.
+    pub fn can_be_shared(&self) -> bool {
+        self.can_repeat() && self.0.complete.get()
+    }
+
+    /// From now on attempts do not end those before them. What is kept stays until the last has gone.
+    pub fn share(&self) {
+        self.0.shared.set(true);
+    }
+
     /// There will be no other attempt: keeps nothing more. What was kept the last attempt may still need.
     pub fn settle(&self) {
         self.0.keeps.set(false);
-        if self.0.taken.get() >= self.0.kept.borrow().len() {
+        if !self.0.shared.get() && self.0.taken.get() >= self.0.kept.borrow().len() {
             self.0.forget();
         }
     }
@@ -198,6 +211,9 @@ impl Upload {
     /// From now on it is noted when all of it was read.
     pub fn note_end(&self) {
         self.0.noted.set(true);
+        if self.0.complete.get() && self.0.ended.get().is_none() {
+            self.0.ended.set(Some(Instant::now()));
+        }
     }
 
     /// When all of it was read, if it was.
@@ -243,7 +259,7 @@ pub struct Attempted {
 impl Attempted {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let shared = &*self.shared;
-        if shared.attempt.get() != self.attempt {
+        if shared.attempt.get() != self.attempt && !shared.shared.get() {
             return Poll::Ready(Some(Err(BodyError::Superseded)));
         }
         if let Some(piece) = shared.kept.borrow().get(self.next) {

@@ -10,6 +10,7 @@ use crate::balancing::priority::{Place, Standing};
 use crate::balancing::zones::Zones;
 use crate::decide::witness::{Remembering, Witness};
 use crate::policy::mtls::{ClientTls, CredentialKey, ServerNames, TlsOrigination};
+use crate::resilience::connection_fault::ConnectionFault;
 use crate::resilience::pool::PoolLimits;
 use crate::routing::rule::Backend;
 use crate::snapshot::destination::Destination as Policy;
@@ -36,6 +37,7 @@ pub(super) fn missing(backend: &Backend, of: usize) -> DestinationFound {
         cluster: backend.cluster(),
         tls: "none",
         load_balancer: None,
+        fault: None,
         endpoints: Vec::new(),
     }
 }
@@ -90,6 +92,7 @@ pub(super) fn found(
     DestinationFound {
         tls: tls(destination, question.gateway),
         load_balancer: Some(destination.policy.load_balancer.name()),
+        fault: fault(&destination.policy, question.now),
         endpoints: endpoints.collect(),
         ..missing(backend, of)
     }
@@ -106,6 +109,24 @@ pub(super) fn receiving<'d>(
     let endpoints = destination.endpoints.iter().zip(standings);
     let healthy = endpoints.filter(|(endpoint, _)| endpoint.health == Health::Healthy);
     healthy.filter(|(_, standing)| standing.weight > 0).map(|(endpoint, _)| endpoint).collect()
+}
+
+/// The fault of a destination, if it is not over.
+fn fault(policy: &Policy, now: u64) -> Option<ConnectionFault> {
+    policy.fault.filter(|fault| fault.left(Duration::from_secs(now)).is_some())
+}
+
+/// Tells what happens to connections on purpose.
+fn note_fault(policy: &Policy, now: u64, witness: &mut Remembering) {
+    let Some(declared) = &policy.fault else { return };
+    match declared.left(Duration::from_secs(now)) {
+        Some(left) => witness.note(|| {
+            let (share, kind) = (declared.share, declared.kind);
+            let left = brief(Duration::from_secs(left.as_secs()));
+            format!("{share} of the connections or requests to it {kind}, for another {left}")
+        }),
+        None => witness.note(|| "its fault (mesh.io/fault) is over".to_owned()),
+    }
 }
 
 /// What connections are secured by: `mutual`, `simple` or `none`.
@@ -145,6 +166,7 @@ pub(super) fn note_destination(
     });
     note_localities(tables, question, destination, witness);
     note_tls(tables, policy, question.gateway, witness);
+    note_fault(policy, question.now, witness);
     if let Some(outliers) = &policy.outlier_detection {
         witness.note(|| {
             let errors = match (outliers.consecutive_5xx, outliers.consecutive_gateway) {

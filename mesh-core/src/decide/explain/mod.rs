@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use super::witness::Remembering;
 use crate::matching::request::{Caller, Request};
+use crate::resilience::connection_fault::ConnectionFault;
 use crate::resilience::fault::FaultPolicy;
+use crate::resilience::hedge::Hedge;
 use crate::resilience::retry::RetryPolicy;
 use crate::snapshot::Version;
 use crate::tables::Tables;
@@ -81,6 +83,8 @@ pub struct Explanation {
     pub timeout: Option<Duration>,
     /// Retries; `None` where they are disabled.
     pub retries: Option<RetryPolicy>,
+    /// Attempts beside one without an answer; `None` where requests such as this one have none.
+    pub hedge: Option<Hedge>,
     /// Injected faults.
     pub fault: FaultPolicy,
     /// What authorization says at the destination.
@@ -123,6 +127,8 @@ pub struct DestinationFound {
     pub tls: &'static str,
     /// Load balancer; `None` for a destination that does not exist.
     pub load_balancer: Option<&'static str>,
+    /// What happens to connections to it on purpose, now.
+    pub fault: Option<ConnectionFault>,
     /// Its endpoints.
     pub endpoints: Vec<EndpointFound>,
 }

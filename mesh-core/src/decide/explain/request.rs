@@ -13,6 +13,7 @@ use crate::decide::plan::{Forward, route_name};
 use crate::decide::request::{Selected, forward, select};
 use crate::decide::witness::{Remembering, Witness};
 use crate::matching::request::{Request, forwarded_scheme};
+use crate::resilience::hedge::Hedge;
 use crate::resilience::timeout::request_timeout;
 use crate::routing::cors::{CorsVerdict, Fields};
 use crate::routing::format::Plain;
@@ -124,6 +125,8 @@ fn send_on(
     let rule = selected.rule();
     answer.timeout = timeout(rule, &facts.request);
     answer.retries = (rule.retry.attempts > 0).then(|| rule.retry.clone());
+    answer.hedge = rule.retry.hedge.filter(|hedge| hedge.concerns(facts.request.method, false));
+    note_hedge(rule, &answer.hedge, witness);
     answer.fault = rule.fault;
     note_fault(&rule.fault, witness);
     note_headers("the request", &rule.request_headers, witness);
@@ -157,6 +160,22 @@ fn send_on(
     }
     tell_mirrors(facts, selected, answer, witness);
     conclude(answer, &judged, Some(&facts.request));
+}
+
+fn note_hedge(rule: &HttpRule, hedge: &Option<Hedge>, witness: &mut Remembering) {
+    match (hedge, &rule.retry.hedge) {
+        (Some(hedge), _) => witness.note(|| {
+            let times = if hedge.most == 1 { "once".to_owned() } else { format!("up to {} times", hedge.most) };
+            format!(
+                "without an answer after {:?} it is sent to another endpoint too, {times}, and the first good answer counts",
+                hedge.after
+            )
+        }),
+        (None, Some(_)) => witness.note(|| {
+            "it is not sent twice (mesh.io/hedge): its method is not idempotent".to_owned()
+        }),
+        (None, None) => {}
+    }
 }
 
 fn timeout(rule: &HttpRule, request: &Request<'_>) -> Option<std::time::Duration> {

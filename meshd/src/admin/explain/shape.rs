@@ -3,9 +3,13 @@
 use mesh_core::decide::explain::{
     AuthenticationFound, AuthorizationFound, DestinationFound, EndpointFound, Explanation, MirrorFound,
 };
+use mesh_core::resilience::connection_fault::{ConnectionFault, ConnectionFaultKind};
 use mesh_core::resilience::fault::{AbortStatus, FaultPolicy};
+use mesh_core::resilience::hedge::Hedge;
 use mesh_core::resilience::retry::RetryPolicy;
 use serde_json::{Map, Value, json};
+
+use crate::clock;
 
 /// Fields of an object; those that do not apply are left out.
 #[derive(Default)]
@@ -75,6 +79,7 @@ pub(super) fn shape(found: &Explanation) -> Value {
     object.filled("mirrors", found.mirrors.iter().map(mirror).collect());
     object.maybe("timeout", found.timeout.map(duration));
     object.maybe("retries", found.retries.as_ref().map(retries));
+    object.maybe("hedge", found.hedge.as_ref().map(hedge));
     object.filled("fault", fault(&found.fault));
     object.maybe("authorization", found.authorization.as_ref().map(authorization));
     object.maybe("authentication", found.authentication.as_ref().map(authentication));
@@ -92,6 +97,7 @@ fn destination(found: &DestinationFound) -> Value {
     fields.put("cluster", found.cluster.as_str());
     fields.put("tls", found.tls);
     fields.maybe("load_balancer", found.load_balancer);
+    fields.maybe("fault", found.fault.as_ref().map(connection_fault));
     fields.put("endpoints", found.endpoints.iter().map(endpoint).collect::<Vec<_>>());
     fields.value()
 }
@@ -128,6 +134,25 @@ fn retries(found: &RetryPolicy) -> Value {
     let conditions = found.on.iter().map(|condition| condition.name().to_owned());
     let codes = found.codes.iter().map(ToString::to_string);
     fields.put("on", conditions.chain(codes).collect::<Vec<_>>());
+    fields.value()
+}
+
+fn hedge(found: &Hedge) -> Value {
+    let methods = if found.any_method { "all" } else { "idempotent" };
+    json!({"after": duration(found.after), "max": found.most, "methods": methods})
+}
+
+fn connection_fault(found: &ConnectionFault) -> Value {
+    let mut fields = Fields::default();
+    fields.put("kind", found.kind.name());
+    match found.kind {
+        ConnectionFaultKind::Latency(time) => fields.put("latency", duration(time)),
+        ConnectionFaultKind::Bandwidth(bytes) => fields.put("bytes_per_second", bytes),
+        ConnectionFaultKind::Reset { after } => fields.put("after_bytes", after),
+        ConnectionFaultKind::Blackhole => {}
+    }
+    fields.put("percent", number(found.share.percent()));
+    fields.put("until", clock::text(i64::try_from(found.until).unwrap_or(i64::MAX)));
     fields.value()
 }
 

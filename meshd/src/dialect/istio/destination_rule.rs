@@ -65,7 +65,7 @@ pub(crate) fn rule(field: &Field<'_>, own: &str) -> Option<DestinationRule> {
             "credentialName is for gateways, and for the proxies that a workloadSelector of the rule selects; without one those of hosts connect in the clear",
         );
     }
-    Some(DestinationRule { host: host?, policy, subsets, export_to: export, workload_selector })
+    Some(DestinationRule { host: host?, policy, subsets, export_to: export, workload_selector, fault: None })
 }
 
 fn reaches_others(export: &ExportTo, own: &str) -> bool {

@@ -74,6 +74,7 @@ pub(super) fn rule(field: &Field<'_>, binding: &Binding<'_>) -> Option<HttpRoute
         action: action?,
         timeout: absent_or(timeout)?,
         retry: absent_or(retry)?,
+        hedge: None,
         fault: absent_or(fault)?,
         mirrors,
         cors: absent_or(cors)?,

@@ -63,6 +63,7 @@ pub(crate) fn retries(field: &Field<'_>) -> Option<RetryPolicy> {
         codes,
         backoff: backoff.unwrap_or(default.backoff),
         avoid_tried,
+        hedge: None,
     })
 }
 

@@ -3,6 +3,7 @@
 use super::*;
 use mesh_core::resource::Spec;
 
+mod annotations;
 mod authorization_policy;
 mod destination_rule;
 mod fuzz;
