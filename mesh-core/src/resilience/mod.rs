@@ -7,5 +7,7 @@ pub mod fault;
 pub mod outlier;
 pub mod pool;
 pub mod pressure;
+pub mod ratelimit;
 pub mod retry;
+pub mod shares;
 pub mod timeout;

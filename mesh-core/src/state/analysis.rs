@@ -8,6 +8,7 @@ use super::hosts;
 use super::index::KnownService;
 use super::{Change, MeshState};
 use crate::resource::diagnostic::{Diagnostic, Severity};
+use crate::resource::rate_limit::RateLimit;
 use crate::resource::virtual_service::{HttpAction, RouteDestination, VirtualService};
 use crate::resource::{Resource, Spec};
 use crate::vocab::label::Labels;
@@ -40,6 +41,7 @@ impl MeshState {
                 | Spec::Secret(_)
                 | Spec::ConfigMap(_)
                 | Spec::Endpoints(_) => {}
+                Spec::RateLimit(limit) => check.rate_limit(limit),
             }
         }
         findings
@@ -68,6 +70,12 @@ impl Check<'_> {
 
     fn namespace(&self) -> &Text {
         &self.resource.meta.key.namespace
+    }
+
+    fn rate_limit(&mut self, limit: &RateLimit) {
+        if limit.targets.is_empty() {
+            self.selector(&limit.selector, true);
+        }
     }
 
     fn virtual_service(&mut self, rules: &VirtualService) {

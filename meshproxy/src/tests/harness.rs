@@ -240,6 +240,7 @@ impl Mesh {
             node: "b".into(),
             network: None,
             tokens: Vec::new(),
+            limits: Vec::new(),
             view: plan.view.map(Text::from),
             recognition: Recognition::default(),
             probe: None,
