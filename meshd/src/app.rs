@@ -32,6 +32,7 @@ use crate::identity::members::Members;
 use crate::identity::service::IdentityService;
 use crate::identity::tls::{ServerTls, TlsError};
 use crate::identity::token::{self, ALL_ACCOUNTS, TokenRequest};
+use crate::registry::limits::Ledger;
 use crate::registry::service::RegistryService;
 use crate::store::{self, Store, StoreError};
 use crate::telemetry::Metrics;
@@ -264,6 +265,7 @@ fn spawn_grpc(
         domain: parts.authority.domain().clone(),
         members: Arc::clone(&parts.members),
         registrar: Arc::new(parts.controller.clone()),
+        shares: Ledger::default(),
         stop: stop.clone(),
         streams: parts.streams.clone(),
     };

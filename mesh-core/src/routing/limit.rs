@@ -4,13 +4,14 @@
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use foldhash::quality::FixedState;
-use http::HeaderName;
+use http::{HeaderName, HeaderValue};
 
 use crate::matching::request::Request;
 use crate::matching::text::TextMatch;
-use crate::resilience::ratelimit::Rate;
+use crate::resilience::ratelimit::{Rate, Standing};
 use crate::vocab::identity::SpiffeId;
 use crate::vocab::name::Text;
 
@@ -214,6 +215,33 @@ impl KeyPart {
     }
 }
 
+/// The fields by which an answer tells how a limit stands: those of the IETF's draft (`RateLimit-Policy`, `RateLimit`),
+/// those that Envoy has, and `retry-after` where the request was refused. Times are whole seconds, rounded up.
+pub fn fields(limit: &Limit, standing: &Standing) -> Vec<(HeaderName, HeaderValue)> {
+    let seconds = |time: Duration| time.as_secs() + u64::from(time.subsec_nanos() > 0);
+    let Limit { name, rate, .. } = limit;
+    let window = seconds(rate.interval());
+    // A window that is no whole number of seconds is told as one that is.
+    let quota = u128::from(rate.requests()) * u128::from(window) * 1_000_000_000 / rate.interval().as_nanos();
+    let (left, full) = (standing.remaining, seconds(standing.full_in));
+    // In the draft it is the time after which there is more; Envoy's is that after which the bucket is full.
+    let more = if standing.admitted { full } else { seconds(standing.retry_after) };
+    let mut fields = vec![
+        ("ratelimit-policy", format!("\"{name}\";q={quota};w={window}")),
+        ("ratelimit", format!("\"{name}\";r={left};t={more}")),
+        ("x-ratelimit-limit", rate.requests().to_string()),
+        ("x-ratelimit-remaining", left.to_string()),
+        ("x-ratelimit-reset", full.to_string()),
+    ];
+    if !standing.admitted {
+        fields.push(("retry-after", more.max(1).to_string()));
+    }
+    let field = |(name, value): (&'static str, String)| {
+        Some((HeaderName::from_static(name), HeaderValue::try_from(value).ok()?))
+    };
+    fields.into_iter().filter_map(field).collect()
+}
+
 impl fmt::Display for KeyPart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -252,9 +280,7 @@ impl fmt::Display for Limit {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use http::{HeaderMap, HeaderValue};
+    use http::HeaderMap;
 
     use super::*;
 
@@ -318,6 +344,27 @@ mod tests {
             names(&limits, 80, "GET /a.json", &[("x-tier", "iron"), ("x-tier", "golden")]),
             "all api gold"
         );
+    }
+
+    #[test]
+    fn answers_tell_how_a_limit_stands() {
+        let rate = Rate::new(10, Duration::from_secs(1), 2).unwrap();
+        let limit = Limit { rate, ..limit("per-user", vec![], Counts::default()) };
+        let told = |standing: &Standing| {
+            let fields = fields(&limit, standing).into_iter();
+            fields.map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect::<Vec<_>>()
+        };
+        let (full_at, first) = rate.take(1_000_000, 0, 1);
+        let same = ["ratelimit-policy: \"per-user\";q=10;w=1", "x-ratelimit-limit: 10"];
+        let of_first = told(&first);
+        assert!(same.iter().all(|line| of_first.contains(&(*line).to_owned())), "{of_first:?}");
+        assert!(of_first.contains(&"ratelimit: \"per-user\";r=1;t=1".to_owned()), "{of_first:?}");
+        let (full_at, _) = rate.take(1_000_000, full_at, 1);
+        let (_, refused) = rate.take(1_000_000, full_at, 1);
+        let of_refused = told(&refused);
+        for line in ["ratelimit: \"per-user\";r=0;t=1", "x-ratelimit-remaining: 0", "retry-after: 1"] {
+            assert!(of_refused.contains(&line.to_owned()), "{of_refused:?}");
+        }
     }
 
     #[test]

@@ -809,10 +809,13 @@ pub struct LimitReport {
     /// The share that is held, in parts per million; 0 for none.
     #[prost(uint32, tag = "3")]
     pub held: u32,
+    /// The workload that counts, `NAMESPACE/NAME`; empty where rules do.
+    #[prost(string, tag = "4")]
+    pub workload: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LimitShares {
-    /// In the order of the reports; fewer where meshd keeps account of no more.
+    /// One a report, in their order.
     #[prost(message, repeated, tag = "1")]
     pub shares: ::prost::alloc::vec::Vec<LimitShare>,
     #[prost(uint32, tag = "2")]
@@ -822,7 +825,7 @@ pub struct LimitShares {
 pub struct LimitShare {
     #[prost(string, tag = "1")]
     pub limit: ::prost::alloc::string::String,
-    /// In parts per million.
+    /// In parts per million; 0 where none is free yet.
     #[prost(uint32, tag = "2")]
     pub share: u32,
     /// How many proxies count against the limit.

@@ -11,6 +11,7 @@ mod direct;
 pub mod entering;
 pub mod exchange;
 pub mod headers;
+mod limits;
 pub mod load;
 pub mod mirror;
 mod outside;

@@ -15,6 +15,7 @@ mod misbehaviour;
 mod origination;
 mod outliers;
 mod policy;
+mod rate_limits;
 mod reports;
 mod requests;
 mod resilience;

@@ -25,6 +25,7 @@ mod origination;
 mod owners;
 mod policy;
 mod protocols;
+mod ratelimits;
 mod reports;
 mod resilience;
 mod resilience_zones;
@@ -76,6 +77,7 @@ fn all() -> Vec<Claim> {
     claims.extend(origination::claims());
     claims.extend(credentials::claims());
     claims.extend(faults::claims());
+    claims.extend(ratelimits::claims());
     claims.extend(fields::claims());
     claims.extend(egress::claims());
     claims.extend(views::claims());
