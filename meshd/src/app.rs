@@ -33,6 +33,7 @@ use crate::identity::members::Members;
 use crate::identity::service::IdentityService;
 use crate::identity::tls::{ServerTls, TlsError};
 use crate::identity::token::{self, ALL_ACCOUNTS, TokenRequest};
+use crate::registry::limits::Ledger;
 use crate::registry::registrar::Callers;
 use crate::registry::service::RegistryService;
 use crate::store::{self, Store, StoreError};
@@ -278,6 +279,7 @@ fn spawn_grpc(
         registrar: Arc::new(parts.controller.clone()),
         callers: Arc::clone(&parts.roster) as Arc<dyn Callers>,
         lease: args.lease,
+        shares: Ledger::default(),
         stop: stop.clone(),
         streams: parts.streams.clone(),
     };

@@ -121,11 +121,25 @@ pub enum ApplyError {
 enum Command {
     Apply(Box<Batch>, oneshot::Sender<Result<Applied, ApplyError>>),
     Rollback(Rollback, oneshot::Sender<Result<Applied, ApplyError>>),
-    Announce { node: String, announcement: Box<Announcement>, reply: oneshot::Sender<Announced> },
-    Report { node: String, reports: Vec<Reported> },
+    Announce {
+        node: String,
+        announcement: Box<Announcement>,
+        reply: oneshot::Sender<Announced>,
+    },
+    Report {
+        node: String,
+        reports: Vec<Reported>,
+    },
     Renew(String),
-    Drain { node: String, drained: bool, reply: oneshot::Sender<Result<oneshot::Receiver<Version>, StoreError>> },
-    Depart { node: String, reply: oneshot::Sender<Version> },
+    Drain {
+        node: String,
+        drained: bool,
+        reply: oneshot::Sender<Result<oneshot::Receiver<Version>, StoreError>>,
+    },
+    Depart {
+        node: String,
+        reply: oneshot::Sender<Version>,
+    },
     Revoke(String),
     Reconsider(String),
     Tick,

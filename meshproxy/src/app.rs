@@ -41,6 +41,7 @@ use crate::listener::sockets::{Listeners, Settings};
 use crate::live::ejection::{self, Ejected};
 use crate::live::interception::Interception;
 use crate::live::keep;
+use crate::live::limits;
 use crate::live::root::Roots;
 use crate::runtime::drain::Drain;
 use crate::runtime::pressure::{Pressure, Seen};
@@ -100,6 +101,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     tasks.spawn(files.keep_fresh(move |count| faults.set(count as f64)));
     tasks.spawn(keep_names(Arc::clone(&roots), forwarder.clone(), Arc::clone(&metrics)));
     tasks.spawn(keep::keep(Arc::clone(&roots)));
+    tasks.spawn(limits::keep(Arc::clone(&roots)));
     let (tell_ejected, ejected) = watch::channel(Ejected::new());
     tasks.spawn(ejection::keep(Arc::clone(&roots), tell_ejected));
     let supply = Supply::find();
@@ -161,6 +163,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             Arc::clone(&apply),
             Arc::clone(&roots),
         ),
+        roots: Arc::clone(&roots),
         apply: Arc::clone(&apply),
         last_good: (last_good.clone(), held),
     };

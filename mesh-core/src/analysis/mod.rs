@@ -26,6 +26,7 @@ mod findings;
 mod gateway_references;
 mod gateways;
 mod ineffective;
+mod limits;
 mod mesh_hosts;
 mod policies;
 mod selectors;
@@ -74,6 +75,7 @@ pub fn analyze(input: &Input<'_>) -> Vec<Diagnostic> {
     telemetry::check(&facts, &mut findings);
     ineffective::check(&facts, &mut findings);
     policies::check(&facts, &mut findings);
+    limits::check(&facts, &mut findings);
     destination_rules::check(&facts, &mut findings);
     services::check(&facts, &mut findings);
     service_entries::check(&facts, &mut findings);

@@ -19,6 +19,7 @@ mod delegates;
 mod destinations;
 mod endpoints;
 mod gateways;
+mod limits;
 mod listeners;
 mod origination;
 #[cfg(test)]

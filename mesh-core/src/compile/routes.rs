@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::delegates::bound_routes;
+use super::limits;
 use super::rules::Site;
 use crate::resource::reach::GatewayRef;
 use crate::resource::service::Port;
@@ -138,7 +139,12 @@ fn content(resource: &Resource) -> Option<&VirtualService> {
 /// The rules for requests of a VirtualService at a site, in order.
 pub(super) fn http_rules(site: &Site<'_>, resource: &Resource) -> Vec<HttpRule> {
     let routes = bound_routes(site.state, resource).into_iter();
-    routes.filter_map(|bound| site.http_rule(bound.resource, bound.index, &bound.route)).collect()
+    let rules = routes.filter_map(|bound| {
+        let mut rule = site.http_rule(bound.resource, bound.index, &bound.route)?;
+        rule.limits = limits::of_rule(site.state, &resource.meta.key, bound.resource, rule.name.as_ref());
+        Some(rule)
+    });
+    rules.collect()
 }
 
 /// The rules for byte streams of a VirtualService at a site, in order.

@@ -74,6 +74,7 @@ impl Site<'_> {
             cors: route.cors.clone(),
             request_headers: HeaderOperations::from(&route.request_headers),
             response_headers: HeaderOperations::from(&route.response_headers),
+            limits: Vec::new(),
         })
     }
 

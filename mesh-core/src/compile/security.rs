@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{aliases, listeners};
+use super::{aliases, limits, listeners};
 use crate::policy::authorization::AuthorizationPolicy;
 use crate::policy::external::{Authorizer, Provider};
 use crate::policy::jwt::{JwtRule, Keys, TokenPolicy};
@@ -103,6 +103,7 @@ pub(super) fn workload(state: &MeshState, key: &WorkloadKey) -> Option<(Text, Se
         mtls: mtls(state, &key.namespace, labels),
         policies: governing(state, Kind::AuthorizationPolicy, &key.namespace, labels),
         tokens: governing(state, Kind::RequestAuthentication, &key.namespace, labels),
+        limits: limits::of_workload(state, known),
         view: state.view_of(&key.namespace, labels).scope(),
         recognition: known.entry.recognition.clone(),
         probe: known.entry.probe.clone(),

@@ -8,6 +8,7 @@ pub mod explain;
 pub mod facts;
 pub mod gateway;
 pub mod inbound;
+pub mod limits;
 pub mod plan;
 pub mod refusal;
 pub mod request;

@@ -176,6 +176,7 @@ fn workload(version: &str, policies: Vec<(&str, &str)>) -> Section {
         mtls: MtlsPolicy { default: MtlsMode::Strict, ..MtlsPolicy::default() },
         policies: policies.into_iter().map(|(namespace, name)| (namespace.into(), name.into())).collect(),
         tokens: vec![],
+        limits: Vec::new(),
         view: None,
         recognition: Recognition::default(),
         probe: None,

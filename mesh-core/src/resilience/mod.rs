@@ -10,5 +10,7 @@ pub mod hedge;
 pub mod outlier;
 pub mod pool;
 pub mod pressure;
+pub mod ratelimit;
 pub mod retry;
+pub mod shares;
 pub mod timeout;

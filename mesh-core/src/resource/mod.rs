@@ -12,6 +12,7 @@ pub mod gateway;
 pub mod kubernetes;
 pub mod mesh_config;
 pub mod proxy_config;
+pub mod rate_limit;
 pub mod reach;
 pub mod security;
 pub mod service;
@@ -25,6 +26,7 @@ use gateway::Gateway;
 use kubernetes::{ConfigMap, Secret, StaticEndpoints};
 use mesh_config::MeshConfig;
 use proxy_config::ProxyConfig;
+use rate_limit::RateLimit;
 use security::{AuthorizationPolicy, PeerAuthentication, RequestAuthentication};
 use service::{Service, ServiceEntry};
 use sidecar::Sidecar;
@@ -113,4 +115,6 @@ pub enum Spec {
     ConfigMap(ConfigMap),
     /// Kubernetes Endpoints or EndpointSlice.
     Endpoints(StaticEndpoints),
+    /// RateLimit.
+    RateLimit(RateLimit),
 }

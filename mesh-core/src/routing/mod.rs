@@ -3,6 +3,7 @@
 pub mod cors;
 pub mod format;
 pub mod header;
+pub mod limit;
 pub mod mirror;
 pub mod rewrite;
 pub mod rule;

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 
 use super::cors::CorsPolicy;
 use super::header::HeaderOperations;
+use super::limit::RateLimit;
 use super::mirror::Mirror;
 use super::rewrite::{Redirect, Rewrite};
 use crate::matching::request::{Caller, RequestMatch, caller_passes, caller_words, write_words};
@@ -89,6 +90,8 @@ pub struct HttpRule {
     pub request_headers: HeaderOperations,
     /// Changes of the response's header fields.
     pub response_headers: HeaderOperations,
+    /// Rate limits of what it matches.
+    pub limits: Vec<RateLimit>,
 }
 
 impl Backend {
@@ -135,6 +138,7 @@ impl HttpRule {
             cors: None,
             request_headers: HeaderOperations::default(),
             response_headers: HeaderOperations::default(),
+            limits: Vec::new(),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use crate::policy::mtls::MtlsPolicy;
 use crate::resilience::pool::ConnectionPool;
+use crate::routing::limit::RateLimit;
 use crate::vocab::health::Probe;
 use crate::vocab::identity::SpiffeId;
 use crate::vocab::label::Labels;
@@ -53,6 +54,8 @@ pub struct Workload {
     pub policies: Vec<(Text, Text)>,
     /// Namespace and name of every RequestAuthentication that holds for it. All must be at hand before it is served.
     pub tokens: Vec<(Text, Text)>,
+    /// Rate limits of what reaches it.
+    pub limits: Vec<RateLimit>,
     /// What it sees of the mesh: the key of its view; `None` for what everybody sees.
     pub view: Option<Text>,
     /// How its processes are recognised.

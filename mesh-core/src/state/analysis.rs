@@ -8,10 +8,12 @@ use super::hosts;
 use super::index::KnownService;
 use super::{Change, MeshState};
 use crate::resource::diagnostic::{Diagnostic, Severity};
+use crate::resource::rate_limit::RateLimit;
 use crate::resource::virtual_service::{HttpAction, RouteDestination, VirtualService};
 use crate::resource::{Resource, Spec};
 use crate::vocab::label::Labels;
 use crate::vocab::name::Text;
+use crate::vocab::origin::{Kind, ResourceKey};
 
 impl MeshState {
     /// What is wrong across resources if these were applied. File and line are left open.
@@ -40,6 +42,7 @@ impl MeshState {
                 | Spec::Secret(_)
                 | Spec::ConfigMap(_)
                 | Spec::Endpoints(_) => {}
+                Spec::RateLimit(limit) => check.rate_limit(limit),
             }
         }
         findings
@@ -68,6 +71,38 @@ impl Check<'_> {
 
     fn namespace(&self) -> &Text {
         &self.resource.meta.key.namespace
+    }
+
+    fn rate_limit(&mut self, limit: &RateLimit) {
+        if limit.targets.is_empty() {
+            self.selector(&limit.selector, true);
+        }
+        for (index, target) in limit.targets.iter().enumerate() {
+            let namespace = self.namespace().clone();
+            let kind = target.kind.kind();
+            let key = ResourceKey { kind, namespace: namespace.clone(), name: target.name.clone() };
+            let field = format!("spec.targetRefs[{index}]");
+            let Some(resource) = self.state.declared(&key) else {
+                let names = self.state.resources_in(kind, &namespace).map(|other| {
+                    let name = other.meta.key.name.clone();
+                    (name.clone(), name)
+                });
+                let hint = did_you_mean(nearest(&target.name, names));
+                let message =
+                    format!("namespace {namespace} has no {} {:?}{hint}", kind.name(), &*target.name);
+                self.find("IST0101", Severity::Error, format!("{field}.name"), message);
+                continue;
+            };
+            let Some(section) = &target.section else { continue };
+            let sections = limit_sections(&resource);
+            if !sections.contains(section) {
+                let hint =
+                    did_you_mean(nearest(section, sections.iter().map(|one| (one.clone(), one.clone()))));
+                let what = if kind == Kind::Service { "port" } else { "route" };
+                let message = format!("{key} has no {what} with the name {:?}{hint}", &**section);
+                self.find("IST0101", Severity::Error, format!("{field}.sectionName"), message);
+            }
+        }
     }
 
     fn virtual_service(&mut self, rules: &VirtualService) {
@@ -233,6 +268,15 @@ impl Check<'_> {
             names
         });
         nearest(written, candidates)
+    }
+}
+
+/// The names that a rate limit's `sectionName` may have: ports of a Service, routes of a VirtualService.
+fn limit_sections(resource: &Resource) -> Vec<Text> {
+    match &resource.spec {
+        Spec::Service(service) => service.ports.iter().map(|port| port.name.clone()).collect(),
+        Spec::VirtualService(rules) => rules.http.iter().filter_map(|route| route.name.clone()).collect(),
+        _ => Vec::new(),
     }
 }
 

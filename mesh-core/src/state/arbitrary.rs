@@ -1,6 +1,7 @@
 //! Random meshes for tests: resources of every kind over few names, so that they meet.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -14,10 +15,12 @@ use super::{Change, Registration};
 use crate::policy::authorization::PolicyAction;
 use crate::policy::mtls::MtlsMode;
 use crate::resilience::pool::ConnectionPool;
+use crate::resilience::ratelimit::Rate;
 use crate::resource::destination_rule::{TrafficBlocks, TrafficPolicy};
 use crate::resource::gateway::{Gateway, HostNamespace, Server, ServerHost, ServerTls, ServerTlsMode};
 use crate::resource::kubernetes::{StaticAddress, StaticEndpoints, StaticSubset};
 use crate::resource::mesh_config::MeshConfig;
+use crate::resource::rate_limit::{LimitTarget, RateLimit, TargetKind};
 use crate::resource::reach::{Export, ExportTo, GatewayRef};
 use crate::resource::security::{AuthorizationPolicy, RequestAuthentication};
 use crate::resource::service::{Location, Resolution, ServiceForm};
@@ -26,6 +29,7 @@ use crate::resource::sidecar::{
 };
 use crate::resource::virtual_service::HttpAction;
 use crate::resource::{Resource, Spec};
+use crate::routing::limit::{Counts, Limit, Tell, Terms};
 use crate::vocab::health::{Health, HostStanding};
 use crate::vocab::name::{Text, WorkloadKey};
 use crate::vocab::protocol::Protocol;
@@ -282,6 +286,31 @@ fn a_request_authentication() -> impl Strategy<Value = Arc<Resource>> {
     })
 }
 
+fn a_rate_limit() -> impl Strategy<Value = Arc<Resource>> {
+    let kinds = select(&[TargetKind::Service, TargetKind::VirtualService][..]);
+    let target = (kinds, select(&["a", "b"][..]), proptest::option::of(select(&["http", "named"][..])));
+    let target = target.prop_map(|(kind, name, section)| LimitTarget {
+        kind,
+        name: name.into(),
+        section: section.map(Text::from),
+    });
+    (id(&["a", "b"]), select(LABELS), vec(target, 0..3), 1..3_u32).prop_map(
+        |(id, selector, targets, requests)| {
+            let rate = Rate::new(requests, Duration::from_secs(1), 1).expect("a valid rate");
+            let limit = Limit { name: "all".into(), rate, key: vec![], counts: Counts::default() };
+            let terms = Terms {
+                shared: false,
+                limits: vec![limit],
+                status: 429,
+                tell: Tell::Refused,
+                dry_run: false,
+            };
+            let selector = Some(labels(selector)).filter(|labels| !labels.is_empty());
+            declare(&id, Spec::RateLimit(RateLimit { selector, targets, terms }))
+        },
+    )
+}
+
 pub(crate) fn a_resource() -> impl Strategy<Value = Arc<Resource>> {
     prop_oneof![
         3 => a_service(),
@@ -295,6 +324,7 @@ pub(crate) fn a_resource() -> impl Strategy<Value = Arc<Resource>> {
         1 => a_mesh_config(),
         1 => endpoints(),
         1 => a_request_authentication(),
+        1 => a_rate_limit(),
     ]
 }
 

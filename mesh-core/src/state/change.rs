@@ -210,7 +210,8 @@ impl Step {
                 | Kind::Secret
                 | Kind::ConfigMap
                 | Kind::Endpoints
-                | Kind::EndpointSlice => {}
+                | Kind::EndpointSlice
+                | Kind::RateLimit => {}
             }
         }
     }

@@ -45,6 +45,7 @@ pub(crate) fn declare(id: &str, spec: Spec) -> Arc<Resource> {
         Spec::Secret(_) => Kind::Secret,
         Spec::ConfigMap(_) => Kind::ConfigMap,
         Spec::Endpoints(_) => Kind::Endpoints,
+        Spec::RateLimit(_) => Kind::RateLimit,
     };
     let meta = Metadata {
         key: ResourceKey { kind, namespace: namespace.into(), name: name.into() },

@@ -7,6 +7,7 @@ use super::binding::destination_hosts;
 use super::change::{Edit, Step, Turn, rule_hosts};
 use super::index::{KnownService, KnownWorkload};
 use super::{MeshState, hosts};
+use crate::resource::rate_limit::{RateLimit, TargetKind};
 use crate::resource::{Resource, Spec};
 use crate::vocab::label::Labels;
 use crate::vocab::name::{Text, WorkloadKey};
@@ -162,6 +163,7 @@ impl Step {
                         self.touched.policies.insert(edit.key.clone());
                         self.touch_governed(&edit.key.namespace, &policy.selector);
                     }
+                    Spec::RateLimit(limit) => self.touch_limited(&edit.key.namespace, limit),
                     // What a workload listens on, and how many connections its application takes.
                     Spec::Sidecar(sidecar) => {
                         let keys = self.governed(&edit.key.namespace, &sidecar.selector);
@@ -187,6 +189,32 @@ impl Step {
                         let host = hosts::service_host(&endpoints.service, &edit.key.namespace);
                         self.touched.endpoints.insert(host);
                     }
+                }
+            }
+        }
+    }
+
+    /// Touches what a rate limit is attached to.
+    fn touch_limited(&mut self, namespace: &Text, limit: &RateLimit) {
+        if limit.targets.is_empty() {
+            let keys = self.governed(namespace, &limit.selector);
+            self.touched.workloads.extend(keys);
+        }
+        for target in &limit.targets {
+            match target.kind {
+                TargetKind::Service => {
+                    let host = hosts::service_host(&target.name, namespace);
+                    let services = self.next.candidates(&host).to_vec();
+                    for service in services {
+                        let reached = self.next.workloads_in(&service.namespace);
+                        let reached = reached.filter(|workload| service.reaches(workload).is_some());
+                        self.touched.workloads.extend(reached.map(|workload| workload.key.clone()));
+                    }
+                }
+                TargetKind::VirtualService => {
+                    let (kind, namespace, name) =
+                        (Kind::VirtualService, namespace.clone(), target.name.clone());
+                    self.touch_rules_of(&ResourceKey { kind, namespace, name });
                 }
             }
         }

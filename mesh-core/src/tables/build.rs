@@ -1,6 +1,6 @@
 //! Sections and the tables before -> the next tables, or what cannot be built.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::destinations::Destination;
@@ -10,6 +10,7 @@ use super::routes::{HostRoutes, Named, Resolved, RouteTable, ServiceTable, Unown
 use super::views::ViewTable;
 use super::workloads;
 use super::{Credentials, Index, Tables};
+use crate::routing::limit::RateLimit;
 use crate::routing::rule::RuleAction;
 use crate::snapshot::Snapshot;
 use crate::snapshot::credential::Credential;
@@ -41,6 +42,7 @@ pub fn build(snapshot: &Snapshot, previous: Option<&Tables>) -> Result<Tables, V
     add_destinations(&mut tables, &sorted, previous);
     let resolver = Resolver::new(&sorted);
     add_routes(&mut tables, &sorted, &resolver);
+    tables.rule_limits = rule_limits(&sorted);
     let mut policies = policies(snapshot, previous);
     workloads::add(&mut tables, &sorted.workloads, &mut policies, previous);
     add_gateways(&mut tables, &sorted, &resolver, &mut policies);
@@ -67,6 +69,14 @@ fn reject(snapshot: &Snapshot) -> Vec<Rejection> {
             reason(key, &entry.section).map(|reason| Rejection { key: key.clone(), reason })
         })
         .collect()
+}
+
+/// The rate limits of all rules, each resource and target once.
+fn rule_limits(sorted: &Sorted<'_>) -> Vec<RateLimit> {
+    let rules = sorted.routes.iter().flat_map(|routes| &routes.http);
+    let limits = rules.flat_map(|rule| &rule.limits);
+    let distinct: BTreeMap<_, _> = limits.map(|limit| ((&limit.origin, &limit.target), limit)).collect();
+    distinct.into_values().cloned().collect()
 }
 
 /// The policies of a snapshot, ready to be handed out.

@@ -9,6 +9,7 @@ use foldhash::fast::FixedState;
 use crate::message::path::Normalization;
 use crate::policy::jwt::check::TokenRules;
 use crate::policy::mtls::CredentialKey;
+use crate::routing::limit::RateLimit;
 use crate::snapshot::Version;
 use crate::snapshot::credential::Credential;
 use crate::snapshot::security::TrustBundle;
@@ -67,6 +68,8 @@ pub struct Tables {
     pub(crate) views: Index<Text, ViewTable>,
     pub(crate) gateways: BTreeMap<(Text, Text), GatewayTable>,
     pub(crate) by_address: Index<SocketAddr, WorkloadKey>,
+    /// Rate limits of rules, each resource and target once.
+    pub rule_limits: Vec<RateLimit>,
     /// Halves of credentials that this host was given.
     pub credentials: Arc<Credentials>,
     pub(crate) tokens: BTreeMap<(Text, Text), Arc<TokenRules>>,

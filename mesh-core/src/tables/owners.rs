@@ -127,6 +127,7 @@ mod tests {
                 mtls: Default::default(),
                 policies: Vec::new(),
                 tokens: Vec::new(),
+                limits: Vec::new(),
                 view: None,
                 recognition: recognition.clone(),
                 probe: None,

@@ -47,11 +47,13 @@ pub enum Kind {
     Endpoints,
     /// Kubernetes `discovery.k8s.io/v1` EndpointSlice.
     EndpointSlice,
+    /// Our own `mesh.io` RateLimit.
+    RateLimit,
 }
 
 impl Kind {
     /// Every kind, in the order in which they are listed to people.
-    pub const ALL: [Kind; 20] = [
+    pub const ALL: [Kind; 21] = [
         Kind::Namespace,
         Kind::ServiceAccount,
         Kind::Service,
@@ -72,6 +74,7 @@ impl Kind {
         Kind::ConfigMap,
         Kind::Endpoints,
         Kind::EndpointSlice,
+        Kind::RateLimit,
     ];
 
     /// The name in a manifest: `VirtualService`.
@@ -97,6 +100,7 @@ impl Kind {
             Kind::ConfigMap => "ConfigMap",
             Kind::Endpoints => "Endpoints",
             Kind::EndpointSlice => "EndpointSlice",
+            Kind::RateLimit => "RateLimit",
         }
     }
 
@@ -123,6 +127,7 @@ impl Kind {
             Kind::ConfigMap => "configmap",
             Kind::Endpoints => "endpoints",
             Kind::EndpointSlice => "endpointslice",
+            Kind::RateLimit => "ratelimit",
         }
     }
 
@@ -149,6 +154,7 @@ impl Kind {
             Kind::ConfigMap => &["configmaps", "cm"],
             Kind::Endpoints => &["ep"],
             Kind::EndpointSlice => &["endpointslices"],
+            Kind::RateLimit => &["ratelimits", "rl"],
         }
     }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use mesh_core::matching::text::PatternError;
+use mesh_core::resilience::ratelimit::RateError;
 use mesh_core::snapshot::section::SectionKey;
 use mesh_core::vocab::identity::IdentityError;
 
@@ -41,6 +42,9 @@ pub enum Fault {
     /// Not a header field name.
     #[error("{0:?} is not a header name")]
     HeaderName(String),
+    /// Not how fast something may come.
+    #[error(transparent)]
+    Rate(#[from] RateError),
     /// Not a header field value.
     #[error("not a header value")]
     HeaderValue,

@@ -5,6 +5,7 @@
 
 mod destination;
 mod gateway;
+mod limits;
 mod matching;
 mod policy;
 mod pool;

@@ -82,6 +82,7 @@ impl Wire for HttpRule {
             numbers: self.numbers.clone(),
             mirrors: to_wires(&self.mirrors),
             cors: self.cors.as_ref().map(Wire::to_wire),
+            limits: to_wires(&self.limits),
         }
     }
 
@@ -113,6 +114,7 @@ impl Wire for HttpRule {
             numbers: message.numbers,
             mirrors: list(message.mirrors, "mirrors")?,
             cors: optional(message.cors, "cors")?,
+            limits: list(message.limits, "limits")?,
         })
     }
 }

@@ -27,10 +27,12 @@ use mesh_core::resilience::fault::{AbortStatus, FaultPolicy};
 use mesh_core::resilience::hedge::Hedge;
 use mesh_core::resilience::outlier::OutlierDetection;
 use mesh_core::resilience::pool::{ConnectionPool, H2Upgrade, PoolLimits, RetryBudget, TcpKeepalive};
+use mesh_core::resilience::ratelimit::Rate;
 use mesh_core::resilience::retry::{RetryCondition, RetryPolicy};
 use mesh_core::routing::cors::{CorsPolicy, UnmatchedPreflights};
 use mesh_core::routing::format::Template;
 use mesh_core::routing::header::HeaderOperations;
+use mesh_core::routing::limit::{Counts, KeyPart, Limit, RateLimit, Tell, Terms};
 use mesh_core::routing::mirror::Mirror;
 use mesh_core::routing::rewrite::{PathRewrite, Redirect, RedirectPort, Rewrite};
 use mesh_core::routing::rule::{Backend, DirectResponse, HttpRule, RuleAction, StreamMatch, TcpRule};
@@ -569,6 +571,7 @@ impl Draw {
             locality: self.locality(),
             network: self.option(Draw::text),
             tokens: self.list(Draw::pair),
+            limits: self.list(Draw::rate_limit),
             view: self.option(Draw::text),
             mtls: MtlsPolicy {
                 default: self.one(&modes),
@@ -783,6 +786,47 @@ impl Draw {
             }),
             request_headers: self.header_changes(),
             response_headers: self.header_changes(),
+            limits: self.list(Draw::rate_limit),
+        }
+    }
+
+    fn rate_limit(&mut self) -> RateLimit {
+        RateLimit {
+            origin: self.text(),
+            target: self.text(),
+            ports: self.list(Draw::short),
+            terms: Terms {
+                shared: self.flag(),
+                limits: self.list(Draw::limit),
+                status: self.short(),
+                tell: self.one(&[Tell::Refused, Tell::All, Tell::None]),
+                dry_run: self.flag(),
+            },
+        }
+    }
+
+    fn limit(&mut self) -> Limit {
+        let name = HeaderName::from_static("x-user");
+        let (requests, burst) = (self.number() % 1000 + 1, self.number() % 1000 + 1);
+        let interval = self.one(&[Duration::from_secs(1), Duration::from_millis(1), Duration::from_secs(60)]);
+        Limit {
+            name: self.text(),
+            rate: Rate::new(requests, interval, burst).unwrap(),
+            key: self.list(|d| {
+                d.one(&[
+                    KeyPart::Principal,
+                    KeyPart::Namespace,
+                    KeyPart::Address,
+                    KeyPart::Method,
+                    KeyPart::Path,
+                    KeyPart::Header(name.clone()),
+                ])
+            }),
+            counts: Counts {
+                methods: self.list(Draw::text_match),
+                paths: self.list(Draw::text_match),
+                headers: self.list(|d| (name.clone(), d.text_match())),
+            },
         }
     }
 

@@ -189,6 +189,7 @@ impl Wire for Workload {
             tokens: to_wires(&self.tokens),
             view: self.view.as_ref().map(Wire::to_wire),
             probe: self.probe.as_ref().map(Wire::to_wire),
+            limits: to_wires(&self.limits),
         }
     }
 
@@ -208,6 +209,7 @@ impl Wire for Workload {
             tokens: list(message.tokens, "tokens")?,
             view: message.view.map(Text::from),
             probe: optional(message.probe, "probe")?,
+            limits: list(message.limits, "limits")?,
         })
     }
 }

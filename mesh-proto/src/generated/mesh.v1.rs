@@ -294,6 +294,170 @@ impl Role {
         }
     }
 }
+/// A rate limit at one place: before a workload, or on a rule.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RateLimit {
+    /// The resource.
+    #[prost(string, tag = "1")]
+    pub origin: ::prost::alloc::string::String,
+    /// What it is attached to there.
+    #[prost(string, tag = "2")]
+    pub target: ::prost::alloc::string::String,
+    /// Ports of the workload; none for all.
+    #[prost(uint32, repeated, tag = "3")]
+    pub ports: ::prost::alloc::vec::Vec<u32>,
+    /// Whether all proxies together keep to it.
+    #[prost(bool, tag = "4")]
+    pub shared: bool,
+    #[prost(message, repeated, tag = "5")]
+    pub limits: ::prost::alloc::vec::Vec<Limit>,
+    #[prost(uint32, tag = "6")]
+    pub status: u32,
+    #[prost(enumeration = "rate_limit::Tell", tag = "7")]
+    pub tell: i32,
+    #[prost(bool, tag = "8")]
+    pub dry_run: bool,
+}
+/// Nested message and enum types in `RateLimit`.
+pub mod rate_limit {
+    /// Which answers tell how a limit stands.
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Tell {
+        Unspecified = 0,
+        Refused = 1,
+        All = 2,
+        None = 3,
+    }
+    impl Tell {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "TELL_UNSPECIFIED",
+                Self::Refused => "TELL_REFUSED",
+                Self::All => "TELL_ALL",
+                Self::None => "TELL_NONE",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "TELL_UNSPECIFIED" => Some(Self::Unspecified),
+                "TELL_REFUSED" => Some(Self::Refused),
+                "TELL_ALL" => Some(Self::All),
+                "TELL_NONE" => Some(Self::None),
+                _ => None,
+            }
+        }
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Limit {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// At least 1, as the burst.
+    #[prost(uint32, tag = "2")]
+    pub requests: u32,
+    #[prost(message, optional, tag = "3")]
+    pub interval: ::core::option::Option<Duration>,
+    #[prost(uint32, tag = "4")]
+    pub burst: u32,
+    /// By what requests are counted apart.
+    #[prost(message, repeated, tag = "5")]
+    pub key: ::prost::alloc::vec::Vec<LimitKeyPart>,
+    /// Of each list one must match; none matches everything.
+    #[prost(message, repeated, tag = "6")]
+    pub methods: ::prost::alloc::vec::Vec<TextMatch>,
+    #[prost(message, repeated, tag = "7")]
+    pub paths: ::prost::alloc::vec::Vec<TextMatch>,
+    /// All must match.
+    #[prost(message, repeated, tag = "8")]
+    pub headers: ::prost::alloc::vec::Vec<LimitHeader>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LimitKeyPart {
+    #[prost(oneof = "limit_key_part::Part", tags = "1, 2")]
+    pub part: ::core::option::Option<limit_key_part::Part>,
+}
+/// Nested message and enum types in `LimitKeyPart`.
+pub mod limit_key_part {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Property {
+        Unspecified = 0,
+        Principal = 1,
+        Namespace = 2,
+        Address = 3,
+        Method = 4,
+        Path = 5,
+    }
+    impl Property {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "PROPERTY_UNSPECIFIED",
+                Self::Principal => "PROPERTY_PRINCIPAL",
+                Self::Namespace => "PROPERTY_NAMESPACE",
+                Self::Address => "PROPERTY_ADDRESS",
+                Self::Method => "PROPERTY_METHOD",
+                Self::Path => "PROPERTY_PATH",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "PROPERTY_UNSPECIFIED" => Some(Self::Unspecified),
+                "PROPERTY_PRINCIPAL" => Some(Self::Principal),
+                "PROPERTY_NAMESPACE" => Some(Self::Namespace),
+                "PROPERTY_ADDRESS" => Some(Self::Address),
+                "PROPERTY_METHOD" => Some(Self::Method),
+                "PROPERTY_PATH" => Some(Self::Path),
+                _ => None,
+            }
+        }
+    }
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Part {
+        #[prost(enumeration = "Property", tag = "1")]
+        Property(i32),
+        /// Name of a header field.
+        #[prost(string, tag = "2")]
+        Header(::prost::alloc::string::String),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LimitHeader {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub value: ::core::option::Option<TextMatch>,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AuthorizationPolicy {
     #[prost(string, tag = "1")]
@@ -630,6 +794,45 @@ impl MtlsMode {
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LimitReports {
+    #[prost(message, repeated, tag = "1")]
+    pub limits: ::prost::alloc::vec::Vec<LimitReport>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LimitReport {
+    /// The resource, what it is attached to, and the limit's name.
+    #[prost(string, tag = "1")]
+    pub limit: ::prost::alloc::string::String,
+    /// What could have been used since the last report, in parts per million of the limit; more than all is possible.
+    #[prost(uint32, tag = "2")]
+    pub demand: u32,
+    /// The share that is held, in parts per million; 0 for none.
+    #[prost(uint32, tag = "3")]
+    pub held: u32,
+    /// The workload that counts, `NAMESPACE/NAME`; empty where rules do.
+    #[prost(string, tag = "4")]
+    pub workload: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LimitShares {
+    /// One a report, in their order.
+    #[prost(message, repeated, tag = "1")]
+    pub shares: ::prost::alloc::vec::Vec<LimitShare>,
+    #[prost(uint32, tag = "2")]
+    pub lease_milliseconds: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LimitShare {
+    #[prost(string, tag = "1")]
+    pub limit: ::prost::alloc::string::String,
+    /// In parts per million; 0 where none is free yet.
+    #[prost(uint32, tag = "2")]
+    pub share: u32,
+    /// How many proxies count against the limit.
+    #[prost(uint32, tag = "3")]
+    pub holders: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Announcement {
     /// Chosen by the node; the answer repeats it.
     #[prost(uint64, tag = "1")]
@@ -911,6 +1114,29 @@ pub mod registry_client {
             req.extensions_mut().insert(GrpcMethod::new("mesh.v1.Registry", "Announce"));
             self.inner.streaming(req, path, codec).await
         }
+        /// Once a second while the node's snapshot has rate limits that proxies share: what it could use of each, and the share
+        /// that it may use for the time of a lease, counted from when it asked.
+        pub async fn share_limits(
+            &mut self,
+            request: impl tonic::IntoRequest<super::LimitReports>,
+        ) -> std::result::Result<tonic::Response<super::LimitShares>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mesh.v1.Registry/ShareLimits",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mesh.v1.Registry", "ShareLimits"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -939,6 +1165,12 @@ pub mod registry_server {
             &self,
             request: tonic::Request<tonic::Streaming<super::Announcement>>,
         ) -> std::result::Result<tonic::Response<Self::AnnounceStream>, tonic::Status>;
+        /// Once a second while the node's snapshot has rate limits that proxies share: what it could use of each, and the share
+        /// that it may use for the time of a lease, counted from when it asked.
+        async fn share_limits(
+            &self,
+            request: tonic::Request<super::LimitReports>,
+        ) -> std::result::Result<tonic::Response<super::LimitShares>, tonic::Status>;
     }
     /// Hosts announce the workloads they carry and how these fare. Called with the node's certificate.
     #[derive(Debug)]
@@ -1061,6 +1293,49 @@ pub mod registry_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/mesh.v1.Registry/ShareLimits" => {
+                    #[allow(non_camel_case_types)]
+                    struct ShareLimitsSvc<T: Registry>(pub Arc<T>);
+                    impl<T: Registry> tonic::server::UnaryService<super::LimitReports>
+                    for ShareLimitsSvc<T> {
+                        type Response = super::LimitShares;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::LimitReports>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Registry>::share_limits(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ShareLimitsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)
@@ -1814,6 +2089,8 @@ pub struct HttpRule {
     pub mirrors: ::prost::alloc::vec::Vec<Mirror>,
     #[prost(message, optional, tag = "14")]
     pub cors: ::core::option::Option<CorsPolicy>,
+    #[prost(message, repeated, tag = "15")]
+    pub limits: ::prost::alloc::vec::Vec<RateLimit>,
     #[prost(oneof = "http_rule::Action", tags = "4, 5, 6")]
     pub action: ::core::option::Option<http_rule::Action>,
 }
@@ -2533,6 +2810,9 @@ pub struct Workload {
     /// How it is checked.
     #[prost(message, optional, tag = "14")]
     pub probe: ::core::option::Option<Probe>,
+    /// Of what reaches it.
+    #[prost(message, repeated, tag = "15")]
+    pub limits: ::prost::alloc::vec::Vec<RateLimit>,
 }
 /// Seconds and counts; none is 0 but the delay.
 #[derive(Clone, PartialEq, ::prost::Message)]

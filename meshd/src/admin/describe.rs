@@ -129,6 +129,7 @@ fn is_policy(kind: Kind) -> bool {
             | Kind::AuthorizationPolicy
             | Kind::RequestAuthentication
             | Kind::Telemetry
+            | Kind::RateLimit
             | Kind::Sidecar
     )
 }

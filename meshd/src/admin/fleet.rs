@@ -11,7 +11,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::server::{AdminState, Refusal, Shared, blocking};
-use super::view::{AllowRequest, DrainRequest, NewTokenView, NodeView, StatusView, SyncView, TokenRequestView, TokenView};
+use super::view::{
+    AllowRequest, DrainRequest, NewTokenView, NodeView, StatusView, SyncView, TokenRequestView, TokenView,
+};
 use crate::clock;
 use crate::discovery::roster::Standing;
 use crate::identity::token::{TokenRequest, checked_accounts, create};
@@ -29,7 +31,12 @@ pub(super) fn statuses(state: &AdminState) -> Vec<StatusView> {
     here.map(status).collect()
 }
 
-fn status_of(node: &NodeRecord, standing: Option<&Standing>, refused: Vec<String>, draining: bool) -> StatusView {
+fn status_of(
+    node: &NodeRecord,
+    standing: Option<&Standing>,
+    refused: Vec<String>,
+    draining: bool,
+) -> StatusView {
     let sync = standing.map(|standing| &standing.sync);
     let connected = standing.is_some_and(|standing| standing.connected);
     let status = match sync {

@@ -6,6 +6,7 @@ use mesh_core::matching::text::TextMatch;
 use mesh_core::resource::destination_rule::{DestinationRule, TrafficPolicy};
 use mesh_core::resource::gateway::Gateway;
 use mesh_core::resource::mesh_config::{MeshConfig, ProviderKind};
+use mesh_core::resource::rate_limit::RateLimit;
 use mesh_core::resource::reach::{GatewayRef, TargetRef};
 use mesh_core::resource::security::AuthorizationPolicy;
 use mesh_core::resource::virtual_service::{HttpAction, RouteDestination, VirtualService};
@@ -59,6 +60,7 @@ pub(super) fn of(resource: &Arc<Resource>, state: &MeshState) -> Vec<Reference> 
         }
         Spec::RequestAuthentication(policy) => found.policy(policy.selector.as_ref(), &policy.targets),
         Spec::Telemetry(telemetry) => found.policy(telemetry.selector.as_ref(), &telemetry.targets),
+        Spec::RateLimit(limit) => found.rate_limit(limit),
         Spec::Sidecar(sidecar) => {
             found.workloads("spec.workloadSelector", "applies to", sidecar.selector.as_ref(), true);
         }
@@ -284,6 +286,20 @@ impl References<'_> {
         }
         if targets.is_empty() {
             self.workloads("spec.selector", "applies to", selector, true);
+        }
+    }
+
+    fn rate_limit(&mut self, limit: &RateLimit) {
+        for (index, target) in limit.targets.iter().enumerate() {
+            let key = self.key(target.kind.kind(), &target.name);
+            let note = match &target.section {
+                Some(section) => format!("{key}, {section}"),
+                None => String::new(),
+            };
+            self.declared(format!("spec.targetRefs[{index}]"), "limits requests of", key, note);
+        }
+        if limit.targets.is_empty() {
+            self.workloads("spec.selector", "limits requests of", limit.selector.as_ref(), true);
         }
     }
 

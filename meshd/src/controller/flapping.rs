@@ -116,7 +116,9 @@ mod tests {
         flap(&mut flapping);
         assert_eq!(flapping.held(&key), None);
         flap(&mut flapping);
-        assert!(flapping.held(&key).is_some_and(|why| why.starts_with("flapping: fell 3 times, kept out until ")));
+        assert!(
+            flapping.held(&key).is_some_and(|why| why.starts_with("flapping: fell 3 times, kept out until "))
+        );
         assert_eq!(flapping.nodes(), BTreeSet::from(["h1".to_owned()]));
         flapping.let_in(&key);
         assert_eq!(flapping.held(&key), None);

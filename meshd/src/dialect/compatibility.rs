@@ -7,7 +7,7 @@ use mesh_core::vocab::origin::Kind;
 
 use super::field::{Message, Note};
 use super::kind::{self, Fate};
-use super::{document, istio, kubernetes, metadata};
+use super::{document, istio, kubernetes, mesh, metadata};
 
 /// What stands in the fields: one entry a file that has messages.
 static NOTES: &[&[Note]] = &[
@@ -44,6 +44,7 @@ static NOTES: &[&[Note]] = &[
     istio::sidecar::NOTES,
     istio::traffic_policy::NOTES,
     istio::workload_group::NOTES,
+    mesh::rate_limit::NOTES,
 ];
 
 /// The message of a kind's `spec`. A kind whose fields stand in the document itself has none, but notes on
@@ -63,6 +64,7 @@ static SPECS: &[(Kind, &Message)] = &[
     (Kind::RequestAuthentication, &istio::request_authentication::SPEC),
     (Kind::Telemetry, &istio::telemetry::SPEC),
     (Kind::MeshConfig, &istio::mesh_config::SPEC),
+    (Kind::RateLimit, &mesh::rate_limit::SPEC),
 ];
 
 /// Deepest path: no schema comes near; a message that holds itself ends here.

@@ -14,7 +14,7 @@ use super::field::{Compiled, Field, Message, Report};
 use super::kind::{Standing, standing};
 use super::metadata::{EXPORT_TO, MESH_CONFIG, SERVER_SET, metadata, tried_out};
 use super::node::{Entry, Mark, Node, Value};
-use super::{UNREADABLE, annotation, istio, kubernetes};
+use super::{UNREADABLE, annotation, istio, kubernetes, mesh};
 
 /// What a document came to.
 pub(crate) enum Meaning {
@@ -85,7 +85,8 @@ pub(crate) fn top(kind: Kind) -> &'static Message {
         | Kind::ProxyConfig
         | Kind::RequestAuthentication
         | Kind::Telemetry
-        | Kind::MeshConfig => &ISTIO,
+        | Kind::MeshConfig
+        | Kind::RateLimit => &ISTIO,
     }
 }
 
@@ -291,6 +292,7 @@ fn spec(root: &Node, kind: Kind, meta: &Metadata, report: &Report) -> Option<Spe
             istio::request_authentication::request_authentication(&spec()?).map(Spec::RequestAuthentication)
         }
         Kind::Telemetry => istio::telemetry::telemetry(&spec()?).map(Spec::Telemetry),
+        Kind::RateLimit => mesh::rate_limit::rate_limit(&spec()?).map(Spec::RateLimit),
         Kind::Secret => Some(Spec::Secret(kubernetes::secret::secret(&top))),
         Kind::ConfigMap => Some(Spec::ConfigMap(kubernetes::config_map::config_map(&top))),
         Kind::Endpoints => Some(Spec::Endpoints(kubernetes::endpoints::endpoints(&top, &meta.key.name))),

@@ -23,7 +23,7 @@ struct Group {
     refused: &'static [(&'static str, &'static str)],
 }
 
-const GROUPS: [Group; 5] = [
+const GROUPS: [Group; 6] = [
     Group {
         name: "networking.istio.io",
         versions: &["v1", "v1beta1", "v1alpha3"],
@@ -39,7 +39,7 @@ const GROUPS: [Group; 5] = [
         ],
         refused: &[(
             "EnvoyFilter",
-            "EnvoyFilter patches Envoy's own configuration and this data plane is not Envoy; say it with VirtualService, DestinationRule, AuthorizationPolicy or Telemetry",
+            "EnvoyFilter patches Envoy's own configuration and this data plane is not Envoy; say it with VirtualService, DestinationRule, AuthorizationPolicy or Telemetry, and rate limits with RateLimit of mesh.io/v1alpha1",
         )],
     },
     Group {
@@ -69,8 +69,12 @@ const GROUPS: [Group; 5] = [
             ),
         ],
     },
+    Group { name: OWN, versions: &["v1alpha1"], carried: &[Kind::RateLimit], refused: &[] },
     Group { name: SLICES, versions: &["v1"], carried: &[Kind::EndpointSlice], refused: &[] },
 ];
+
+/// The group of our own resources.
+const OWN: &str = "mesh.io";
 
 /// The group of Kubernetes that has EndpointSlice. Its other kinds and versions are skipped.
 const SLICES: &str = "discovery.k8s.io";

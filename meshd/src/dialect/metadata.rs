@@ -95,7 +95,8 @@ pub(crate) fn metadata(
                 | Kind::Secret
                 | Kind::ConfigMap
                 | Kind::Endpoints
-                | Kind::EndpointSlice => scalar::check_resource_name(text),
+                | Kind::EndpointSlice
+                | Kind::RateLimit => scalar::check_resource_name(text),
             };
             // The name is kept: analysis goes on with what else the document says.
             if let Err(error) = checked {

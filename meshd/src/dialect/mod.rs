@@ -22,6 +22,7 @@ mod istio;
 mod json;
 pub(crate) mod kind;
 mod kubernetes;
+mod mesh;
 mod metadata;
 mod node;
 mod re2;

@@ -3,6 +3,7 @@
 pub mod announcement;
 pub mod fare;
 pub mod lease;
+pub mod limits;
 pub mod record;
 pub mod registrar;
 pub mod service;

@@ -7,7 +7,9 @@ use std::time::Duration;
 use mesh_core::vocab::identity::TrustDomain;
 use mesh_proto::generated::announcement::News;
 use mesh_proto::generated::registry_server::Registry;
-use mesh_proto::generated::{Announced, Announcement, RegisteredWorkload, Registration};
+use mesh_proto::generated::{
+    Announced, Announcement, LimitReports, LimitShares, RegisteredWorkload, Registration,
+};
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
@@ -15,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::limits::Ledger;
 use super::record;
 use super::registrar::{Callers, Registrar};
 use crate::identity::attest::{Caller, caller};
@@ -32,6 +35,8 @@ pub struct RegistryService {
     pub callers: Arc<dyn Callers>,
     /// How long a registration lives without a word.
     pub lease: Duration,
+    /// Who may use how much of the rate limits that proxies share.
+    pub shares: Ledger,
     /// Ends all streams.
     pub stop: CancellationToken,
     /// Owns all streams.
@@ -47,6 +52,11 @@ type Answers = Pin<Box<dyn Stream<Item = Result<Announced, Status>> + Send>>;
 #[tonic::async_trait]
 impl Registry for RegistryService {
     type AnnounceStream = Answers;
+
+    async fn share_limits(&self, request: Request<LimitReports>) -> Result<Response<LimitShares>, Status> {
+        let caller = caller(&request, &self.domain, &self.members)?;
+        self.shares.share(&caller.node.name, &request.into_inner()).map(Response::new)
+    }
 
     async fn announce(&self, request: Request<Streaming<Announcement>>) -> Result<Response<Answers>, Status> {
         let caller = caller(&request, &self.domain, &self.members)?;

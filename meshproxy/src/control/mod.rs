@@ -10,6 +10,7 @@ pub mod files;
 pub mod keys;
 pub mod last_good;
 pub mod report;
+pub mod shares;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,6 +23,7 @@ use tonic::Status;
 use tonic::transport::Channel;
 
 use crate::config::ControlUrl;
+use crate::live::root::Roots;
 use apply::Apply;
 use backoff::Backoff;
 use certificate_error::CertificateError;
@@ -81,6 +83,8 @@ pub struct Control {
     pub report: Report,
     /// The stream of snapshots.
     pub discovery: Discovery,
+    /// Whose rate limits are shared.
+    pub roots: Arc<Roots>,
     /// Puts snapshots in force.
     pub apply: Arc<Apply>,
     /// The file of the last good one, and what was in it.
@@ -137,7 +141,7 @@ impl Control {
             Err(error) => return error,
         };
         tracing::info!(control = %url, "session with meshd");
-        let Control { certificates, report, discovery, .. } = self;
+        let Control { certificates, report, discovery, roots, .. } = self;
         let mut registered = report.registered.subscribe();
         report.registered.send_replace(false);
         let discovered = async {
@@ -148,6 +152,7 @@ impl Control {
         let error = tokio::select! {
             status = discovered => SessionError::Call(status),
             status = report.run(channel.clone()) => SessionError::Call(status),
+            status = shares::run(Arc::clone(roots), channel.clone()) => SessionError::Call(status),
             error = certificates.run(channel.clone()) => SessionError::Certificate(error),
         };
         self.report.registered.send_replace(false);

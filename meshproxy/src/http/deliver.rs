@@ -27,6 +27,7 @@ use super::deadline::Deadline;
 use super::headers::{
     CLIENT_CERT, EXPECTED_TIMEOUT, FORWARDED_PROTO, MESH_FAILED, MESH_HOP, MESH_PROXY, MESH_RETRY,
 };
+use super::limits;
 use super::record::{Cluster, Record};
 use super::reply::{self, Reply};
 use super::upgrade;
@@ -242,6 +243,9 @@ fn enter(
     if !is_shown(peer, &admission) {
         let status = StatusCode::MISDIRECTED_REQUEST;
         return Err(Box::new(reply::plain(record, status, "NR", "identity_not_of_workload", "")));
+    }
+    if let Err(refused) = limits::enter(root, &admission, &facts, &mut record) {
+        return Err(Box::new(reply::too_much(record, *refused)));
     }
     let targets = targets(root, &admission, to);
     let local = root.local(&admission.workload);

@@ -19,7 +19,7 @@ use super::deliver::{Entered, add_client_cert, is_shown, name_parties, remarked,
 use super::headers::{FORWARDED_PROTO, REQUEST_ID};
 use super::record::{Cluster, Record};
 use super::reply::{self, Reply};
-use super::{canonical, upgrade};
+use super::{canonical, limits, upgrade};
 use crate::live::endpoint::Permit;
 use crate::live::root::Root;
 use crate::net::downstream::Facts;
@@ -176,6 +176,9 @@ fn enter(
     if entrant.peer.as_ref().is_some_and(|peer| !is_shown(peer, &admission)) {
         let status = StatusCode::MISDIRECTED_REQUEST;
         return Err(Box::new(reply::plain(record, status, "NR", "identity_not_of_workload", "")));
+    }
+    if let Err(refused) = limits::enter(root, &admission, &facts, &mut record) {
+        return Err(Box::new(reply::too_much(record, *refused)));
     }
     let targets = targets(root, &admission, to);
     let port = root.local(&admission.workload).and_then(|local| local.port(admission.port)).cloned();

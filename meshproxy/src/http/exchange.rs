@@ -34,7 +34,7 @@ use super::mirror::{self, Original};
 use super::record::{Record, named};
 use super::reply::{self, Reply};
 use super::variables::{Told, change_request};
-use super::{outside, upgrade};
+use super::{limits, outside, upgrade};
 use crate::live::chain::Sign;
 use crate::live::destination::LiveDestination;
 use crate::live::local::LocalWorkload;
@@ -111,6 +111,12 @@ fn begin(connection: &Outbound, mut request: Request<Incoming>) -> Begun {
     match decide(connection, &root, local, &head) {
         Ok(plan) => {
             note_plan(&root, &plan, &mut record);
+            let counted = limits::leave(connection, &root, local.map(Arc::as_ref), &plan, &head, &mut record);
+            if let Err(refused) = counted {
+                let mut reply = reply::too_much(record, *refused);
+                reply::mark(&mut reply, &plan.answer_fields);
+                return Begun::Answered(Box::new(reply));
+            }
             Begun::Planned(Box::new(Planned { root, plan, head, record, upgrade }))
         }
         Err(refusal) => Begun::Refused(Box::new(Refused { head, record, refusal, upgrade })),

@@ -12,6 +12,7 @@ pub mod entering;
 pub mod exchange;
 pub mod headers;
 mod impaired;
+mod limits;
 pub mod load;
 pub mod mirror;
 mod outside;

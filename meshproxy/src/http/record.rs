@@ -20,6 +20,7 @@ use super::headers::{FORWARDED_FOR, REQUEST_ID};
 use super::load;
 use super::variables::Told;
 use crate::live::endpoint::Permit;
+use crate::live::limits::Fields;
 use crate::live::load::Ear;
 use crate::live::standing::Standing;
 use crate::live::view::Held;
@@ -99,6 +100,8 @@ pub struct Record {
     pub changes: Option<AnswerChanges>,
     /// By what it goes on, where it was let in by policies of this host.
     pub standing: Option<Standing>,
+    /// What the answer tells of rate limits.
+    pub standing_fields: Option<Box<Fields>>,
     /// What policies have written down of it.
     pub remarked: Option<Box<Remarked>>,
     code: u16,
@@ -156,6 +159,7 @@ impl Record {
             told: None,
             changes: None,
             standing: None,
+            standing_fields: None,
             remarked: None,
             code: 0,
             grpc_status: None,

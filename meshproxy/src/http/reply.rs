@@ -19,12 +19,16 @@ use mesh_core::vocab::outcome::Outcome;
 use super::attempt::Answer;
 use super::body::{ReplyBody, grpc_status};
 use super::deadline::Deadline;
-use super::headers::{GRPC_MESSAGE, GRPC_STATUS, OVERLOADED, SERVICE_TIME, number};
+use super::headers::{GRPC_MESSAGE, GRPC_STATUS, OVERLOADED, RATE_LIMITED, SERVICE_TIME, number};
 use super::record::Record;
 use super::variables::change_answer;
+use crate::live::limits::TooMuch;
 use crate::runtime::pressure::Scarce;
 use crate::telemetry::flags::Flags;
 use crate::upstream::body::Upload;
+
+/// The gRPC status of what may be tried again later.
+const UNAVAILABLE: u16 = 14;
 
 /// What goes back to the client.
 pub type Reply = Response<ReplyBody>;
@@ -57,6 +61,7 @@ pub fn pass_on(
     parts.headers.insert(&SERVICE_TIME, number(time.as_millis()));
     change_answer(&mut parts.headers, parts.status, changes, &mut record);
     parts.headers.insert(header::SERVER, server(&record));
+    tell_standing(&mut parts.headers, &mut record);
     parts.version = Version::HTTP_11;
     let status = if record.grpc { grpc_status(&parts.headers) } else { None };
     if record.details.is_empty() {
@@ -104,6 +109,24 @@ pub fn refuse(mut record: Box<Record>, refusal: &Refusal) -> Reply {
     record.details = Cow::Owned(refusal.details());
     let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
     local(record, status, Cow::Borrowed(refusal.body()), None)
+}
+
+/// A rate limit was exceeded (Envoy's local rate limit).
+pub fn too_much(mut record: Box<Record>, refused: TooMuch) -> Reply {
+    record.flags.push("RL");
+    record.details = Cow::Borrowed("local_rate_limited");
+    let status = StatusCode::from_u16(refused.status).unwrap_or(StatusCode::TOO_MANY_REQUESTS);
+    record.standing_fields = Some(Box::new(refused.fields));
+    let mut reply = local(record, status, Cow::Borrowed("local_rate_limited"), Some(UNAVAILABLE));
+    reply.headers_mut().insert(&RATE_LIMITED, HeaderValue::from_static("true"));
+    reply
+}
+
+/// Puts on an answer what it tells of rate limits.
+fn tell_standing(headers: &mut HeaderMap, record: &mut Record) {
+    for (name, value) in record.standing_fields.take().map(|fields| *fields).into_iter().flatten() {
+        headers.insert(name, value);
+    }
 }
 
 /// A policy turned against a request before it was answered.
@@ -285,6 +308,7 @@ fn local_with(
         change_answer(&mut headers, status, &changes.list(), &mut record);
     }
     headers.insert(header::SERVER, server(&record));
+    tell_standing(&mut headers, &mut record);
     if record.grpc {
         let set = grpc_status(&headers);
         let grpc = set.unwrap_or_else(|| grpc.unwrap_or_else(|| grpc_of(status, record.flags)));

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mesh_core::resilience::ejection::{History, Probation, Swept, may_eject};
-use mesh_core::tables::destinations::Transport;
 use mesh_core::resilience::outlier::{Cause, OutlierDetection, Reached, Signal, Streaks};
+use mesh_core::tables::destinations::Transport;
 use mesh_core::vocab::name::{DestinationKey, WorkloadKey};
 use mesh_core::vocab::outcome::Outcome;
 use metrics::{Counter, Gauge};

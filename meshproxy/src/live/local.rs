@@ -11,6 +11,7 @@ use mesh_core::vocab::label::Labels;
 use mesh_core::vocab::name::{Text, WorkloadKey};
 
 use super::layout::CallerPlace;
+use super::limits::WorkloadLimits;
 use super::port::Port;
 use super::registry::Registry;
 use super::remarks::Remarkers;
@@ -41,6 +42,8 @@ pub struct LocalWorkload {
     pub fallback: Numbered<ServiceLabels>,
     /// Counters of what its policies write down.
     pub remarkers: Remarkers,
+    /// Its rate limits.
+    pub limits: WorkloadLimits,
 }
 
 impl LocalWorkload {
@@ -79,6 +82,7 @@ impl LocalWorkload {
             fallback: metrics.service(own),
             party: metrics.party(party),
             remarkers: Remarkers::of(hosted, metrics),
+            limits: WorkloadLimits::of(&section.limits, &section.key, registry, metrics),
             hosted: Arc::clone(hosted),
         }
     }

@@ -11,6 +11,7 @@ pub mod endpoint;
 pub mod interception;
 pub mod keep;
 pub mod layout;
+pub mod limits;
 pub mod load;
 pub mod local;
 pub mod pace;

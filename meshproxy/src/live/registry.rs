@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::destination::DestinationState;
 use super::endpoint::EndpointState;
 use super::layout::CallerPlace;
+use super::limits::{LimitKey, LimitState};
 
 /// State is forgotten so long after the last tables that named it.
 const FORGET_AFTER: Duration = Duration::from_secs(300);
@@ -26,6 +27,9 @@ type Map<K, V> = HashMap<K, V, RandomState>;
 pub struct Registry {
     endpoints: Map<EndpointKey, Carried<EndpointState>>,
     destinations: Map<DestinationKey, Carried<DestinationState>>,
+    limits: Map<LimitKey, Carried<LimitState>>,
+    /// When the present build began.
+    now: Option<Instant>,
     identities: Map<SpiffeId, u32>,
     places: Map<CallerPlace, u32>,
     /// What names were last resolved to; empty where they never could be.
@@ -42,8 +46,9 @@ struct Carried<T> {
 
 impl Registry {
     /// Begins a build: what it does not name counts as unnamed afterwards.
-    pub(super) fn begin(&mut self) {
+    pub(super) fn begin(&mut self, now: Instant) {
         self.build += 1;
+        self.now = Some(now);
     }
 
     /// The state of an endpoint.
@@ -54,6 +59,12 @@ impl Registry {
     /// The state of a destination.
     pub(super) fn destination(&mut self, key: DestinationKey, now: Instant) -> Arc<DestinationState> {
         carried(&mut self.destinations, key, self.build, now)
+    }
+
+    /// The state of a rate limit.
+    pub(super) fn limit(&mut self, key: &LimitKey) -> Arc<LimitState> {
+        let now = self.now.unwrap_or_else(Instant::now);
+        carried(&mut self.limits, key.clone(), self.build, now)
     }
 
     /// A number for an identity, from 1, for the life of the process.
@@ -85,6 +96,7 @@ impl Registry {
             carried.build == build || keep(carried.named)
         });
         self.destinations.retain(|_, carried| carried.build == build || keep(carried.named));
+        self.limits.retain(|_, carried| carried.build == build || keep(carried.named));
     }
 }
 
@@ -114,20 +126,20 @@ mod tests {
     fn state_is_kept_marked_and_forgotten() {
         let mut registry = Registry::default();
         let start = Instant::now();
-        registry.begin();
+        registry.begin(start);
         let first = registry.endpoint(key("a"), start);
         registry.end(start);
         let permit = first.enter();
-        registry.begin();
+        registry.begin(start);
         registry.end(start + Duration::from_secs(1));
         assert!(first.is_gone());
-        registry.begin();
+        registry.begin(start);
         let again = registry.endpoint(key("a"), start + Duration::from_secs(2));
         registry.end(start + Duration::from_secs(2));
         assert!(!again.is_gone() && again.in_flight() == 1);
         drop(permit);
         assert_eq!(first.in_flight(), 0);
-        registry.begin();
+        registry.begin(start);
         registry.end(start + Duration::from_secs(400));
         assert!(registry.endpoints.is_empty());
     }

@@ -24,6 +24,7 @@ use super::chain::Chain;
 use super::destination::{Joined, LiveDestination};
 use super::endpoint::LiveEndpoint;
 use super::layout::Callers;
+use super::limits::RuleLimits;
 use super::local::LocalWorkload;
 use super::registry::Registry;
 use crate::identity::origination::{Originated, Originations};
@@ -43,6 +44,8 @@ pub struct Root {
     pub locals: Vec<Arc<LocalWorkload>>,
     /// Where they are.
     callers: Arc<Callers>,
+    /// Rate limits of rules.
+    pub rule_limits: RuleLimits,
     /// Names that endpoints have in the place of addresses.
     pub names: BTreeSet<Text>,
     /// Those of which the first address counts, as it comes: resolvers turn the order, and that spreads the load.
@@ -142,6 +145,7 @@ impl Roots {
             destinations: Vec::new(),
             locals: Vec::new(),
             callers: Arc::default(),
+            rule_limits: RuleLimits::default(),
             names: BTreeSet::new(),
             turning: BTreeSet::new(),
             untried: 0,
@@ -296,7 +300,7 @@ impl Roots {
 
     fn join(&self, tables: Arc<Tables>, previous: &Root, registry: &mut Registry) -> Root {
         let now = Instant::now();
-        registry.begin();
+        registry.begin(now);
         let callers = match Callers::of(&tables, registry) {
             same if same == *previous.callers => Arc::clone(&previous.callers),
             other => Arc::new(other),
@@ -356,7 +360,10 @@ impl Roots {
             destinations.push(Arc::new(live.guarded(&self.metrics)));
         }
         let locals = tables.workloads.values().map(|hosted| match previous.local(hosted) {
-            Some(before) => Arc::clone(before),
+            Some(before) => {
+                before.limits.keep(registry);
+                Arc::clone(before)
+            }
             None => Arc::new(LocalWorkload::new(
                 hosted,
                 previous.local_named(&hosted.section.key).map(Arc::as_ref),
@@ -365,6 +372,7 @@ impl Roots {
             )),
         });
         let locals = locals.collect();
+        let rule_limits = RuleLimits::of(&tables.rule_limits, registry, &self.metrics);
         registry.answers.retain(|name, _| names.contains(name));
         registry.end(now);
         Root {
@@ -377,6 +385,7 @@ impl Roots {
             destinations,
             locals,
             callers,
+            rule_limits,
             tables,
         }
     }

@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-const NAMES: [&str; 18] = [
+const NAMES: [&str; 19] = [
     "NR", "NC", "UH", "UF", "UC", "UR", "UT", "UO", "UPE", "URX", "DC", "DI", "FI", "DPE", "LR", "SI", "DT",
-    "OM",
+    "OM", "RL",
 ];
 
 /// Up to four flags in one word, so that it is compared and hashed like a number.

@@ -399,6 +399,31 @@ impl Metrics {
         self.recorder.register_counter(&Key::from_parts(name, labels), &METADATA)
     }
 
+    /// Requests that a rate limit was exceeded by: `refused`, or only counted, in `dry_run`.
+    pub fn rate_limited(&self, limit: &[(&'static str, String)], effect: &'static str) -> Counter {
+        let mut labels = limit_labels(limit);
+        labels.push(Label::new("effect", effect));
+        self.recorder.register_counter(&Key::from_parts("mesh_proxy_rate_limited_total", labels), &METADATA)
+    }
+
+    /// Buckets of a rate limit that were given up before they were full again, for want of room.
+    pub fn rate_limit_evictions(&self, limit: &[(&'static str, String)]) -> Counter {
+        let key = Key::from_parts("mesh_proxy_rate_limit_evictions_total", limit_labels(limit));
+        self.recorder.register_counter(&key, &METADATA)
+    }
+
+    /// Buckets of a rate limit that are not full now.
+    pub fn rate_limit_buckets(&self, limit: &[(&'static str, String)]) -> Gauge {
+        let key = Key::from_parts("mesh_proxy_rate_limit_buckets", limit_labels(limit));
+        self.recorder.register_gauge(&key, &METADATA)
+    }
+
+    /// The part of a rate limit of the mesh that this proxy may use.
+    pub fn rate_limit_share(&self, limit: &[(&'static str, String)]) -> Gauge {
+        let key = Key::from_parts("mesh_proxy_rate_limit_share", limit_labels(limit));
+        self.recorder.register_gauge(&key, &METADATA)
+    }
+
     /// A TLS handshake came to nothing. Says whether the log should tell of it: the first of its kind in a while.
     pub fn handshake_failed(&self, side: Side, reason: &'static str) -> bool {
         let labels = vec![Label::new("side", side.name()), Label::new("reason", reason)];
@@ -511,6 +536,10 @@ impl Metrics {
             pairs.iter().map(|(key, value)| Label::new(key.clone(), value.clone())).collect();
         self.recorder.register_counter(&Key::from_parts(name, labels), &METADATA)
     }
+}
+
+fn limit_labels(limit: &[(&'static str, String)]) -> Vec<Label> {
+    limit.iter().map(|(key, value)| Label::new(*key, value.clone())).collect()
 }
 
 fn security(reporter: Reporter, mutual_tls: bool) -> &'static str {

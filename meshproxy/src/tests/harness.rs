@@ -13,6 +13,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use mesh_core::policy::authorization::AuthorizationPolicy;
 use mesh_core::resilience::pool::ConnectionPool;
 use mesh_core::resilience::retry::RetryPolicy;
+use mesh_core::routing::limit::RateLimit;
 use mesh_core::routing::rule::{HttpRule, TcpRule};
 use mesh_core::snapshot::destination::Destination;
 use mesh_core::snapshot::endpoints::{Endpoint, EndpointAddress, EndpointSlice};
@@ -85,6 +86,8 @@ pub(super) struct Plan {
     pub(super) localities: Vec<&'static str>,
     /// How much both take, and how long they wait.
     pub(super) limits: Limits,
+    /// Rate limits of what reaches the applications.
+    pub(super) rate_limits: Vec<RateLimit>,
 }
 
 /// Changes a destination.
@@ -111,6 +114,7 @@ impl Plan {
             caller: "",
             localities: Vec::new(),
             limits: Limits::default(),
+            rate_limits: Vec::new(),
         }
     }
 }
@@ -240,6 +244,7 @@ impl Mesh {
             node: "b".into(),
             network: None,
             tokens: Vec::new(),
+            limits: plan.rate_limits.clone(),
             view: plan.view.map(Text::from),
             recognition: Recognition::default(),
             probe: None,

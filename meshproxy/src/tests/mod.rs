@@ -18,6 +18,7 @@ mod origination;
 mod outliers;
 mod policy;
 mod pools;
+mod rate_limits;
 mod reports;
 mod requests;
 mod resilience;

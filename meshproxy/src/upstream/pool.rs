@@ -515,7 +515,9 @@ impl Pool {
         let unchanged: HashSet<_> = now.destinations.iter().map(Arc::as_ptr).collect();
         let changed = before.destinations.iter().filter(|one| !unchanged.contains(&Arc::as_ptr(one)));
         gone.extend(changed.flat_map(|one| &one.endpoints).filter_map(LiveEndpoint::reached));
-        for address in now.destinations.iter().flat_map(|one| &one.endpoints).filter_map(LiveEndpoint::reached) {
+        for address in
+            now.destinations.iter().flat_map(|one| &one.endpoints).filter_map(LiveEndpoint::reached)
+        {
             if gone.is_empty() {
                 return;
             }

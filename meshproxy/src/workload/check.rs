@@ -317,6 +317,7 @@ mod tests {
             locality: Default::default(),
             network: None,
             tokens: Vec::new(),
+            limits: Vec::new(),
             view: None,
             recognition: mesh_core::snapshot::workload::Recognition::default(),
             probe: None,

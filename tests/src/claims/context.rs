@@ -83,6 +83,7 @@ fn reset(lab: &Lab) -> anyhow::Result<()> {
     for kind in [
         "virtualservice",
         "authorizationpolicy",
+        "ratelimit",
         "serviceentry",
         "destinationrule",
         "peerauthentication",

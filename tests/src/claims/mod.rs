@@ -28,6 +28,7 @@ mod origination;
 mod owners;
 mod policy;
 mod protocols;
+mod ratelimits;
 mod reports;
 mod resilience;
 mod resilience_faults;
@@ -85,6 +86,7 @@ fn all() -> Vec<Claim> {
     claims.extend(credentials::claims());
     claims.extend(faults::claims());
     claims.extend(connection_faults::claims());
+    claims.extend(ratelimits::claims());
     claims.extend(fields::claims());
     claims.extend(egress::claims());
     claims.extend(views::claims());

@@ -4,8 +4,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::destination::receiving;
-use super::{AuthenticationFound, AuthorizationFound, Question};
+use super::{AuthenticationFound, AuthorizationFound, LimitFound, Question};
 use crate::decide::inbound::{Admission, Inbound, admit_to};
+use crate::decide::limits::entering;
 use crate::decide::refusal::{Denial, Reason, Refusal};
 use crate::decide::witness::{Remembering, Witness};
 use crate::matching::request::Request;
@@ -24,6 +25,8 @@ pub(super) struct Judged {
     /// Whether some endpoint cannot be spoken to, because it has no TLS and the destination demands it.
     pub(super) unreachable: bool,
     pub(super) authentication: Option<AuthenticationFound>,
+    /// Rate limits of the workloads that let it in, each once.
+    pub(super) limits: Vec<LimitFound>,
     allowed: Option<AuthorizationFound>,
     denied: Option<AuthorizationFound>,
     /// Status and flag of the first request that policies refuse, and of the first that the transport does.
@@ -120,8 +123,26 @@ impl Judged {
                 }
             }
             match verdict {
-                Ok(admission) => self.let_in(&admission),
+                Ok(admission) => {
+                    self.let_in(&admission);
+                    self.count(&admission, &facts, witness);
+                }
                 Err(refusal) => self.keep_out(workload, &refusal),
+            }
+        }
+    }
+
+    /// Notes the rate limits that a request which is let in counts against.
+    fn count(&mut self, admission: &Admission, facts: &Inbound<'_>, witness: &mut Remembering) {
+        let Some(request) = facts.request else { return };
+        let rewritten = admission.judgement.token.headers.as_ref().unwrap_or(request.headers);
+        let request = Request { headers: rewritten, ..*request };
+        let limits = &admission.workload.section.limits;
+        let found = LimitFound::all(limits, Some(admission.port), &entering(facts, &request), "workload");
+        for limit in found {
+            if !self.limits.contains(&limit) {
+                witness.note(|| limit.sentence());
+                self.limits.push(limit);
             }
         }
     }

@@ -10,6 +10,7 @@ use crate::resilience::connection_fault::ConnectionFault;
 use crate::resilience::fault::FaultPolicy;
 use crate::resilience::hedge::Hedge;
 use crate::resilience::retry::RetryPolicy;
+use crate::routing::limit::{Asking, RateLimit, counted};
 use crate::snapshot::Version;
 use crate::tables::Tables;
 use crate::tables::destinations::Endpoint;
@@ -91,6 +92,8 @@ pub struct Explanation {
     pub authorization: Option<AuthorizationFound>,
     /// What the destination accepts.
     pub authentication: Option<AuthenticationFound>,
+    /// The rate limits that it counts against.
+    pub limits: Vec<LimitFound>,
     /// Response flags that the access log would show.
     pub flags: &'static str,
     /// One sentence a step.
@@ -161,6 +164,60 @@ pub struct EndpointFound {
     pub priority: u32,
     /// Share among those of its priority; 0 for no traffic.
     pub weight: u32,
+}
+
+/// A rate limit that a request counts against.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LimitFound {
+    /// The resource.
+    pub resource: String,
+    /// What it is attached to.
+    pub target: String,
+    /// Name of the limit.
+    pub name: String,
+    /// How much passes: `100 requests per 1s, burst 20`.
+    pub rate: String,
+    /// Whose bucket it takes from; `None` where all requests have one together.
+    pub key: Option<String>,
+    /// Who counts: the proxy of the `caller` or of the `workload`.
+    pub side: &'static str,
+    /// Whether all proxies together keep to it.
+    pub shared: bool,
+    /// Whether it only counts what it would refuse.
+    pub dry_run: bool,
+}
+
+impl LimitFound {
+    fn all(
+        limits: &[RateLimit],
+        port: Option<u16>,
+        asking: &Asking<'_>,
+        side: &'static str,
+    ) -> Vec<LimitFound> {
+        let found = counted(limits, port, asking, 0).map(|one| LimitFound {
+            resource: one.by.origin.to_string(),
+            target: one.by.target.to_string(),
+            name: one.limit.name.to_string(),
+            rate: one.limit.to_string(),
+            key: one.limit.whose(asking),
+            side,
+            shared: one.by.terms.shared,
+            dry_run: one.by.terms.dry_run,
+        });
+        found.collect()
+    }
+
+    fn sentence(&self) -> String {
+        let LimitFound { resource, target, name, rate, .. } = self;
+        let whose = self.key.as_ref().map_or_else(|| "all together".to_owned(), |key| format!("for {key}"));
+        let who = match (self.side, self.shared) {
+            (_, true) => "all proxies together",
+            ("caller", false) => "the caller's proxy",
+            _ => "the workload's proxy",
+        };
+        let dry_run = if self.dry_run { ", which only counts" } else { "" };
+        format!("{who}: {resource} ({target}) limit {name} counts it {whose}: {rate}{dry_run}")
+    }
 }
 
 /// What authorization says.

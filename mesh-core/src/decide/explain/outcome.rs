@@ -73,6 +73,7 @@ pub(super) fn note_fault(fault: &FaultPolicy, witness: &mut Remembering) {
 pub(super) fn conclude(answer: &mut Explanation, judged: &Judged, request: Option<&Request<'_>>) {
     answer.authentication = judged.authentication.clone();
     answer.authorization = judged.authorization().cloned();
+    answer.limits.extend(judged.limits.iter().cloned());
     let exists = answer.destinations.iter().any(|destination| destination.load_balancer.is_some());
     if fault(answer, request) {
         return;

@@ -7,8 +7,9 @@ use http::HeaderMap;
 use super::destination::{found, missing, note_destination};
 use super::judgement::Judged;
 use super::outcome::{conclude, fault, is_grpc, note_fault, note_split, refuse};
-use super::{Explanation, MirrorFound, Question, RouteFound, addressed, declared_protocol};
+use super::{Explanation, LimitFound, MirrorFound, Question, RouteFound, addressed, declared_protocol};
 use crate::decide::facts::OutboundRequest;
+use crate::decide::limits::leaving;
 use crate::decide::plan::{Forward, route_name};
 use crate::decide::request::{Selected, forward, select};
 use crate::decide::witness::{Remembering, Witness};
@@ -81,6 +82,9 @@ pub(super) fn tell(
         matched: selected.matched.map(|index| rule.match_number(index)),
         name: route_name(rule, selected.matched),
     });
+    let asking = leaving(&facts.request, question.identity, Some(question.caller.namespace), question.source);
+    answer.limits = LimitFound::all(&rule.limits, None, &asking, "caller");
+    answer.limits.iter().for_each(|limit| witness.note(|| limit.sentence()));
     match selected.cors(facts) {
         CorsVerdict::Unconcerned => {}
         CorsVerdict::Mark(fields) => {

@@ -98,6 +98,7 @@ fn workload(name: &str, address: &str, ports: &[u16], mode: MtlsMode) -> Section
         mtls: MtlsPolicy { default: mode, ..MtlsPolicy::default() },
         policies: vec![],
         tokens: vec![],
+        limits: Vec::new(),
         view: None,
         recognition: Recognition::default(),
         probe: None,

@@ -1,7 +1,8 @@
 //! An explanation as the contract's object.
 
 use mesh_core::decide::explain::{
-    AuthenticationFound, AuthorizationFound, DestinationFound, EndpointFound, Explanation, MirrorFound,
+    AuthenticationFound, AuthorizationFound, DestinationFound, EndpointFound, Explanation, LimitFound,
+    MirrorFound,
 };
 use mesh_core::resilience::connection_fault::{ConnectionFault, ConnectionFaultKind};
 use mesh_core::resilience::fault::{AbortStatus, FaultPolicy};
@@ -83,9 +84,25 @@ pub(super) fn shape(found: &Explanation) -> Value {
     object.filled("fault", fault(&found.fault));
     object.maybe("authorization", found.authorization.as_ref().map(authorization));
     object.maybe("authentication", found.authentication.as_ref().map(authentication));
+    object.filled("rate_limits", found.limits.iter().map(rate_limit).collect());
     object.put("flags", found.flags);
     object.put("why", found.why.clone());
     object.value()
+}
+
+fn rate_limit(found: &LimitFound) -> Value {
+    let mut fields = Fields::default();
+    fields.put("resource", found.resource.as_str());
+    fields.put("target", found.target.as_str());
+    fields.put("limit", found.name.as_str());
+    fields.put("rate", found.rate.as_str());
+    fields.maybe("key", found.key.as_deref());
+    fields.put("counted_by", found.side);
+    fields.put("scope", if found.shared { "mesh" } else { "local" });
+    if found.dry_run {
+        fields.put("dry_run", true);
+    }
+    fields.value()
 }
 
 fn destination(found: &DestinationFound) -> Value {

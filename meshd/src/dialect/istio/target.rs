@@ -59,7 +59,7 @@ pub(super) fn scope(spec: &Object<'_>) -> Scope {
 }
 
 /// Labels of `selector`; `None` for one that selects everything, as if it were absent.
-pub(super) fn selector(spec: &Object<'_>) -> Option<Labels> {
+pub(crate) fn selector(spec: &Object<'_>) -> Option<Labels> {
     selector::by_match_labels(&spec.get("selector")?).filter(|labels| !labels.is_empty())
 }
 

@@ -13,6 +13,7 @@ mod http_rule;
 mod kubernetes;
 mod mesh_config;
 mod peer_authentication;
+mod rate_limit;
 mod request_authentication;
 mod samples;
 mod service_entry;

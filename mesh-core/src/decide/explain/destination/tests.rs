@@ -67,6 +67,7 @@ fn caller(node: &str, locality: &str, version: &str) -> Section {
         mtls: MtlsPolicy::default(),
         policies: Vec::new(),
         tokens: Vec::new(),
+        limits: Vec::new(),
         view: None,
         recognition: Recognition::default(),
         probe: None,

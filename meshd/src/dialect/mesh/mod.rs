@@ -1,0 +1,3 @@
+//! Resources of our own (`mesh.io`).
+
+pub(crate) mod rate_limit;
