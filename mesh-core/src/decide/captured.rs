@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::inbound::{Admission, Inbound, admit_to};
+use super::inbound::{Admission, Inbound, admit_to, check_shown};
 use super::refusal::Refusal;
 use super::witness::Witness;
 use crate::matching::request::Caller;
@@ -119,10 +119,13 @@ pub fn admit(
     facts: &Inbound<'_>,
     witness: &mut impl Witness,
 ) -> Result<Option<Admission>, Refusal> {
-    let mut admission = None;
+    let mut admission: Option<Admission> = None;
     for workload in entered(tables, facts.to) {
         let admitted = admit_to(workload, facts, witness)?;
         admission.get_or_insert(admitted);
+    }
+    if let Some(admission) = &admission {
+        check_shown(&admission.workload, facts, witness)?;
     }
     Ok(admission)
 }

@@ -42,7 +42,7 @@ impl Destination {
             };
             endpoints.extend(found.iter().take(most).map(at).map(Arc::new));
         }
-        Destination { policy: self.policy.clone(), cluster: self.cluster.clone(), endpoints }
+        Destination { endpoints, ..self.bare() }
     }
 
     /// The destination with these addresses as its endpoints: those of what a caller means where no endpoint is chosen.
@@ -62,10 +62,16 @@ impl Destination {
             health: Health::Healthy,
         };
         let endpoints = addresses.iter().filter_map(|address| endpoint_of(&self.policy, &declared(address)));
+        Destination { endpoints: endpoints.map(Arc::new).collect(), ..self.bare() }
+    }
+
+    /// The destination without any endpoint.
+    pub fn bare(&self) -> Destination {
         Destination {
             policy: self.policy.clone(),
             cluster: self.cluster.clone(),
-            endpoints: endpoints.map(Arc::new).collect(),
+            server_name: self.server_name.clone(),
+            endpoints: Vec::new(),
         }
     }
 }
@@ -80,7 +86,8 @@ mod tests {
     fn destination(resolution: Resolution) -> Destination {
         let key = DestinationKey { host: "api.example".into(), port: 80, subset: None, scope: None };
         let plain = Policy { resolution, ..Policy::plain(key, Protocol::Http) };
-        let aimed = Destination { policy: plain, cluster: "c".into(), endpoints: Vec::new() };
+        let aimed =
+            Destination { policy: plain, cluster: "c".into(), server_name: None, endpoints: Vec::new() };
         let mut named = aimed.aimed("x", &["10.0.0.9:80".parse().unwrap()]);
         let name =
             Endpoint { address: Dial::Name("a.example".into(), 8080), ..(*named.endpoints[0]).clone() };

@@ -131,8 +131,8 @@ impl LiveDestination {
         policy.node_local = false;
         let destination = Arc::new(Destination {
             policy,
-            cluster: Arc::clone(&self.destination.cluster),
             endpoints: vec![Arc::clone(&endpoint.endpoint)],
+            ..self.destination.bare()
         });
         let endpoints = vec![endpoint.clone()];
         LiveDestination {

@@ -128,6 +128,7 @@ fn which_workloads_are_entered_and_how() {
     let facts = |to: &str, peer| Inbound {
         to: to.parse().unwrap(),
         peer,
+        shown: None,
         source: None,
         sni: None,
         request: None,

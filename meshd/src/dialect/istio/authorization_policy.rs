@@ -35,7 +35,6 @@ pub(crate) static NOTES: &[Note] = &[
     Note::Holds(&FROM, "source", &rule::SOURCE),
     Note::Holds(&TO, "operation", &rule::OPERATION),
     Note::Later(&SPEC, "action", "CUSTOM"),
-    Note::Later(&condition::CONDITION, "key", "connection.sni"),
 ];
 
 /// Most rules of a policy, and most entries of `from`.
