@@ -4,6 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::destinations::{Destination, Dial, Endpoint, endpoint_of};
+use crate::balancing::policy::Algorithm;
+use crate::snapshot::destination::Destination as Policy;
 use crate::snapshot::endpoints::{Endpoint as Declared, EndpointAddress};
 use crate::vocab::health::Health;
 use crate::vocab::label::Labels;
@@ -65,6 +67,13 @@ impl Destination {
         Destination { endpoints: endpoints.map(Arc::new).collect(), ..self.bare() }
     }
 
+    /// The destination with one of its endpoints, for a connection that is meant for no other: there is nothing to
+    /// choose, and who was addressed is reached wherever it runs.
+    pub fn only(&self, endpoint: &Arc<Endpoint>) -> Destination {
+        let policy = Policy { load_balancer: Algorithm::default(), node_local: false, ..self.policy.clone() };
+        Destination { policy, endpoints: vec![Arc::clone(endpoint)], ..self.bare() }
+    }
+
     /// The destination without any endpoint.
     pub fn bare(&self) -> Destination {
         Destination {
@@ -79,7 +88,6 @@ impl Destination {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::snapshot::destination::Destination as Policy;
     use crate::vocab::name::DestinationKey;
     use crate::vocab::protocol::Protocol;
 

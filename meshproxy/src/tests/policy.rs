@@ -94,8 +94,7 @@ async fn the_server_name_is_what_istio_s_proxy_would_ask_for() {
     mesh.change(version + 1, |plan| {
         plan.policies = vec![about_name(PolicyAction::Allow, "my.name")];
         plan.shape = Box::new(|destination| {
-            destination.tls =
-                ClientTls::IstioMutual { sni: "My.Name".into(), subject_alt_names: Vec::new() };
+            destination.tls = ClientTls::IstioMutual { sni: "My.Name".into(), subject_alt_names: Vec::new() };
         });
     })
     .await;
@@ -124,8 +123,6 @@ async fn a_stream_is_judged_by_the_server_name_as_long_as_it_lasts() {
     mesh.change(2, |plan| plan.policies = vec![about_name(PolicyAction::Allow, "outbound_*")]).await;
     assert!(ask(&mut stream).await > 0, "it goes on");
     mesh.change(3, |plan| plan.policies = vec![about_name(PolicyAction::Deny, NAME)]).await;
-    let ended = async {
-        while stream.read(&mut [0; 1024]).await.is_ok_and(|count| count > 0) {}
-    };
+    let ended = async { while stream.read(&mut [0; 1024]).await.is_ok_and(|count| count > 0) {} };
     timeout(Duration::from_secs(5), ended).await.expect("it is closed");
 }

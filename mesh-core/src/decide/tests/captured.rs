@@ -145,3 +145,61 @@ fn which_workloads_are_entered_and_how() {
     let nobody = tables_of(vec![service()]);
     assert!(matches!(admit(&nobody, &facts("10.0.0.1:80", None), &mut Silent), Ok(None)));
 }
+
+#[test]
+fn explain_says_what_an_address_means() {
+    let addressed = with(|service| service.addresses = vec!["10.96.0.1".parse().unwrap()]);
+    let ungoverned = ["v1", "v2"].map(|version| super::workload(version, vec![]));
+    let sections = [vec![addressed], ungoverned.to_vec()].concat();
+    let tables = mesh(sections.clone());
+    let blocking = View { outbound: Outbound::Refuse, ..View::default() };
+    let closed = mesh([sections, vec![Section::View(blocking)]].concat());
+    let identity = id("productpage");
+    let labels = Labels::default();
+    let check = |tables: &Tables, scheme: &str, to: &str, authority: &str, expected: &str| {
+        let to: SocketAddr = to.parse().unwrap();
+        let host = to.ip().to_string();
+        let headers = HeaderMap::new();
+        let told = explain(
+            tables,
+            &Question {
+                identity: Some(&identity),
+                caller: Caller { namespace: "default", labels: &labels, view: None },
+                node: None,
+                gateway: false,
+                request: Request {
+                    method: "GET",
+                    scheme: if scheme == "http" { "http" } else { "https" },
+                    authority,
+                    path: "/",
+                    query: None,
+                    headers: &headers,
+                    claims: None,
+                },
+                host: &host,
+                port: to.port(),
+                stream: scheme == "tcp",
+                source: None,
+                now: 0,
+            },
+        );
+        let endpoints = told.destinations.iter().flat_map(|found| &found.endpoints);
+        let endpoints: Vec<_> = endpoints.map(|found| &*found.endpoint.workload.name).collect();
+        let mode = told.authentication.as_ref().map_or("-", |found| found.mtls);
+        let found = format!("{} {:?} {} {mode}", told.action, told.status, endpoints.join(","));
+        assert_eq!(found, expected, "{scheme} {to} {authority} {:#?}", told.why);
+    };
+    // A service's own address means it, whatever the request calls itself.
+    check(&tables, "http", "10.96.0.1:9080", "10.96.0.1:9080", "route None reviews-v1,reviews-v2 STRICT");
+    check(&tables, "http", "10.96.0.1:9080", "nobody", "route None reviews-v1,reviews-v2 STRICT");
+    // A workload's means that one, unless the request names a service.
+    check(&tables, "http", "10.0.0.2:9082", "10.0.0.2:9082", "route None reviews-v2 STRICT");
+    check(&tables, "tcp", "10.0.0.2:9082", "10.0.0.2:9082", "route None reviews-v2 STRICT");
+    check(&closed, "http", "10.0.0.2:9082", "10.0.0.2:9082", "route None reviews-v2 STRICT");
+    check(&tables, "http", "10.0.0.2:9082", "10.0.0.2:9099", "route None reviews-v2 STRICT");
+    // Anybody else's is passed on or refused.
+    check(&tables, "http", "10.0.0.2:9099", "10.0.0.2:9099", "passthrough None  -");
+    check(&tables, "tcp", "192.0.2.1:99", "192.0.2.1:99", "passthrough None  -");
+    check(&closed, "tcp", "192.0.2.1:99", "192.0.2.1:99", "blocked None  -");
+    check(&closed, "http", "192.0.2.1:99", "192.0.2.1:99", "blocked Some(502)  -");
+}
