@@ -14,14 +14,15 @@ use http_body_util::{BodyExt, Empty, Full};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
+    IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::netns::Namespace;
@@ -60,6 +61,28 @@ pub enum Validity {
     Now,
     /// It ended an hour ago.
     Over,
+    /// It begins in an hour.
+    Later,
+}
+
+/// What else a certificate may be.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape<'a> {
+    /// Its URIs.
+    pub uris: &'a [&'a str],
+    /// When it is valid.
+    pub validity: Validity,
+    /// Whether it says to be of an authority.
+    pub authority: bool,
+    /// So many bytes are in it that mean nothing.
+    pub padding: usize,
+}
+
+impl<'a> Shape<'a> {
+    /// That of a workload of the mesh.
+    pub fn of(uris: &'a [&'a str]) -> Self {
+        Self { uris, validity: Validity::Now, authority: false, padding: 0 }
+    }
 }
 
 impl Signer {
@@ -91,20 +114,38 @@ impl Signer {
 
     /// A certificate for an identity.
     pub fn sign(&self, identity: &str, validity: Validity) -> anyhow::Result<Credentials> {
+        self.sign_as(Shape { validity, ..Shape::of(&[identity]) })
+    }
+
+    /// A certificate of any shape.
+    pub fn sign_as(&self, shape: Shape<'_>) -> anyhow::Result<Credentials> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::default();
         params.distinguished_name = named("peer");
-        params.subject_alt_names = vec![SanType::URI(identity.try_into()?)];
+        let uris = shape.uris.iter().map(|uri| Ok(SanType::URI((*uri).try_into()?)));
+        params.subject_alt_names = uris.collect::<anyhow::Result<_>>()?;
+        if shape.uris.is_empty() {
+            params.subject_alt_names.push(SanType::DnsName("ratings.default.svc.cluster.local".try_into()?));
+        }
+        if shape.authority {
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        }
+        if shape.padding > 0 {
+            let nothing =
+                CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 99999, 1], vec![0; shape.padding]);
+            params.custom_extensions.push(nothing);
+        }
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
         let hour = time::Duration::hours(1);
-        let end = match validity {
-            Validity::Now => OffsetDateTime::now_utc() + hour,
-            Validity::Over => OffsetDateTime::now_utc() - hour,
+        let now = OffsetDateTime::now_utc();
+        (params.not_before, params.not_after) = match shape.validity {
+            Validity::Now => (now - 2 * hour, now + hour),
+            Validity::Over => (now - 4 * hour, now - hour),
+            Validity::Later => (now + hour, now + 3 * hour),
         };
-        (params.not_before, params.not_after) = (end - 3 * hour, end);
         let mut chain = vec![params.signed_by(&key, &self.issuer)?.der().clone()];
         chain.extend(self.chain.iter().cloned());
         Ok(Credentials {
@@ -206,6 +247,35 @@ impl Asked {
         drop(tokio::time::timeout(Duration::from_secs(1), driver).await);
         Ok(status)
     }
+}
+
+/// Begins TLS from a host and says whether it came about: with these protocols, and no certificate.
+pub fn greet(from: &Namespace, to: SocketAddr, sni: String, protocols: &[&str]) -> anyhow::Result<bool> {
+    let mut config = client(None)?;
+    config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+    from.block_on(None, move || async move {
+        let stream = TcpStream::connect(to).await?;
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+        let greeting = connector.connect(ServerName::try_from(sni)?, stream);
+        Ok(tokio::time::timeout(Duration::from_secs(8), greeting).await.is_ok_and(|done| done.is_ok()))
+    })
+}
+
+/// Sends bytes from a host and reads until the other side has closed, for so long at most: what came, and whether it
+/// has closed.
+pub fn throw(
+    from: &Namespace,
+    to: SocketAddr,
+    bytes: Vec<u8>,
+    patience: Duration,
+) -> anyhow::Result<(Vec<u8>, bool)> {
+    from.block_on(None, move || async move {
+        let mut stream = TcpStream::connect(to).await?;
+        stream.write_all(&bytes).await?;
+        let mut heard = Vec::new();
+        let closed = tokio::time::timeout(patience, stream.read_to_end(&mut heard)).await.is_ok();
+        Ok((heard, closed))
+    })
 }
 
 /// A client that takes any server and shows what it is given.
