@@ -12,6 +12,7 @@ use crate::policy::mtls::MtlsMode;
 use crate::tables::Tables;
 use crate::tables::addresses::{Addresses, Place};
 use crate::tables::workloads::HostedWorkload;
+use crate::vocab::identity::SpiffeId;
 use crate::vocab::protocol::Protocol;
 
 /// Whose the original destination of an outbound connection is.
@@ -110,6 +111,14 @@ pub fn manner(entered: &[&Arc<HostedWorkload>], port: u16) -> (MtlsMode, Protoco
         _ => Protocol::Auto,
     };
     (mode, protocol)
+}
+
+/// The identity that is shown to whoever comes in mutual TLS: that of all the workloads which it may be for, if they have
+/// the same.
+pub fn shown(entered: &[&Arc<HostedWorkload>]) -> Option<SpiffeId> {
+    let mut identities = entered.iter().map(|workload| workload.section.identity.as_ref());
+    let first = identities.next()??;
+    identities.all(|other| other == Some(first)).then(|| first.clone())
 }
 
 /// Decides whether a connection or request may enter: every workload that it may be for must let it in. `None` where

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use super::refusal::{Denial, Reason, Refusal};
 use super::witness::Witness;
 use crate::matching::request::Request;
-use crate::policy::authorization::AuthorizationRule;
+use crate::policy::authorization::{AuthorizationPolicy, AuthorizationRule, PolicyAction};
 use crate::policy::judge::{Decider, External, Remarks, Verdict};
 use crate::policy::jwt::check::{Authenticated, authenticate, unfetched};
-use crate::policy::miss::{Miss, nearest_miss};
+use crate::policy::miss::{Miss, met, nearest_miss};
 use crate::policy::subject::{HttpSubject, Subject, client_address};
 use crate::tables::Tables;
 use crate::tables::governance::Governance;
@@ -171,10 +171,12 @@ pub(crate) fn judge_for<W: Witness>(
         Verdict::Deny(Some(by)) => {
             witness.note(|| {
                 let rule = program.policy(by).rules.get(by.rule);
+                let met = rule.map(|rule| met(rule, &after)).filter(|met| !met.is_empty());
+                let met = met.map_or_else(|| ": it is for everything".to_owned(), |met| format!(": {met}"));
                 let wider = facts.request.is_none() && rule.is_some_and(AuthorizationRule::reads_http);
                 let aside =
                     if wider { ", as its conditions on requests fall away on a byte stream" } else { "" };
-                format!("{} denies it{aside}", told(governance, by))
+                format!("{} denies it{aside}{met}", told(governance, by))
             });
             Err(denied::<W>(governance, Some(by), None, &token, remarks))
         }
@@ -315,7 +317,13 @@ fn unmatched(governance: &Governance, nearest: Option<&Miss>) -> String {
             let found = Decider { policy: miss.policy, rule: miss.rule };
             format!("no ALLOW rule matches; nearest is {}: {}", told(governance, found), miss.reason)
         }
-        None => "an ALLOW policy applies and has no rule that could match".to_owned(),
+        None => {
+            let policies = governance.program.policies();
+            let allows =
+                |policy: &&Arc<AuthorizationPolicy>| policy.action == PolicyAction::Allow && !policy.dry_run;
+            let name = policies.iter().find(allows).map(|policy| policy.resource());
+            format!("{} allows nothing, as it has no rule", name.unwrap_or_default())
+        }
     }
 }
 

@@ -59,10 +59,7 @@ pub(super) async fn serve(worker: &Worker, mut stream: TcpStream, facts: Facts) 
     }
     let entered = captured::entered(&root.tables, facts.local);
     let (mode, protocol) = captured::manner(&entered, facts.local.port());
-    let own = match &entered[..] {
-        [only] => only.section.identity.clone(),
-        _ => None,
-    };
+    let own = captured::shown(&entered);
     drop(entered);
     drop(root);
     let patience = match entry::wait(mode, protocol) {

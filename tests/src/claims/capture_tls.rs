@@ -49,7 +49,7 @@ fn mesh_tls(lab: &Lab, port: u16) -> anyhow::Result<String> {
     let script = format!(
         "import socket,ssl\n\
          c=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT);c.check_hostname=False;c.verify_mode=ssl.CERT_NONE\n\
-         c.load_cert_chain({shown:?});c.set_alpn_protocols(['istio-http/1.1','istio'])\n\
+         c.load_cert_chain({shown:?});c.set_alpn_protocols(['istio-http/1.1','istio','http/1.1'])\n\
          try:\n\
          \x20 s=c.wrap_socket(socket.create_connection(('10.77.0.12',{port}),5),server_hostname='secure.example');s.settimeout(5)\n\
          \x20 who='mesh' if b'spiffe://' in s.getpeercert(True) else 'own'\n\
@@ -125,7 +125,8 @@ fn application_tls(context: &mut Context<'_>) -> anyhow::Result<()> {
         metric(lab, 1, "mesh_proxy_entrances_refused_total", &["reason=\"plaintext\""])?,
         metric(lab, 1, "mesh_proxy_handshake_failures_total", &["side=\"direct\""])?,
     ];
-    note("each is counted", format!("{}", refused.iter().all(|count| *count >= 1.0)), "true");
+    let counted = refused.iter().all(|count| *count >= 1.0);
+    note("each is counted", format!("{counted} {refused:?}"), "true*");
     lab.control.apply_text(
         "apiVersion: v1\nkind: Service\nmetadata: {name: secure, namespace: default}\n\
          spec: {selector: {app: reviews, version: v2}, ports: [{name: tls, port: 8443}]}\n",

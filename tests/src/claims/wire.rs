@@ -244,7 +244,7 @@ fn servers(context: &mut Context<'_>) -> anyhow::Result<()> {
         })
     };
     let reasons = ["unknown_authority", "other_identity", "expired", "not_valid_yet", "not_one_uri"];
-    let reasons = reasons.into_iter().chain(["authority_as_peer", "too_large"]);
+    let reasons = reasons.into_iter().chain(["authority_as_peer", "too_large", "trust_domain"]);
     let missing: Vec<&str> = reasons.filter(|reason| !counted(reason)).collect();
     found.push((
         "each refusal is counted by its reason".to_owned(),

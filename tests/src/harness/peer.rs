@@ -19,6 +19,7 @@ use rcgen::{
 };
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
@@ -45,6 +46,15 @@ impl Credentials {
     pub fn read(chain: &Path, key: &Path) -> anyhow::Result<Self> {
         let chain = CertificateDer::pem_file_iter(chain)?.collect::<Result<Vec<_>, _>>()?;
         Ok(Self { chain, key: PrivateKeyDer::from_pem_file(key)? })
+    }
+}
+
+impl Credentials {
+    /// Shows them whatever they are: what no library would take for a certificate too.
+    fn shown(self) -> anyhow::Result<Arc<SingleCertAndKey>> {
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        let key = provider.key_provider.load_private_key(self.key)?;
+        Ok(Arc::new(SingleCertAndKey::from(CertifiedKey::new(self.chain, key))))
     }
 }
 
@@ -286,7 +296,7 @@ pub(crate) fn client(credentials: Option<Credentials>) -> anyhow::Result<ClientC
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Anyone(provider)));
     let mut config = match credentials {
-        Some(own) => builder.with_client_auth_cert(own.chain, own.key)?,
+        Some(own) => builder.with_client_cert_resolver(own.shown()?),
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![b"h2".to_vec()];
@@ -361,7 +371,7 @@ impl FalseProxy {
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_client_cert_verifier(callers)
-            .with_single_cert(own.chain, own.key)?;
+            .with_cert_resolver(own.shown()?);
         config.alpn_protocols = vec![b"h2".to_vec()];
         let (requests, stop) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
         let (count, stopping) = (requests.clone(), stop.clone());

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::*;
-use crate::decide::captured::{Captured, admit, entered, manner, named, outbound as captured};
+use crate::decide::captured::{Captured, admit, entered, manner, named, outbound as captured, shown};
 use crate::snapshot::view::{Outbound, View};
 use crate::tables::addresses::Addresses;
 
@@ -120,6 +120,17 @@ fn which_workloads_are_entered_and_how() {
         assert_eq!(manner(&found, to.port()), (mode, protocol), "{to}");
     };
     check("10.0.0.1:81", "b", Permissive, Protocol::Http);
+    let is_shown = |to: &str| shown(&entered(&tables, to.parse().unwrap()));
+    assert_eq!(is_shown("10.0.0.1:81"), Some(id("b")));
+    assert_eq!(is_shown("10.0.0.1:99"), None, "two may be meant, and they are not the same");
+    let Section::Workload(twin) = workload("b", "10.0.0.1", &[83], Strict) else { unreachable!() };
+    let key = WorkloadKey { name: "twin".into(), ..twin.key.clone() };
+    let twins = tables_of(vec![
+        workload("b", "10.0.0.1", &[81], Strict),
+        Section::Workload(Workload { key, ..twin }),
+    ]);
+    assert_eq!(shown(&entered(&twins, "10.0.0.1:99".parse().unwrap())), Some(id("b")));
+    assert_eq!(shown(&[]), None);
     check("10.0.0.1:99", "a b", Strict, Protocol::Auto);
     check("10.0.0.2:99", "c", Disable, Protocol::Auto);
     // An application on all addresses is reached at any of them.

@@ -9,8 +9,8 @@ use crate::dialect::field::{Field, Message, Note, Object};
 
 pub(crate) static SPEC: Message = Message {
     name: "spec of an AuthorizationPolicy",
-    fields: &["action", "provider", "rules", "selector"],
-    later: &["targetRef", "targetRefs"],
+    fields: &["action", "provider", "rules", "selector", "targetRef", "targetRefs"],
+    later: &[],
     skipped: &[],
 };
 
@@ -25,8 +25,8 @@ static TO: Message = Message { name: "an entry of to", fields: &["operation"], l
 /// What stands in the fields, for docs/compatibility.md.
 pub(crate) static NOTES: &[Note] = &[
     Note::Holds(&SPEC, "selector", &target::SELECTOR),
-    Note::Holds(&SPEC, "targetRef", &target::TARGET),
-    Note::Holds(&SPEC, "targetRefs[]", &target::TARGET),
+    Note::Refused(&SPEC, "targetRef", target::NOBODY),
+    Note::Refused(&SPEC, "targetRefs", target::NOBODY),
     Note::Holds(&SPEC, "provider", &PROVIDER),
     Note::Holds(&SPEC, "rules[]", &RULE),
     Note::Holds(&RULE, "from[]", &FROM),
