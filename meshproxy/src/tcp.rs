@@ -31,6 +31,7 @@ use crate::live::root::Root;
 use crate::net::copy::{Carried, Ended, copy};
 use crate::net::cut::Cut;
 use crate::net::downstream::Facts;
+use crate::net::hop::{Spoken, Told};
 use crate::net::impaired::Impaired;
 use crate::net::socket::Socket;
 use crate::runtime::clock;
@@ -479,7 +480,13 @@ async fn connect_to(
             let (settings, place) = (destination.settings.as_ref(), permit.place());
             let hop = Hop { address: *hop, own, peer, patience, settings, place };
             let stream = || thread.pool.mesh(&hop);
-            let opening = tunnel::open(stream, address, Some(&**caller), &root.version);
+            let told = Told {
+                to: &endpoint.to,
+                spoken: Spoken::Tcp,
+                from: Some(&caller.from),
+                server_name: destination.destination.server_name.as_ref(),
+            };
+            let opening = tunnel::open(stream, address, told.write(&root.version));
             let mut tunnel = tokio::time::timeout(patience, opening)
                 .await
                 .map_err(|_elapsed| TunnelError::Connect(ConnectError::Timeout))??;
@@ -578,8 +585,10 @@ impl StreamRecord {
             self.cluster = "BlackHoleCluster".into();
             self.service = self.thread.metrics().service(ServiceLabels::outside("BlackHoleCluster")).number;
         }
-        if matches!(refusal.reason, Reason::Denied(_)) {
-            self.termination = refusal.details();
+        match refusal.reason {
+            Reason::Denied(_) => self.termination = refusal.details(),
+            Reason::NotShown => self.transport_failure = refusal.details(),
+            _ => {}
         }
     }
 

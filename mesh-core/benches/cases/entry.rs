@@ -154,6 +154,7 @@ pub(crate) fn inbound(size: usize) -> Run {
         let facts = Inbound {
             to: SocketAddr::from((address, PORT)),
             peer: Some(&peer),
+            shown: None,
             source: None,
             sni: None,
             request: Some(&request),

@@ -116,6 +116,7 @@ fn judged(size: usize, caller: &str, stream: bool, passes: bool) -> Run {
         let facts = Inbound {
             to: SocketAddr::from((ADDRESS, PORT)),
             peer: Some(&peer),
+            shown: None,
             source: Some(IpAddr::from([10, 0, 0, 1])),
             sni: None,
             request: (!stream).then_some(&request),

@@ -25,7 +25,7 @@ pub(super) fn client_tls(settings: &TlsSettings, key: &DestinationKey, named: &N
     match settings.mode {
         TlsMode::Disable => ClientTls::Disable,
         TlsMode::IstioMutual => ClientTls::IstioMutual {
-            sni: settings.sni.clone().unwrap_or_else(|| mesh_sni(key)),
+            sni: settings.sni.clone().unwrap_or_else(|| key.server_name().into()),
             subject_alt_names: names.to_vec(),
         },
         TlsMode::Simple | TlsMode::Mutual => ClientTls::Originate(TlsOrigination {
@@ -41,11 +41,6 @@ pub(super) fn client_tls(settings: &TlsSettings, key: &DestinationKey, named: &N
             gateways_only: credential.is_some() && !named.selected,
         }),
     }
-}
-
-/// The name that is asked for inside the mesh.
-fn mesh_sni(key: &DestinationKey) -> Text {
-    format!("outbound_.{}_.{}_.{}", key.port, key.subset.as_deref().unwrap_or(""), key.host).into()
 }
 
 fn certificate(settings: &TlsSettings, credential: Option<&Text>) -> Option<ClientCertificate> {

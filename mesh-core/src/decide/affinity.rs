@@ -157,7 +157,7 @@ mod tests {
         let host = DestinationKey { host: "a".into(), port: 80, subset: None, scope: None };
         let load_balancer = Algorithm::ConsistentHash { key, table: HashTable::Ring(1024) };
         let policy = Policy { load_balancer, ..Policy::plain(host, Protocol::Http) };
-        Destination { policy, cluster: "c".into(), endpoints: Vec::new() }
+        Destination { policy, cluster: "c".into(), server_name: None, endpoints: Vec::new() }
     }
 
     fn affinity(key: HashKey, query: Option<&str>, fields: &[(&'static str, &'static str)]) -> Affinity {

@@ -77,7 +77,8 @@ mod tests {
         let key = DestinationKey { host: "a.example".into(), port: 80, subset: None, scope: None };
         let mut policy = Destination::plain(key, Protocol::Http);
         policy.load_balancer = Algorithm::Passthrough;
-        let none = tables::Destination { policy, cluster: "c".into(), endpoints: Vec::new() };
+        let none =
+            tables::Destination { policy, cluster: "c".into(), server_name: None, endpoints: Vec::new() };
         let one = none.aimed("x", &["10.0.0.1:80".parse().unwrap()]);
         let check = |destination: &tables::Destination, hash, asked, expected| {
             assert_eq!(is_aimed(destination, hash, asked), expected, "{asked:?} {hash:?}");

@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::inbound::{Admission, Inbound, admit_to};
+use super::inbound::{Admission, Inbound, admit_to, check_shown};
 use super::refusal::Refusal;
 use super::witness::Witness;
 use crate::matching::request::Caller;
@@ -12,6 +12,7 @@ use crate::policy::mtls::MtlsMode;
 use crate::tables::Tables;
 use crate::tables::addresses::{Addresses, Place};
 use crate::tables::workloads::HostedWorkload;
+use crate::vocab::identity::SpiffeId;
 use crate::vocab::protocol::Protocol;
 
 /// Whose the original destination of an outbound connection is.
@@ -112,6 +113,14 @@ pub fn manner(entered: &[&Arc<HostedWorkload>], port: u16) -> (MtlsMode, Protoco
     (mode, protocol)
 }
 
+/// The identity that is shown to whoever comes in mutual TLS: that of all the workloads which it may be for, if they have
+/// the same.
+pub fn shown(entered: &[&Arc<HostedWorkload>]) -> Option<SpiffeId> {
+    let mut identities = entered.iter().map(|workload| workload.section.identity.as_ref());
+    let first = identities.next()??;
+    identities.all(|other| other == Some(first)).then(|| first.clone())
+}
+
 /// Decides whether a connection or request may enter: every workload that it may be for must let it in. `None` where
 /// there is no workload, so that nothing judges it.
 pub fn admit(
@@ -119,10 +128,13 @@ pub fn admit(
     facts: &Inbound<'_>,
     witness: &mut impl Witness,
 ) -> Result<Option<Admission>, Refusal> {
-    let mut admission = None;
+    let mut admission: Option<Admission> = None;
     for workload in entered(tables, facts.to) {
         let admitted = admit_to(workload, facts, witness)?;
         admission.get_or_insert(admitted);
+    }
+    if let Some(admission) = &admission {
+        check_shown(&admission.workload, facts, witness)?;
     }
     Ok(admission)
 }

@@ -258,6 +258,7 @@ pub fn admit(
     let inbound = Inbound {
         to: SocketAddr::from((Ipv4Addr::UNSPECIFIED, facts.port)),
         peer: None,
+        shown: None,
         source: facts.source,
         sni: facts.sni,
         request: facts.request.as_ref(),

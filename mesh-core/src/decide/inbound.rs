@@ -7,10 +7,10 @@ use std::sync::Arc;
 use super::refusal::{Denial, Reason, Refusal};
 use super::witness::Witness;
 use crate::matching::request::Request;
-use crate::policy::authorization::AuthorizationRule;
+use crate::policy::authorization::{AuthorizationPolicy, AuthorizationRule, PolicyAction};
 use crate::policy::judge::{Decider, External, Remarks, Verdict};
 use crate::policy::jwt::check::{Authenticated, authenticate, unfetched};
-use crate::policy::miss::{Miss, nearest_miss};
+use crate::policy::miss::{Miss, met, nearest_miss};
 use crate::policy::subject::{HttpSubject, Subject, client_address};
 use crate::tables::Tables;
 use crate::tables::governance::Governance;
@@ -28,9 +28,12 @@ pub struct Inbound<'a> {
     pub to: SocketAddr,
     /// The caller's verified identity: it came over mutual TLS exactly if there is one.
     pub peer: Option<&'a SpiffeId>,
+    /// The identity of this host that was shown to it, where it came over mutual TLS.
+    pub shown: Option<&'a SpiffeId>,
     /// Address of the direct peer, where it is known.
     pub source: Option<IpAddr>,
-    /// Server name that the TLS client asked for, in Istio's form where it was a proxy.
+    /// Server name that the TLS client asked for, in lower case. Between proxies it is what the caller's says that
+    /// Istio's would have asked for.
     pub sni: Option<&'a str>,
     /// The request; `None` for a byte stream.
     pub request: Option<&'a Request<'a>>,
@@ -64,27 +67,32 @@ pub struct Judgement {
     pub token: Authenticated,
 }
 
-/// Decides whether something may enter. Fails closed: an unknown workload and a missing policy refuse.
+/// Decides whether something may enter. Fails closed: an unknown workload and a missing policy refuse. Where several
+/// workloads have that address and port, a caller that was shown an identity means the one that is it.
 pub fn admit(tables: &Tables, facts: &Inbound<'_>, witness: &mut impl Witness) -> Result<Admission, Refusal> {
-    let Some(workload) = tables.workload_at(facts.to) else {
+    let Some(workload) = tables.workload_meant(facts.to, facts.shown) else {
         witness.note(|| format!("{} is no workload of this host", facts.to));
         return Err(Refusal::new(Reason::NotHere));
     };
-    admit_to(workload, facts, witness)
+    let admission = admit_to(workload, facts, witness)?;
+    check_shown(workload, facts, witness)?;
+    Ok(admission)
 }
 
-/// The same for a caller that was shown an identity of this host: where several workloads have that address and port,
-/// it means the one that is it.
-pub fn admit_shown(
-    tables: &Tables,
+/// The identity that was shown in the handshake must be that of the workload: the caller expected nobody else.
+pub(crate) fn check_shown(
+    workload: &HostedWorkload,
     facts: &Inbound<'_>,
-    shown: &SpiffeId,
     witness: &mut impl Witness,
-) -> Result<Admission, Refusal> {
-    match tables.workload_shown(facts.to, shown) {
-        Some(workload) => admit_to(workload, facts, witness),
-        None => admit(tables, facts, witness),
-    }
+) -> Result<(), Refusal> {
+    let Some(shown) = facts.shown.filter(|shown| workload.section.identity.as_ref() != Some(*shown)) else {
+        return Ok(());
+    };
+    witness.note(|| {
+        let own = workload.section.identity.as_ref().map_or("without an identity", SpiffeId::as_str);
+        format!("{} is {own}, and the caller expects {shown} and nobody else", workload.section.key)
+    });
+    Err(Refusal::new(Reason::NotShown))
 }
 
 /// The same for a workload that is already known.
@@ -163,10 +171,12 @@ pub(crate) fn judge_for<W: Witness>(
         Verdict::Deny(Some(by)) => {
             witness.note(|| {
                 let rule = program.policy(by).rules.get(by.rule);
+                let met = rule.map(|rule| met(rule, &after)).filter(|met| !met.is_empty());
+                let met = met.map_or_else(|| ": it is for everything".to_owned(), |met| format!(": {met}"));
                 let wider = facts.request.is_none() && rule.is_some_and(AuthorizationRule::reads_http);
                 let aside =
                     if wider { ", as its conditions on requests fall away on a byte stream" } else { "" };
-                format!("{} denies it{aside}", told(governance, by))
+                format!("{} denies it{aside}{met}", told(governance, by))
             });
             Err(denied::<W>(governance, Some(by), None, &token, remarks))
         }
@@ -307,7 +317,13 @@ fn unmatched(governance: &Governance, nearest: Option<&Miss>) -> String {
             let found = Decider { policy: miss.policy, rule: miss.rule };
             format!("no ALLOW rule matches; nearest is {}: {}", told(governance, found), miss.reason)
         }
-        None => "an ALLOW policy applies and has no rule that could match".to_owned(),
+        None => {
+            let policies = governance.program.policies();
+            let allows =
+                |policy: &&Arc<AuthorizationPolicy>| policy.action == PolicyAction::Allow && !policy.dry_run;
+            let name = policies.iter().find(allows).map(|policy| policy.resource());
+            format!("{} allows nothing, as it has no rule", name.unwrap_or_default())
+        }
     }
 }
 

@@ -38,6 +38,8 @@ pub enum Reason {
     },
     /// The address is not one of a workload of this host.
     NotHere,
+    /// The caller was shown another identity than that of the workload: it expected nobody else.
+    NotShown,
     /// A policy that the workload names is not at hand.
     PolicyMissing,
     /// The port does not accept this kind of connection (PeerAuthentication).
@@ -105,7 +107,7 @@ impl Refusal {
             | Reason::BlackHole
             | Reason::PolicyMissing
             | Reason::Transport { .. } => 503,
-            Reason::NotHere => 421,
+            Reason::NotHere | Reason::NotShown => 421,
             Reason::Token { error, .. } => error.status(),
             Reason::Denied(_) => 403,
         }
@@ -114,7 +116,7 @@ impl Refusal {
     /// Response flag; `-` for none.
     pub fn flag(&self) -> &'static str {
         match self.reason {
-            Reason::UnknownHost | Reason::NoRoute | Reason::NotHere => "NR",
+            Reason::UnknownHost | Reason::NoRoute | Reason::NotHere | Reason::NotShown => "NR",
             Reason::NoDestination { .. } => "NC",
             Reason::BlackHole => "UH",
             Reason::Blocked | Reason::PolicyMissing | Reason::Token { .. } | Reason::Denied(_) => "-",
@@ -132,6 +134,7 @@ impl Refusal {
             Reason::BlackHole => "no_healthy_upstream".to_owned(),
             Reason::NoDestination { .. } => "cluster_not_found".to_owned(),
             Reason::NotHere => "workload_not_found".to_owned(),
+            Reason::NotShown => "identity_not_of_workload".to_owned(),
             Reason::PolicyMissing => "authorization_policy_missing".to_owned(),
             Reason::Transport { .. } => "transport_refused_by_peer_authentication".to_owned(),
             Reason::Token { error, .. } => {
@@ -152,6 +155,7 @@ impl Refusal {
             | Reason::NoRoute
             | Reason::NoDestination { .. }
             | Reason::NotHere
+            | Reason::NotShown
             | Reason::PolicyMissing
             | Reason::Transport { .. } => "",
         }

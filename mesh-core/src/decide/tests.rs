@@ -313,7 +313,7 @@ fn admission_fails_closed() {
     let other = id("ratings");
     let verdict = |tables: &Tables, peer: Option<&SpiffeId>| match admit(
         tables,
-        &Inbound { to, peer, source: None, sni: None, request: None, now: 0 },
+        &Inbound { to, peer, shown: None, source: None, sni: None, request: None, now: 0 },
         &mut Silent,
     ) {
         Ok(_) => 200,

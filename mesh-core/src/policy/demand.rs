@@ -240,6 +240,45 @@ impl Demand<'_> {
 
     /// What was found and what was wanted: `method is POST, allowed: GET`.
     pub(super) fn lacking(&self, subject: &Subject<'_>) -> String {
+        format!("{}, {}", self.found(subject), wanted(&self.lists()))
+    }
+
+    /// What was found and what it is one of, or none: `method is POST (not GET)`.
+    pub(super) fn met(&self, subject: &Subject<'_>) -> String {
+        format!("{} ({})", self.found(subject), listed(&self.lists()))
+    }
+
+    /// The values of its two lists.
+    fn lists(&self) -> (Vec<String>, Vec<String>) {
+        fn texts<M: ToString>(values: &Values<M>) -> (Vec<String>, Vec<String>) {
+            let shown = |list: &[M]| list.iter().map(ToString::to_string).collect();
+            (shown(&values.any), shown(&values.none))
+        }
+        match self {
+            Demand::Principal(values)
+            | Demand::Namespace(values)
+            | Demand::TrustDomain(values)
+            | Demand::RequestPrincipal(values)
+            | Demand::Header(_, values)
+            | Demand::Pseudo(_, values)
+            | Demand::Audience(values)
+            | Demand::Presenter(values)
+            | Demand::Claim(_, values)
+            | Demand::Host(values)
+            | Demand::Method(values)
+            | Demand::Sni(values)
+            | Demand::Metadata(_, values) => texts(values),
+            Demand::Account(values) => texts(values),
+            Demand::SourceIp(values) | Demand::RemoteIp(values) | Demand::DestinationIp(values) => {
+                texts(values)
+            }
+            Demand::Path(values) => texts(values),
+            Demand::Port(values) => texts(values),
+        }
+    }
+
+    /// What there is: `method is POST`.
+    fn found(&self, subject: &Subject<'_>) -> String {
         let address = |found: Option<std::net::IpAddr>| {
             found.map_or("unknown".to_owned(), |address| address.to_string())
         };
@@ -252,111 +291,114 @@ impl Demand<'_> {
         };
         let http = subject.http;
         match self {
-            Demand::Principal(values) => {
+            Demand::Principal(_) => {
                 let caller = subject.identity.map_or("unauthenticated", |id| id.principal());
-                format!("caller is {caller}, {}", wanted(values))
+                format!("caller is {caller}")
             }
-            Demand::Namespace(values) => {
+            Demand::Namespace(_) => {
                 let namespace = subject.account().map_or("unknown", |(namespace, _)| namespace);
-                format!("caller's namespace is {namespace}, {}", wanted(values))
+                format!("caller's namespace is {namespace}")
             }
-            Demand::Account(values) => {
+            Demand::Account(_) => {
                 let account = subject.account();
                 let account =
                     account.map_or("unknown".to_owned(), |(namespace, name)| format!("{namespace}/{name}"));
-                format!("caller's service account is {account}, {}", wanted(values))
+                format!("caller's service account is {account}")
             }
-            Demand::TrustDomain(values) => {
+            Demand::TrustDomain(_) => {
                 let domain = subject.identity.map_or("unknown", |id| id.trust_domain());
-                format!("caller's trust domain is {domain}, {}", wanted(values))
+                format!("caller's trust domain is {domain}")
             }
-            Demand::SourceIp(values) => {
-                format!("caller's address is {}, {}", address(subject.source), wanted(values))
+            Demand::SourceIp(_) => {
+                format!("caller's address is {}", address(subject.source))
             }
-            Demand::RemoteIp(values) => {
-                format!("client's address is {}, {}", address(subject.remote), wanted(values))
+            Demand::RemoteIp(_) => {
+                format!("client's address is {}", address(subject.remote))
             }
-            Demand::RequestPrincipal(values) => {
+            Demand::RequestPrincipal(_) => {
                 let found = subject.claims().and_then(principal::of);
-                format!("request principal is {}, {}", found.as_deref().unwrap_or("none"), wanted(values))
+                format!("request principal is {}", found.as_deref().unwrap_or("none"))
             }
-            Demand::Header(name, values) => {
+            Demand::Header(name, _) if **name == http::header::HOST => {
+                format!("header host is {}", http.map_or("absent", |http| http.authority))
+            }
+            Demand::Header(name, _) => {
                 let all = http.into_iter().flat_map(|http| http.headers.get_all(*name));
                 let all: Vec<_> = all.map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
                 let found = if all.is_empty() { "absent".to_owned() } else { all.join(" and ") };
-                format!("header {name} is {found}, {}", wanted(values))
+                format!("header {name} is {found}")
             }
-            Demand::Pseudo(name, values) => {
+            Demand::Pseudo(name, _) => {
                 let found = http.and_then(|http| http.pseudo(name));
-                format!("{name} is {}, {}", found.as_deref().unwrap_or("absent"), wanted(values))
+                format!("{name} is {}", found.as_deref().unwrap_or("absent"))
             }
-            Demand::Audience(values) => format!("audience is {}, {}", claim(named("aud")), wanted(values)),
-            Demand::Presenter(values) => {
-                format!("presenter is {}, {}", claim(named("azp")), wanted(values))
+            Demand::Audience(_) => format!("audience is {}", claim(named("aud"))),
+            Demand::Presenter(_) => {
+                format!("presenter is {}", claim(named("azp")))
             }
-            Demand::Claim(path, values) => {
+            Demand::Claim(path, _) => {
                 let found = subject.claims().and_then(|claims| claims.at(path));
-                format!("claim {} is {}, {}", path.join("."), claim(found), wanted(values))
+                format!("claim {} is {}", path.join("."), claim(found))
             }
-            Demand::Host(values) => {
-                format!("host is {}, {}", http.map_or("-", |h| h.authority), wanted(values))
+            Demand::Host(_) => {
+                format!("host is {}", http.map_or("-", |h| h.authority))
             }
-            Demand::Method(values) => {
-                format!("method is {}, {}", http.map_or("-", |h| h.method), wanted(values))
+            Demand::Method(_) => {
+                format!("method is {}", http.map_or("-", |h| h.method))
             }
-            Demand::Path(values) => format!("path is {}, {}", http.map_or("-", |h| h.path), wanted(values)),
-            Demand::Port(values) => format!("port is {}, {}", subject.port, wanted(values)),
-            Demand::DestinationIp(values) => {
-                format!("destination's address is {}, {}", subject.destination, wanted(values))
+            Demand::Path(_) => format!("path is {}", http.map_or("-", |h| h.path)),
+            Demand::Port(_) => format!("port is {}", subject.port),
+            Demand::DestinationIp(_) => {
+                format!("destination's address is {}", subject.destination)
             }
-            Demand::Sni(values) => {
-                format!("server name is {}, {}", subject.sni.unwrap_or("absent"), wanted(values))
+            Demand::Sni(_) => {
+                format!("server name is {}", subject.sni.unwrap_or("absent"))
             }
-            Demand::Metadata(key, values) => format!("{key} is absent, {}", wanted(values)),
+            Demand::Metadata(key, _) => format!("{key} is absent"),
         }
     }
 
     /// What it is about, with its values, for the words of a rule.
     pub(super) fn words(&self) -> String {
+        let listed = listed(&self.lists());
         match self {
-            Demand::Principal(values) => format!("principal {}", listed(values)),
-            Demand::Namespace(values) => format!("namespace {}", listed(values)),
-            Demand::Account(values) => format!("service account {}", listed(values)),
-            Demand::TrustDomain(values) => format!("trust domain {}", listed(values)),
-            Demand::SourceIp(values) => format!("source ip {}", listed(values)),
-            Demand::RemoteIp(values) => format!("remote ip {}", listed(values)),
-            Demand::RequestPrincipal(values) => format!("request principal {}", listed(values)),
-            Demand::Header(name, values) => format!("header {name} {}", listed(values)),
-            Demand::Pseudo(name, values) => format!("{name} {}", listed(values)),
-            Demand::Audience(values) => format!("audience {}", listed(values)),
-            Demand::Presenter(values) => format!("presenter {}", listed(values)),
-            Demand::Claim(path, values) => format!("claim {} {}", path.join("."), listed(values)),
-            Demand::Host(values) => format!("host {}", listed(values)),
-            Demand::Method(values) => format!("method {}", listed(values)),
-            Demand::Path(values) => format!("path {}", listed(values)),
-            Demand::Port(values) => format!("port {}", listed(values)),
-            Demand::DestinationIp(values) => format!("destination ip {}", listed(values)),
-            Demand::Sni(values) => format!("server name {}", listed(values)),
-            Demand::Metadata(key, values) => format!("{key} {}", listed(values)),
+            Demand::Principal(_) => format!("principal {listed}"),
+            Demand::Namespace(_) => format!("namespace {listed}"),
+            Demand::Account(_) => format!("service account {listed}"),
+            Demand::TrustDomain(_) => format!("trust domain {listed}"),
+            Demand::SourceIp(_) => format!("source ip {listed}"),
+            Demand::RemoteIp(_) => format!("remote ip {listed}"),
+            Demand::RequestPrincipal(_) => format!("request principal {listed}"),
+            Demand::Header(name, _) => format!("header {name} {listed}"),
+            Demand::Pseudo(name, _) => format!("{name} {listed}"),
+            Demand::Audience(_) => format!("audience {listed}"),
+            Demand::Presenter(_) => format!("presenter {listed}"),
+            Demand::Claim(path, _) => format!("claim {} {listed}", path.join(".")),
+            Demand::Host(_) => format!("host {listed}"),
+            Demand::Method(_) => format!("method {listed}"),
+            Demand::Path(_) => format!("path {listed}"),
+            Demand::Port(_) => format!("port {listed}"),
+            Demand::DestinationIp(_) => format!("destination ip {listed}"),
+            Demand::Sni(_) => format!("server name {listed}"),
+            Demand::Metadata(key, _) => format!("{key} {listed}"),
         }
     }
 }
 
-fn wanted<M: ToString>(values: &Values<M>) -> String {
-    let list = |items: &[M]| items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    match (values.any.is_empty(), values.none.is_empty()) {
-        (false, true) => format!("allowed: {}", list(&values.any)),
-        (true, _) => format!("excluded: {}", list(&values.none)),
-        (false, false) => format!("allowed: {}, excluded: {}", list(&values.any), list(&values.none)),
+fn wanted((any, none): &(Vec<String>, Vec<String>)) -> String {
+    match (any.is_empty(), none.is_empty()) {
+        (false, true) => format!("allowed: {}", any.join(", ")),
+        (true, _) => format!("excluded: {}", none.join(", ")),
+        (false, false) => format!("allowed: {}, excluded: {}", any.join(", "), none.join(", ")),
     }
 }
 
-fn listed<M: fmt::Display>(values: &Values<M>) -> String {
-    let list = |items: &[M]| items.iter().map(ToString::to_string).collect::<Vec<_>>().join(" | ");
-    match (values.any.is_empty(), values.none.is_empty()) {
-        (_, true) => list(&values.any),
-        (true, false) => format!("not {}", list(&values.none)),
-        (false, false) => format!("{} but not {}", list(&values.any), list(&values.none)),
+fn listed((any, none): &(Vec<String>, Vec<String>)) -> String {
+    let (any_of, none_of) = (any.join(" | "), none.join(" | "));
+    match (any.is_empty(), none.is_empty()) {
+        (_, true) => any_of,
+        (true, false) => format!("not {none_of}"),
+        (false, false) => format!("{any_of} but not {none_of}"),
     }
 }
 

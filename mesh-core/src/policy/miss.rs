@@ -46,6 +46,24 @@ pub fn nearest_miss<'p>(
     Some(Miss { policy, rule, reason: reasons.join("; ") })
 }
 
+/// By what a rule holds: what it demands and what of that there is. Of alternatives the first that holds. Empty where it
+/// holds for everything, also where all it demands falls away because this is no request.
+pub fn met(rule: &AuthorizationRule, subject: &Subject<'_>) -> String {
+    let counts = |demand: &Demand<'_>| !demand.is_empty() && (subject.http.is_some() || !demand.reads_http());
+    let first = |alternatives: Vec<Vec<Demand<'_>>>| {
+        let alternatives = alternatives.into_iter().map(|demands| {
+            let counted: Vec<_> = demands.into_iter().filter(&counts).collect();
+            let holds = counted.iter().all(|demand| demand.holds(subject));
+            (holds, counted.iter().map(|demand| demand.met(subject)).collect::<Vec<_>>())
+        });
+        alternatives.into_iter().find(|(holds, _)| *holds).map(|(_, told)| told).unwrap_or_default()
+    };
+    let from = first(rule.from.iter().map(|source| source.demands().to_vec()).collect());
+    let to = first(rule.to.iter().map(|operation| operation.demands().to_vec()).collect());
+    let when = first(vec![rule.when.iter().map(Condition::demand).collect()]);
+    [from, to, when].concat().join("; ")
+}
+
 #[derive(Default)]
 struct Distance<'r> {
     /// How many demands are met.

@@ -10,7 +10,7 @@ use super::authorization::{
 };
 use super::external::{Authorizer, Provider};
 use super::judge::{Decider, External, Program, Remarks, Verdict};
-use super::miss::nearest_miss;
+use super::miss::{met, nearest_miss};
 use super::subject::{HttpSubject, Subject};
 use crate::matching::claims::{Claim, Claims};
 use crate::matching::path::PathMatch;
@@ -453,6 +453,30 @@ fn the_nearest_miss_says_what_is_lacking() {
     let policies = [policy("p", Allow, &["to methods=GET"])];
     let found = nearest_miss(policies.iter(), &stream).unwrap();
     assert_eq!(found.reason, "the rule reads HTTP fields and this is not HTTP");
+}
+
+#[test]
+fn what_a_rule_holds_by() {
+    let facts = Facts::new();
+    let check = |text: &str, http: bool, expected: &str| {
+        let whole = facts.subject();
+        let subject = Subject { http: whole.http.filter(|_| http), ..whole };
+        assert_eq!(met(&rule(text), &subject), expected, "{text}");
+    };
+    check("", true, "");
+    check("to methods!=POST paths!=/x,/y", true, "method is GET (not POST); path is /a/b (not /x | /y)");
+    check(
+        "from namespaces=other or namespaces!=other to ports=80 or methods=GET",
+        true,
+        "caller's namespace is default (not other); method is GET (GET)",
+    );
+    check(
+        "when header:x=1,3 header:host=Reviews:9080",
+        true,
+        "header x is 1 and 2 (1 | 3); header host is Reviews:9080 (Reviews:9080)",
+    );
+    check("from namespaces=default to paths=/x", false, "caller's namespace is default (default)");
+    check("to paths=/x", false, "");
 }
 
 #[test]

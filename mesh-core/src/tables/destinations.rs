@@ -15,6 +15,9 @@ use crate::vocab::label::Labels;
 use crate::vocab::locality::Locality;
 use crate::vocab::name::{Text, WorkloadKey};
 
+/// Longest name that a TLS client asks for (RFC 6066 leaves it open; longer ones are no host names).
+const LONGEST_NAME: usize = 512;
+
 /// How an endpoint is reached.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Transport {
@@ -122,6 +125,8 @@ pub struct Destination {
     pub policy: Policy,
     /// `outbound|PORT|SUBSET|HOST`.
     pub cluster: Text,
+    /// The server name that Istio's proxies would ask for, where connections are the mesh's own TLS.
+    pub server_name: Option<Text>,
     /// All endpoints, those that may not get traffic included.
     pub endpoints: Vec<Arc<Endpoint>>,
 }
@@ -132,6 +137,7 @@ impl Destination {
         let endpoints = declared.filter(|endpoint| policy.labels.selects(&endpoint.labels));
         Destination {
             cluster: policy.key.cluster().into(),
+            server_name: server_name(policy),
             endpoints: endpoints.filter_map(|endpoint| endpoint_of(policy, endpoint)).map(Arc::new).collect(),
             policy: policy.clone(),
         }
@@ -163,6 +169,17 @@ impl Destination {
             tls => tls,
         }
     }
+}
+
+/// Servers see such names in lower case. One that could not be told in a field is not told.
+fn server_name(policy: &Policy) -> Option<Text> {
+    let name = match &policy.tls {
+        ClientTls::Auto => policy.key.server_name().into(),
+        ClientTls::IstioMutual { sni, .. } => sni.clone(),
+        ClientTls::Disable | ClientTls::Originate(_) => return None,
+    };
+    let is_sayable = name.len() <= LONGEST_NAME && name.bytes().all(|byte| byte.is_ascii_graphic());
+    is_sayable.then(|| name.to_ascii_lowercase().into())
 }
 
 pub(super) fn endpoint_of(policy: &Policy, declared: &Declared) -> Option<Endpoint> {
@@ -217,6 +234,27 @@ fn transport(tls: &ClientTls, declared: &Declared, port: u16) -> Transport {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vocab::name::DestinationKey;
+    use crate::vocab::protocol::Protocol;
+
+    #[test]
+    fn the_server_name_is_istio_s() {
+        let key = DestinationKey {
+            host: "a.example".into(),
+            port: 443,
+            subset: Some("v1".into()),
+            scope: Some("x".into()),
+        };
+        let check = |tls: ClientTls, expected: Option<&str>| {
+            let policy = Policy { tls, ..Policy::plain(key.clone(), Protocol::Http) };
+            assert_eq!(Destination::new(&policy, [].iter()).server_name.as_deref(), expected);
+        };
+        let mutual = |sni: &str| ClientTls::IstioMutual { sni: sni.into(), subject_alt_names: Vec::new() };
+        check(ClientTls::Auto, Some("outbound_.443_.v1_.a.example"));
+        check(mutual("My.Name"), Some("my.name"));
+        check(mutual("no name"), None);
+        check(ClientTls::Disable, None);
+    }
 
     #[test]
     fn mutual_tls_expects_whom_a_rule_names() {

@@ -167,6 +167,18 @@ impl Tables {
         self.workloads.values().find(|workload| has(workload) && is_there(workload)).or(found)
     }
 
+    /// The workload that a caller means which was shown an identity of this host, or none.
+    pub fn workload_meant(
+        &self,
+        address: SocketAddr,
+        shown: Option<&SpiffeId>,
+    ) -> Option<&Arc<HostedWorkload>> {
+        match shown {
+            Some(shown) => self.workload_shown(address, shown),
+            None => self.workload_at(address),
+        }
+    }
+
     /// The Gateway of that namespace and name.
     pub fn gateway(&self, namespace: &str, name: &str) -> Option<&GatewayTable> {
         self.gateways.get(&(Text::from(namespace), Text::from(name)))

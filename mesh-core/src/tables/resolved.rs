@@ -4,6 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::destinations::{Destination, Dial, Endpoint, endpoint_of};
+use crate::balancing::policy::Algorithm;
+use crate::snapshot::destination::Destination as Policy;
 use crate::snapshot::endpoints::{Endpoint as Declared, EndpointAddress};
 use crate::vocab::health::Health;
 use crate::vocab::label::Labels;
@@ -42,7 +44,7 @@ impl Destination {
             };
             endpoints.extend(found.iter().take(most).map(at).map(Arc::new));
         }
-        Destination { policy: self.policy.clone(), cluster: self.cluster.clone(), endpoints }
+        Destination { endpoints, ..self.bare() }
     }
 
     /// The destination with these addresses as its endpoints: those of what a caller means where no endpoint is chosen.
@@ -62,10 +64,23 @@ impl Destination {
             health: Health::Healthy,
         };
         let endpoints = addresses.iter().filter_map(|address| endpoint_of(&self.policy, &declared(address)));
+        Destination { endpoints: endpoints.map(Arc::new).collect(), ..self.bare() }
+    }
+
+    /// The destination with one of its endpoints, for a connection that is meant for no other: there is nothing to
+    /// choose, and who was addressed is reached wherever it runs.
+    pub fn only(&self, endpoint: &Arc<Endpoint>) -> Destination {
+        let policy = Policy { load_balancer: Algorithm::default(), node_local: false, ..self.policy.clone() };
+        Destination { policy, endpoints: vec![Arc::clone(endpoint)], ..self.bare() }
+    }
+
+    /// The destination without any endpoint.
+    pub fn bare(&self) -> Destination {
         Destination {
             policy: self.policy.clone(),
             cluster: self.cluster.clone(),
-            endpoints: endpoints.map(Arc::new).collect(),
+            server_name: self.server_name.clone(),
+            endpoints: Vec::new(),
         }
     }
 }
@@ -73,14 +88,14 @@ impl Destination {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::snapshot::destination::Destination as Policy;
     use crate::vocab::name::DestinationKey;
     use crate::vocab::protocol::Protocol;
 
     fn destination(resolution: Resolution) -> Destination {
         let key = DestinationKey { host: "api.example".into(), port: 80, subset: None, scope: None };
         let plain = Policy { resolution, ..Policy::plain(key, Protocol::Http) };
-        let aimed = Destination { policy: plain, cluster: "c".into(), endpoints: Vec::new() };
+        let aimed =
+            Destination { policy: plain, cluster: "c".into(), server_name: None, endpoints: Vec::new() };
         let mut named = aimed.aimed("x", &["10.0.0.9:80".parse().unwrap()]);
         let name =
             Endpoint { address: Dial::Name("a.example".into(), 8080), ..(*named.endpoints[0]).clone() };

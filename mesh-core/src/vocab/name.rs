@@ -117,6 +117,11 @@ impl DestinationKey {
     pub fn cluster(&self) -> String {
         cluster_name(self.port, self.subset.as_deref(), &self.host)
     }
+
+    /// The server name by which Istio's proxies ask one another for it: `outbound_.PORT_.SUBSET_.HOST`.
+    pub fn server_name(&self) -> String {
+        format!("outbound_.{}_.{}_.{}", self.port, self.subset.as_deref().unwrap_or(""), self.host)
+    }
 }
 
 impl fmt::Display for DestinationKey {
@@ -175,5 +180,8 @@ mod tests {
             scope: None,
         };
         assert_eq!(key.cluster(), "outbound|9080|v1|reviews.default.svc.cluster.local");
+        assert_eq!(key.server_name(), "outbound_.9080_.v1_.reviews.default.svc.cluster.local");
+        let whole = DestinationKey { subset: None, ..key };
+        assert_eq!(whole.server_name(), "outbound_.9080_._.reviews.default.svc.cluster.local");
     }
 }

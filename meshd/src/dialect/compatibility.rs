@@ -29,7 +29,6 @@ static NOTES: &[&[Note]] = &[
     istio::mesh_proxy::NOTES,
     istio::peer_authentication::NOTES,
     istio::request_authentication::NOTES,
-    istio::target::NOTES,
     istio::telemetry::NOTES,
     istio::tracing::NOTES,
     istio::service_entry::NOTES,

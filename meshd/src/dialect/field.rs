@@ -106,8 +106,7 @@ impl Report {
     }
 
     /// Says that something is understood and valid, but not carried out yet.
-    fn add_pending(&self, mark: Mark, field: String, what: impl fmt::Display) {
-        let message = format!("{what} is not carried out yet");
+    fn add_pending(&self, mark: Mark, field: String, message: String) {
         let diagnostic = self.diagnostic(NOT_CARRIED_OUT, Severity::Error, mark, field, message);
         let mut pending = self.pending.borrow_mut();
         if pending.len() < ENOUGH {
@@ -187,6 +186,10 @@ pub(crate) enum Note {
     /// Known and refused for good: why, and what to use instead. (Such a field is in `fields`, and its reading
     /// refuses it, so that there is a sentence of its own.)
     Refused(&'static Message, &'static str, &'static str),
+}
+
+fn not_yet(what: impl fmt::Display) -> String {
+    format!("{what} is not carried out yet")
 }
 
 /// Where a value stands in its document.
@@ -371,7 +374,13 @@ impl<'a> Field<'a> {
     /// Says of what is valid and understood that it has no effect on the wire yet, so that `apply` refuses it;
     /// `what` is the subject of the sentence.
     pub(crate) fn later(&self, what: impl fmt::Display) {
-        self.report.add_pending(self.node.mark, self.path(), what);
+        self.report.add_pending(self.node.mark, self.path(), not_yet(what));
+    }
+
+    /// Says of what is valid and understood why it has no effect here and what to write in its place, so that `apply`
+    /// refuses it.
+    pub(crate) fn never(&self, why: impl Into<String>) {
+        self.report.add_pending(self.node.mark, self.path(), why.into());
     }
 
     fn wrong_type(&self, wanted: &str) {
@@ -406,7 +415,7 @@ impl<'a> Field<'a> {
             return;
         }
         if message.later.contains(&key) && !is_null {
-            self.report.add_pending(entry.mark, path(), format_args!("the field {key}"));
+            self.report.add_pending(entry.mark, path(), not_yet(format_args!("the field {key}")));
         } else if !known {
             let text = unknown_field(key, message);
             self.report.add(SCHEMA, Severity::Error, entry.mark, path(), text);

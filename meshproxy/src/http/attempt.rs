@@ -39,7 +39,7 @@ use crate::live::local::LocalWorkload;
 use crate::live::retries::RetryPlace;
 use crate::live::root::Root;
 use crate::net::downstream::Facts;
-use crate::net::hop::{self, Spoken};
+use crate::net::hop::{Spoken, Told};
 use crate::net::limits;
 use crate::net::proxy_header::ProxyHeader;
 use crate::upstream::body::{RequestBody, Upload};
@@ -349,7 +349,8 @@ impl Trial<'_> {
                 plain(self.thread, message, upload, target, http2).await
             }
             Transport::Mesh { hop, peer } => {
-                self.prepare_hop(&mut message.headers, endpoint);
+                let spoken = if self.http2 { Spoken::Http2 } else { Spoken::Http1 };
+                self.prepare_hop(&mut message.headers, endpoint, spoken);
                 if tries > 1 || self.nested {
                     message.headers.insert(&MESH_RETRY, number(1));
                 }
@@ -383,11 +384,17 @@ impl Trial<'_> {
         proxy_header(self.destination, endpoint, *client, self.caller)
     }
 
-    fn prepare_hop(&self, headers: &mut HeaderMap, endpoint: &LiveEndpoint) {
+    /// Tells the other proxy what it has to know.
+    pub(super) fn prepare_hop(&self, headers: &mut HeaderMap, endpoint: &LiveEndpoint, spoken: Spoken) {
         pass_proxy(headers, self.proxy(endpoint));
-        let spoken = if self.http2 { Spoken::Http2 } else { Spoken::Http1 };
-        let from = self.caller.map(|caller| &*caller.from);
-        headers.insert(&MESH_HOP, hop::write(&endpoint.to, spoken, &self.root.version, from));
+        let told = Told {
+            to: &endpoint.to,
+            spoken,
+            from: self.caller.map(|caller| &caller.from),
+            server_name: self.destination.destination.server_name.as_ref(),
+        };
+        let root = (self.root.serial, &*self.root.version);
+        headers.insert(&MESH_HOP, self.thread.told.value(&told, root));
     }
 }
 
@@ -405,7 +412,7 @@ impl Tried {
 }
 
 /// Has the other proxy begin its connection to the application with a PROXY header.
-pub(super) fn pass_proxy(headers: &mut HeaderMap, proxy: Option<ProxyHeader>) {
+fn pass_proxy(headers: &mut HeaderMap, proxy: Option<ProxyHeader>) {
     let field = proxy.and_then(|header| HeaderValue::from_str(&header.to_field()).ok());
     if let Some(field) = field {
         headers.insert(&MESH_PROXY, field);

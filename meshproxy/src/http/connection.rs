@@ -169,7 +169,7 @@ pub fn caller<'a>(
 }
 
 /// What another proxy says of a request.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Heard {
     /// Address and port of the workload that is meant.
     pub to: SocketAddr,
@@ -177,6 +177,8 @@ pub struct Heard {
     pub http2: bool,
     /// Number of the calling party.
     pub party: u32,
+    /// The server name by which one of Istio's proxies would have asked for the destination.
+    pub server_name: Option<Text>,
 }
 
 /// A connection of another proxy.
@@ -222,11 +224,12 @@ impl MeshPeer {
         if let Some((before, heard)) = &*self.heard.borrow()
             && before == value
         {
-            return Some(*heard);
+            return Some(heard.clone());
         }
-        let Hop { to, spoken, from } = hop::read(value)?;
-        let heard = Heard { to, http2: spoken == Spoken::Http2, party: self.party(from) };
-        *self.heard.borrow_mut() = Some((value.clone(), heard));
+        let Hop { to, spoken, from, server_name } = hop::read(value)?;
+        let server_name = server_name.map(|name| name.to_ascii_lowercase().into());
+        let heard = Heard { to, http2: spoken == Spoken::Http2, party: self.party(from), server_name };
+        *self.heard.borrow_mut() = Some((value.clone(), heard.clone()));
         Some(heard)
     }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
-use mesh_core::decide::inbound::{Admission, Inbound, admit_shown};
+use mesh_core::decide::inbound::{Admission, Inbound, admit};
 use mesh_core::decide::refusal::{Denial, Reason};
 use mesh_core::decide::witness::Silent;
 use mesh_core::message::internal::strip_mesh;
@@ -86,12 +86,12 @@ fn begin(peer: &MeshPeer, mut request: Request<Incoming>) -> Result<Delivery, Bo
         return Err(Box::new(reply::overloaded(record, scarce)));
     }
     let heard = head.headers.get(&MESH_HOP).and_then(|said| peer.hear(said));
-    record.source = heard.map_or_else(|| peer.party(None), |heard| heard.party);
-    let http2 = heard.is_some_and(|heard| heard.http2);
+    record.source = heard.as_ref().map_or_else(|| peer.party(None), |heard| heard.party);
+    let http2 = heard.as_ref().is_some_and(|heard| heard.http2);
     // Kept until the application has answered: it may end its connection without having taken the request.
     let upload = if http2 { Upload::of } else { Upload::once };
     record.upload = upload(body, &peer.thread.bodies);
-    let Some(Heard { to, .. }) = heard else {
+    let Some(heard) = heard else {
         let status = StatusCode::MISDIRECTED_REQUEST;
         return Err(Box::new(reply::plain(record, status, "NR", "workload_not_found", "")));
     };
@@ -106,7 +106,7 @@ fn begin(peer: &MeshPeer, mut request: Request<Incoming>) -> Result<Delivery, Bo
     if !head.headers.contains_key(&FORWARDED_PROTO) {
         head.headers.insert(&FORWARDED_PROTO, HeaderValue::from_static("http"));
     }
-    let Entered { targets, way, port, mut record } = enter(peer, &root, (to, proxy), &mut head, record)?;
+    let Entered { targets, way, port, mut record } = enter(peer, &root, (&heard, proxy), &mut head, record)?;
     record.upstream = targets.first().copied();
     let time = head.headers.get(&EXPECTED_TIMEOUT).and_then(time);
     let Head { method, authority, target, headers, .. } = *head;
@@ -208,21 +208,23 @@ pub(super) struct Entered {
 fn enter(
     peer: &MeshPeer,
     root: &Root,
-    (to, proxy): (SocketAddr, Option<ProxyHeader>),
+    (heard, proxy): (&Heard, Option<ProxyHeader>),
     head: &mut Head,
     mut record: Box<Record>,
 ) -> Result<Entered, Box<Reply>> {
+    let to = heard.to;
     let hosted = root.tables.workload_shown(to, &peer.own);
     let seen = head.seen();
     let facts = Inbound {
         to,
         peer: Some(&peer.id),
+        shown: Some(&peer.own),
         source: Some(peer.facts.peer.ip()),
-        sni: None,
+        sni: heard.server_name.as_deref(),
         request: Some(&seen),
         now: clock::seconds(),
     };
-    let admission = match admit_shown(&root.tables, &facts, &peer.own, &mut Silent) {
+    let admission = match admit(&root.tables, &facts, &mut Silent) {
         Ok(admission) => admission,
         Err(refusal) => {
             name_party(root, hosted, to, &mut record);
@@ -240,10 +242,6 @@ fn enter(
         // Nobody is asked here yet, and unasked nothing that a CUSTOM policy is about may pass.
         return Err(Box::new(reply::plain(record, StatusCode::FORBIDDEN, "UAEX", "ext_authz_error", "")));
     }
-    if !is_shown(peer, &admission) {
-        let status = StatusCode::MISDIRECTED_REQUEST;
-        return Err(Box::new(reply::plain(record, status, "NR", "identity_not_of_workload", "")));
-    }
     if let Err(refused) = limits::enter(root, &admission, &facts, &mut record) {
         return Err(Box::new(reply::too_much(record, *refused)));
     }
@@ -252,7 +250,8 @@ fn enter(
     let port = local.and_then(|local| local.port(admission.port)).cloned();
     let way = Way::into(local, proxy, port.as_ref().and_then(|port| port.settings.clone()));
     let Admission { workload, judgement, .. } = admission;
-    record.standing = Some(peer.thread.standings.enter(workload, &facts, Some(head)));
+    record.standing =
+        Some(peer.thread.standings.enter(workload, &facts, heard.server_name.as_ref(), Some(head)));
     if let Some(rewritten) = judgement.token.headers {
         head.headers = rewritten;
     }
@@ -272,11 +271,6 @@ pub fn remarked_of(
 ) -> Option<Box<Remarked>> {
     let hosted = hosted?;
     Some(root.local(hosted)?.remarkers.note(hosted, remarks))
-}
-
-/// The identity that we showed in the handshake must be that of the workload: the caller expected nobody else.
-pub fn is_shown(peer: &MeshPeer, admission: &Admission) -> bool {
-    admission.workload.section.identity.as_ref() == Some(&peer.own)
 }
 
 /// Where the application listens: the workload's own address, else loopback if no other workload of this host has the

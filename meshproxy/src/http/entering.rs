@@ -12,10 +12,11 @@ use mesh_core::decide::witness::Silent;
 use mesh_core::framing::refusal::Refusal as Bytes;
 use mesh_core::message::internal::strip_mesh;
 use mesh_core::message::request::{Head, Sender};
+use mesh_core::vocab::name::Text;
 
 use super::attempt::{Message, connect_failed, plain};
 use super::connection::MeshPeer;
-use super::deliver::{Entered, add_client_cert, is_shown, name_parties, remarked, targets};
+use super::deliver::{Entered, add_client_cert, name_parties, remarked, targets};
 use super::headers::{FORWARDED_PROTO, REQUEST_ID};
 use super::record::{Cluster, Record};
 use super::reply::{self, Reply};
@@ -47,7 +48,7 @@ pub struct Entrant {
     /// Who proved to be there; `None` for anybody.
     pub peer: Option<MeshPeer>,
     /// The server name that its TLS asks for.
-    pub server_name: Option<String>,
+    pub server_name: Option<Text>,
     addresses: Rc<str>,
 }
 
@@ -57,7 +58,7 @@ impl Entrant {
         thread: Rc<DataThread>,
         facts: Facts,
         peer: Option<MeshPeer>,
-        server_name: Option<String>,
+        server_name: Option<Text>,
     ) -> Entrant {
         let addresses = addresses(facts.local, facts.peer).into();
         Entrant { thread, facts, peer, server_name, addresses }
@@ -68,6 +69,7 @@ impl Entrant {
         Inbound {
             to: self.facts.local,
             peer: self.peer.as_ref().map(|peer| &peer.id),
+            shown: self.peer.as_ref().map(|peer| &peer.own),
             source: Some(self.facts.peer.ip()),
             sni: self.server_name.as_deref(),
             request: None,
@@ -173,10 +175,6 @@ fn enter(
         // Nobody is asked here yet, and unasked nothing that a CUSTOM policy is about may pass.
         return Err(Box::new(reply::plain(record, StatusCode::FORBIDDEN, "UAEX", "ext_authz_error", "")));
     }
-    if entrant.peer.as_ref().is_some_and(|peer| !is_shown(peer, &admission)) {
-        let status = StatusCode::MISDIRECTED_REQUEST;
-        return Err(Box::new(reply::plain(record, status, "NR", "identity_not_of_workload", "")));
-    }
     if let Err(refused) = limits::enter(root, &admission, &facts, &mut record) {
         return Err(Box::new(reply::too_much(record, *refused)));
     }
@@ -185,7 +183,8 @@ fn enter(
     let settings = port.as_ref().and_then(|port| port.settings.clone());
     let way = settings.map(|settings| Rc::new(Way { settings: Some(settings), ..Way::default() }));
     let Admission { workload, judgement, .. } = admission;
-    record.standing = Some(entrant.thread.standings.enter(workload, &facts, Some(head)));
+    record.standing =
+        Some(entrant.thread.standings.enter(workload, &facts, entrant.server_name.as_ref(), Some(head)));
     if let Some(rewritten) = judgement.token.headers {
         head.headers = rewritten;
     }

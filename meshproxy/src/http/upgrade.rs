@@ -24,12 +24,12 @@ use mesh_core::vocab::outcome::Outcome;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::again::{Next, is_told};
-use super::attempt::{Answer, Message, Trial, client, connect_failed, own, pass_proxy, unusable};
+use super::attempt::{Answer, Message, Trial, client, connect_failed, own, unusable};
 use super::body::{Held, ReplyBody, UpstreamBody};
 use super::canonical::absolute;
 use super::exchange::message;
 use super::headers::{
-    ATTEMPT_COUNT, MESH_AUTHORITY, MESH_HOP, MESH_PATH, MESH_STATUS, MESH_UPGRADE, SERVICE_TIME, number,
+    ATTEMPT_COUNT, MESH_AUTHORITY, MESH_PATH, MESH_STATUS, MESH_UPGRADE, SERVICE_TIME, number,
 };
 use super::race::before;
 use super::record::Record;
@@ -42,7 +42,7 @@ use crate::live::endpoint::{LiveEndpoint, Permit};
 use crate::live::local::LocalWorkload;
 use crate::live::root::Root;
 use crate::net::copy::{Carried, copy};
-use crate::net::hop::{self, Spoken};
+use crate::net::hop::Spoken;
 use crate::net::limits;
 use crate::upstream::body::RequestBody;
 use crate::upstream::failure::{self, ConnectError};
@@ -217,21 +217,18 @@ async fn once(
     let place = permit.place();
     message.headers.insert(&ATTEMPT_COUNT, number(u128::from(tries)));
     let patience = destination.destination.policy.connect_timeout;
-    let proxy = trial.proxy(endpoint);
     match &endpoint.endpoint.transport {
         Transport::Plaintext | Transport::Tls => {
             let host = message.authority.host();
-            let way = Way::to(destination, endpoint, Inside::Http1, host, proxy).map_err(connect_failed)?;
+            let way = Way::to(destination, endpoint, Inside::Http1, host, trial.proxy(endpoint))
+                .map_err(connect_failed)?;
             let addresses = endpoint.address.as_slice();
             plain(thread, message, Target { addresses, patience, way: way.as_ref(), place }).await
         }
         Transport::Mesh { hop, peer } => {
             let own = own(root, local)?;
             let peer = Who { number: endpoint.peer, id: peer };
-            let from = local.map(|local| &*local.from);
-            let said = hop::write(&endpoint.to, Spoken::Tcp, &root.version, from);
-            message.headers.insert(&MESH_HOP, said);
-            pass_proxy(&mut message.headers, proxy);
+            trial.prepare_hop(&mut message.headers, endpoint, Spoken::Tcp);
             let settings = destination.settings.as_ref();
             let hop = Hop { address: *hop, own, peer, patience, settings, place };
             let stream = || thread.pool.mesh(&hop);

@@ -13,6 +13,7 @@ use mesh_core::decide::refusal::{Denial, Reason};
 use mesh_core::decide::witness::Silent;
 use mesh_core::vocab::hello::{self, Offered};
 use mesh_core::vocab::identity::SpiffeId;
+use mesh_core::vocab::name::Text;
 use mesh_core::vocab::protocol::Detected;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -45,7 +46,7 @@ struct Arrival {
     first: First,
     head: Bytes,
     offered: Offered,
-    server_name: Option<String>,
+    server_name: Option<Text>,
 }
 
 /// Serves a captured connection; `facts.local` is the address that it was opened to.
@@ -58,10 +59,7 @@ pub(super) async fn serve(worker: &Worker, mut stream: TcpStream, facts: Facts) 
     }
     let entered = captured::entered(&root.tables, facts.local);
     let (mode, protocol) = captured::manner(&entered, facts.local.port());
-    let own = match &entered[..] {
-        [only] => only.section.identity.clone(),
-        _ => None,
-    };
+    let own = captured::shown(&entered);
     drop(entered);
     drop(root);
     let patience = match entry::wait(mode, protocol) {
@@ -121,7 +119,7 @@ async fn arrive(stream: &mut TcpStream, patience: Option<Duration>) -> Option<Ar
     let (head, server_name) =
         server_name(stream, looked.head, limits::here().patience.detection).await.ok()?;
     let offered = hello::offered(&head)?;
-    Some(Arrival { first: First::Tls(offered), head, offered, server_name })
+    Some(Arrival { first: First::Tls(offered), head, offered, server_name: server_name.map(Text::from) })
 }
 
 /// Ends mutual TLS, and serves what is in it.
@@ -129,7 +127,7 @@ async fn terminate(
     worker: &Worker,
     stream: Rewind<TcpStream>,
     facts: Facts,
-    (own, offered, server_name): (SpiffeId, Offered, Option<String>),
+    (own, offered, server_name): (SpiffeId, Offered, Option<Text>),
     inside: Inside,
 ) {
     let thread = &worker.thread;
@@ -264,7 +262,7 @@ fn begin(entrant: &Entrant, root: &Root) -> StreamRecord {
     let mut record =
         StreamRecord::new(&entrant.thread, entrant.facts, Reporter::Destination, mutual_tls, version);
     record.source = entrant.party();
-    record.server_name = entrant.server_name.as_deref().map(Into::into);
+    record.server_name = entrant.server_name.clone();
     record.cluster = PASSED.into();
     if let [only] = &captured::entered(&root.tables, to)[..]
         && let Some(local) = root.local(only)
@@ -277,7 +275,7 @@ fn begin(entrant: &Entrant, root: &Root) -> StreamRecord {
 }
 
 /// Closes a connection that says nothing that may go on, and tells of it.
-fn refuse(worker: &Worker, facts: Facts, server_name: Option<String>, reason: &'static str) {
+fn refuse(worker: &Worker, facts: Facts, server_name: Option<Text>, reason: &'static str) {
     let thread = &worker.thread;
     thread.metrics().entrance_refused(reason);
     tracing::debug!(peer = %facts.peer, to = %facts.local, reason, "a captured connection was refused");

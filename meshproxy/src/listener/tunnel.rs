@@ -7,14 +7,15 @@ use std::time::Duration;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use mesh_core::decide::inbound::{Inbound, admit_shown};
+use mesh_core::decide::inbound::{Inbound, admit};
 use mesh_core::decide::refusal::{Denial, Reason};
 use mesh_core::decide::witness::Silent;
+use mesh_core::vocab::name::Text;
 
 use super::accept::answer;
 use crate::http::body::ReplyBody;
 use crate::http::connection::MeshPeer;
-use crate::http::deliver::{is_shown, remarked_of, targets};
+use crate::http::deliver::{remarked_of, targets};
 use crate::http::headers::MESH_HOP;
 use crate::live::breaker::Overflow;
 use crate::net::hop;
@@ -50,15 +51,17 @@ pub(super) async fn accept(peer: &Rc<MeshPeer>, request: Request<Incoming>) -> R
         record.failed("OM", "overload");
         return answer(StatusCode::SERVICE_UNAVAILABLE);
     }
+    let server_name = said.and_then(|hop| hop.server_name).map(|name| Text::from(name.to_ascii_lowercase()));
     let facts = Inbound {
         to,
         peer: Some(&peer.id),
+        shown: Some(&peer.own),
         source: Some(peer.facts.peer.ip()),
-        sni: None,
+        sni: server_name.as_deref(),
         request: None,
         now: clock::seconds(),
     };
-    let admission = match admit_shown(&root.tables, &facts, &peer.own, &mut Silent) {
+    let admission = match admit(&root.tables, &facts, &mut Silent) {
         Ok(admission) => admission,
         Err(refusal) => {
             if let Reason::Denied(Denial { remarks: Some(remarks), .. }) = &refusal.reason {
@@ -67,6 +70,7 @@ pub(super) async fn accept(peer: &Rc<MeshPeer>, request: Request<Incoming>) -> R
             record.refused(&refusal);
             return answer(match refusal.reason {
                 Reason::NotHere
+                | Reason::NotShown
                 | Reason::UnknownHost
                 | Reason::Blocked
                 | Reason::BlackHole
@@ -79,10 +83,6 @@ pub(super) async fn accept(peer: &Rc<MeshPeer>, request: Request<Incoming>) -> R
             });
         }
     };
-    if !is_shown(peer, &admission) {
-        record.failed("NR", "identity_not_of_workload");
-        return answer(StatusCode::BAD_REQUEST);
-    }
     if let Some(remarks) = &admission.judgement.remarks {
         record.remarked = remarked_of(&root, hosted, remarks);
     }
@@ -101,7 +101,7 @@ pub(super) async fn accept(peer: &Rc<MeshPeer>, request: Request<Incoming>) -> R
     if let Some(port) = port {
         (record.idle, record.most) = (port.limits.tcp_idle_timeout, port.limits.max_connection_duration);
     }
-    let standing = thread.standings.enter(admission.workload, &facts, None);
+    let standing = thread.standings.enter(admission.workload, &facts, server_name.as_ref(), None);
     drop(root);
     let server = match thread.pool.tcp_by(&targets, way.as_ref(), patience).await {
         Ok(server) => server,

@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use mesh_core::balancing::balancer::{LoadView, for_attempt};
-use mesh_core::balancing::policy::Algorithm;
 use mesh_core::balancing::utilization::Utilization;
 use mesh_core::resilience::pool::{ConnectionSettings, Limited};
 use mesh_core::tables::destinations::Destination;
@@ -131,15 +130,7 @@ impl LiveDestination {
 
     /// The destination with one of its endpoints, for a connection that is meant for no other.
     pub(super) fn only(&self, endpoint: &LiveEndpoint) -> LiveDestination {
-        let mut policy = self.destination.policy.clone();
-        // There is nothing to choose, and who was addressed is reached wherever it runs.
-        policy.load_balancer = Algorithm::default();
-        policy.node_local = false;
-        let destination = Arc::new(Destination {
-            policy,
-            cluster: Arc::clone(&self.destination.cluster),
-            endpoints: vec![Arc::clone(&endpoint.endpoint)],
-        });
+        let destination = Arc::new(self.destination.only(&endpoint.endpoint));
         let endpoints = vec![endpoint.clone()];
         LiveDestination {
             layouts: Layouts::new(&destination, &endpoints, &Callers::default(), None),

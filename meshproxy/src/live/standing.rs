@@ -92,11 +92,13 @@ pub struct Standing {
 }
 
 impl Standings {
-    /// Notes what was let in, by the facts it was judged by. `head` is the request's, as it was judged.
+    /// Notes what was let in, by the facts it was judged by. `sni` is the server name among them, and `head` the
+    /// request's, as it was judged.
     pub fn enter(
         self: &Rc<Self>,
         workload: Arc<HostedWorkload>,
         facts: &Inbound<'_>,
+        sni: Option<&Text>,
         head: Option<&Head>,
     ) -> Standing {
         let index = self.free.borrow_mut().pop();
@@ -114,7 +116,7 @@ impl Standings {
             to: facts.to,
             peer: facts.peer.cloned(),
             source: facts.source,
-            sni: facts.sni.map(Text::from),
+            sni: sni.cloned(),
             since: facts.now,
             request: head.map(|head| Line {
                 method: head.method.clone(),
@@ -219,6 +221,7 @@ impl Stands {
         let facts = Inbound {
             to: self.to,
             peer: self.peer.as_ref(),
+            shown: None,
             source: self.source,
             sni: self.sni.as_deref(),
             request: request.as_ref(),

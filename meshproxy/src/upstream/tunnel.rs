@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
-use http::{Method, Request, Response, StatusCode, Uri, Version};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use mesh_core::message::internal::MESH_HOP;
 use mesh_core::vocab::outcome::Outcome;
 use mesh_core::vocab::tunnel::Tunnel as Beyond;
@@ -15,8 +15,6 @@ use super::failure::{self, ConnectError};
 use super::http2::{Duplex, MOST_TURNS, SendError};
 use super::pool::Stream;
 use super::posted::post;
-use crate::live::local::LocalWorkload;
-use crate::net::hop::{self, Spoken};
 use crate::net::rewind::Rewind;
 
 /// Why no tunnel came about.
@@ -146,14 +144,9 @@ where
     }
 }
 
-/// Opens a tunnel to a workload's own address and port, on a stream of the mesh hop to it. `from` says who calls, for the
-/// other side's telemetry.
-pub async fn open<F>(
-    hop: impl Fn() -> F,
-    to: SocketAddr,
-    from: Option<&LocalWorkload>,
-    version: &str,
-) -> Result<Tunnel, TunnelError>
+/// Opens a tunnel to a workload's own address and port, on a stream of the mesh hop to it. `said` is what the other side is
+/// told.
+pub async fn open<F>(hop: impl Fn() -> F, to: SocketAddr, said: HeaderValue) -> Result<Tunnel, TunnelError>
 where
     F: Future<Output = Result<Stream, ConnectError>>,
 {
@@ -163,7 +156,6 @@ where
     *request.method_mut() = Method::CONNECT;
     *request.version_mut() = Version::HTTP_2;
     *request.uri_mut() = uri;
-    let said = hop::write(&authority, Spoken::Tcp, version, from.map(|local| &*local.from));
     request.headers_mut().insert(&MESH_HOP, said);
     let (response, io, stream) = stream(request, hop).await?;
     if response.status() != StatusCode::OK {

@@ -5,6 +5,7 @@ mod bookinfo;
 mod bytes;
 mod capture;
 mod capture_rules;
+mod capture_tls;
 mod capture_transparent;
 mod captured;
 pub mod changes;
@@ -94,6 +95,7 @@ fn all() -> Vec<Claim> {
     claims.extend(verdicts::claims());
     claims.extend(capture::claims());
     claims.extend(capture_transparent::claims());
+    claims.extend(capture_tls::claims());
     claims.extend(capture_rules::claims());
     claims.extend(protocols::claims());
     claims.extend(streams::claims());

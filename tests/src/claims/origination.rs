@@ -124,6 +124,23 @@ fn tls(context: &mut Context<'_>) -> anyhow::Result<()> {
         |name: &str| simple(&format!("caCertificates: {ours}, sni: x.example, subjectAltNames: [{name}]"));
     check("sni and subjectAltNames", &named("secure.example"), 80, "200 x.example")?;
     check("another name is refused", &named("other.example"), 80, failed)?;
+    // A ServiceEntry names who may answer, where the rule does not.
+    let entry_names = |name: &str| {
+        entry(&simple(&format!("caCertificates: {ours}, sni: x.example"))).replacen(
+            "resolution: STATIC",
+            &format!("resolution: STATIC\n  subjectAltNames: [{name}]"),
+            1,
+        )
+    };
+    let mut of_entry = Vec::new();
+    for (claim, name, expected) in [
+        ("subjectAltNames of a ServiceEntry", "secure.example", "200 x.example"),
+        ("another name there is refused", "other.example", failed),
+    ] {
+        lab.control.apply_text(&entry_names(name))?;
+        let said = shown(&ask(lab, 80)?);
+        of_entry.push((claim, said.starts_with(expected), said));
+    }
     check("insecureSkipVerify", &simple("insecureSkipVerify: true"), 80, "200 secure.example")?;
     let mutual = format!(
         "{{tls: {{mode: MUTUAL, caCertificates: {ours}, clientCertificate: {}, privateKey: {}}}}}",
@@ -167,6 +184,7 @@ fn tls(context: &mut Context<'_>) -> anyhow::Result<()> {
         }
         false
     };
+    found.extend(of_entry);
     found.push(("meshd's status tells of it", is_told(lab, true), String::new()));
     std::fs::copy(&ours, &later).context("putting the file there")?;
     let end = Instant::now() + Duration::from_secs(10);

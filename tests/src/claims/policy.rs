@@ -13,6 +13,7 @@ pub(super) fn claims() -> Vec<Claim> {
         shared("policy/modes", modes),
         shared("policy/unknown", unknown),
         shared("policy/namespace", namespaces),
+        shared("policy/server-name", server_names),
     ]
 }
 
@@ -189,5 +190,37 @@ fn namespaces(context: &mut Context<'_>) -> anyhow::Result<()> {
         inside == 200 && outside == 403,
         format!("own {inside}, other {outside}"),
     );
+    Ok(())
+}
+
+/// The name that Istio's proxy would have asked for is known to the called one, and nobody else's word for it counts.
+fn server_names(context: &mut Context<'_>) -> anyhow::Result<()> {
+    let lab = context.lab()?;
+    let name = "outbound_.9080_._.reviews.default.svc.cluster.local";
+    let when = |action: &str, value: &str| {
+        policy("by-name", action, &format!("    - when: [{{key: connection.sni, values: ['{value}']}}]"))
+    };
+    let mine = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: reviews, namespace: default}\n\
+         spec: {host: reviews, trafficPolicy: {tls: {mode: ISTIO_MUTUAL, sni: my.name}}}\n";
+    let ask = || Ask::get("http://reviews:9080/reviews/0");
+    let forged = || ask().header("x-mesh-hop", "10.77.0.12:9080 http/1.1 1 ;sni=outbound_.80_._.other");
+    let mut found = Vec::new();
+    for (claim, documents, expected) in [
+        ("ALLOW by it", when("ALLOW", name), 200),
+        ("ALLOW by another", when("ALLOW", "outbound_.80_._.other"), 403),
+        ("DENY by its end", when("DENY", "*.default.svc.cluster.local"), 403),
+        ("DENY by another", when("DENY", "outbound_.80_*"), 200),
+        ("a DestinationRule has another name asked for", when("ALLOW", "my.name") + "---\n" + mine, 200),
+    ] {
+        lab.control.apply_text(&documents)?;
+        let statuses = [lab.as_productpage(&ask())?.status, lab.as_productpage(&forged())?.status];
+        let told = verdict(lab, "/reviews/0", "GET")?;
+        let agrees = (told["verdict"] == "deny") == (expected == 403);
+        let figure = format!("{statuses:?}, explain {told}");
+        found.push((claim, statuses == [expected; 2] && agrees, figure));
+    }
+    for (claim, holds, figure) in found {
+        context.report.claim(claim, holds, figure);
+    }
     Ok(())
 }

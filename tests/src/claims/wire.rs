@@ -8,13 +8,16 @@ use anyhow::Context as _;
 use super::{Claim, Context, alone, shared};
 use crate::harness::client::Ask;
 use crate::harness::lab::{BOOKSHOP, Lab, host_address};
-use crate::harness::peer::{FalseProxy, Signer, Validity, ask_over_mesh, identity, server_name};
+use crate::harness::peer::{
+    FalseProxy, Shape, Signer, Validity, ask_over_mesh, greet, identity, server_name, throw,
+};
 use crate::harness::wire::{Capture, shows};
 
 pub(super) fn claims() -> Vec<Claim> {
     vec![
         shared("wire/no-clear-text", no_clear_text),
         shared("wire/callers", callers),
+        shared("wire/no-handshakes", no_handshakes),
         alone("wire/servers", servers),
     ]
 }
@@ -74,6 +77,19 @@ fn callers(context: &mut Context<'_>) -> anyhow::Result<()> {
             Some(mesh.sign("spiffe://elsewhere/ns/default/sa/bookinfo-productpage", Validity::Now)?),
             Some("trust_domain"),
         ),
+        ("not valid yet", Some(mesh.sign(&caller, Validity::Later)?), Some("not_valid_yet")),
+        ("no URI", Some(mesh.sign_as(Shape::of(&[]))?), Some("not_one_uri")),
+        ("two URIs", Some(mesh.sign_as(Shape::of(&[&caller, &caller]))?), Some("not_one_uri")),
+        (
+            "CA:TRUE",
+            Some(mesh.sign_as(Shape { authority: true, ..Shape::of(&[&caller]) })?),
+            Some("authority_as_peer"),
+        ),
+        (
+            "a megabyte large",
+            Some(mesh.sign_as(Shape { padding: 1 << 20, ..Shape::of(&[&caller]) })?),
+            Some("too_large"),
+        ),
         ("no certificate", None, Some("no_certificate")),
     ];
     let reasons: Vec<&str> = cases.iter().filter_map(|(_, _, reason)| *reason).collect();
@@ -101,8 +117,26 @@ fn callers(context: &mut Context<'_>) -> anyhow::Result<()> {
         found.push((name, holds, got.map_or_else(|e| format!("{e:#}"), |s| s.to_string())));
     }
     let address = host_address(ratings.host);
+    let missing = not_counted(lab, address, &reasons)?;
     let proxy = lab.proxies.iter_mut().find(|proxy| proxy.host.address() == address);
     let proxy = proxy.context("no proxy before ratings")?;
+    let told = proxy.running()?.stderr();
+    let told = told.lines().filter(|l| l.contains("a TLS handshake failed") && l.contains("expired")).count();
+    found.push((
+        "each refusal is counted by its reason, and told of once".to_owned(),
+        missing.is_empty() && told == 1,
+        format!("not counted: {missing:?}; {told} lines for one reason"),
+    ));
+    for (name, holds, figure) in found {
+        context.report.claim(name, holds, figure);
+    }
+    Ok(())
+}
+
+/// Those of the reasons by which the proxy of a host has counted no failed handshake of its mesh port.
+fn not_counted<'r>(lab: &Lab, address: Ipv4Addr, reasons: &[&'r str]) -> anyhow::Result<Vec<&'r str>> {
+    let proxy = lab.proxies.iter().find(|proxy| proxy.host.address() == address);
+    let proxy = proxy.context("no proxy at that address")?;
     let metrics = proxy.local(15090, "/stats/prometheus")?.text();
     let counted = |reason: &str| {
         metrics.lines().any(|line| {
@@ -111,14 +145,40 @@ fn callers(context: &mut Context<'_>) -> anyhow::Result<()> {
                 && line.contains(&format!("reason=\"{reason}\""))
         })
     };
-    let missing: Vec<&str> = reasons.iter().copied().filter(|reason| !counted(reason)).collect();
-    let told = proxy.running()?.stderr();
-    let told = told.lines().filter(|l| l.contains("a TLS handshake failed") && l.contains("expired")).count();
+    Ok(reasons.iter().copied().filter(|reason| !counted(reason)).collect())
+}
+
+/// What is no handshake of the mesh, or half of one.
+fn no_handshakes(context: &mut Context<'_>) -> anyhow::Result<()> {
+    let lab = context.lab()?;
+    let address = host_address(BOOKSHOP[5].host);
+    let to = SocketAddr::new(address.into(), 15008);
+    let (from, patience) = (lab.control.host.clone(), Duration::from_secs(15));
+    // A hello of TLS 1.0, which knows no extensions, and the beginning of one that never goes on.
+    let body = [&[3, 1][..], &[7; 32], &[0, 0, 2, 0, 0x2f, 1, 0]].concat();
+    let hello = [&[22, 3, 1, 0, 45, 1, 0, 0, 41][..], &body].concat();
+    let mut found = Vec::new();
+    for (name, bytes) in [
+        ("plaintext of HTTP/1", b"GET / HTTP/1.1\r\nhost: ratings\r\n\r\n".to_vec()),
+        ("plaintext of HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec()),
+        ("TLS 1.0", hello),
+        ("half a hello", vec![22, 3, 1, 2, 0, 1, 0, 1]),
+    ] {
+        let (heard, closed) = throw(&from, to, bytes, patience)?;
+        let holds = closed && !heard.starts_with(b"HTTP");
+        found.push((format!("closed: {name}"), holds, format!("closed {closed}, {} bytes", heard.len())));
+    }
+    let name = server_name(&identity("bookinfo-ratings"));
+    let nonsense = greet(&from, to, name, &["nonsense", "http/0.7"])?;
+    found.push(("closed: protocols that nobody speaks".to_owned(), !nonsense, format!("greeted {nonsense}")));
+    let missing = not_counted(lab, address, &["no_tls", "tls_version", "timeout", "alpn"])?;
     found.push((
-        "each refusal is counted by its reason, and told of once".to_owned(),
-        missing.is_empty() && told == 1,
-        format!("not counted: {missing:?}; {told} lines for one reason"),
+        "each of them is counted by its reason".to_owned(),
+        missing.is_empty(),
+        format!("not counted: {missing:?}"),
     ));
+    let page = lab.page().send(lab.h1(), None)?.status;
+    found.push(("and the mesh goes on".to_owned(), page == 200, page.to_string()));
     for (name, holds, figure) in found {
         context.report.claim(name, holds, figure);
     }
@@ -152,6 +212,16 @@ fn servers(context: &mut Context<'_>) -> anyhow::Result<()> {
         ("another authority", foreign.sign(&own, Validity::Now)?, false),
         ("another identity of the mesh", mesh.sign(&identity("bookinfo-details"), Validity::Now)?, false),
         ("expired", mesh.sign(&own, Validity::Over)?, false),
+        ("not valid yet", mesh.sign(&own, Validity::Later)?, false),
+        (
+            "another trust domain",
+            mesh.sign(&own.replace("cluster.local", "elsewhere"), Validity::Now)?,
+            false,
+        ),
+        ("no URI", mesh.sign_as(Shape::of(&[]))?, false),
+        ("two URIs", mesh.sign_as(Shape::of(&[&own, &own]))?, false),
+        ("CA:TRUE", mesh.sign_as(Shape { authority: true, ..Shape::of(&[&own]) })?, false),
+        ("a megabyte large", mesh.sign_as(Shape { padding: 1 << 20, ..Shape::of(&[&own]) })?, false),
         ("all right (so that the rest means something)", mesh.sign(&own, Validity::Now)?, true),
     ];
     for (name, credentials, taken) in cases {
@@ -165,6 +235,22 @@ fn servers(context: &mut Context<'_>) -> anyhow::Result<()> {
         };
         found.push((claim, holds, format!("status {status}, {} requests got through", server.requests())));
     }
+    let metrics = lab.proxies[0].local(15090, "/stats/prometheus")?.text();
+    let counted = |reason: &str| {
+        metrics.lines().any(|line| {
+            line.starts_with("mesh_proxy_handshake_failures_total{")
+                && line.contains("side=\"outbound\"")
+                && line.contains(&format!("reason=\"{reason}\""))
+        })
+    };
+    let reasons = ["unknown_authority", "other_identity", "expired", "not_valid_yet", "not_one_uri"];
+    let reasons = reasons.into_iter().chain(["authority_as_peer", "too_large", "trust_domain"]);
+    let missing: Vec<&str> = reasons.filter(|reason| !counted(reason)).collect();
+    found.push((
+        "each refusal is counted by its reason".to_owned(),
+        missing.is_empty(),
+        format!("not counted: {missing:?}"),
+    ));
     drop(app);
     for (claim, holds, figure) in found {
         context.report.claim(claim, holds, figure);

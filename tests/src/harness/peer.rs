@@ -14,14 +14,16 @@ use http_body_util::{BodyExt, Empty, Full};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
+    IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::netns::Namespace;
@@ -47,6 +49,15 @@ impl Credentials {
     }
 }
 
+impl Credentials {
+    /// Shows them whatever they are: what no library would take for a certificate too.
+    fn shown(self) -> anyhow::Result<Arc<SingleCertAndKey>> {
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        let key = provider.key_provider.load_private_key(self.key)?;
+        Ok(Arc::new(SingleCertAndKey::from(CertifiedKey::new(self.chain, key))))
+    }
+}
+
 impl Clone for Credentials {
     fn clone(&self) -> Self {
         Self { chain: self.chain.clone(), key: self.key.clone_key() }
@@ -60,6 +71,28 @@ pub enum Validity {
     Now,
     /// It ended an hour ago.
     Over,
+    /// It begins in an hour.
+    Later,
+}
+
+/// What else a certificate may be.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape<'a> {
+    /// Its URIs.
+    pub uris: &'a [&'a str],
+    /// When it is valid.
+    pub validity: Validity,
+    /// Whether it says to be of an authority.
+    pub authority: bool,
+    /// So many bytes are in it that mean nothing.
+    pub padding: usize,
+}
+
+impl<'a> Shape<'a> {
+    /// That of a workload of the mesh.
+    pub fn of(uris: &'a [&'a str]) -> Self {
+        Self { uris, validity: Validity::Now, authority: false, padding: 0 }
+    }
 }
 
 impl Signer {
@@ -91,20 +124,38 @@ impl Signer {
 
     /// A certificate for an identity.
     pub fn sign(&self, identity: &str, validity: Validity) -> anyhow::Result<Credentials> {
+        self.sign_as(Shape { validity, ..Shape::of(&[identity]) })
+    }
+
+    /// A certificate of any shape.
+    pub fn sign_as(&self, shape: Shape<'_>) -> anyhow::Result<Credentials> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::default();
         params.distinguished_name = named("peer");
-        params.subject_alt_names = vec![SanType::URI(identity.try_into()?)];
+        let uris = shape.uris.iter().map(|uri| Ok(SanType::URI((*uri).try_into()?)));
+        params.subject_alt_names = uris.collect::<anyhow::Result<_>>()?;
+        if shape.uris.is_empty() {
+            params.subject_alt_names.push(SanType::DnsName("ratings.default.svc.cluster.local".try_into()?));
+        }
+        if shape.authority {
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        }
+        if shape.padding > 0 {
+            let nothing =
+                CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 99999, 1], vec![0; shape.padding]);
+            params.custom_extensions.push(nothing);
+        }
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
         let hour = time::Duration::hours(1);
-        let end = match validity {
-            Validity::Now => OffsetDateTime::now_utc() + hour,
-            Validity::Over => OffsetDateTime::now_utc() - hour,
+        let now = OffsetDateTime::now_utc();
+        (params.not_before, params.not_after) = match shape.validity {
+            Validity::Now => (now - 2 * hour, now + hour),
+            Validity::Over => (now - 4 * hour, now - hour),
+            Validity::Later => (now + hour, now + 3 * hour),
         };
-        (params.not_before, params.not_after) = (end - 3 * hour, end);
         let mut chain = vec![params.signed_by(&key, &self.issuer)?.der().clone()];
         chain.extend(self.chain.iter().cloned());
         Ok(Credentials {
@@ -208,6 +259,35 @@ impl Asked {
     }
 }
 
+/// Begins TLS from a host and says whether it came about: with these protocols, and no certificate.
+pub fn greet(from: &Namespace, to: SocketAddr, sni: String, protocols: &[&str]) -> anyhow::Result<bool> {
+    let mut config = client(None)?;
+    config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+    from.block_on(None, move || async move {
+        let stream = TcpStream::connect(to).await?;
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+        let greeting = connector.connect(ServerName::try_from(sni)?, stream);
+        Ok(tokio::time::timeout(Duration::from_secs(8), greeting).await.is_ok_and(|done| done.is_ok()))
+    })
+}
+
+/// Sends bytes from a host and reads until the other side has closed, for so long at most: what came, and whether it
+/// has closed.
+pub fn throw(
+    from: &Namespace,
+    to: SocketAddr,
+    bytes: Vec<u8>,
+    patience: Duration,
+) -> anyhow::Result<(Vec<u8>, bool)> {
+    from.block_on(None, move || async move {
+        let mut stream = TcpStream::connect(to).await?;
+        stream.write_all(&bytes).await?;
+        let mut heard = Vec::new();
+        let closed = tokio::time::timeout(patience, stream.read_to_end(&mut heard)).await.is_ok();
+        Ok((heard, closed))
+    })
+}
+
 /// A client that takes any server and shows what it is given.
 pub(crate) fn client(credentials: Option<Credentials>) -> anyhow::Result<ClientConfig> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -216,7 +296,7 @@ pub(crate) fn client(credentials: Option<Credentials>) -> anyhow::Result<ClientC
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Anyone(provider)));
     let mut config = match credentials {
-        Some(own) => builder.with_client_auth_cert(own.chain, own.key)?,
+        Some(own) => builder.with_client_cert_resolver(own.shown()?),
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![b"h2".to_vec()];
@@ -291,7 +371,7 @@ impl FalseProxy {
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_client_cert_verifier(callers)
-            .with_single_cert(own.chain, own.key)?;
+            .with_cert_resolver(own.shown()?);
         config.alpn_protocols = vec![b"h2".to_vec()];
         let (requests, stop) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
         let (count, stopping) = (requests.clone(), stop.clone());

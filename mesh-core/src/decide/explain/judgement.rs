@@ -5,16 +5,17 @@ use std::sync::Arc;
 
 use super::destination::receiving;
 use super::{AuthenticationFound, AuthorizationFound, LimitFound, Question};
-use crate::decide::inbound::{Admission, Inbound, admit_to};
+use crate::decide::inbound::{Admission, Inbound, admit_to, check_shown};
 use crate::decide::limits::entering;
 use crate::decide::refusal::{Denial, Reason, Refusal};
 use crate::decide::witness::{Remembering, Witness};
 use crate::matching::request::Request;
 use crate::policy::authorization::{AuthorizationPolicy, PolicyAction};
-use crate::policy::mtls::MtlsMode;
+use crate::policy::mtls::{ClientTls, MtlsMode, TlsOrigination};
 use crate::tables::Tables;
-use crate::tables::destinations::{Destination, Transport};
+use crate::tables::destinations::{Destination, Endpoint, Transport};
 use crate::tables::workloads::HostedWorkload;
+use crate::vocab::identity::SpiffeId;
 use crate::vocab::protocol::Protocol;
 
 /// What the called workloads say, over all destinations. One that refuses is what an operator asks about, whatever the
@@ -58,7 +59,6 @@ impl Judged {
             return;
         }
         let source = question.source.or_else(|| address_of(tables, question));
-        let sni = server_name(&destination.cluster);
         let needed = destination.policy.tls.credentials(question.gateway);
         let lacks_credential = needed.iter().any(|key| !tables.credentials.contains_key(key));
         for endpoint in receiving(tables, question, destination) {
@@ -79,8 +79,11 @@ impl Judged {
             self.reachable += 1;
             let Some(workload) = tables.workloads.get(&endpoint.workload) else { continue };
             let Some(to) = endpoint.address.ip() else { continue };
-            let over_mesh = matches!(endpoint.transport, Transport::Mesh { .. });
-            let peer = question.identity.filter(|_| over_mesh);
+            let shown = match &endpoint.transport {
+                Transport::Mesh { peer, .. } => Some(peer),
+                Transport::Plaintext | Transport::Tls | Transport::Unreachable => None,
+            };
+            let peer = question.identity.filter(|_| shown.is_some());
             let port = to.port();
             self.authentication.get_or_insert_with(|| AuthenticationFound {
                 mtls: workload.section.mtls.mode(port).name(),
@@ -94,6 +97,13 @@ impl Judged {
                 });
                 continue;
             }
+            if let Some(expected) = shown.filter(|expected| !is_proven(tables, workload, expected)) {
+                self.by_transport.get_or_insert((503, "UF"));
+                witness.note(|| {
+                    format!("nobody on the host of {} proves to be {expected}", workload.section.key)
+                });
+                continue;
+            }
             // What comes in TLS that is not the mesh's own is bytes to the proxy there.
             let request = request.filter(|_| endpoint.transport != Transport::Tls);
             // The called proxy brings the path into its form again, for a rule may have rewritten it.
@@ -104,11 +114,13 @@ impl Judged {
                 continue;
             };
             let request = request.zip(path.as_deref()).map(|(request, path)| Request { path, ..*request });
+            let sni = server_name(question, destination, endpoint);
             let facts = Inbound {
                 to,
                 peer,
+                shown,
                 source,
-                sni: over_mesh.then_some(sni.as_str()),
+                sni: sni.as_deref(),
                 request: request.as_ref(),
                 now: question.now,
             };
@@ -116,7 +128,8 @@ impl Judged {
             if source.is_none() && workload.governance.program.reads_addresses() {
                 steps.note(|| "the caller's address is not known, so no rule about it can match".to_owned());
             }
-            let verdict = admit_to(workload, &facts, &mut steps);
+            let verdict = admit_to(workload, &facts, &mut steps)
+                .and_then(|admission| check_shown(workload, &facts, &mut steps).map(|()| admission));
             for step in steps.sentences {
                 if !witness.sentences.contains(&step) {
                     witness.note(|| step);
@@ -246,7 +259,24 @@ fn address_of(tables: &Tables, question: &Question<'_>) -> Option<IpAddr> {
     Some(host.unwrap_or(caller.address))
 }
 
-/// The server name by which Istio's proxies ask for a destination: `outbound_.PORT_.SUBSET_.HOST`.
-fn server_name(cluster: &str) -> String {
-    cluster.replacen('|', "_.", 3)
+/// The server name that the called workload's policies see.
+fn server_name(question: &Question<'_>, destination: &Destination, endpoint: &Endpoint) -> Option<String> {
+    let asked = || question.host.to_ascii_lowercase();
+    match (&endpoint.transport, &destination.policy.tls) {
+        (Transport::Mesh { .. }, _) => destination.server_name.as_deref().map(str::to_owned),
+        (Transport::Tls, ClientTls::Originate(TlsOrigination { sni: Some(sni), .. })) => {
+            Some(sni.to_ascii_lowercase())
+        }
+        (Transport::Tls, _) => Some(asked()),
+        // The application's own TLS.
+        (Transport::Plaintext, _) => (question.request.scheme == "https").then(asked),
+        (Transport::Unreachable, _) => None,
+    }
+}
+
+/// Whether the host of a workload can show itself as somebody.
+fn is_proven(tables: &Tables, workload: &HostedWorkload, expected: &SpiffeId) -> bool {
+    let sections = tables.workloads.values().map(|hosted| &hosted.section);
+    let mut here = sections.filter(|section| section.node == workload.section.node);
+    here.any(|section| section.identity.as_ref() == Some(expected))
 }

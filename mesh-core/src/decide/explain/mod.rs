@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::captured::Original;
 use super::witness::Remembering;
 use crate::matching::request::{Caller, Request};
 use crate::resilience::connection_fault::ConnectionFault;
@@ -18,6 +19,7 @@ use crate::vocab::identity::SpiffeId;
 use crate::vocab::protocol::Protocol;
 use crate::vocab::ratio::Ratio;
 
+mod captured;
 mod destination;
 pub mod gateway;
 mod judgement;
@@ -249,31 +251,45 @@ pub fn explain(tables: &Tables, question: &Question<'_>) -> Explanation {
     let mut witness = Remembering::default();
     let mut answer =
         Explanation { version: tables.version, port: question.port, flags: "-", ..Explanation::default() };
-    if is_stream(tables, question) {
-        stream::explain(tables, question, &mut answer, &mut witness);
+    let original = Original::of(tables, question);
+    if let Some(original) = &original {
+        original.note(tables, &mut witness);
+    }
+    if is_stream(tables, question, original.as_ref()) {
+        stream::explain(tables, question, original.as_ref(), &mut answer, &mut witness);
     } else {
-        request::explain(tables, question, &mut answer, &mut witness);
+        request::explain(tables, question, original.as_ref(), &mut answer, &mut witness);
     }
     answer.why = witness.sentences;
     answer
 }
 
-fn addressed(tables: &Tables, question: &Question<'_>) -> Option<usize> {
+fn addressed(tables: &Tables, question: &Question<'_>, original: Option<&Original>) -> Option<usize> {
+    if let Some(original) = original {
+        return original.service(tables, question);
+    }
     tables.service_addressed(question.host, question.port, Some(question.caller.namespace))
 }
 
-fn declared_protocol(tables: &Tables, question: &Question<'_>) -> Option<Protocol> {
-    let service = &tables.services[addressed(tables, question)?].service;
+fn declared_protocol(
+    tables: &Tables,
+    question: &Question<'_>,
+    original: Option<&Original>,
+) -> Option<Protocol> {
+    if let Some(original) = original {
+        return original.protocol(tables, question);
+    }
+    let service = &tables.services[addressed(tables, question, None)?].service;
     service.ports.iter().find(|port| port.number == question.port).map(|port| port.protocol)
 }
 
 /// TLS of the application is bytes, unless the port is declared to be HTTP.
-fn is_stream(tables: &Tables, question: &Question<'_>) -> bool {
+fn is_stream(tables: &Tables, question: &Question<'_>, original: Option<&Original>) -> bool {
     let tls = question.request.scheme == "https";
-    let opaque = match declared_protocol(tables, question) {
+    let opaque = match declared_protocol(tables, question, original) {
         Some(Protocol::Auto) => tls,
         Some(protocol) => matches!(protocol, Protocol::Tcp | Protocol::Udp) || protocol.is_tls(),
-        None => tls && addressed(tables, question).is_none(),
+        None => tls && addressed(tables, question, original).is_none(),
     };
     question.stream || opaque
 }

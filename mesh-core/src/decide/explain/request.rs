@@ -1,9 +1,8 @@
 //! The story of a request.
 
-use std::net::IpAddr;
-
 use http::HeaderMap;
 
+use super::captured::{self, Original};
 use super::destination::{found, missing, note_destination};
 use super::judgement::Judged;
 use super::outcome::{conclude, fault, is_grpc, note_fault, note_split, refuse};
@@ -11,6 +10,7 @@ use super::{Explanation, LimitFound, MirrorFound, Question, RouteFound, addresse
 use crate::decide::facts::OutboundRequest;
 use crate::decide::limits::leaving;
 use crate::decide::plan::{Forward, route_name};
+use crate::decide::refusal::Reason;
 use crate::decide::request::{Selected, forward, select};
 use crate::decide::witness::{Remembering, Witness};
 use crate::matching::request::{Request, forwarded_scheme};
@@ -28,6 +28,7 @@ use crate::vocab::protocol::Protocol;
 pub(super) fn explain(
     tables: &Tables,
     question: &Question<'_>,
+    original: Option<&Original>,
     answer: &mut Explanation,
     witness: &mut Remembering,
 ) {
@@ -39,7 +40,7 @@ pub(super) fn explain(
         return;
     };
     answer.path = Some((received.to_owned(), Some(normalized.to_string())));
-    answer.protocol = match declared_protocol(tables, question) {
+    answer.protocol = match declared_protocol(tables, question, original) {
         Some(Protocol::Auto) | None => "http".to_owned(),
         Some(protocol) => protocol.name().to_owned(),
     };
@@ -48,9 +49,7 @@ pub(super) fn explain(
         other => other,
     };
     let request = Request { path: &normalized, scheme, ..question.request };
-    // A connection to a written address has that address to go on to, so its service answers for its own names only.
-    let is_address = question.host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
-    let owner = addressed(tables, question).filter(|_| !is_address);
+    let owner = addressed(tables, question, original);
     let facts = OutboundRequest {
         request,
         port: question.port,
@@ -61,7 +60,12 @@ pub(super) fn explain(
     };
     match select(tables, &facts, witness) {
         Ok(selected) => tell(tables, question, &facts, &selected, answer, witness),
-        Err(refusal) => refuse(answer, &refusal, witness),
+        Err(refusal) => match original.and_then(Original::endpoint) {
+            Some(place) if matches!(refusal.reason, Reason::UnknownHost | Reason::Blocked) => {
+                captured::tell(tables, question, place, Some(&request), answer, witness);
+            }
+            _ => refuse(answer, &refusal, witness),
+        },
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::captured::{self, Original};
 use super::destination::{found, missing, note_destination};
 use super::judgement::Judged;
 use super::outcome::{conclude, note_split, refuse};
@@ -18,17 +19,21 @@ use crate::vocab::protocol::Protocol;
 pub(super) fn explain(
     tables: &Tables,
     question: &Question<'_>,
+    original: Option<&Original>,
     answer: &mut Explanation,
     witness: &mut Remembering,
 ) {
-    answer.protocol = match declared_protocol(tables, question) {
+    answer.protocol = match declared_protocol(tables, question, original) {
         Some(protocol) if protocol.is_tls() => protocol.name().to_owned(),
         None | Some(Protocol::Auto) if question.request.scheme == "https" => "tls".to_owned(),
         _ => "tcp".to_owned(),
     };
+    if let Some(place) = original.and_then(Original::endpoint) {
+        return captured::tell(tables, question, place, None, answer, witness);
+    }
     // A client of TLS asks for the name that it connects to.
     let sni = question.host.to_ascii_lowercase();
-    let service = addressed(tables, question);
+    let service = addressed(tables, question, original);
     let facts = OutboundStream {
         service: service.unwrap_or(usize::MAX),
         port: question.port,
@@ -37,7 +42,7 @@ pub(super) fn explain(
         caller: Some(question.caller),
         source: None,
     };
-    if service.is_none() {
+    if service.is_none() && original.is_none() {
         witness.note(|| format!("no service is called {}", question.host));
     }
     match select(tables, &facts, witness) {

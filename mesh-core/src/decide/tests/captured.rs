@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::*;
-use crate::decide::captured::{Captured, admit, entered, manner, named, outbound as captured};
+use crate::decide::captured::{Captured, admit, entered, manner, named, outbound as captured, shown};
 use crate::snapshot::view::{Outbound, View};
 use crate::tables::addresses::Addresses;
 
@@ -121,6 +121,17 @@ fn which_workloads_are_entered_and_how() {
         assert_eq!(manner(&found, to.port()), (mode, protocol), "{to}");
     };
     check("10.0.0.1:81", "b", Permissive, Protocol::Http);
+    let is_shown = |to: &str| shown(&entered(&tables, to.parse().unwrap()));
+    assert_eq!(is_shown("10.0.0.1:81"), Some(id("b")));
+    assert_eq!(is_shown("10.0.0.1:99"), None, "two may be meant, and they are not the same");
+    let Section::Workload(twin) = workload("b", "10.0.0.1", &[83], Strict) else { unreachable!() };
+    let key = WorkloadKey { name: "twin".into(), ..twin.key.clone() };
+    let twins = tables_of(vec![
+        workload("b", "10.0.0.1", &[81], Strict),
+        Section::Workload(Workload { key, ..twin }),
+    ]);
+    assert_eq!(shown(&entered(&twins, "10.0.0.1:99".parse().unwrap())), Some(id("b")));
+    assert_eq!(shown(&[]), None);
     check("10.0.0.1:99", "a b", Strict, Protocol::Auto);
     check("10.0.0.2:99", "c", Disable, Protocol::Auto);
     // An application on all addresses is reached at any of them.
@@ -129,6 +140,7 @@ fn which_workloads_are_entered_and_how() {
     let facts = |to: &str, peer| Inbound {
         to: to.parse().unwrap(),
         peer,
+        shown: None,
         source: None,
         sni: None,
         request: None,
@@ -144,4 +156,62 @@ fn which_workloads_are_entered_and_how() {
     assert_eq!(manner(&[], 80), (Disable, Protocol::Auto));
     let nobody = tables_of(vec![service()]);
     assert!(matches!(admit(&nobody, &facts("10.0.0.1:80", None), &mut Silent), Ok(None)));
+}
+
+#[test]
+fn explain_says_what_an_address_means() {
+    let addressed = with(|service| service.addresses = vec!["10.96.0.1".parse().unwrap()]);
+    let ungoverned = ["v1", "v2"].map(|version| super::workload(version, vec![]));
+    let sections = [vec![addressed], ungoverned.to_vec()].concat();
+    let tables = mesh(sections.clone());
+    let blocking = View { outbound: Outbound::Refuse, ..View::default() };
+    let closed = mesh([sections, vec![Section::View(blocking)]].concat());
+    let identity = id("productpage");
+    let labels = Labels::default();
+    let check = |tables: &Tables, scheme: &str, to: &str, authority: &str, expected: &str| {
+        let to: SocketAddr = to.parse().unwrap();
+        let host = to.ip().to_string();
+        let headers = HeaderMap::new();
+        let told = explain(
+            tables,
+            &Question {
+                identity: Some(&identity),
+                caller: Caller { namespace: "default", labels: &labels, view: None },
+                node: None,
+                gateway: false,
+                request: Request {
+                    method: "GET",
+                    scheme: if scheme == "http" { "http" } else { "https" },
+                    authority,
+                    path: "/",
+                    query: None,
+                    headers: &headers,
+                    claims: None,
+                },
+                host: &host,
+                port: to.port(),
+                stream: scheme == "tcp",
+                source: None,
+                now: 0,
+            },
+        );
+        let endpoints = told.destinations.iter().flat_map(|found| &found.endpoints);
+        let endpoints: Vec<_> = endpoints.map(|found| &*found.endpoint.workload.name).collect();
+        let mode = told.authentication.as_ref().map_or("-", |found| found.mtls);
+        let found = format!("{} {:?} {} {mode}", told.action, told.status, endpoints.join(","));
+        assert_eq!(found, expected, "{scheme} {to} {authority} {:#?}", told.why);
+    };
+    // A service's own address means it, whatever the request calls itself.
+    check(&tables, "http", "10.96.0.1:9080", "10.96.0.1:9080", "route None reviews-v1,reviews-v2 STRICT");
+    check(&tables, "http", "10.96.0.1:9080", "nobody", "route None reviews-v1,reviews-v2 STRICT");
+    // A workload's means that one, unless the request names a service.
+    check(&tables, "http", "10.0.0.2:9082", "10.0.0.2:9082", "route None reviews-v2 STRICT");
+    check(&tables, "tcp", "10.0.0.2:9082", "10.0.0.2:9082", "route None reviews-v2 STRICT");
+    check(&closed, "http", "10.0.0.2:9082", "10.0.0.2:9082", "route None reviews-v2 STRICT");
+    check(&tables, "http", "10.0.0.2:9082", "10.0.0.2:9099", "route None reviews-v2 STRICT");
+    // Anybody else's is passed on or refused.
+    check(&tables, "http", "10.0.0.2:9099", "10.0.0.2:9099", "passthrough None  -");
+    check(&tables, "tcp", "192.0.2.1:99", "192.0.2.1:99", "passthrough None  -");
+    check(&closed, "tcp", "192.0.2.1:99", "192.0.2.1:99", "blocked None  -");
+    check(&closed, "http", "192.0.2.1:99", "192.0.2.1:99", "blocked Some(502)  -");
 }

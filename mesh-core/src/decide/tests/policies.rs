@@ -185,6 +185,59 @@ fn rules_see_the_headers_that_tokens_leave() {
 }
 
 #[test]
+fn server_names_are_judged_as_the_called_proxy_hears_them() {
+    let check = |tls: ClientTls, name: &str, status: Option<u16>| {
+        let rule = when(Condition::Sni(texts(&[name])));
+        let more = destinations_with(&tls);
+        let tables = governed(MtlsMode::Permissive, vec![named("p", PolicyAction::Allow, vec![rule])], more);
+        let found = told(&tables, &Asked::default());
+        assert_eq!(found.status, status, "{tls:?} {name} {:?}", found.why);
+        found.authorization.and_then(|found| found.nearest_miss)
+    };
+    let mutual = |sni: &str| ClientTls::IstioMutual { sni: sni.into(), subject_alt_names: Vec::new() };
+    check(ClientTls::Auto, "*_.reviews.default.svc.cluster.local", None);
+    check(mutual("My.Name"), "my.name", None);
+    check(mutual("My.Name"), "outbound_*", Some(403));
+    let miss = check(ClientTls::Disable, "*", Some(403));
+    assert_eq!(miss.as_deref(), Some("server name is absent, allowed: *"));
+}
+
+#[test]
+fn nobody_else_than_the_workload_is_expected() {
+    let expecting = |name: &str| {
+        let names = vec![id(name).as_str().into()];
+        let tls = ClientTls::IstioMutual { sni: "x".into(), subject_alt_names: names };
+        told(&governed(MtlsMode::Strict, vec![], destinations_with(&tls)), &Asked::default())
+    };
+    let own = expecting("reviews");
+    assert_eq!(own.status, None, "{:?}", own.why);
+    let nobody = expecting("nobody");
+    assert_eq!((nobody.status, nobody.flags), (Some(503), "UF"), "{:?}", nobody.why);
+    assert!(nobody.why.iter().any(|step| step.contains("proves to be")), "{:?}", nobody.why);
+}
+
+#[test]
+fn who_was_shown_another_identity_is_sent_away() {
+    let tables = governed(MtlsMode::Strict, vec![], vec![]);
+    let (peer, other) = (id("productpage"), id("other"));
+    let facts = Inbound {
+        to: "10.0.0.2:9081".parse().unwrap(),
+        peer: Some(&peer),
+        shown: Some(&other),
+        source: None,
+        sni: None,
+        request: None,
+        now: 0,
+    };
+    let refused = admit(&tables, &facts, &mut Silent).unwrap_err();
+    assert_eq!((refused.status(), refused.flag(), refused.body()), (421, "NR", ""));
+    assert_eq!(refused.details(), "identity_not_of_workload");
+    assert!(admit(&tables, &Inbound { shown: None, ..facts }, &mut Silent).is_ok());
+    let captured = crate::decide::captured::admit(&tables, &facts, &mut Silent).unwrap_err();
+    assert_eq!(captured.status(), 421);
+}
+
+#[test]
 fn transport_comes_first() {
     let deny = || vec![named("p", PolicyAction::Deny, vec![AuthorizationRule::default()])];
     let tables = governed(MtlsMode::Disable, deny(), vec![]);
@@ -274,6 +327,7 @@ fn let_in(tables: &Tables, request: &Request<'_>, now: u64) -> Result<Admission,
     let facts = Inbound {
         to: "10.0.0.2:9081".parse().unwrap(),
         peer: Some(&peer),
+        shown: None,
         source: None,
         sni: None,
         request: Some(request),

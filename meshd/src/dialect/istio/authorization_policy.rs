@@ -9,8 +9,8 @@ use crate::dialect::field::{Field, Message, Note, Object};
 
 pub(crate) static SPEC: Message = Message {
     name: "spec of an AuthorizationPolicy",
-    fields: &["action", "provider", "rules", "selector"],
-    later: &["targetRef", "targetRefs"],
+    fields: &["action", "provider", "rules", "selector", "targetRef", "targetRefs"],
+    later: &[],
     skipped: &[],
 };
 
@@ -25,8 +25,8 @@ static TO: Message = Message { name: "an entry of to", fields: &["operation"], l
 /// What stands in the fields, for docs/compatibility.md.
 pub(crate) static NOTES: &[Note] = &[
     Note::Holds(&SPEC, "selector", &target::SELECTOR),
-    Note::Holds(&SPEC, "targetRef", &target::TARGET),
-    Note::Holds(&SPEC, "targetRefs[]", &target::TARGET),
+    Note::Refused(&SPEC, "targetRef", target::NOBODY),
+    Note::Refused(&SPEC, "targetRefs", target::NOBODY),
     Note::Holds(&SPEC, "provider", &PROVIDER),
     Note::Holds(&SPEC, "rules[]", &RULE),
     Note::Holds(&RULE, "from[]", &FROM),
@@ -35,7 +35,6 @@ pub(crate) static NOTES: &[Note] = &[
     Note::Holds(&FROM, "source", &rule::SOURCE),
     Note::Holds(&TO, "operation", &rule::OPERATION),
     Note::Later(&SPEC, "action", "CUSTOM"),
-    Note::Later(&condition::CONDITION, "key", "connection.sni"),
 ];
 
 /// Most rules of a policy, and most entries of `from`.

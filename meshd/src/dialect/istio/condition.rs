@@ -74,10 +74,7 @@ pub(super) fn condition(field: &Field<'_>, around: &Around<'_>) -> Option<Condit
         "request.auth.audiences" => Condition::Audiences(texts()),
         "request.auth.presenter" => Condition::Presenter(texts()),
         "destination.port" => Condition::DestinationPort(values(&object, "values", "notValues", port)),
-        "connection.sni" => {
-            key_field.later("the key connection.sni");
-            Condition::Sni(texts())
-        }
+        "connection.sni" => Condition::Sni(texts()),
         _ => return with_brackets(&key_field, key, &object),
     };
     Some(read)

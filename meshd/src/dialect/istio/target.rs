@@ -5,15 +5,15 @@ use mesh_core::vocab::label::Labels;
 
 use super::selector;
 pub(crate) use super::selector::BY_MATCH_LABELS as SELECTOR;
-use crate::dialect::field::{Field, Message, Note, Object};
+use crate::dialect::field::{Field, Message, Object};
 use crate::dialect::node::quoted;
 
-pub(crate) static TARGET: Message =
+static TARGET: Message =
     Message { name: "a target", fields: &["group", "kind", "name", "namespace"], later: &[], skipped: &[] };
 
-/// What stands in the fields, for docs/compatibility.md.
-pub(crate) static NOTES: &[Note] =
-    &[Note::Refused(&TARGET, "namespace", "an object of another namespace cannot be a target")];
+/// Why targets are refused, for docs/compatibility.md.
+pub(crate) const NOBODY: &str =
+    "for waypoint proxies and gateways of Kubernetes' Gateway API, of which there are none; use `selector`";
 
 /// Most objects of a policy.
 const MOST_TARGETS: usize = 16;
@@ -54,13 +54,34 @@ pub(super) fn scope(spec: &Object<'_>) -> Scope {
     {
         list.fault(format!("found {} targets, at most {MOST_TARGETS} are allowed", several.len()));
     }
-    let targets = single.iter().chain(several.iter().take(MOST_TARGETS)).filter_map(target).collect();
+    let fields = single.iter().chain(several.iter().take(MOST_TARGETS));
+    let targets = fields.filter_map(|field| {
+        let target = target(field)?;
+        field.never(instead(&target));
+        Some(target)
+    });
+    let targets = targets.collect();
     Scope { selector, targets }
 }
 
 /// Labels of `selector`; `None` for one that selects everything, as if it were absent.
 pub(crate) fn selector(spec: &Object<'_>) -> Option<Labels> {
     selector::by_match_labels(&spec.get("selector")?).filter(|labels| !labels.is_empty())
+}
+
+/// Who would look at a target, which is nobody here, and what does the same.
+fn instead(target: &TargetRef) -> String {
+    let kind = &target.kind;
+    match &**kind {
+        "Gateway" | "GatewayClass" => format!(
+            "a target of kind {kind} is a gateway of Kubernetes' Gateway API, of which this mesh has none; \
+             use `selector` with the labels of the gateway's workload"
+        ),
+        _ => format!(
+            "a target of kind {kind} is for waypoint proxies, of which this mesh has none; \
+             use `selector` with the labels of its workloads"
+        ),
+    }
 }
 
 fn target(field: &Field<'_>) -> Option<TargetRef> {

@@ -331,11 +331,24 @@ fn policies_that_are_tried_out() {
 
 #[test]
 fn what_has_no_effect_on_the_wire_yet() {
-    for (spec, field) in [
-        ("{action: CUSTOM, provider: {name: x}, rules: [{}]}", "spec.action"),
-        ("{rules: [{when: [{key: connection.sni, values: [a]}]}]}", "spec.rules[0].when[0].key"),
-        ("{targetRefs: []}", "spec.targetRefs"),
-    ] {
+    for (spec, field) in [("{action: CUSTOM, provider: {name: x}, rules: [{}]}", "spec.action")] {
         refused(&resource("AuthorizationPolicy", spec), field, "not carried out yet");
+    }
+    for (target, words) in [
+        ("{kind: Service, name: a}", "kind Service is for waypoint proxies"),
+        (
+            "{group: networking.istio.io, kind: ServiceEntry, name: a}",
+            "use `selector` with the labels of its",
+        ),
+        ("{group: gateway.networking.k8s.io, kind: Gateway, name: a}", "labels of the gateway's workload"),
+        ("{group: gateway.networking.k8s.io, kind: GatewayClass, name: a}", "Kubernetes' Gateway API"),
+    ] {
+        let several = resource("AuthorizationPolicy", &format!("{{targetRefs: [{target}]}}"));
+        refused(&several, "spec.targetRefs[0]", words);
+        refused(
+            &resource("AuthorizationPolicy", &format!("{{targetRef: {target}}}")),
+            "spec.targetRef",
+            words,
+        );
     }
 }
