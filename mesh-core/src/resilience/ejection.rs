@@ -214,8 +214,8 @@ mod tests {
         };
         for (events, expected, left) in [
             // Until 8, which the sweep of 10 sees.
-            ("-!.............", "-xxxxxxxxx-----", 0),
-            ("-!.......!.....", "-xxxxxxxxx-----", 0),
+            ("-!.............", "-xxxxxxxxx-----", 1),
+            ("-!.......!......", "-xxxxxxxxx------", 0),
             // Back since 10; the sweep of 15 forgives, the next ejection is a first one again.
             ("-!..............!.........", "-xxxxxxxxx------xxxxxxxxx-", 1),
             // Again at once: twice the time, until 25.
