@@ -186,6 +186,48 @@ mod tests {
         assert_eq!(history.eject(now, &long), seconds(1000));
     }
 
+    /// Plays one second a letter, with a sweep at every tenth: `!` as many errors as are too many, `.` nothing. Tells of each
+    /// second whether the endpoint is left alone then (`x`) or not (`-`), and what is not forgiven at the end.
+    fn play(settings: &OutlierDetection, seconds: &str) -> (String, u32) {
+        let (mut history, mut ejected, mut told) = (History::default(), false, String::new());
+        for (second, event) in seconds.chars().enumerate() {
+            let now = Duration::from_secs(second as u64);
+            if second > 0 && (second as u64).is_multiple_of(settings.interval.as_secs()) {
+                ejected &= history.sweep(now, settings) == Swept::Same;
+            }
+            // One that is left alone already is not ejected once more.
+            if event == '!' && !ejected && may_eject(settings, 0, 10) {
+                history.eject(now, settings);
+                ejected = true;
+            }
+            told.push(if ejected { 'x' } else { '-' });
+        }
+        (told, history.multiplier())
+    }
+
+    #[test]
+    fn release_is_in_a_sweep_only_and_one_ejection_a_sweep_is_forgiven() {
+        let settings = OutlierDetection {
+            interval: seconds(5),
+            base_ejection_time: seconds(7),
+            ..OutlierDetection::default()
+        };
+        for (events, expected, left) in [
+            // Until 8, which the sweep of 10 sees.
+            ("-!.............", "-xxxxxxxxx-----", 1),
+            ("-!.......!......", "-xxxxxxxxx------", 0),
+            // Back since 10; the sweep of 15 forgives, the next ejection is a first one again.
+            ("-!..............!.........", "-xxxxxxxxx------xxxxxxxxx-", 1),
+            // Again at once: twice the time, until 25.
+            ("-!.........!..............", "-xxxxxxxxx-xxxxxxxxxxxxxx-", 2),
+            // Forgiven at 30 and 35.
+            ("-!.........!.......................", "-xxxxxxxxx-xxxxxxxxxxxxxx----------", 1),
+            ("-!.........!........................", "-xxxxxxxxx-xxxxxxxxxxxxxx-----------", 0),
+        ] {
+            assert_eq!(play(&settings, events), (expected.to_owned(), left), "{events}");
+        }
+    }
+
     #[test]
     fn few_endpoints_are_never_ejected_by_ten_per_cent() {
         let check = |percent, ejected, endpoints, expected| {

@@ -264,6 +264,38 @@ mod tests {
     }
 
     #[test]
+    fn every_limit_is_that_of_its_field() {
+        let pool = ConnectionPool {
+            max_connections: Some(1),
+            max_pending_requests: Some(2),
+            max_requests: Some(3),
+            max_retries: Some(4),
+            max_requests_per_connection: Some(5),
+            max_concurrent_streams: Some(6),
+            max_connection_duration: Some(Duration::from_secs(7)),
+            tcp_idle_timeout: Some(Duration::from_secs(8)),
+            http_idle_timeout: Some(Duration::from_secs(9)),
+            http2_keepalive: Some((Duration::from_secs(10), Duration::from_secs(11))),
+            ..ConnectionPool::default()
+        };
+        let limits = pool.limits(None);
+        for (what, most) in Limited::ALL.into_iter().zip([1, 2, 3, 4]) {
+            assert!(limits.limits(what) && limits.most(what) == most, "{what:?}");
+            assert_eq!(limits.one_more(what, most - 1), Some(most), "{what:?}");
+            assert_eq!(limits.one_more(what, most), None, "{what:?}");
+        }
+        let kept = limits.connection().unwrap();
+        assert_eq!((kept.most_requests, kept.most_streams), (Some(5), 6));
+        assert_eq!(kept.most_age, Some(Duration::from_secs(7)));
+        assert_eq!(limits.tcp_idle_timeout, Some(Duration::from_secs(8)));
+        assert_eq!(kept.idle_timeout, Some(Duration::from_secs(9)));
+        assert_eq!(kept.http2_keepalive, pool.http2_keepalive);
+        // Retries are none that a request without one is counted for.
+        let retries = ConnectionPool { max_retries: Some(4), ..ConnectionPool::default() };
+        assert!(!retries.limits(None).limits_traffic());
+    }
+
+    #[test]
     fn the_first_connection_of_an_endpoint_is_always_allowed() {
         let two = ConnectionPool { max_connections: Some(2), ..ConnectionPool::default() }.limits(None);
         assert!(two.limits_traffic() && two.limits(Limited::Connections) && !two.limits(Limited::Requests));

@@ -16,7 +16,7 @@ const PROXIES: usize = 6;
 /// After the trouble it takes so long until all is forgiven.
 const END: Duration = Duration::from_secs(90 + 700);
 
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
     Arrives,
     Tries(usize),

@@ -25,7 +25,9 @@ struct Load {
 
 impl Load {
     fn send(&mut self, slow: bool) {
-        let index = self.caller.choose(&[], self.now, &mut self.random).unwrap();
+        let chosen = self.caller.choose(&[], self.now, &mut self.random);
+        assert!(chosen.is_some());
+        let index = chosen.unwrap_or_default();
         self.caller.send(index, self.now);
         let time = Duration::from_micros(4_000 + self.random.below(2_000));
         let took = if slow && index == 3 { time * 10 } else { time };
