@@ -11,7 +11,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::server::{AdminState, Refusal, Shared, blocking};
-use super::view::{AllowRequest, DrainRequest, NewTokenView, NodeView, StatusView, SyncView, TokenRequestView, TokenView};
+use super::view::{
+    AllowRequest, DrainRequest, NewTokenView, NodeView, StatusView, SyncView, TokenRequestView, TokenView,
+};
 use crate::clock;
 use crate::discovery::roster::Standing;
 use crate::identity::token::{TokenRequest, checked_accounts, create};
@@ -29,7 +31,12 @@ pub(super) fn statuses(state: &AdminState) -> Vec<StatusView> {
     here.map(status).collect()
 }
 
-fn status_of(node: &NodeRecord, standing: Option<&Standing>, refused: Vec<String>, draining: bool) -> StatusView {
+fn status_of(
+    node: &NodeRecord,
+    standing: Option<&Standing>,
+    refused: Vec<String>,
+    draining: bool,
+) -> StatusView {
     let sync = standing.map(|standing| &standing.sync);
     let connected = standing.is_some_and(|standing| standing.connected);
     let status = match sync {
@@ -207,11 +214,7 @@ async fn change_drain(
         return Err(unknown(name));
     }
     let version = state.controller.drain(name, drained).await?;
-    let is_there = |node: &str| {
-        // Whose host is gone calls nobody, whatever its connection looks like.
-        let published = state.controller.published();
-        published.state.registration(node).is_none_or(|here| here.standing != HostStanding::Away)
-    };
+    let is_there = |node: &str| !state.controller.is_away(node);
     let timeout = Duration::from_millis(request.timeout_ms).min(Duration::from_secs(3600));
     let behind = state.roster.in_force(version, timeout, is_there).await;
     let lagging = statuses(state).into_iter().filter(|view| behind.contains(&view.node)).collect();

@@ -7,7 +7,9 @@ use serde_json::Value;
 use super::output::{self, Format};
 use super::{CliError, OutputArgs, ReadArgs};
 use crate::admin::client::Client;
-use crate::admin::view::{CheckView, DrainRequest, HealthView, ServiceView, StatusView, SyncView, WorkloadView};
+use crate::admin::view::{
+    CheckView, DrainRequest, HealthView, ServiceView, StatusView, SyncView, WorkloadView,
+};
 use crate::config::duration;
 
 /// Flags of `wait`.

@@ -182,8 +182,7 @@ impl Session {
                 let delta = self.publisher.on_ack(ack);
                 // What it runs, what it is sent, and what is newer.
                 let sent = self.publisher.state().sent;
-                self.given
-                    .retain(|snapshot| snapshot.version == version || Some(snapshot.version) >= sent);
+                self.given.retain(|snapshot| snapshot.version == version || Some(snapshot.version) >= sent);
                 if let Some(running) = self.given.iter().find(|snapshot| snapshot.version == version) {
                     presence.runs(Arc::clone(running));
                 }

@@ -15,8 +15,8 @@ use redb::{
 
 use super::past::{self, Step};
 use super::rows::{
-    DOCUMENTS, DRAINED, HISTORY, META, NODES, OFFSETS, REGISTRATIONS, REVOCATIONS, TOKENS, lines, node_of, put_node,
-    put_token, token_of,
+    DOCUMENTS, DRAINED, HISTORY, META, NODES, OFFSETS, REGISTRATIONS, REVOCATIONS, TOKENS, lines, node_of,
+    put_node, put_token, token_of,
 };
 use super::{
     Change, HistoryEntry, JoinDecision, NodeRecord, Past, Revocation, Store, StoreError, StoredDocument,

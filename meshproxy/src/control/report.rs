@@ -243,7 +243,9 @@ mod tests {
         let mut words = Vec::new();
         while let Ok(announcement) = receiver.try_recv() {
             let word = match announcement.news {
-                Some(wire::announcement::News::Registration(one)) => format!("register leaving={}", one.leaving),
+                Some(wire::announcement::News::Registration(one)) => {
+                    format!("register leaving={}", one.leaving)
+                }
                 Some(wire::announcement::News::Health(_)) => "health".to_owned(),
                 Some(wire::announcement::News::Departure(_)) => "depart".to_owned(),
                 None => "alive".to_owned(),

@@ -15,6 +15,7 @@ mod misbehaviour;
 mod origination;
 mod outliers;
 mod policy;
+mod pools;
 mod reports;
 mod requests;
 mod resilience;

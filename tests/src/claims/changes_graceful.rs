@@ -117,7 +117,10 @@ fn drained(context: &mut Context<'_>) -> anyhow::Result<()> {
     let tally = load.stop();
     context.report.claim(
         "`drain` under load: when it returns nobody is sent there any more, and no request fails",
-        drain.code == 0 && drain.out == "node h2 drained\n" && after.is_share("v3", 1.0) && tally.failed() == 0,
+        drain.code == 0
+            && drain.out == "node h2 drained\n"
+            && after.is_share("v3", 1.0)
+            && tally.failed() == 0,
         format!("{:?}; then {}; in all {}", drain.out, after.figure(), tally.figure()),
     );
     context.report.claim(
@@ -187,7 +190,8 @@ fn streams(context: &mut Context<'_>) -> anyhow::Result<()> {
     std::fs::write(&stop, "")?;
     let (code, out) = ended(client)?;
     drop((caller, echo, greeter, chat, tcp, servers));
-    let line = out.lines().find(|line| line.starts_with('{')).with_context(|| format!("exit {code}: {out}"))?;
+    let line =
+        out.lines().find(|line| line.starts_with('{')).with_context(|| format!("exit {code}: {out}"))?;
     let told: Value = serde_json::from_str(line)?;
     let ends: Vec<String> = ["websocket", "grpc", "tcp"]
         .map(|name| format!("{name} {} echoes, ended {}", told[name]["echoes"], told[name]["ended"]))
@@ -451,7 +455,8 @@ fn flapping(context: &mut Context<'_>) -> anyhow::Result<()> {
     let kept = held.elapsed();
     let tally = load.stop();
     let words: Vec<String> = back.iter().map(|(health, reason)| format!("{health} {reason}")).collect();
-    let damped = back[0].0 == "healthy" && back[1].0 == "healthy" && back[2].1.starts_with("flapping: fell 3");
+    let damped =
+        back[0].0 == "healthy" && back[1].0 == "healthy" && back[2].1.starts_with("flapping: fell 3");
     context.report.claim(
         "a workload that falls three times in a row is kept out although it is well, and `health` says why",
         damped && out.count("v1") == 0,
