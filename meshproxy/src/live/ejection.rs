@@ -1,10 +1,10 @@
 //! Endpoints that fail are left alone for a while (`outlierDetection`). Attempts note in atomics how they ended; the one that
 //! was one too many ejects its endpoint, and a task of the host lets it back. What is known outlives the tables, and holds
-//! for every caller of this host. Where no rule watches, an endpoint that cannot be reached is left to one request a second,
-//! as long as there are others.
+//! for every caller of this host. Where no rule watches, an endpoint that cannot be reached is left to one request at a time,
+//! after 1, 2, 4 and 8 s, as long as there are others.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,6 +26,8 @@ use crate::telemetry::metrics::Metrics;
 /// When an endpoint has come back, one request tries it and others go elsewhere; if it has no answer after this, another
 /// one tries it too.
 const PROBE: Duration = Duration::from_secs(1);
+/// One that was not reached is left alone for twice as long each time, where no rule watches; so often.
+const PROBE_DOUBLINGS: u32 = 3;
 /// How soon others hear of what was ejected.
 const TELL: Duration = Duration::from_millis(500);
 
@@ -39,6 +41,10 @@ pub struct Conduct {
     returned: AtomicBool,
     /// When the request that tries it was sent; 0 if none was.
     tried: AtomicU64,
+    /// How often in a row it was not reached, where no rule watches.
+    unreached: AtomicU32,
+    /// When that was noted last.
+    noted: AtomicU64,
     history: Mutex<History>,
 }
 
@@ -53,17 +59,36 @@ impl Conduct {
     pub fn is_tried(&self) -> bool {
         self.returned.load(Ordering::Relaxed) && {
             let since = self.tried.load(Ordering::Relaxed);
-            since != 0 && load::since(since) < PROBE
+            since != 0 && load::since(since) < self.patience()
         }
+    }
+
+    /// How long others go elsewhere while one request tries it.
+    fn patience(&self) -> Duration {
+        let doublings = self.unreached.load(Ordering::Relaxed).saturating_sub(1).min(PROBE_DOUBLINGS);
+        PROBE * (1 << doublings)
     }
 
     /// Notes, where no rule watches it, whether it could be reached. One that could not is tried by one request at a time
     /// until one gets through, and others go elsewhere.
     fn reach(&self, outcome: Outcome) {
         if matches!(outcome, Outcome::ConnectFailure | Outcome::ConnectTimeout) {
+            // Those that were under way together count once.
+            let noted = load::since(self.noted.load(Ordering::Relaxed));
+            if self.unreached.load(Ordering::Relaxed) == 0 || noted >= self.patience() {
+                self.noted.store(load::stamp(), Ordering::Relaxed);
+                self.unreached.fetch_add(1, Ordering::Relaxed);
+            }
             self.tried.store(load::stamp(), Ordering::Relaxed);
             self.returned.store(true, Ordering::Relaxed);
         } else if outcome != Outcome::Overflow && self.returned.load(Ordering::Relaxed) {
+            self.renew();
+        }
+    }
+
+    /// It is reached again, or is another by that name: no rule watches, or nothing was noted.
+    pub(super) fn renew(&self) {
+        if self.unreached.swap(0, Ordering::Relaxed) > 0 {
             self.returned.store(false, Ordering::Relaxed);
         }
     }
