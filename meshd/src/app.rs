@@ -241,10 +241,17 @@ impl App {
     }
 }
 
+/// Those who call workloads: the proxies that are connected.
+struct Connected {
+    roster: Arc<Roster>,
+    controller: Controller,
+}
+
 #[tonic::async_trait]
-impl Callers for Roster {
+impl Callers for Connected {
     async fn run(&self, version: Version, but: &str, patience: Duration) {
-        let behind = self.in_force(version, patience, |node| node != but).await;
+        let counts = |node: &str| node != but && !self.controller.is_away(node);
+        let behind = self.roster.in_force(version, patience, counts).await;
         if !behind.is_empty() {
             tracing::warn!(node = but, ?behind, "its proxy ends although some callers may not know of it");
         }
@@ -277,7 +284,10 @@ fn spawn_grpc(
         domain: parts.authority.domain().clone(),
         members: Arc::clone(&parts.members),
         registrar: Arc::new(parts.controller.clone()),
-        callers: Arc::clone(&parts.roster) as Arc<dyn Callers>,
+        callers: Arc::new(Connected {
+            roster: Arc::clone(&parts.roster),
+            controller: parts.controller.clone(),
+        }),
         lease: args.lease,
         shares: Ledger::default(),
         stop: stop.clone(),

@@ -17,6 +17,7 @@ use mesh_core::compile::Compiled;
 use mesh_core::resource::diagnostic::Diagnostic;
 use mesh_core::snapshot::Version;
 use mesh_core::state::{MeshState, Settings};
+use mesh_core::vocab::health::HostStanding;
 use mesh_core::vocab::origin::ResourceKey;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -234,6 +235,12 @@ impl Controller {
     /// What is in force now.
     pub fn published(&self) -> Arc<Published> {
         self.published.borrow().clone()
+    }
+
+    /// Whether a node is gone. Whatever its connection looks like, it calls nobody.
+    pub fn is_away(&self, node: &str) -> bool {
+        let published = self.published.borrow();
+        published.state.registration(node).is_some_and(|here| here.standing == HostStanding::Away)
     }
 
     /// What of a node's announcement is not taken in.

@@ -90,3 +90,13 @@ pub fn sent(bytes: usize) {
     counter!("meshd_deltas_total").increment(1);
     counter!("meshd_delta_bytes_total").increment(bytes as u64);
 }
+
+/// A host's lease ran out.
+pub fn lease_ended() {
+    counter!("meshd_leases_ended_total").increment(1);
+}
+
+/// A workload that flaps: `kept_out`, or `let_in` because too few others were well.
+pub fn flapped(result: &'static str) {
+    counter!("meshd_flapping_total", "result" => result).increment(1);
+}

@@ -21,8 +21,8 @@ use mesh_proto::generated::identity_client::IdentityClient;
 use mesh_proto::generated::registry_client::RegistryClient;
 use meshd::admin::client::Client;
 use meshd::admin::view::{
-    AppliedView, ApplyRequest, FileView, NewTokenView, NodeView, ServiceView, StatusView, SyncView,
-    TokenRequestView, WorkloadView,
+    AppliedView, ApplyRequest, DrainRequest, FileView, HealthView, NewTokenView, NodeView, ServiceView,
+    StatusView, SyncView, TokenRequestView, WorkloadView,
 };
 use meshd::app::App;
 use meshd::cli::{Cli, Command};
@@ -44,6 +44,10 @@ async fn start(data_dir: &Path, more: &[&str]) -> App {
     let mut arguments =
         vec!["meshd", "serve", "--data-dir", dir, "--grpc-addr", "127.0.0.1:0", "--http-addr", "127.0.0.1:0"];
     arguments.extend(more);
+    if !more.contains(&"--lease") {
+        // No host of these tests is missed because the machine is slow.
+        arguments.extend(["--lease", "60s"]);
+    }
     let Command::Serve(args) = Cli::try_parse_from(arguments).unwrap().command else { panic!("not serve") };
     App::start(*args, Metrics::install()).await.unwrap()
 }
@@ -187,6 +191,7 @@ impl Announcing {
             documents: vec![wire::Document { file: "w.yaml".to_owned(), content: yaml.to_owned().into() }],
             services: services.into_iter().collect(),
             health: None,
+            leaving: false,
         };
         self.say(News::Registration(registration)).await.unwrap()
     }
@@ -379,6 +384,125 @@ async fn after_a_restart_the_others_are_still_there() {
     assert_eq!(snapshot.version, Version { number: version, revision: 0 });
     assert_eq!(Following::health_of(snapshot, "reviews-v1"), Some(Health::Healthy));
     assert!(snapshot.sections.keys().any(|key| matches!(key, SectionKey::Workload(_))));
+    app.stop().await;
+}
+
+async fn drain(app: &App, node: &str, verb: &str, timeout_ms: u64) -> Vec<String> {
+    let path = format!("/v1/nodes/{node}/{verb}");
+    let answer: SyncView = admin(app).post(&path, &DrainRequest { timeout_ms }).await.unwrap();
+    answer.lagging.into_iter().map(|proxy| proxy.node).collect()
+}
+
+async fn fares(app: &App, workload: &str) -> (String, String) {
+    let rows: Vec<HealthView> = admin(app).get("/v1/health").await.unwrap();
+    let row = rows.into_iter().find(|row| row.workload == workload).unwrap();
+    (row.health, row.reason)
+}
+
+/// Waits until a workload fares so.
+async fn comes(app: &App, workload: &str, health: &str, reason: &str) {
+    let mut seen = Default::default();
+    let waiting = async {
+        loop {
+            seen = fares(app, workload).await;
+            if seen.0 == health && seen.1.starts_with(reason) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let came = tokio::time::timeout(LONG, waiting).await;
+    assert!(came.is_ok(), "{workload} is {seen:?}, not {health} {reason}");
+}
+
+#[tokio::test]
+async fn a_farewell_is_answered_when_callers_have_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let app = start(dir.path(), &[]).await;
+    apply(&app, SERVICE).await;
+    let host = Host::joined(&app, "h1", &["*"]).await;
+    let mut announcing = Announcing::open(&host).await;
+    let yaml = workload("reviews-v1", "reviews", "10.0.0.1");
+    announcing.register("10.0.0.1", &yaml, None).await;
+    announcing.report("reviews-v1", wire::Health::Healthy).await;
+    let caller = Host::joined(&app, "h2", &[]).await;
+    let mut following = Following::open(&caller).await;
+    let is = |health| {
+        move |snapshot: &mesh_core::snapshot::Snapshot| {
+            Following::health_of(snapshot, "reviews-v1") == Some(health)
+        }
+    };
+    following.until(is(Health::Healthy)).await;
+
+    let departure = Some(News::Departure(wire::Departure {}));
+    announcing.sender.send(wire::Announcement { sequence: 8, news: departure }).await.unwrap();
+    announcing.sender.send(wire::Announcement { sequence: 9, news: None }).await.unwrap();
+    let alive = tokio::time::timeout(LONG, announcing.answers.message()).await.unwrap().unwrap().unwrap();
+    assert_eq!(alive.sequence, 9, "the caller has not acknowledged yet");
+    following.until(is(Health::Unhealthy)).await;
+    let left = tokio::time::timeout(LONG, announcing.answers.message()).await.unwrap().unwrap().unwrap();
+    assert_eq!(left.sequence, 8);
+    assert_eq!(fares(&app, "reviews-v1").await, ("draining".into(), "its proxy is ending".into()));
+
+    // It starts anew.
+    announcing.register("10.0.0.1", &yaml, None).await;
+    announcing.report("reviews-v1", wire::Health::Healthy).await;
+    following.until(is(Health::Healthy)).await;
+    assert_eq!(drain(&app, "h1", "drain", 100).await, ["h2"]);
+    following.until(is(Health::Unhealthy)).await;
+    assert!(drain(&app, "h1", "drain", 20_000).await.is_empty());
+    assert_eq!(fares(&app, "reviews-v1").await, ("draining".into(), "its host is drained".into()));
+    let statuses: Vec<StatusView> = admin(&app).get("/v1/status").await.unwrap();
+    assert_eq!(statuses.iter().map(|one| one.draining).collect::<Vec<_>>(), [true, false]);
+    app.stop().await;
+
+    let app = start(dir.path(), &[]).await;
+    assert_eq!(fares(&app, "reviews-v1").await.0, "draining");
+    assert!(drain(&app, "h1", "undrain", 20_000).await.is_empty());
+    assert_eq!(fares(&app, "reviews-v1").await.0, "healthy");
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_declared_of_a_host_that_is_gone_gets_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let app = start(dir.path(), &["--lease", "1s"]).await;
+    apply(&app, &format!("{SERVICE}---\n{}", workload("reviews-v1", "reviews", "10.0.0.1"))).await;
+    let host = Host::joined(&app, "h1", &["*"]).await;
+    let mut announcing = Announcing::open(&host).await;
+    announcing.register("10.0.0.1", "", None).await;
+    announcing.report("reviews-v1", wire::Health::Healthy).await;
+    comes(&app, "reviews-v1", "healthy", "").await;
+    let away = "nothing was heard of its host for a lease";
+    comes(&app, "reviews-v1", "unhealthy", away).await;
+    app.stop().await;
+    let app = start(dir.path(), &[]).await;
+    assert_eq!(fares(&app, "reviews-v1").await, ("unhealthy".into(), away.into()));
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn who_flaps_is_kept_out_while_others_are_well() {
+    let dir = tempfile::tempdir().unwrap();
+    let app = start(dir.path(), &["--flap-hold", "1h", "--flap-hold-max", "1h"]).await;
+    apply(&app, SERVICE).await;
+    let mut hosts = Vec::new();
+    for (node, name, address) in [("h1", "reviews-v1", "10.0.0.1"), ("h2", "reviews-v2", "10.0.0.2")] {
+        let mut announcing = Announcing::open(&Host::joined(&app, node, &["*"]).await).await;
+        announcing.register(address, &workload(name, "reviews", address), None).await;
+        announcing.report(name, wire::Health::Healthy).await;
+        hosts.push(announcing);
+    }
+    comes(&app, "reviews-v2", "healthy", "").await;
+    for _ in 0..3 {
+        comes(&app, "reviews-v1", "healthy", "").await;
+        hosts[0].report("reviews-v1", wire::Health::Unhealthy).await;
+        hosts[0].report("reviews-v1", wire::Health::Healthy).await;
+    }
+    comes(&app, "reviews-v1", "unhealthy", "flapping: fell 3 times, kept out until ").await;
+    // The only other one falls: now it is needed.
+    hosts[1].report("reviews-v2", wire::Health::Unhealthy).await;
+    comes(&app, "reviews-v1", "healthy", "").await;
     app.stop().await;
 }
 

@@ -79,6 +79,8 @@ impl History {
 /// When an endpoint has come back, one request tries it and others go elsewhere; if that has no answer after this, another
 /// one tries it too.
 const PROBE: Duration = Duration::from_secs(1);
+/// So often that time doubles.
+const PROBE_DOUBLINGS: u32 = 3;
 
 /// Whether an endpoint that has come back is known to work. As one number, so that it may be kept in an atomic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -122,9 +124,16 @@ impl Probation {
     }
 
     /// Whether a request is finding out: others had better go elsewhere.
-    pub fn holds_others_back(self, now: Duration) -> bool {
-        self.0 > 1 && now.saturating_sub(Duration::from_nanos(self.0)) < PROBE
+    /// That is given up after `patience` ([`probe_patience`]).
+    pub fn holds_others_back(self, now: Duration, patience: Duration) -> bool {
+        self.0 > 1 && now.saturating_sub(Duration::from_nanos(self.0)) < patience
     }
+}
+
+/// How long others go elsewhere while one request tries an endpoint that so many in a row have not reached: twice as long
+/// each time, and no longer than eight seconds.
+pub fn probe_patience(unreached: u32) -> Duration {
+    PROBE * (1 << unreached.saturating_sub(1).min(PROBE_DOUBLINGS))
 }
 
 fn times(settings: &OutlierDetection) -> (Duration, Duration) {
@@ -266,12 +275,18 @@ mod tests {
         let none = Probation::default();
         assert_eq!((none.chosen(seconds(1)), none.after(failed)), (none, none));
         let begun = Probation::begun();
-        assert!(!begun.holds_others_back(seconds(1)));
+        assert!(!begun.holds_others_back(seconds(1), probe_patience(0)));
         let tried = begun.chosen(seconds(5));
         assert_eq!(Probation::from_bits(tried.to_bits()), tried);
         for (now, expected) in [(5_000, true), (5_999, true), (6_000, false)] {
-            assert_eq!(tried.holds_others_back(Duration::from_millis(now)), expected, "{now}");
+            assert_eq!(
+                tried.holds_others_back(Duration::from_millis(now), probe_patience(1)),
+                expected,
+                "{now}"
+            );
         }
+        let patience: Vec<u64> = (0..7).map(|unreached| probe_patience(unreached).as_secs()).collect();
+        assert_eq!(patience, [1, 1, 2, 4, 8, 8, 8]);
         assert_eq!(tried.after(Signal::Nothing), tried);
         assert_eq!((tried.after(failed), tried.after(Signal::Unreached)), (begun, begun));
         assert_eq!(tried.after(Signal::Well), none);

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use mesh_core::balancing::balancer::{LoadBalancer, LoadView, for_attempt};
-use mesh_core::balancing::layers::{Candidate, Condition, Layers, Manner};
+use mesh_core::balancing::layers::{Candidate, Condition, Layers, Localities, Manner};
 use mesh_core::balancing::locality::Preference;
 use mesh_core::balancing::pace::{LOOK, Pace, slowness, usual};
 use mesh_core::balancing::policy::Algorithm;
 use mesh_core::balancing::priority::{Place, arrange};
 use mesh_core::resilience::budget::{RetryRate, most_at_once};
-use mesh_core::resilience::ejection::{History, Probation, Swept, may_eject};
+use mesh_core::resilience::ejection::{History, Probation, Swept, may_eject, probe_patience};
 use mesh_core::resilience::outlier::{OutlierDetection, Signal, Streaks};
 use mesh_core::resilience::pool::{ConnectionPool, Limited, PoolLimits};
 use mesh_core::resilience::retry::{RetryCondition, RetryPolicy};
@@ -117,7 +117,7 @@ impl LoadView for View<'_> {
     }
     fn usable(&self, index: usize) -> bool {
         let host = &self.hosts[index];
-        let waits = self.patient && host.probation.holds_others_back(self.now);
+        let waits = self.patient && host.probation.holds_others_back(self.now, probe_patience(0));
         host.is_usable() && !self.tried.contains(&index) && !waits
     }
     fn reachable(&self, index: usize) -> bool {
@@ -178,7 +178,7 @@ impl Caller {
         let candidates: Vec<Candidate> = self.hosts.iter().enumerate().map(candidate).collect();
         let manner = Manner {
             algorithm: &service.algorithm,
-            by_locality: false,
+            localities: Localities::Together,
             panic_percent: service.outliers.min_health_percent,
         };
         self.layers = Layers::new(manner, &candidates, Some(&self.layers));

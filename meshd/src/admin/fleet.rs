@@ -214,11 +214,7 @@ async fn change_drain(
         return Err(unknown(name));
     }
     let version = state.controller.drain(name, drained).await?;
-    let is_there = |node: &str| {
-        // Whose host is gone calls nobody, whatever its connection looks like.
-        let published = state.controller.published();
-        published.state.registration(node).is_none_or(|here| here.standing != HostStanding::Away)
-    };
+    let is_there = |node: &str| !state.controller.is_away(node);
     let timeout = Duration::from_millis(request.timeout_ms).min(Duration::from_secs(3600));
     let behind = state.roster.in_force(version, timeout, is_there).await;
     let lagging = statuses(state).into_iter().filter(|view| behind.contains(&view.node)).collect();

@@ -8,7 +8,7 @@ use mesh_core::resilience::flap::{FlapDamping, Flaps};
 use mesh_core::vocab::name::{Text, WorkloadKey};
 use tokio::time::Instant;
 
-use crate::clock;
+use crate::{clock, telemetry};
 
 /// So many workloads that fell lately are remembered; further ones are not damped.
 const MOST: usize = 16_384;
@@ -63,6 +63,7 @@ impl Flapping {
             let until = clock::text(clock::now_seconds().saturating_add(left));
             let falls = known.flaps.falls();
             known.reason = format!("flapping: fell {falls} times, kept out until {until}").into();
+            telemetry::flapped("kept_out");
             tracing::warn!(%workload, falls, until, "a workload flaps and is kept out");
         }
     }
@@ -77,6 +78,7 @@ impl Flapping {
     pub(super) fn let_in(&mut self, workload: &WorkloadKey) {
         if let Some(known) = self.known.get_mut(workload) {
             known.let_in = true;
+            telemetry::flapped("let_in");
             tracing::warn!(%workload, "a workload flaps and is let in: too few others are well");
         }
     }

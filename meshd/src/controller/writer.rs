@@ -555,6 +555,7 @@ impl Writer {
         self.hear(node, &before.unwrap_or_default(), &Reports::new());
         let inbound = self.state.registration(node).map(|present| present.inbound);
         self.forget(node, "its lease ran out");
+        telemetry::lease_ended();
         if let Some(inbound) = inbound {
             let gone = self.gone(node, inbound);
             self.register(node, Some(gone));

@@ -1,14 +1,14 @@
 //! Endpoints that fail are left alone for a while (`outlierDetection`). Attempts note in atomics how they ended; the one that
 //! was one too many ejects its endpoint, and a task of the host lets it back. What is known outlives the tables, and holds
-//! for every caller of this host. Where no rule watches, an endpoint that cannot be reached is left to one request a second,
-//! as long as there are others.
+//! for every caller of this host. Where no rule watches, an endpoint that cannot be reached is left to one request at a time,
+//! after 1, 2, 4 and 8 s, as long as there are others.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use mesh_core::resilience::ejection::{History, Probation, Swept, may_eject};
+use mesh_core::resilience::ejection::{History, Probation, Swept, may_eject, probe_patience};
 use mesh_core::resilience::outlier::{Cause, OutlierDetection, Reached, Signal, Streaks};
 use mesh_core::tables::destinations::Transport;
 use mesh_core::vocab::name::{DestinationKey, WorkloadKey};
@@ -34,6 +34,10 @@ pub struct Conduct {
     ejected: AtomicBool,
     /// Whether it is back and nothing is known of it since.
     probation: AtomicU64,
+    /// How often in a row it was not reached, where no rule watches.
+    unreached: AtomicU32,
+    /// When that was noted last.
+    noted: AtomicU64,
     history: Mutex<History>,
 }
 
@@ -47,15 +51,33 @@ impl Conduct {
     /// Whether it has come back and a request is finding out whether it works: others had better go elsewhere.
     pub fn is_tried(&self) -> bool {
         let probation = self.probation();
-        probation.lasts() && probation.holds_others_back(load::now())
+        probation.lasts() && probation.holds_others_back(load::now(), self.patience())
     }
 
     /// Notes, where no rule watches it, whether it could be reached. One that could not is tried by one request at a time
     /// until one gets through, and others go elsewhere.
     fn reach(&self, outcome: Outcome) {
         if matches!(outcome, Outcome::ConnectFailure | Outcome::ConnectTimeout) {
+            // Those that were under way together count once.
+            let noted = load::since(self.noted.load(Ordering::Relaxed));
+            if self.unreached.load(Ordering::Relaxed) == 0 || noted >= self.patience() {
+                self.noted.store(load::stamp(), Ordering::Relaxed);
+                self.unreached.fetch_add(1, Ordering::Relaxed);
+            }
             self.set_probation(Probation::begun().chosen(load::now()));
         } else if outcome != Outcome::Overflow && self.probation().lasts() {
+            self.renew();
+        }
+    }
+
+    /// How long others go elsewhere while one request tries it.
+    fn patience(&self) -> Duration {
+        probe_patience(self.unreached.load(Ordering::Relaxed))
+    }
+
+    /// It is reached again, or is another by that name: no rule watches, or nothing was noted.
+    pub(super) fn renew(&self) {
+        if self.unreached.swap(0, Ordering::Relaxed) > 0 {
             self.set_probation(Probation::default());
         }
     }
@@ -282,8 +304,8 @@ fn ejected(watched: &[Arc<LiveDestination>]) -> Ejected {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn who_cannot_be_reached_is_left_to_one_request_a_second() {
+    #[test]
+    fn who_cannot_be_reached_is_left_to_one_request_at_a_time() {
         let conduct = Conduct::default();
         let well = Outcome::Response { status: 500, grpc_status: None, rate_limited: false };
         conduct.reach(well);
@@ -291,7 +313,8 @@ mod tests {
         for outcome in [Outcome::ConnectFailure, Outcome::ConnectTimeout] {
             conduct.reach(outcome);
             assert!(conduct.is_tried(), "{outcome:?}");
-            tokio::time::advance(Duration::from_secs(1)).await;
+            // Nothing is under way there any more: whoever comes next tries it.
+            conduct.set_probation(Probation::begun());
             assert!(!conduct.is_tried());
             conduct.chosen();
             assert!(conduct.is_tried());

@@ -73,7 +73,10 @@ impl EndpointState {
     /// Notes whether its checks let it have traffic. One that comes, or comes back, is new.
     fn note_health(&self, may_get_traffic: bool) {
         match (self.since.load(Ordering::Relaxed), may_get_traffic) {
-            (0, true) => self.since.store(load::stamp(), Ordering::Relaxed),
+            (0, true) => {
+                self.conduct.renew();
+                self.since.store(load::stamp(), Ordering::Relaxed);
+            }
             (_, true) | (0, false) => {}
             (_, false) => self.since.store(0, Ordering::Relaxed),
         }

@@ -214,3 +214,47 @@ async fn streams_are_limited_and_end_with_their_time() {
         }
     }
 }
+
+/// An application that answers whatever it reads, and how many connections are open to it.
+async fn counting() -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.2:0").await.unwrap();
+    let (address, open) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&open);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let count = Arc::clone(&count);
+            count.fetch_add(1, Ordering::SeqCst);
+            tokio::spawn(async move {
+                let mut bytes = [0; 4096];
+                while stream.read(&mut bytes).await.is_ok_and(|read| read > 0) {
+                    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+                    if stream.write_all(answer).await.is_err() {
+                        break;
+                    }
+                }
+                count.fetch_sub(1, Ordering::SeqCst);
+            });
+        }
+    });
+    (address, open)
+}
+
+#[tokio::test]
+async fn connections_to_an_endpoint_that_has_gone_are_closed() {
+    let ((one, at_one), (other, at_other)) = (counting().await, counting().await);
+    let mut mesh = Mesh::start(Plan { mesh: false, ..Plan::new(&[one, other]) }).await;
+    for _ in 0..20 {
+        assert_eq!(mesh.get("http://reviews:9080/").await.status, 200);
+    }
+    let open = |count: &AtomicUsize| count.load(Ordering::SeqCst);
+    assert!(open(&at_one) > 0 && open(&at_other) > 0);
+    mesh.change(2, |plan| plan.applications = vec![other]).await;
+    tokio::time::timeout(Duration::from_secs(20), async {
+        while open(&at_one) > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await
+    .unwrap();
+    assert!(open(&at_other) > 0);
+}

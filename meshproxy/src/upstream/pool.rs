@@ -28,6 +28,7 @@ use super::way::{Target, Way};
 use crate::identity::svid::{Material, Svid, Svids, Trust};
 use crate::identity::tls;
 use crate::live::breaker::Place;
+use crate::live::destination::LiveDestination;
 use crate::live::endpoint::LiveEndpoint;
 use crate::live::root::{Root, Roots};
 use crate::net::socket::Socket;
@@ -478,8 +479,8 @@ impl Pool {
         let mut next = Instant::now() + SWEEP;
         let mut changed = self.roots.subscribe();
         let mut before = self.roots.load();
-        // When it is looked for endpoints that have gone.
-        let mut compare: Option<Instant> = None;
+        // Where endpoints were that may have gone, and when that is looked at.
+        let (mut suspects, mut compare) = (HashSet::new(), None::<Instant>);
         loop {
             let at = self.finest.get().map_or(next, |finest| next.min(Instant::now() + finest));
             let at = compare.map_or(at, |compare| compare.min(at));
@@ -488,15 +489,16 @@ impl Pool {
                 () = self.finer.notified() => continue,
                 // `roots` holds the sender.
                 Ok(()) = changed.changed() => {
+                    let now = self.roots.load();
+                    suspects.extend(changed_endpoints(&before, &now).filter_map(LiveEndpoint::reached));
+                    before = now;
                     compare.get_or_insert(Instant::now() + COMPARE);
                     continue;
                 }
             }
             if compare.is_some_and(|compare| Instant::now() >= compare) {
                 compare = None;
-                let now = self.roots.load();
-                self.let_go(&before, &now);
-                before = now;
+                self.let_go(std::mem::take(&mut suspects), &before);
             }
             self.sweep_settled();
             if Instant::now() >= next {
@@ -508,26 +510,15 @@ impl Pool {
     }
 
     /// Closes connections to endpoints that are there no more. What is under way there comes to its end.
-    fn let_go(&self, before: &Root, now: &Root) {
-        let mut pooled: HashSet<SocketAddr> = self.idle.borrow().keys().map(|key| key.address).collect();
-        pooled.extend(self.shared.borrow().keys().map(|key| key.address));
-        let mut gone = self.gone.borrow_mut();
-        let unchanged: HashSet<_> = now.destinations.iter().map(Arc::as_ptr).collect();
-        let changed = before.destinations.iter().filter(|one| !unchanged.contains(&Arc::as_ptr(one)));
-        gone.extend(changed.flat_map(|one| &one.endpoints).filter_map(LiveEndpoint::reached));
-        for address in
-            now.destinations.iter().flat_map(|one| &one.endpoints).filter_map(LiveEndpoint::reached)
-        {
+    fn let_go(&self, mut gone: HashSet<SocketAddr>, now: &Root) {
+        // One that went before may have come back.
+        gone.extend(self.gone.borrow_mut().drain());
+        let endpoints = now.destinations.iter().flat_map(|one| &one.endpoints);
+        for address in endpoints.filter_map(LiveEndpoint::reached) {
             if gone.is_empty() {
                 return;
             }
             gone.remove(&address);
-        }
-        if gone.len() > MOST_GONE {
-            gone.retain(|address| pooled.contains(address));
-        }
-        if gone.is_disjoint(&pooled) {
-            return;
         }
         self.idle.borrow_mut().retain(|key, _| !gone.contains(&key.address));
         for (key, slot) in self.shared.borrow().iter() {
@@ -536,6 +527,7 @@ impl Pool {
                 slot.connections.borrow_mut().clear();
             }
         }
+        self.gone.borrow_mut().extend(gone.into_iter().take(MOST_GONE));
     }
 
     /// Closes what is over as rules say.
@@ -662,6 +654,20 @@ impl Pool {
         self.pairs.borrow_mut().insert(key, Rc::clone(&pair));
         Ok(pair)
     }
+}
+
+/// Endpoints of what is not the same in a later root, the same ones among them.
+fn changed_endpoints<'r>(before: &'r Root, now: &Root) -> impl Iterator<Item = &'r LiveEndpoint> {
+    let same_place = before.destinations.len() == now.destinations.len();
+    let known: HashSet<_> = match same_place {
+        true => HashSet::new(),
+        false => now.destinations.iter().map(Arc::as_ptr).collect(),
+    };
+    let is_changed = move |(index, one): &(usize, &Arc<LiveDestination>)| match same_place {
+        true => !now.destinations.get(*index).is_some_and(|now| Arc::ptr_eq(one, now)),
+        false => !known.contains(&Arc::as_ptr(one)),
+    };
+    before.destinations.iter().enumerate().filter(is_changed).flat_map(|(_, one)| &one.endpoints)
 }
 
 fn one_settings(way: &Option<Rc<Way>>) -> Option<&ConnectionSettings> {
