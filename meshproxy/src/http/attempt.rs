@@ -186,7 +186,7 @@ impl Trial<'_> {
                 (index, permit, injected) = (raced.index, raced.permit, raced.injected);
                 tries += raced.joined;
                 joined += raced.joined;
-                tried.extend(raced.others);
+                tried = raced.others;
                 raced.result
             } else {
                 let expected = expected_time(self.retry.per_try_timeout, self.left(whole, tries));

@@ -47,7 +47,7 @@ pub(super) struct Raced {
     pub(super) result: Result<Answer, Failure>,
     /// How many joined the first.
     pub(super) joined: u32,
-    /// The other endpoints.
+    /// The other endpoints that were tried, before and now.
     pub(super) others: Vec<usize>,
     /// The response flag of what was done to the request on purpose.
     pub(super) injected: Option<&'static str>,
