@@ -18,7 +18,6 @@ use super::impaired::Impaired;
 use super::reply::Failure;
 use crate::live::endpoint::Permit;
 use crate::live::retries::RetryPlace;
-use crate::runtime::clock;
 use crate::upstream::body::Upload;
 
 /// The attempt that others may join.
@@ -209,7 +208,7 @@ impl Trial<'_> {
     /// What happens to an attempt on purpose.
     pub(super) fn injected(&self) -> Option<Injected> {
         let fault = self.destination.destination.policy.fault.as_ref()?;
-        let now = Duration::from_secs(clock::seconds());
+        let now = self.thread.wall_clock();
         let injected = self.thread.random(|random| fault.roll(now, random))?;
         self.thread.metrics().fault(injected.kind.name());
         Some(injected)
