@@ -34,7 +34,6 @@ use crate::net::downstream::Facts;
 use crate::net::hop::{Spoken, Told};
 use crate::net::impaired::Impaired;
 use crate::net::socket::Socket;
-use crate::runtime::clock;
 use crate::telemetry::access::{Entry, Remarked};
 use crate::telemetry::flags::Flags;
 use crate::telemetry::labels::ServiceLabels;
@@ -364,7 +363,7 @@ async fn connect(
 /// What happens to a stream to a destination on purpose.
 fn injected(thread: &DataThread, destination: &LiveDestination) -> Option<Injected> {
     let fault = destination.destination.policy.fault.as_ref()?;
-    let now = Duration::from_secs(clock::seconds());
+    let now = thread.wall_clock();
     let injected = thread.random(|random| fault.roll(now, random))?;
     thread.metrics().fault(injected.kind.name());
     Some(injected)

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::facts::Facts;
 use super::findings::Findings;
-use crate::resilience::connection_fault::ConnectionFault;
+use crate::resource::destination_rule::ConnectionFault;
 use crate::resource::diagnostic::{Diagnostic, Severity};
 use crate::resource::{Resource, Spec};
 use crate::vocab::origin::Kind;
@@ -49,7 +49,7 @@ fn add(resource: &Resource, now: u64, findings: &mut Findings) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resilience::connection_fault::ConnectionFaultKind;
+    use crate::resource::destination_rule::ConnectionFaultKind;
     use crate::state::sample::destination_rule;
     use crate::vocab::ratio::Ratio;
 

@@ -202,6 +202,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::resilience::hedge::Hedge;
     use crate::resource::reach::{Export, ExportTo, GatewayRef};
     use crate::state::sample::{declare, destination, http_route, mesh};
 
@@ -275,6 +276,7 @@ mod tests {
         route.name = Some("root".into());
         route.matches = matches.iter().map(|path| uri(prefix(path))).collect();
         route.timeout = Some(Duration::from_secs(3));
+        route.hedge = Some(Hedge { after: Duration::from_secs(1), most: 2, any_method: false });
         route.mirrors =
             vec![Mirror { destination: destination("copy"), share: crate::vocab::ratio::Ratio::ZERO }];
         route.action = HttpAction::Delegate {
@@ -340,6 +342,10 @@ mod tests {
         assert!(matches!(&merged.action, HttpAction::Route { rewrite, .. } if rewrite.authority.is_some()));
         let mut own = http_route(None, None, &["x"]);
         own.timeout = Some(Duration::from_secs(1));
-        assert_eq!(narrowed.merge(&own).unwrap().timeout, Some(Duration::from_secs(1)));
+        let hedge = |most| Some(Hedge { after: Duration::from_secs(1), most, any_method: false });
+        assert_eq!(merged.hedge, hedge(2));
+        own.hedge = hedge(1);
+        let merged = narrowed.merge(&own).unwrap();
+        assert_eq!((merged.timeout, merged.hedge), (Some(Duration::from_secs(1)), hedge(1)));
     }
 }

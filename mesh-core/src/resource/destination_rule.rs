@@ -2,7 +2,7 @@
 
 use super::reach::ExportTo;
 use crate::balancing::policy::LoadBalancerPolicy;
-use crate::resilience::connection_fault::ConnectionFault;
+pub use crate::resilience::connection_fault::{ConnectionFault, ConnectionFaultKind};
 use crate::resilience::outlier::OutlierDetection;
 use crate::resilience::pool::{ConnectionPool, RetryBudget};
 use crate::vocab::label::Labels;

@@ -189,7 +189,7 @@ impl Trial<'_> {
                 joined += raced.joined;
                 // Of two that ran beside each other it cannot be told how long the one would have taken.
                 begun = begun.filter(|_| raced.joined == 0);
-                tried.extend(raced.others);
+                tried = raced.others;
                 raced.result
             } else {
                 let expected = expected_time(self.retry.per_try_timeout, self.left(whole, tries));

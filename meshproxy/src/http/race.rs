@@ -18,7 +18,6 @@ use super::impaired::Impaired;
 use super::reply::Failure;
 use crate::live::endpoint::Permit;
 use crate::live::retries::RetryPlace;
-use crate::runtime::clock;
 use crate::upstream::body::Upload;
 
 /// The attempt that others may join.
@@ -47,7 +46,7 @@ pub(super) struct Raced {
     pub(super) result: Result<Answer, Failure>,
     /// How many joined the first.
     pub(super) joined: u32,
-    /// The other endpoints.
+    /// The other endpoints that were tried, before and now.
     pub(super) others: Vec<usize>,
     /// The response flag of what was done to the request on purpose.
     pub(super) injected: Option<&'static str>,
@@ -209,7 +208,7 @@ impl Trial<'_> {
     /// What happens to an attempt on purpose.
     pub(super) fn injected(&self) -> Option<Injected> {
         let fault = self.destination.destination.policy.fault.as_ref()?;
-        let now = Duration::from_secs(clock::seconds());
+        let now = self.thread.wall_clock();
         let injected = self.thread.random(|random| fault.roll(now, random))?;
         self.thread.metrics().fault(injected.kind.name());
         Some(injected)

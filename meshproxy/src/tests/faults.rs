@@ -62,14 +62,14 @@ async fn requests_are_reset_and_lost() {
     let answer = mesh.get("http://reviews:9080/").await;
     assert_eq!(answer.status, 503);
     assert!(answer.body.ends_with("reset reason: connection termination"), "{}", answer.body);
-    assert_eq!(told(&mesh, "reset", "UC,FI"), (1, 1), "{}", mesh.a.shared.metrics.render());
+    assert_eq!(told(&mesh, "reset", "FI,UC"), (1, 1), "{}", mesh.a.shared.metrics.render());
     let mut plan = with(&[echo("127.0.0.2").await], ConnectionFaultKind::Blackhole, 600);
     let mut rule = default_rule();
     rule.timeout = Some(Duration::from_millis(150));
     plan.rules = Some(vec![rule]);
     let mesh = Mesh::start(plan).await;
     assert_eq!(mesh.get("http://reviews:9080/").await.status, 504);
-    assert_eq!(told(&mesh, "blackhole", "UT,FI"), (1, 1), "{}", mesh.a.shared.metrics.render());
+    assert_eq!(told(&mesh, "blackhole", "FI,UT"), (1, 1), "{}", mesh.a.shared.metrics.render());
 }
 
 #[tokio::test(flavor = "multi_thread")]

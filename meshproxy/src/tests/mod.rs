@@ -4,6 +4,7 @@ mod ages;
 mod balancing;
 mod bypass;
 mod bytes;
+mod deadlines;
 mod egress;
 mod faults;
 mod forms;

@@ -21,7 +21,7 @@ use crate::net::limits::{self, Identities, Limits};
 use crate::net::served::Served;
 use crate::runtime::drain::Drain;
 use crate::runtime::pressure::Pressure;
-use crate::runtime::{allocator, panics};
+use crate::runtime::{allocator, clock, panics};
 use crate::telemetry::access::{AccessLog, AccessSink};
 use crate::telemetry::metrics::{Metrics, SeriesCache};
 use crate::telemetry::shed::Shed;
@@ -129,6 +129,11 @@ impl DataThread {
         tokio::task::spawn_local(standings.keep_judging(roots, move || seen.view.root()));
         tokio::task::spawn_local(give_way(Rc::downgrade(&thread)));
         thread
+    }
+
+    /// The time since 1970, in whole seconds: for what other machines have dated.
+    pub fn wall_clock(&self) -> Duration {
+        Duration::from_secs(clock::seconds())
     }
 
     /// Uses the thread's generator.

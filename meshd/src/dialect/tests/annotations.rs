@@ -9,7 +9,7 @@ use mesh_core::vocab::ratio::Ratio;
 use super::*;
 
 const RULES: &str =
-    "{hosts: [a], http: [{route: [{destination: {host: a}}]}, {match: [{port: 1}], redirect: {uri: /}}]}";
+    "{hosts: [a], http: [{match: [{port: 1}], redirect: {uri: /}}, {route: [{destination: {host: a}}]}]}";
 
 fn annotated(kind: &str, spec: &str, key: &str, value: &str) -> String {
     resource(kind, spec).replace("name: a", &format!("name: a\n  annotations: {{{key}: '{value}'}}"))
