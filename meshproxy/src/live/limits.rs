@@ -428,7 +428,7 @@ pub async fn keep(roots: Arc<Roots>) {
 mod tests {
     use super::*;
 
-    fn place<'s>(state: &'s LimitState, bucket: u64, now: u64) -> &'s AtomicU64 {
+    fn place(state: &LimitState, bucket: u64, now: u64) -> &AtomicU64 {
         state.place(bucket, now, &Counter::noop())
     }
 
