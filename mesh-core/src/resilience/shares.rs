@@ -202,6 +202,7 @@ mod tests {
         assert_eq!(report("b", 0, 0, 6), (0, 2));
         assert_eq!(report("a", 0, WHOLE / 2, 7), (WHOLE / 2, 2));
         assert_eq!(report("b", 0, 0, 7), (WHOLE / 2, 2));
+        assert_eq!(report("b", 0, WHOLE / 2, 9), (WHOLE / 2, 2));
         assert_eq!(report("b", 0, WHOLE / 2, 10), (WHOLE, 1), "a is gone");
     }
 
