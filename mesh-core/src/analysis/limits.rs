@@ -21,10 +21,7 @@ pub(super) fn check(facts: &Facts<'_>, findings: &mut Findings) {
         }
         for (index, target) in limit.targets.iter().enumerate() {
             let kind = target.kind.kind();
-            let exists = facts
-                .of(kind)
-                .iter()
-                .any(|other| other.meta.key.namespace == *namespace && other.meta.key.name == target.name);
+            let exists = facts.of_in(kind, namespace).iter().any(|other| other.meta.key.name == target.name);
             if !exists {
                 let message = format!(
                     "namespace {namespace} has no {} {}: declare it, or correct the name",

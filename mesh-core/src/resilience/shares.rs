@@ -6,7 +6,7 @@
 //! the whole, and it moves from one to another within two reports.
 //!
 //! Who has not reported for the time of a lease holds nothing. After a start nobody is given more than it says it holds
-//! until every lease from before has run out.
+//! until every lease from before has run out, and of a limit that is new nobody is until all have had time to report.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,6 +16,8 @@ use crate::vocab::name::Text;
 
 /// How long a share is good for.
 pub const LEASE: Duration = Duration::from_secs(3);
+/// All have reported a new limit after so long: less than the second after which they report again.
+const FIRST: Duration = Duration::from_millis(800);
 /// The part that is spread evenly, in parts per million.
 const EVEN: u64 = 50_000;
 /// What a holder uses may grow by so much, in per cent, before it reports again.
@@ -50,10 +52,17 @@ struct Holder {
     until: Duration,
 }
 
+#[derive(Debug)]
+struct Shared {
+    /// When it was first reported.
+    since: Duration,
+    holders: BTreeMap<Text, Holder>,
+}
+
 /// All limits that are shared.
 #[derive(Debug)]
 pub struct Shares {
-    limits: BTreeMap<Text, BTreeMap<Text, Holder>>,
+    limits: BTreeMap<Text, Shared>,
     /// Until then leases of a ledger before this one may be about.
     settled: Duration,
     swept: Duration,
@@ -71,7 +80,9 @@ impl Shares {
         if !self.limits.contains_key(limit) && self.limits.len() >= MOST_LIMITS {
             return None;
         }
-        let holders = self.limits.entry(limit.clone()).or_default();
+        let new = || Shared { since: now, holders: BTreeMap::new() };
+        let Shared { since, holders } = self.limits.entry(limit.clone()).or_insert_with(new);
+        let is_open = now >= self.settled.max(*since + FIRST);
         holders.retain(|_, holder| holder.until > now);
         if !holders.contains_key(who) && holders.len() >= MOST_HOLDERS {
             return None;
@@ -88,7 +99,7 @@ impl Shares {
         let wanted = fair(holders, who);
         let taken: u64 = holders.iter().filter(|(other, _)| *other != who).map(|(_, other)| other.out).sum();
         let free = u64::from(WHOLE).saturating_sub(taken);
-        let most = if now < self.settled { free.min(held) } else { free };
+        let most = if is_open { free } else { free.min(held) };
         let share = wanted.min(most);
         if let Some(holder) = holders.get_mut(who) {
             // An answer that is lost leaves it with what it has.
@@ -111,9 +122,9 @@ impl Shares {
             return;
         }
         self.swept = now;
-        self.limits.retain(|_, holders| {
-            holders.retain(|_, holder| holder.until > now);
-            !holders.is_empty()
+        self.limits.retain(|_, shared| {
+            shared.holders.retain(|_, holder| holder.until > now);
+            !shared.holders.is_empty()
         });
     }
 }
@@ -182,14 +193,17 @@ mod tests {
             let grant = shares.report(&limit, &who.into(), report, Duration::from_secs(second)).unwrap();
             (grant.share, grant.holders)
         };
-        assert_eq!(report("a", 0, 0, 4), (WHOLE, 1));
-        assert_eq!(report("b", 0, 0, 4), (0, 2));
-        assert_eq!(report("a", 0, WHOLE, 5), (WHOLE / 2, 2));
-        // It may not have heard of that yet.
+        // Others may be about to report it for the first time.
+        assert_eq!(report("a", 0, 0, 4), (0, 1));
+        assert_eq!(report("a", 0, 0, 5), (WHOLE, 1));
         assert_eq!(report("b", 0, 0, 5), (0, 2));
-        assert_eq!(report("a", 0, WHOLE / 2, 6), (WHOLE / 2, 2));
-        assert_eq!(report("b", 0, 0, 6), (WHOLE / 2, 2));
-        assert_eq!(report("b", 0, WHOLE / 2, 9), (WHOLE, 1), "a is gone");
+        assert_eq!(report("a", 0, WHOLE, 6), (WHOLE / 2, 2));
+        // It may not have heard of that yet.
+        assert_eq!(report("b", 0, 0, 6), (0, 2));
+        assert_eq!(report("a", 0, WHOLE / 2, 7), (WHOLE / 2, 2));
+        assert_eq!(report("b", 0, 0, 7), (WHOLE / 2, 2));
+        assert_eq!(report("b", 0, WHOLE / 2, 9), (WHOLE / 2, 2));
+        assert_eq!(report("b", 0, WHOLE / 2, 10), (WHOLE, 1), "a is gone");
     }
 
     #[test]

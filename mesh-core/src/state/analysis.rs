@@ -295,8 +295,13 @@ fn did_you_mean(name: Option<Text>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::resilience::ratelimit::Rate;
+    use crate::resource::rate_limit::{LimitTarget, TargetKind};
     use crate::resource::security::AuthorizationPolicy;
+    use crate::routing::limit::{Counts, Limit, Tell, Terms};
     use crate::state::sample::{
         declare, destination_rule, entry, http_route, labels, mesh, peer_authentication, service,
         virtual_service,
@@ -346,6 +351,37 @@ mod tests {
                        addressed; say which one is meant";
         check(to("ratings"), &[&format!("IST0112 {at}.port: {missing}")]);
         check(to("ratings:9080"), &[]);
+    }
+
+    #[test]
+    fn what_a_rate_limit_is_attached_to_must_exist() {
+        let to = |kind: TargetKind, name: &str, section: Option<&str>| {
+            let target = LimitTarget { kind, name: name.into(), section: section.map(Text::from) };
+            let rate = Rate::new(1, Duration::from_secs(1), 1).unwrap();
+            let limit = Limit { name: "all".into(), rate, key: vec![], counts: Counts::default() };
+            let terms = Terms {
+                shared: false,
+                limits: vec![limit],
+                status: 429,
+                tell: Tell::Refused,
+                dry_run: false,
+            };
+            declare("default/a", Spec::RateLimit(RateLimit { selector: None, targets: vec![target], terms }))
+        };
+        use TargetKind::{Service, VirtualService};
+        let at = "IST0101 spec.targetRefs[0]";
+        check(to(Service, "reviews", None), &[]);
+        check(to(Service, "reviews", Some("http-x")), &[]);
+        check(to(VirtualService, "first", None), &[]);
+        let missing = "namespace default has no Service \"reviewz\"; did you mean \"reviews\"?";
+        check(to(Service, "reviewz", None), &[&format!("{at}.name: {missing}")]);
+        let missing = "namespace default has no VirtualService \"reviews\"";
+        check(to(VirtualService, "reviews", None), &[&format!("{at}.name: {missing}")]);
+        let missing =
+            "service/default/reviews has no port with the name \"http-y\"; did you mean \"http-x\"?";
+        check(to(Service, "reviews", Some("http-y")), &[&format!("{at}.sectionName: {missing}")]);
+        let missing = "virtualservice/default/first has no route with the name \"canary\"";
+        check(to(VirtualService, "first", Some("canary")), &[&format!("{at}.sectionName: {missing}")]);
     }
 
     #[test]

@@ -235,6 +235,7 @@ fn parts(snapshot: &Snapshot) -> Value {
                     "ports": workload.mtls.ports.iter().map(|(port, mode)| json!({"port": port, "mode": mode.name()})).collect::<Vec<_>>(),
                 },
                 "policies": workload.policies.iter().map(|(namespace, name)| format!("authorizationpolicy/{namespace}/{name}")).collect::<Vec<_>>(),
+                "rate_limits": workload.limits.iter().map(|limit| &*limit.origin).collect::<Vec<_>>(),
             })),
         }
     }
@@ -266,6 +267,9 @@ fn http_rule(rule: &HttpRule) -> Value {
         RuleAction::Route { backends, .. } => shown["destinations"] = backends.iter().map(backend).collect(),
         RuleAction::Redirect(redirect) => shown["redirect"] = json!(redirect.to_string()),
         RuleAction::DirectResponse(response) => shown["direct_response"] = json!(response.status),
+    }
+    if !rule.limits.is_empty() {
+        shown["rate_limits"] = rule.limits.iter().map(|limit| &*limit.origin).collect();
     }
     shown
 }

@@ -25,9 +25,20 @@ pub async fn run(roots: Arc<Roots>, channel: Channel) -> Status {
     let mut client = RegistryClient::new(channel);
     let mut tick = tokio::time::interval(EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut changed = roots.subscribe();
     loop {
-        tick.tick().await;
+        let is_time = tokio::select! {
+            _ = tick.tick() => true,
+            Ok(()) = changed.changed() => false,
+        };
         let limits = shared(&roots);
+        // A new limit is told of at once, so that all who keep to it are soon known.
+        if !is_time {
+            if limits.iter().all(SharedLimit::is_reported) {
+                continue;
+            }
+            tick.reset();
+        }
         for some in limits.chunks(MOST) {
             let asked = moment();
             let limits = some.iter().map(report).collect();

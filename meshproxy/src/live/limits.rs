@@ -345,6 +345,11 @@ pub struct SharedLimit {
 }
 
 impl SharedLimit {
+    /// Whether it was ever reported.
+    pub fn is_reported(&self) -> bool {
+        self.state.reported_at.load(Ordering::Relaxed) != 0
+    }
+
     /// What could have been used since the last report, and what is held.
     pub fn report(&self) -> Report {
         let (state, now) = (&self.state, stamp());
@@ -353,11 +358,8 @@ impl SharedLimit {
         let since = state.reported_at.swap(now, Ordering::Relaxed);
         let time = Duration::from_nanos(now.saturating_sub(since));
         let demand = if since == 0 { 0 } else { self.rate.demand(wanted.saturating_sub(before), time) };
-        let held = state.held(now);
-        if let Some(told) = &self.told {
-            told.set(f64::from(state.share(now)) / f64::from(WHOLE));
-        }
-        Report { demand, held }
+        self.tell(now);
+        Report { demand, held: state.held(now) }
     }
 
     /// Takes a share that was asked for at `asked` (a stamp) and is good for some time from then.
@@ -366,6 +368,13 @@ impl SharedLimit {
         let until = u64::try_from(until).unwrap_or(0).min(u64::MAX >> 20);
         self.state.holders.store(holders, Ordering::Relaxed);
         self.state.lease.store((until << 20) | u64::from(share.min(WHOLE)), Ordering::Relaxed);
+        self.tell(asked);
+    }
+
+    fn tell(&self, now: u64) {
+        if let Some(told) = &self.told {
+            told.set(f64::from(self.state.share(now)) / f64::from(WHOLE));
+        }
     }
 }
 
@@ -419,7 +428,7 @@ pub async fn keep(roots: Arc<Roots>) {
 mod tests {
     use super::*;
 
-    fn place<'s>(state: &'s LimitState, bucket: u64, now: u64) -> &'s AtomicU64 {
+    fn place(state: &LimitState, bucket: u64, now: u64) -> &AtomicU64 {
         state.place(bucket, now, &Counter::noop())
     }
 

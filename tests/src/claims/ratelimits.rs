@@ -217,7 +217,10 @@ fn mesh(context: &mut Context<'_>) -> anyhow::Result<()> {
         }
         Ok(all)
     };
-    let are_settled = |shares: &[f64]| shares.len() == 3 && shares.iter().sum::<f64>() <= 1.001;
+    let are_settled = |shares: &[f64]| {
+        let sum: f64 = shares.iter().sum();
+        shares.len() == 3 && shares.iter().all(|share| *share > 0.0) && (0.9..1.001).contains(&sum)
+    };
     let mut settled = shares(lab)?;
     while !are_settled(&settled) && Instant::now() < end {
         std::thread::sleep(Duration::from_millis(200));
