@@ -58,6 +58,15 @@ fn transparent(context: &mut Context<'_>) -> anyhow::Result<()> {
         let got = until(OK, || curl(&h1, user, url))?;
         found.push((claim, got == OK, format!("{url}: {got}")));
     }
+    let to = "http://10.77.0.12:9080/reviews/0";
+    let asked = ["explain", "--from", "default/bookinfo-productpage@h1", "--to", to, "-o", "json"];
+    let told = lab.control.must(asked)?.json()?;
+    let endpoint = &told["destinations"][0]["endpoints"];
+    found.push((
+        "explain says what the address of a workload means",
+        told["action"] == "route" && endpoint.as_array().is_some_and(|all| all.len() == 1),
+        format!("{} {endpoint}", told["action"]),
+    ));
     let after = metric(lab, 1, "istio_requests_total", &mutual)?;
     let bytes = metric(lab, 1, "istio_tcp_connections_opened_total", &mutual)?;
     found.push((

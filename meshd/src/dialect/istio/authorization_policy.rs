@@ -25,6 +25,8 @@ static TO: Message = Message { name: "an entry of to", fields: &["operation"], l
 /// What stands in the fields, for docs/compatibility.md.
 pub(crate) static NOTES: &[Note] = &[
     Note::Holds(&SPEC, "selector", &target::SELECTOR),
+    Note::Holds(&SPEC, "targetRef", &target::TARGET),
+    Note::Holds(&SPEC, "targetRefs[]", &target::TARGET),
     Note::Refused(&SPEC, "targetRef", target::NOBODY),
     Note::Refused(&SPEC, "targetRefs", target::NOBODY),
     Note::Holds(&SPEC, "provider", &PROVIDER),

@@ -8,7 +8,7 @@ pub(crate) use super::selector::BY_MATCH_LABELS as SELECTOR;
 use crate::dialect::field::{Field, Message, Object};
 use crate::dialect::node::quoted;
 
-static TARGET: Message =
+pub(crate) static TARGET: Message =
     Message { name: "a target", fields: &["group", "kind", "name", "namespace"], later: &[], skipped: &[] };
 
 /// Why targets are refused, for docs/compatibility.md.

@@ -57,6 +57,8 @@ pub(super) static PROVIDER: Message =
 /// What stands in the fields, for docs/compatibility.md.
 pub(crate) static NOTES: &[Note] = &[
     Note::Holds(&SPEC, "selector", &target::SELECTOR),
+    Note::Holds(&SPEC, "targetRef", &target::TARGET),
+    Note::Holds(&SPEC, "targetRefs[]", &target::TARGET),
     Note::Refused(&SPEC, "targetRef", target::NOBODY),
     Note::Refused(&SPEC, "targetRefs", target::NOBODY),
     Note::Holds(&SPEC, "metrics[]", &METRICS),
