@@ -16,6 +16,7 @@ use crate::identity::svid::Svids;
 use crate::live::root::Roots;
 use crate::live::standing::Standings;
 use crate::live::view::View;
+use crate::net::hop::Written;
 use crate::net::limits::{self, Identities, Limits};
 use crate::net::served::Served;
 use crate::runtime::drain::Drain;
@@ -83,6 +84,8 @@ pub struct DataThread {
     pub lookups: Lookups,
     /// What was let in and still goes on.
     pub standings: Rc<Standings>,
+    /// What it has told other proxies of requests.
+    pub hops: Written,
     most_age: Option<Duration>,
     random: RefCell<Random>,
 }
@@ -113,6 +116,7 @@ impl DataThread {
             served: Rc::default(),
             lookups: Lookups::new(shared.forwarder.clone()),
             standings: Rc::default(),
+            hops: Written::default(),
             random: RefCell::new(Random::seeded(rand::random())),
         };
         tokio::task::spawn_local(Rc::clone(&thread.pool).keep_sweeping());
