@@ -9,11 +9,12 @@ use meshproxy::cli::{Cli, Command, Intercept, LogFormat, RunArgs};
 use meshproxy::config::Config;
 use meshproxy::intercept::nft::{self, NftError};
 use meshproxy::intercept::rules;
+use meshproxy::runtime::allocator::Allocator;
 use meshproxy::{app, dns};
 use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: Allocator = Allocator;
 
 /// Control, DNS, admin and export; the data threads are others.
 const CONTROL_THREADS: usize = 2;

@@ -683,6 +683,7 @@ impl Drop for StreamRecord {
         }
         if self.thread.log.is_on() {
             self.thread.log.write(&Entry {
+                started: self.started,
                 duration: self.started.elapsed(),
                 method: "",
                 path: "",

@@ -128,6 +128,7 @@ pub(super) fn workload(address: Ipv4Addr, policies: Vec<Text>) -> Section {
         mtls: MtlsPolicy { default: MtlsMode::Strict, ..MtlsPolicy::default() },
         policies: policies.into_iter().map(|name| ("default".into(), name)).collect(),
         tokens: vec![],
+        limits: vec![],
         view: None,
         recognition: Recognition::default(),
         probe: None,

@@ -74,6 +74,15 @@ pub fn admit(tables: &Tables, facts: &Inbound<'_>, witness: &mut impl Witness) -
         witness.note(|| format!("{} is no workload of this host", facts.to));
         return Err(Refusal::new(Reason::NotHere));
     };
+    admit_known(workload, facts, witness)
+}
+
+/// The same for the workload that is meant, which has been looked up ([`Tables::workload_meant`]).
+pub fn admit_known(
+    workload: &Arc<HostedWorkload>,
+    facts: &Inbound<'_>,
+    witness: &mut impl Witness,
+) -> Result<Admission, Refusal> {
     let admission = admit_to(workload, facts, witness)?;
     check_shown(workload, facts, witness)?;
     Ok(admission)

@@ -1,6 +1,6 @@
 //! One look over the fields of a head: how large they are, and which of them the other steps need to see.
 
-use http::{HeaderMap, HeaderValue, Version};
+use http::{HeaderMap, HeaderValue, Version, header};
 
 use super::internal::{self, Whose};
 use crate::framing::Sizes;
@@ -43,23 +43,27 @@ impl Found {
             found.largest = found.largest.max(size);
             let bytes = value.as_bytes();
             found.blank |= bytes.first().is_some_and(is_blank) || bytes.last().is_some_and(is_blank);
-            match name.as_str() {
-                "host" => found.hosts += 1,
-                "cookie" => found.cookies += 1,
-                "content-length" => found.lengths += 1,
-                "transfer-encoding" => found.encodings += 1,
-                "expect" => found.expectations += 1,
-                "content-type" => found.grpc = is_grpc(value),
-                "connection" => found.connection = true,
-                "keep-alive" | "proxy-connection" | "upgrade" | "http2-settings" => found.hop = true,
-                "te" => {
+            // Names that the library knows are numbers to it, and sooner compared than texts.
+            match *name {
+                header::HOST => found.hosts += 1,
+                header::COOKIE => found.cookies += 1,
+                header::CONTENT_LENGTH => found.lengths += 1,
+                header::TRANSFER_ENCODING => found.encodings += 1,
+                header::EXPECT => found.expectations += 1,
+                header::CONTENT_TYPE => found.grpc = is_grpc(value),
+                header::CONNECTION => found.connection = true,
+                header::UPGRADE => found.hop = true,
+                header::TE => {
                     found.transfer += 1;
                     found.codings |= found.transfer > 1 || bytes != b"trailers";
                 }
-                name => match internal::whose(name) {
-                    Some(Whose::Mesh) => found.mesh += 1,
-                    Some(Whose::Proxies) => found.internal = true,
-                    None => {}
+                _ => match name.as_str() {
+                    "keep-alive" | "proxy-connection" | "http2-settings" => found.hop = true,
+                    name => match internal::whose(name) {
+                        Some(Whose::Mesh) => found.mesh += 1,
+                        Some(Whose::Proxies) => found.internal = true,
+                        None => {}
+                    },
                 },
             }
         }
@@ -109,10 +113,7 @@ fn is_grpc(value: &HeaderValue) -> bool {
 }
 
 /// The members of a list that may be spread over several fields of one name.
-pub(super) fn members(
-    headers: &HeaderMap,
-    name: impl http::header::AsHeaderName,
-) -> impl Iterator<Item = &[u8]> {
+pub(super) fn members(headers: &HeaderMap, name: impl header::AsHeaderName) -> impl Iterator<Item = &[u8]> {
     let values = headers.get_all(name).into_iter();
     values.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
 }
@@ -160,8 +161,7 @@ mod tests {
     #[test]
     fn grpc_is_told_by_its_content() {
         let grpc = |text: &'static str| {
-            let headers =
-                [(http::header::CONTENT_TYPE, HeaderValue::from_static(text))].into_iter().collect();
+            let headers = [(header::CONTENT_TYPE, HeaderValue::from_static(text))].into_iter().collect();
             Found::of(&headers).grpc
         };
         assert!(grpc("application/grpc") && grpc("application/grpc+proto") && grpc("application/grpc;x"));

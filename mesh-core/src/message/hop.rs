@@ -44,7 +44,10 @@ fn listed(headers: &HeaderMap) -> Vec<HeaderName> {
             || name.starts_with("x-forwarded-")
             || name.starts_with("x-mesh-")
     };
-    let names = members(headers, header::CONNECTION).filter_map(|name| HeaderName::from_bytes(name).ok());
+    // That one goes in any case, and most messages list nothing else.
+    let others =
+        members(headers, header::CONNECTION).filter(|name| !name.eq_ignore_ascii_case(b"keep-alive"));
+    let names = others.filter_map(|name| HeaderName::from_bytes(name).ok());
     names.filter(|name| !kept(name)).collect()
 }
 

@@ -4,12 +4,14 @@
 use std::borrow::Cow;
 
 use http::uri::{self, Authority, PathAndQuery, Uri};
-use http::{HeaderMap, Method, Version, header};
+use http::{HeaderMap, HeaderName, Method, Version, header};
 
 use super::authority;
 use super::fault::Fault;
 use super::path::{self, Normalization};
 use crate::matching::request::forwarded_scheme;
+
+static FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// By what a request is to be carried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +33,7 @@ impl Scheme {
 
     /// The scheme of a request whose target names none, by its `x-forwarded-proto`, if that is a scheme.
     pub fn forwarded(headers: &HeaderMap) -> Scheme {
-        match forwarded_scheme(headers.get("x-forwarded-proto")) {
+        match forwarded_scheme(headers.get(&FORWARDED_PROTO)) {
             "https" => Scheme::Https,
             _ => Scheme::Http,
         }

@@ -126,7 +126,8 @@ impl RuleIndex {
                 self.trust_domains.find(identity.trust_domain(), &mut *look);
             }
         }
-        if let Some((namespace, account)) = subject.account() {
+        let by_account = !self.namespaces.is_empty() || !self.accounts.is_empty();
+        if let Some((namespace, account)) = by_account.then(|| subject.account()).flatten() {
             self.namespaces.find(namespace, &mut *look);
             if !self.accounts.is_empty() {
                 look(self.accounts.get(format!("{namespace}/{account}").as_str()));

@@ -3,10 +3,12 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 
 use crate::matching::claims::Claims;
 use crate::vocab::identity::SpiffeId;
+
+static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// What is known of a request or stream when it is judged.
 #[derive(Debug, Clone, Copy)]
@@ -86,7 +88,7 @@ impl<'a> Subject<'a> {
 /// Address of the client: the last entry of the last X-Forwarded-For, as the nearest proxy wrote it, else that of the
 /// direct peer.
 pub fn client_address(headers: &HeaderMap, peer: Option<IpAddr>) -> Option<IpAddr> {
-    let forwarded = headers.get_all("x-forwarded-for").iter().next_back();
+    let forwarded = headers.get_all(&FORWARDED_FOR).iter().next_back();
     let last = forwarded.and_then(|value| value.to_str().ok()).and_then(|list| list.rsplit(',').next());
     last.and_then(|entry| entry.trim().parse().ok()).or(peer)
 }

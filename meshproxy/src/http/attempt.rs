@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::task::{self, Poll};
 use std::time::Duration;
 
+use http::header::Entry;
 use http::uri::{Authority, PathAndQuery};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Version, header};
 use http_body::Body as _;
 use mesh_core::framing::response::Asked;
 use mesh_core::message::fault::Unusable;
@@ -26,7 +27,8 @@ use super::body::{Held, UpstreamBody, grpc_status};
 use super::canonical::absolute;
 use super::deadline::Deadline;
 use super::headers::{
-    ATTEMPT_COUNT, EXPECTED_TIMEOUT, GRPC_TIMEOUT, MESH_HOP, MESH_PROXY, MESH_RETRY, RATE_LIMITED, number,
+    ATTEMPT_COUNT, EXPECTED_TIMEOUT, FORWARDED_PROTO, GRPC_TIMEOUT, MESH_HOP, MESH_PROXY, MESH_RETRY,
+    RATE_LIMITED, REQUEST_ID, USUAL_PROTO, number, repeated,
 };
 use super::load;
 use super::race::First;
@@ -169,13 +171,11 @@ impl Trial<'_> {
             let endpoint = &self.destination.endpoints[index];
             let mut permit = endpoint.state.enter();
             let may_repeat = tries - joined <= self.retry.attempts;
-            let sent = match (&message, may_repeat) {
-                (Some(kept), true) => kept.clone(),
-                _ => match message.take() {
-                    Some(last) => last,
-                    None => break Tried::nothing(),
-                },
-            };
+            let Some(sent) = message.take() else { break Tried::nothing() };
+            if may_repeat {
+                // The copy is kept: what is sent has room for the fields that it still gets.
+                message = Some(sent.clone());
+            }
             if let Some(retrying) = &mut retrying {
                 retrying.request = request_id(&sent.headers);
             }
@@ -332,10 +332,20 @@ impl Trial<'_> {
             permit.take(Some(place.map_err(|overflow| connect_failed(ConnectError::from(overflow)))?));
         }
         let place = permit.place();
-        message.headers.insert(&ATTEMPT_COUNT, number(u128::from(tries)));
+        let is_mesh = matches!(endpoint.endpoint.transport, Transport::Mesh { .. });
+        if is_mesh {
+            leave_out(&mut message.headers, &FORWARDED_PROTO, USUAL_PROTO);
+        }
+        if is_mesh && tries == 1 {
+            message.headers.remove(&ATTEMPT_COUNT);
+        } else {
+            message.headers.insert(&ATTEMPT_COUNT, number(u128::from(tries)));
+        }
         if let Some(expected) = expected {
-            message.headers.insert(&EXPECTED_TIMEOUT, number(expected.as_millis()));
-            if let (true, Ok(text)) = (self.grpc, HeaderValue::try_from(grpc_timeout(expected))) {
+            message.headers.insert(&EXPECTED_TIMEOUT, repeated(expected.as_millis()));
+            if self.grpc
+                && let Ok(text) = HeaderValue::try_from(grpc_timeout(expected))
+            {
                 message.headers.insert(&GRPC_TIMEOUT, text);
             }
         }
@@ -408,6 +418,17 @@ struct Retrying {
 impl Tried {
     fn nothing() -> Tried {
         Tried { endpoint: None, permit: None, result: None, exhausted: false, refused: false, injected: None }
+    }
+}
+
+/// Takes a field away that says what is taken for granted: the proxy there adds it again, which is cheaper than to
+/// carry it through the tables of both ends.
+fn leave_out(headers: &mut HeaderMap, name: &HeaderName, usual: &str) {
+    if let Entry::Occupied(field) = headers.entry(name) {
+        let mut values = field.iter();
+        if values.next().is_some_and(|value| value == usual) && values.next().is_none() {
+            field.remove();
+        }
     }
 }
 
@@ -523,7 +544,7 @@ impl Sent {
 
 /// Sends on a stream of a shared connection. One that was closing and took nothing is no attempt: another is used.
 async fn send_shared<F>(
-    message: Box<Message>,
+    mut message: Box<Message>,
     upload: Option<&Upload>,
     stream: impl Fn() -> F,
 ) -> Result<Answer, Sent>
@@ -540,6 +561,12 @@ where
             Err(error) => return Err(unsent(&stream, &error)),
         }
     };
+    if stream.is_first() {
+        // Its value counts for one request alone, but its name for all.
+        if let Some(id) = message.headers.get_mut(&REQUEST_ID) {
+            id.set_sensitive(false);
+        }
+    }
     let begun = http2::begin(sender, message.into_http2(body(upload)));
     let (response, sending) = begun.map_err(|error| unsent(&stream, &error))?;
     let response = response.await.map_err(|error| unsent(&stream, &error))?;

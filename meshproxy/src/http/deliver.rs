@@ -2,16 +2,18 @@
 
 use std::future::poll_fn;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::Deref;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use http::header::Entry;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
-use mesh_core::decide::inbound::{Admission, Inbound, admit};
+use mesh_core::decide::inbound::{Admission, Inbound, admit, admit_known};
 use mesh_core::decide::refusal::{Denial, Reason};
 use mesh_core::decide::witness::Silent;
 use mesh_core::message::internal::strip_mesh;
@@ -25,7 +27,8 @@ use super::canonical;
 use super::connection::{Heard, MeshPeer};
 use super::deadline::Deadline;
 use super::headers::{
-    CLIENT_CERT, EXPECTED_TIMEOUT, FORWARDED_PROTO, MESH_FAILED, MESH_HOP, MESH_PROXY, MESH_RETRY,
+    ATTEMPT_COUNT, CLIENT_CERT, EXPECTED_TIMEOUT, FORWARDED_PROTO, MESH_FAILED, MESH_HOP, MESH_PROXY,
+    MESH_RETRY, USUAL_PROTO, number,
 };
 use super::limits;
 use super::record::{Cluster, Record};
@@ -64,7 +67,7 @@ pub fn inbound(peer: Rc<MeshPeer>, request: Request<Incoming>) -> impl Future<Ou
 struct Delivery {
     record: Box<Record>,
     message: Box<Message>,
-    targets: Vec<SocketAddr>,
+    targets: Targets,
     way: Option<Rc<Way>>,
     port: Option<Arc<Port>>,
     time: Option<Duration>,
@@ -76,6 +79,7 @@ struct Delivery {
 fn begin(peer: &MeshPeer, mut request: Request<Incoming>) -> Result<Delivery, Box<Reply>> {
     let root = peer.thread.view.root();
     let mut record = Record::begin(&peer.thread, &root, peer.shown(), Reporter::Destination, true);
+    record.told_on = true;
     let upgrade = if request.method() == Method::CONNECT { upgrade::unpack(&mut request) } else { None };
     let (mut head, body) = match canonical::read(request, root.tables.normalization(), Sender::Proxy) {
         Ok(read) => read,
@@ -103,9 +107,9 @@ fn begin(peer: &MeshPeer, mut request: Request<Incoming>) -> Result<Delivery, Bo
     strip_mesh(&mut head.headers, head.mesh);
     // What is judged is what the application receives.
     add_client_cert(&mut head.headers, &peer.client_cert);
-    if !head.headers.contains_key(&FORWARDED_PROTO) {
-        head.headers.insert(&FORWARDED_PROTO, HeaderValue::from_static("http"));
-    }
+    // What the caller's proxy leaves out.
+    head.headers.entry(&FORWARDED_PROTO).or_insert_with(|| HeaderValue::from_static(USUAL_PROTO));
+    head.headers.entry(&ATTEMPT_COUNT).or_insert_with(|| number(1));
     let Entered { targets, way, port, mut record } = enter(peer, &root, (&heard, proxy), &mut head, record)?;
     record.upstream = targets.first().copied();
     let time = head.headers.get(&EXPECTED_TIMEOUT).and_then(time);
@@ -179,15 +183,16 @@ fn time(field: &HeaderValue) -> Option<Duration> {
 
 /// Adds what is told of the caller's certificate to what proxies before it have told (Istio's APPEND_FORWARD).
 pub(super) fn add_client_cert(headers: &mut HeaderMap, element: &HeaderValue) {
-    let before: Vec<&[u8]> = headers.get_all(&CLIENT_CERT).iter().map(HeaderValue::as_bytes).collect();
-    let joined = match before.is_empty() {
-        true => None,
-        false => {
-            let all = [before.join(&b","[..]), element.as_bytes().to_vec()];
-            HeaderValue::from_bytes(&all.join(&b","[..])).ok()
+    match headers.entry(&CLIENT_CERT) {
+        Entry::Vacant(none) => {
+            none.insert(element.clone());
         }
-    };
-    headers.insert(&CLIENT_CERT, joined.unwrap_or_else(|| element.clone()));
+        Entry::Occupied(mut before) => {
+            let all: Vec<&[u8]> = before.iter().chain([element]).map(HeaderValue::as_bytes).collect();
+            let joined = HeaderValue::from_bytes(&all.join(&b","[..]));
+            before.insert(joined.unwrap_or_else(|_| element.clone()));
+        }
+    }
 }
 
 /// The PROXY header that the application wants, of which the caller's proxy knows.
@@ -197,7 +202,7 @@ fn proxy_header(field: &HeaderValue) -> Option<ProxyHeader> {
 
 /// Where a request is delivered, how connections there begin and are limited, and its record.
 pub(super) struct Entered {
-    pub(super) targets: Vec<SocketAddr>,
+    pub(super) targets: Targets,
     pub(super) way: Option<Rc<Way>>,
     pub(super) port: Option<Arc<Port>>,
     pub(super) record: Box<Record>,
@@ -224,7 +229,11 @@ fn enter(
         request: Some(&seen),
         now: clock::seconds(),
     };
-    let admission = match admit(&root.tables, &facts, &mut Silent) {
+    let admitted = match hosted {
+        Some(hosted) => admit_known(hosted, &facts, &mut Silent),
+        None => admit(&root.tables, &facts, &mut Silent),
+    };
+    let admission = match admitted {
         Ok(admission) => admission,
         Err(refusal) => {
             name_party(root, hosted, to, &mut record);
@@ -276,7 +285,7 @@ pub fn remarked_of(
 /// Where the application listens: the workload's own address, else loopback if no other workload of this host has the
 /// port. Loopback only for ports that a service reaches: what else listens there is none of the mesh's business. Those
 /// in other network namespaces have a loopback of their own.
-pub fn targets(root: &Root, admission: &Admission, to: SocketAddr) -> Vec<SocketAddr> {
+pub fn targets(root: &Root, admission: &Admission, to: SocketAddr) -> Targets {
     let section = &admission.workload.section;
     let known = admission.workload.port(admission.port).is_some();
     let others = root
@@ -285,11 +294,30 @@ pub fn targets(root: &Root, admission: &Admission, to: SocketAddr) -> Vec<Socket
         .filter(|local| local.hosted.section.key != section.key)
         .filter(|local| local.hosted.section.recognition.netns == section.recognition.netns)
         .any(|local| local.hosted.port(admission.port).is_some());
-    let mut targets = vec![to];
-    if known && !others {
-        targets.push(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), admission.port));
+    let loopback = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), admission.port);
+    Targets { addresses: [to, loopback], count: if known && !others { 2 } else { 1 } }
+}
+
+/// One or two addresses of an application, the first of which that does not refuse is taken.
+#[derive(Debug, Clone, Copy)]
+pub struct Targets {
+    addresses: [SocketAddr; 2],
+    count: usize,
+}
+
+impl Targets {
+    /// One address.
+    pub fn only(address: SocketAddr) -> Targets {
+        Targets { addresses: [address; 2], count: 1 }
     }
-    targets
+}
+
+impl Deref for Targets {
+    type Target = [SocketAddr];
+
+    fn deref(&self) -> &[SocketAddr] {
+        &self.addresses[..self.count]
+    }
 }
 
 pub(super) fn name_parties(root: &Root, to: SocketAddr, record: &mut Record) {

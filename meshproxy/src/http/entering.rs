@@ -16,7 +16,7 @@ use mesh_core::vocab::name::Text;
 
 use super::attempt::{Message, connect_failed, plain};
 use super::connection::MeshPeer;
-use super::deliver::{Entered, add_client_cert, name_parties, remarked, targets};
+use super::deliver::{Entered, Targets, add_client_cert, name_parties, remarked, targets};
 use super::headers::{FORWARDED_PROTO, REQUEST_ID};
 use super::record::{Cluster, Record};
 use super::reply::{self, Reply};
@@ -165,7 +165,7 @@ fn enter(
     };
     let Some(admission) = admission else {
         record.cluster = Cluster::Named(PASSED.into());
-        return Ok(Entered { targets: vec![to], way: None, port: None, record });
+        return Ok(Entered { targets: Targets::only(to), way: None, port: None, record });
     };
     name_parties(root, to, &mut record);
     if let Some(remarks) = &admission.judgement.remarks {

@@ -29,7 +29,7 @@ use super::attempt::{Message, Trial, Tried, client};
 use super::canonical;
 use super::connection::{Outbound, caller};
 use super::deadline::Deadline;
-use super::headers::{FORWARDED_PROTO, GRPC_TIMEOUT, ORIGINAL_HOST, ORIGINAL_PATH, REQUEST_ID};
+use super::headers::{FORWARDED_PROTO, GRPC_TIMEOUT, ORIGINAL_HOST, ORIGINAL_PATH, REQUEST_ID, USUAL_PROTO};
 use super::mirror::{self, Original};
 use super::record::{Record, named};
 use super::reply::{self, Reply};
@@ -200,8 +200,14 @@ fn decide(
     let port = outside::port(connection, head);
     let owner = connection.service(root);
     let nowhere = Labels::default();
-    let namespace = if local.is_none() { root.namespace() } else { "".into() };
-    let caller = caller(local, &namespace, &nowhere);
+    let namespace;
+    let caller = match local {
+        Some(local) => local.caller(),
+        None => {
+            namespace = root.namespace();
+            caller(None, &namespace, &nowhere)
+        }
+    };
     let facts = OutboundRequest {
         request: head.seen(),
         port,
@@ -406,14 +412,12 @@ fn tell(record: &mut Record, plan: &Plan, head: &Head) {
 /// What every request carries: an id, and the scheme of its client.
 fn add_context(connection: &Outbound, head: &mut Head) {
     // Room for these and the fields of the hop at once: the map grows by hashing everything anew.
-    head.headers.reserve(10);
-    if !head.headers.contains_key(&REQUEST_ID) {
+    head.headers.reserve(6);
+    head.headers.entry(&REQUEST_ID).or_insert_with(|| {
         let mut id = connection.thread.random(trace::request_id);
         // No secret, but unlike every other: in the table of HTTP/2 it would only drive out what comes again.
         id.set_sensitive(true);
-        head.headers.insert(&REQUEST_ID, id);
-    }
-    if !head.headers.contains_key(&FORWARDED_PROTO) {
-        head.headers.insert(&FORWARDED_PROTO, HeaderValue::from_static("http"));
-    }
+        id
+    });
+    head.headers.entry(&FORWARDED_PROTO).or_insert_with(|| HeaderValue::from_static(USUAL_PROTO));
 }

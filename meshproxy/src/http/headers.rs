@@ -1,5 +1,7 @@
 //! Names of the fields that proxies add and read.
 
+use std::cell::RefCell;
+
 use http::header::{HeaderName, HeaderValue};
 pub use mesh_core::message::internal::{
     CLIENT_CERT, MESH_AUTHORITY, MESH_FAILED, MESH_HOP, MESH_PATH, MESH_PROXY, MESH_RETRY, MESH_STATUS,
@@ -8,6 +10,8 @@ pub use mesh_core::message::internal::{
 
 /// Scheme of the client.
 pub static FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+/// What it says where nothing else is known.
+pub const USUAL_PROTO: &str = "http";
 /// Addresses of clients.
 pub static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// Id of the request.
@@ -36,6 +40,21 @@ pub static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 pub static GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 /// gRPC deadline.
 pub static GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+
+thread_local! {
+    /// The last number that [`repeated`] has written.
+    static LAST: RefCell<(u128, HeaderValue)> = const { RefCell::new((0, HeaderValue::from_static("0"))) };
+}
+
+/// A number that most requests have alike, as a field's value.
+pub fn repeated(value: u128) -> HeaderValue {
+    LAST.with_borrow_mut(|(last, text)| {
+        if *last != value {
+            (*last, *text) = (value, number(value));
+        }
+        text.clone()
+    })
+}
 
 /// A small number as a field's value.
 pub fn number(value: u128) -> HeaderValue {

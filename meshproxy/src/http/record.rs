@@ -27,9 +27,13 @@ use crate::live::view::Held;
 use crate::net::downstream::Facts;
 use crate::telemetry::access::{Entry, Remarked};
 use crate::telemetry::flags::Flags;
+use crate::telemetry::line::number;
 use crate::telemetry::metrics::{Reporter, RequestKey};
 use crate::upstream::body::Upload;
 use crate::upstream::thread::DataThread;
+
+/// So many fields are gone through for two of them.
+const FEW: usize = 16;
 
 /// Which cluster of Istio's naming an exchange went to.
 #[derive(Debug, Clone)]
@@ -50,7 +54,7 @@ impl Cluster {
         match self {
             Cluster::None => "".into(),
             Cluster::Named(name) => (&**name).into(),
-            Cluster::Inbound(port) => format!("inbound|{port}||").into(),
+            Cluster::Inbound(port) => inbound_name(*port).into(),
             Cluster::Passthrough => "PassthroughCluster".into(),
         }
     }
@@ -104,6 +108,8 @@ pub struct Record {
     pub standing_fields: Option<Box<Fields>>,
     /// What policies have written down of it.
     pub remarked: Option<Box<Remarked>>,
+    /// Whether its answer goes to the caller's proxy, which says anew how long it took.
+    pub told_on: bool,
     code: u16,
     grpc_status: Option<u16>,
     service_time: Option<Duration>,
@@ -161,6 +167,7 @@ impl Record {
             standing: None,
             standing_fields: None,
             remarked: None,
+            told_on: false,
             code: 0,
             grpc_status: None,
             service_time: None,
@@ -175,16 +182,30 @@ impl Record {
         self.grpc = head.grpc;
         self.request_head = head.bytes;
         if self.thread.log.is_on() {
-            let field = |name| head.headers.get(name).cloned();
-            self.request = Some(Box::new(Logged {
+            let mut logged = Box::new(Logged {
                 method: head.method.clone(),
                 version: head.version,
                 path: head.received.clone(),
                 authority: head.authority.clone(),
                 user_agent: head.headers.get(http::header::USER_AGENT).cloned(),
-                forwarded_for: field(&FORWARDED_FOR),
-                request_id: field(&REQUEST_ID),
-            }));
+                forwarded_for: None,
+                request_id: None,
+            });
+            // Few fields are sooner gone through than their names hashed.
+            if head.headers.len() <= FEW {
+                for (name, value) in &head.headers {
+                    let wanted = match name.as_str() {
+                        "x-forwarded-for" => &mut logged.forwarded_for,
+                        "x-request-id" => &mut logged.request_id,
+                        _ => continue,
+                    };
+                    wanted.get_or_insert_with(|| value.clone());
+                }
+            } else {
+                logged.forwarded_for = head.headers.get(&FORWARDED_FOR).cloned();
+                logged.request_id = head.headers.get(&REQUEST_ID).cloned();
+            }
+            self.request = Some(logged);
         }
     }
 
@@ -288,6 +309,7 @@ impl Record {
         let protocol =
             request.map_or("HTTP/1.1", |r| if r.version == Version::HTTP_2 { "HTTP/2" } else { "HTTP/1.1" });
         self.thread.log.write(&Entry {
+            started: self.started,
             duration,
             method: request.map_or("", |r| r.method.as_str()),
             path: request.map_or("", |r| r.path.as_str()),
@@ -339,6 +361,15 @@ impl Drop for Record {
             self.log(duration);
         }
     }
+}
+
+/// `inbound|PORT||`.
+fn inbound_name(port: u16) -> String {
+    let mut name = Vec::with_capacity(16);
+    name.extend_from_slice(b"inbound|");
+    number(u64::from(port), &mut name);
+    name.extend_from_slice(b"||");
+    String::from_utf8(name).unwrap_or_default()
 }
 
 /// A fixed cluster name as text.

@@ -58,7 +58,10 @@ pub fn pass_on(
     let Answer { response, held, bytes } = answer;
     let (mut parts, incoming) = response.into_parts();
     let time = record.answered();
-    parts.headers.insert(&SERVICE_TIME, number(time.as_millis()));
+    // Another proxy says it anew.
+    if !record.told_on {
+        parts.headers.insert(&SERVICE_TIME, number(time.as_millis()));
+    }
     change_answer(&mut parts.headers, parts.status, changes, &mut record);
     parts.headers.insert(header::SERVER, server(&record));
     tell_standing(&mut parts.headers, &mut record);

@@ -22,7 +22,7 @@ use super::accept::Worker;
 use super::handshake::{self, Proven};
 use super::inbound::age;
 use crate::http::connection::MeshPeer;
-use crate::http::deliver::{remarked, targets};
+use crate::http::deliver::{Targets, remarked, targets};
 use crate::http::entering::{self, Entrant, PASSED};
 use crate::http::server;
 use crate::identity::client_cert;
@@ -241,7 +241,7 @@ where
             }
             targets(&root, admission, to)
         }
-        None => vec![to],
+        None => Targets::only(to),
     };
     drop((root, admission));
     let server = match thread.pool.tcp(&targets, patience).await {

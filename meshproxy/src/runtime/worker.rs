@@ -1,11 +1,11 @@
 //! Data threads: one single-threaded runtime each. Work is handed to the least busy one and stays there.
 
 use std::future::Future;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
+use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
 
 /// Jobs that wait for one thread. What does not fit is refused: a thread that is so far behind would not serve it in time.
@@ -99,11 +99,20 @@ impl<J: Send + 'static> Worker<J> {
         F: Future<Output = ()> + 'static,
     {
         let (jobs, receiver) = mpsc::channel(QUEUE);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (tell, told) = std::sync::mpsc::sync_channel(1);
         let thread = std::thread::Builder::new().name(format!("data-{number}")).spawn(move || {
-            let local = Rc::new(tokio::task::LocalSet::new());
-            local.block_on(&runtime, work(number, receiver));
+            // A runtime of this thread alone: tasks are its own, and no set of tasks is kept beside it.
+            let built = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+            match built {
+                Ok(runtime) => {
+                    // Nobody may wait for the word any more.
+                    drop(tell.send(Ok(())));
+                    runtime.block_on(work(number, receiver));
+                }
+                Err(error) => drop(tell.send(Err(error))),
+            }
         })?;
+        told.recv().unwrap_or(Ok(()))?;
         Ok(Worker { jobs, load: Load::default(), thread: Some(thread) })
     }
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::flags::Flags;
 use super::line::{self, Clock};
@@ -51,6 +52,8 @@ pub struct Remarked {
 /// What is told of an exchange or byte stream. Empty texts and `None` are unknown.
 #[derive(Debug, Clone, Copy)]
 pub struct Entry<'a> {
+    /// When it began.
+    pub started: Instant,
     /// How long it took.
     pub duration: Duration,
     /// Method; empty for a byte stream.
@@ -181,7 +184,7 @@ fn keep(spare: &Spare, mut buffer: Vec<u8>) {
 pub struct AccessLog {
     sink: AccessSink,
     metrics: Arc<Metrics>,
-    buffer: RefCell<String>,
+    buffer: RefCell<Vec<u8>>,
     filled: Notify,
     clock: Clock,
 }
@@ -233,15 +236,13 @@ impl AccessLog {
         }
     }
 
-    fn hand_over(&self, buffer: &mut String) {
+    fn hand_over(&self, buffer: &mut Vec<u8>) {
         if buffer.is_empty() {
             return;
         }
         let spare = self.sink.spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        // An empty buffer is valid text.
-        let empty = spare.and_then(|spare| String::from_utf8(spare).ok()).unwrap_or_default();
-        let full = std::mem::replace(buffer, empty);
-        if let Err(error) = self.sink.sender.try_send(full.into_bytes()) {
+        let full = std::mem::replace(buffer, spare.unwrap_or_default());
+        if let Err(error) = self.sink.sender.try_send(full) {
             let (std::sync::mpsc::TrySendError::Full(lost)
             | std::sync::mpsc::TrySendError::Disconnected(lost)) = error;
             let lines = lost.iter().filter(|byte| **byte == b'\n').count();
@@ -267,6 +268,7 @@ mod tests {
             AccessLog::new(AccessSink { format, sender, spare: Spare::default() }, Arc::new(Metrics::new()));
         let agent = HeaderValue::from_static("curl \"x\"");
         log.write(&Entry {
+            started: Instant::now(),
             duration: Duration::from_millis(12),
             method: "GET",
             path: "/a?b",

@@ -1,12 +1,13 @@
 //! One record of the access log as a line, in Istio's text and JSON formats.
 
-use std::cell::{Cell, RefCell};
-use std::fmt::Write as _;
+use std::cell::Cell;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::HeaderValue;
 use time::OffsetDateTime;
+use tokio::time::Instant;
 
 use super::access::Entry;
 
@@ -14,78 +15,79 @@ use super::access::Entry;
 const USUAL_LINE: usize = 1024;
 
 /// A line of JSON, keys sorted.
-pub(super) fn json(entry: &Entry<'_>, clock: &Clock, out: &mut String) {
+pub(super) fn json(entry: &Entry<'_>, clock: &Clock, out: &mut Vec<u8>) {
     out.reserve(USUAL_LINE);
-    out.push_str("{\"authority\":");
+    out.extend_from_slice(b"{\"authority\":");
     quoted(entry.authority.as_bytes(), out);
     if let Some(remarked) = entry.remarked {
         for (key, said) in [("audited", &remarked.audited), ("dry_run", &remarked.rehearsed)] {
             let Some(said) = said else { continue };
-            let _ = write!(out, ",\"authorization_{key}\":");
+            drop(write!(out, ",\"authorization_{key}\":"));
             quoted(said.as_bytes(), out);
         }
     }
-    out.push_str(",\"bytes_received\":");
+    out.extend_from_slice(b",\"bytes_received\":");
     number(entry.received, out);
-    out.push_str(",\"bytes_sent\":");
+    out.extend_from_slice(b",\"bytes_sent\":");
     number(entry.sent, out);
-    out.push_str(",\"connection_termination_details\":");
+    out.extend_from_slice(b",\"connection_termination_details\":");
     quoted(entry.termination.as_bytes(), out);
-    out.push_str(entry.addresses);
+    out.extend_from_slice(entry.addresses.as_bytes());
     number(millis(entry.duration), out);
-    out.push_str(",\"method\":");
-    quoted(entry.method.as_bytes(), out);
-    out.push_str(",\"path\":");
+    out.extend_from_slice(b",\"method\":");
+    // A token: it has nothing to escape.
+    plain(entry.method.as_bytes(), out);
+    out.extend_from_slice(b",\"path\":");
     quoted(entry.path.as_bytes(), out);
-    out.push_str(",\"protocol\":");
-    quoted(entry.protocol.as_bytes(), out);
-    out.push_str(",\"request_id\":");
+    out.extend_from_slice(b",\"protocol\":");
+    plain(entry.protocol.as_bytes(), out);
+    out.extend_from_slice(b",\"request_id\":");
     header(entry.request_id, out);
-    out.push_str(",\"requested_server_name\":");
+    out.extend_from_slice(b",\"requested_server_name\":");
     quoted(entry.server_name.as_bytes(), out);
-    out.push_str(",\"response_code\":");
+    out.extend_from_slice(b",\"response_code\":");
     number(u64::from(entry.code), out);
-    out.push_str(",\"response_code_details\":");
+    out.extend_from_slice(b",\"response_code_details\":");
     quoted(entry.details.as_bytes(), out);
     if entry.flags.is_empty() {
-        out.push_str(",\"response_flags\":\"-\",\"route_name\":");
+        out.extend_from_slice(b",\"response_flags\":\"-\",\"route_name\":");
     } else {
-        let _ = write!(out, ",\"response_flags\":\"{}\",\"route_name\":", entry.flags);
+        drop(write!(out, ",\"response_flags\":\"{}\",\"route_name\":", entry.flags));
     }
     quoted(entry.route.as_bytes(), out);
-    out.push_str(",\"snapshot_version\":");
+    out.extend_from_slice(b",\"snapshot_version\":");
     number(entry.version, out);
-    out.push_str(",\"start_time\":\"");
-    clock.start_time(entry.duration, out);
-    out.push_str("\",\"upstream_cluster\":");
+    out.extend_from_slice(b",\"start_time\":\"");
+    clock.start_time(entry.started, entry.duration, out);
+    out.extend_from_slice(b"\",\"upstream_cluster\":");
     quoted(entry.cluster.as_bytes(), out);
     match entry.upstream_host {
         Some(host) => {
-            out.push_str(",\"upstream_host\":\"");
+            out.extend_from_slice(b",\"upstream_host\":\"");
             address(host, out);
-            out.push_str("\",\"upstream_local_address\":null");
+            out.extend_from_slice(b"\",\"upstream_local_address\":null");
         }
-        None => out.push_str(",\"upstream_host\":null,\"upstream_local_address\":null"),
+        None => out.extend_from_slice(b",\"upstream_host\":null,\"upstream_local_address\":null"),
     }
     match entry.service_time {
         Some(time) => {
-            out.push_str(",\"upstream_service_time\":\"");
+            out.extend_from_slice(b",\"upstream_service_time\":\"");
             number(millis(time), out);
-            out.push('"');
+            out.push(b'"');
         }
-        None => out.push_str(",\"upstream_service_time\":null"),
+        None => out.extend_from_slice(b",\"upstream_service_time\":null"),
     }
-    out.push_str(",\"upstream_transport_failure_reason\":");
+    out.extend_from_slice(b",\"upstream_transport_failure_reason\":");
     quoted(entry.transport_failure.as_bytes(), out);
-    out.push_str(",\"user_agent\":");
+    out.extend_from_slice(b",\"user_agent\":");
     header(entry.user_agent, out);
-    out.push_str(",\"x_forwarded_for\":");
+    out.extend_from_slice(b",\"x_forwarded_for\":");
     header(entry.forwarded_for, out);
-    out.push_str("}\n");
+    out.extend_from_slice(b"}\n");
 }
 
 /// A line of text.
-pub(super) fn text(entry: &Entry<'_>, clock: &Clock, out: &mut String) {
+pub(super) fn text(entry: &Entry<'_>, clock: &Clock, out: &mut Vec<u8>) {
     fn or_dash(text: &str) -> &str {
         if text.is_empty() { "-" } else { text }
     }
@@ -93,10 +95,10 @@ pub(super) fn text(entry: &Entry<'_>, clock: &Clock, out: &mut String) {
         let text = value.map_or("-".into(), |value| String::from_utf8_lossy(value.as_bytes()));
         text.replace(['"', '\n'], "_")
     }
-    out.push('[');
-    clock.start_time(entry.duration, out);
+    out.push(b'[');
+    clock.start_time(entry.started, entry.duration, out);
     let details = or_dash(entry.details).replace(' ', "_");
-    let _ = write!(
+    drop(write!(
         out,
         "] \"{} {} {}\" {} {} {} {} \"{}\" {} {} {} ",
         or_dash(entry.method),
@@ -110,15 +112,15 @@ pub(super) fn text(entry: &Entry<'_>, clock: &Clock, out: &mut String) {
         entry.received,
         entry.sent,
         entry.duration.as_millis(),
-    );
+    ));
     match entry.service_time {
         Some(time) => {
-            let _ = write!(out, "{}", time.as_millis());
+            drop(write!(out, "{}", time.as_millis()));
         }
-        None => out.push('-'),
+        None => out.push(b'-'),
     }
     let host = entry.upstream_host.map_or_else(|| "-".to_owned(), |host| host.to_string());
-    let _ = writeln!(
+    drop(writeln!(
         out,
         " \"{}\" \"{}\" \"{}\" \"{}\" \"{}\" {} - {} {} {} {}",
         field(entry.forwarded_for),
@@ -131,61 +133,77 @@ pub(super) fn text(entry: &Entry<'_>, clock: &Clock, out: &mut String) {
         entry.remote,
         or_dash(entry.server_name),
         or_dash(entry.route),
-    );
+    ));
 }
 
-/// Writes times; what is the same for a second is made once a second.
-#[derive(Debug)]
+/// Writes times; what is the same for a second is made once a second, and so is the reading of the wall clock: what
+/// happens in between is told from the clock that exchanges are measured by.
+#[derive(Debug, Default)]
 pub(super) struct Clock {
-    second: Cell<i64>,
-    stamp: RefCell<String>,
+    known: Cell<Option<(Instant, SystemTime)>>,
+    second: Cell<Option<u64>>,
+    stamp: Cell<[u8; STAMP]>,
 }
 
-impl Default for Clock {
-    fn default() -> Clock {
-        Clock { second: Cell::new(i64::MIN), stamp: RefCell::default() }
-    }
-}
+/// `2026-01-02T03:04:05.`
+const STAMP: usize = 20;
+/// The wall clock is read again after so long.
+const KNOWN: Duration = Duration::from_secs(1);
 
 impl Clock {
-    /// `2026-01-02T03:04:05.678Z`; the part up to the second is made once a second.
-    fn start_time(&self, duration: Duration, out: &mut String) {
-        let start = SystemTime::now() - duration;
-        let since = start.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let second = i64::try_from(since.as_secs()).unwrap_or(0);
-        let mut stamp = self.stamp.borrow_mut();
-        if self.second.replace(second) != second {
-            stamp.clear();
-            let at = OffsetDateTime::from_unix_timestamp(second).unwrap_or(OffsetDateTime::UNIX_EPOCH);
-            let _ = write!(
-                stamp,
-                "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}",
-                at.year(),
-                u8::from(at.month()),
-                at.day(),
-                at.hour(),
-                at.minute(),
-                at.second()
-            );
-        }
-        out.push_str(&stamp);
-        let millis = since.subsec_millis();
-        out.push('.');
-        for digit in [millis / 100, millis / 10 % 10, millis % 10] {
-            out.push(char::from(b'0' + digit as u8));
-        }
-        out.push('Z');
+    /// `2026-01-02T03:04:05.678Z`, when something began that lasted so long.
+    fn start_time(&self, started: Instant, duration: Duration, out: &mut Vec<u8>) {
+        let now = started + duration;
+        let age = |(then, _): &(Instant, SystemTime)| now.checked_duration_since(*then);
+        let known = self.known.get().filter(|known| age(known).is_some_and(|age| age < KNOWN));
+        let (then, wall) = known.unwrap_or_else(|| {
+            let read = (now, SystemTime::now());
+            self.known.set(Some(read));
+            read
+        });
+        self.write(wall + now.saturating_duration_since(then) - duration, out);
     }
+
+    fn write(&self, at: SystemTime, out: &mut Vec<u8>) {
+        let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let second = since.as_secs();
+        if self.second.replace(Some(second)) != Some(second) {
+            self.stamp.set(stamp(second));
+        }
+        out.extend_from_slice(&self.stamp.get());
+        let millis = since.subsec_millis();
+        let digits = [millis / 100, millis / 10 % 10, millis % 10].map(|digit| b'0' + digit as u8);
+        out.extend_from_slice(&digits);
+        out.push(b'Z');
+    }
+}
+
+fn stamp(second: u64) -> [u8; STAMP] {
+    let second = i64::try_from(second).unwrap_or(0);
+    let at = OffsetDateTime::from_unix_timestamp(second).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+    let mut stamp = [b' '; STAMP];
+    // It fits: years that have five digits are far off.
+    drop(write!(
+        &mut stamp[..],
+        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.",
+        at.year(),
+        u8::from(at.month()),
+        at.day(),
+        at.hour(),
+        at.minute(),
+        at.second()
+    ));
+    stamp
 }
 
 /// When something began that has lasted so long, as in the log.
 pub fn start_time(elapsed: Duration) -> String {
-    let mut out = String::new();
-    Clock::default().start_time(elapsed, &mut out);
-    out
+    let mut out = Vec::new();
+    Clock::default().write(SystemTime::now() - elapsed, &mut out);
+    String::from_utf8(out).unwrap_or_default()
 }
 
-fn header(value: Option<&HeaderValue>, out: &mut String) {
+fn header(value: Option<&HeaderValue>, out: &mut Vec<u8>) {
     quoted(value.map_or(b"", HeaderValue::as_bytes), out);
 }
 
@@ -201,60 +219,67 @@ fn millis(duration: Duration) -> u64 {
 }
 
 /// Digits without the machinery of formatting, which is most of what a line costs otherwise.
-fn number(value: u64, out: &mut String) {
-    let digit = |value: u64| char::from(b'0' + (value % 10) as u8);
-    if value >= 1000 {
-        number(value / 1000, out);
-        out.push(digit(value / 100));
-        out.push(digit(value / 10));
-    } else {
-        if value >= 100 {
-            out.push(digit(value / 100));
-        }
-        if value >= 10 {
-            out.push(digit(value / 10));
+pub fn number(mut value: u64, out: &mut Vec<u8>) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (value % 10) as u8;
+        value /= 10;
+        if value == 0 {
+            break;
         }
     }
-    out.push(digit(value));
+    out.extend_from_slice(&digits[at..]);
 }
 
-fn address(address: SocketAddr, out: &mut String) {
+fn address(address: SocketAddr, out: &mut Vec<u8>) {
     let SocketAddr::V4(v4) = address else {
-        let _ = write!(out, "{address}");
+        drop(write!(out, "{address}"));
         return;
     };
     for (index, octet) in v4.ip().octets().into_iter().enumerate() {
         if index > 0 {
-            out.push('.');
+            out.push(b'.');
         }
         number(u64::from(octet), out);
     }
-    out.push(':');
+    out.push(b':');
     number(u64::from(v4.port()), out);
 }
 
 /// A JSON string; `null` for nothing. Bytes that are not UTF-8 are replaced.
-fn quoted(bytes: &[u8], out: &mut String) {
-    if bytes.is_empty() {
-        return out.push_str("null");
-    }
-    out.push('"');
+fn quoted(bytes: &[u8], out: &mut Vec<u8>) {
     // Without an early exit it is done several bytes at a time.
     let odd = |b: u8| !(0x20..0x7f).contains(&b) | (b == b'"') | (b == b'\\');
-    let plain = !bytes.iter().fold(false, |any, b| any | odd(*b));
-    if let (true, Ok(text)) = (plain, std::str::from_utf8(bytes)) {
-        out.push_str(text);
-    } else {
-        for c in String::from_utf8_lossy(bytes).chars() {
-            match c {
-                '"' => out.push_str("\\\""),
-                '\\' => out.push_str("\\\\"),
-                c if u32::from(c) < 0x20 => {
-                    let _ = write!(out, "\\u{:04x}", u32::from(c));
-                }
-                c => out.push(c),
+    if bytes.iter().fold(false, |any, b| any | odd(*b)) {
+        return escaped(bytes, out);
+    }
+    plain(bytes, out);
+}
+
+/// The same for what holds nothing that would have to be escaped.
+fn plain(bytes: &[u8], out: &mut Vec<u8>) {
+    if bytes.is_empty() {
+        return out.extend_from_slice(b"null");
+    }
+    out.push(b'"');
+    out.extend_from_slice(bytes);
+    out.push(b'"');
+}
+
+#[cold]
+fn escaped(bytes: &[u8], out: &mut Vec<u8>) {
+    out.push(b'"');
+    for c in String::from_utf8_lossy(bytes).chars() {
+        match c {
+            '"' => out.extend_from_slice(b"\\\""),
+            '\\' => out.extend_from_slice(b"\\\\"),
+            c if u32::from(c) < 0x20 => {
+                drop(write!(out, "\\u{:04x}", u32::from(c)));
             }
+            c => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
         }
     }
-    out.push('"');
+    out.push(b'"');
 }

@@ -169,6 +169,8 @@ struct Shared {
     sender: Http2,
     pair: Option<Rc<Pair>>,
     streams: Cell<u32>,
+    /// Whether a request was sent over it.
+    has_begun: Cell<bool>,
     /// Whether a request has had its answer over it.
     has_served: Cell<bool>,
     /// Looks at which it had no stream, since it last had one.
@@ -203,6 +205,11 @@ impl Stream {
     /// close for long, and a peer that closes it at once would do so again.
     pub fn is_fresh(&self) -> bool {
         self.fresh && !self.shared.has_served.get()
+    }
+
+    /// Whether it is the first of its connection to be asked so.
+    pub fn is_first(&self) -> bool {
+        !self.shared.has_begun.replace(true)
     }
 
     /// The answer has come. The request's body is sent as long as this stream is held.
@@ -744,6 +751,7 @@ impl Slot {
                     sender,
                     pair,
                     streams: Cell::new(0),
+                    has_begun: Cell::new(false),
                     has_served: Cell::new(false),
                     idle: Cell::new(0),
                     settings: settings.cloned(),
