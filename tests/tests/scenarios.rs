@@ -35,6 +35,7 @@ fn strings(value: &Value) -> Vec<String> {
 fn request(ask: &Value) -> ExplainRequest {
     let text = |key: &str| ask[key].as_str().unwrap_or_default().to_owned();
     ExplainRequest {
+        captured: ask["captured"].as_bool().unwrap_or(false),
         from: text("from"),
         gateway: text("gateway"),
         to: text("to"),

@@ -341,6 +341,7 @@ fn explain_names_rule_policy_and_nearest_miss() {
         caller: Caller { namespace: "default", labels: &labels, view: None },
         node: None,
         gateway: false,
+        captured: false,
         request: Request {
             method: "GET",
             scheme: "http",

@@ -79,6 +79,7 @@ pub fn answer(
         caller: Caller { namespace: &asker.namespace, labels: &asker.labels, view: Some(&view) },
         node: asker.node.as_deref(),
         gateway: false,
+        captured: request.captured,
         request: asked,
         host: target.host,
         port: target.port,

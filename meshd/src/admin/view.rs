@@ -465,6 +465,9 @@ pub struct ExplainRequest {
     /// Gateway that a client outside of the mesh enters through, `NS/NAME`; empty for none.
     #[serde(default)]
     pub gateway: String,
+    /// Whether the caller's connections are captured: then the address that one is opened to has a meaning.
+    #[serde(default)]
+    pub captured: bool,
     /// URL.
     pub to: String,
     /// Method.

@@ -53,6 +53,9 @@ pub struct ExplainArgs {
     /// The caller is a client outside of the mesh that enters at this Gateway
     #[arg(long, env = "MESHD_GATEWAY", value_name = "NS/NAME")]
     pub gateway: Option<String>,
+    /// The caller's connections are captured (`--capture transparent`): an address in the URL means whose it is
+    #[arg(long, env = "MESHD_CAPTURED")]
+    pub captured: bool,
     /// What is called
     #[arg(long, env = "MESHD_TO", value_name = "URL")]
     pub to: String,
@@ -188,6 +191,7 @@ pub async fn explain(
     let request = ExplainRequest {
         from: args.from.clone().unwrap_or_default(),
         gateway: args.gateway.clone().unwrap_or_default(),
+        captured: args.captured,
         to: args.to.clone(),
         method: args.method.clone(),
         headers: args.header.clone(),

@@ -59,7 +59,8 @@ fn transparent(context: &mut Context<'_>) -> anyhow::Result<()> {
         found.push((claim, got == OK, format!("{url}: {got}")));
     }
     let to = "http://10.77.0.12:9080/reviews/0";
-    let asked = ["explain", "--from", "default/bookinfo-productpage@h1", "--to", to, "-o", "json"];
+    let asked =
+        ["explain", "--captured", "--from", "default/bookinfo-productpage@h1", "--to", to, "-o", "json"];
     let told = lab.control.must(asked)?.json()?;
     let endpoint = &told["destinations"][0]["endpoints"];
     found.push((

@@ -23,8 +23,11 @@ pub(super) struct Original {
 }
 
 impl Original {
-    /// `None` where the caller connects to a name.
+    /// `None` where the caller connects to a name, or its connections are not captured.
     pub(super) fn of(tables: &Tables, question: &Question<'_>) -> Option<Original> {
+        if !question.captured {
+            return None;
+        }
         let address: IpAddr = question.host.trim_matches(['[', ']']).parse().ok()?;
         let to = SocketAddr::new(address, question.port);
         // Nobody opens connections to what a name may stand for.
@@ -95,11 +98,7 @@ pub(super) fn tell(
     let whole = &tables.destinations[place.destination];
     let only = whole.only(&whole.endpoints[place.endpoint]);
     let key = &only.policy.key;
-    witness.note(|| {
-        "captured (--capture transparent) it goes to this workload and no other, by the policies of that destination; \
-         through the HTTP proxy, or not captured, it would be passed on in the clear"
-            .to_owned()
-    });
+    witness.note(|| "it goes to this workload and no other, by the policies of that destination".to_owned());
     answer.action = "route";
     answer.service = Some(key.host.to_string());
     (answer.status, answer.flags) = (None, "-");

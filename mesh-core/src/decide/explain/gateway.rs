@@ -113,6 +113,7 @@ fn tell(
         caller: gateway.caller(),
         node: None,
         gateway: true,
+        captured: false,
         request,
         host: asked.host,
         port: asked.port,

@@ -38,6 +38,8 @@ pub struct Question<'a> {
     pub node: Option<&'a str>,
     /// Whether the caller is a gateway.
     pub gateway: bool,
+    /// Whether connections of the caller are captured, so that the address which one is opened to has a meaning.
+    pub captured: bool,
     /// The request; its path as received.
     pub request: Request<'a>,
     /// The host that the caller connects to. As with loopback capture, its service answers for an authority that the

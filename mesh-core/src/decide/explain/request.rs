@@ -1,5 +1,7 @@
 //! The story of a request.
 
+use std::net::IpAddr;
+
 use http::HeaderMap;
 
 use super::captured::{self, Original};
@@ -49,7 +51,10 @@ pub(super) fn explain(
         other => other,
     };
     let request = Request { path: &normalized, scheme, ..question.request };
-    let owner = addressed(tables, question, original);
+    // A connection to a written address that is not captured has that address to go on to, so its service answers for its
+    // own names only.
+    let is_address = question.host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
+    let owner = addressed(tables, question, original).filter(|_| original.is_some() || !is_address);
     let facts = OutboundRequest {
         request,
         port: question.port,

@@ -292,7 +292,7 @@ proptest! {
         let request = asked.request();
         let facts = OutboundRequest { request, port: 9080, owner: None, listener: None, caller: Some(caller), source: None };
         let plan = outbound(&tables, &facts, &mut Random::seeded(seed), &mut Silent);
-        let question = Question { identity: None, caller, node: None, gateway: false, request, host: "reviews.default", port: 9080, stream: false, source: None, now: 0 };
+        let question = Question { identity: None, caller, node: None, gateway: false, captured: false, request, host: "reviews.default", port: 9080, stream: false, source: None, now: 0 };
         let told = explain(&tables, &question);
 
         let expected = first(&rules, &asked, &caller);

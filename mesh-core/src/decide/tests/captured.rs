@@ -179,6 +179,7 @@ fn explain_says_what_an_address_means() {
                 caller: Caller { namespace: "default", labels: &labels, view: None },
                 node: None,
                 gateway: false,
+                captured: true,
                 request: Request {
                     method: "GET",
                     scheme: if scheme == "http" { "http" } else { "https" },

@@ -131,6 +131,7 @@ fn told(tables: &Tables, asked: &Asked<'_>) -> Explanation {
             source: asked.source.map(|source| source.parse::<IpAddr>().unwrap()),
             now: asked.now,
             gateway: false,
+            captured: false,
         },
     )
 }

@@ -64,6 +64,7 @@ fn told(tables: &Tables, line: &str, fields: &[(&'static str, &str)]) -> crate::
         caller,
         node: None,
         gateway: false,
+        captured: false,
         request,
         host: "reviews",
         port: 9080,

@@ -101,6 +101,7 @@ fn ask<T>(
         caller: Caller { namespace: "default", labels: &labels, view: None },
         node,
         gateway: false,
+        captured: false,
         request: Request {
             method: "GET",
             scheme: "http",
