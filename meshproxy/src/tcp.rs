@@ -1,6 +1,8 @@
 //! One byte stream of an application: decide, pick, connect, copy, record.
 
-use std::net::{IpAddr, SocketAddr};
+mod record;
+
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +22,6 @@ use mesh_core::vocab::name::{ServicePort, Text, WorkloadKey};
 use mesh_core::vocab::outcome::Outcome;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
 
 use crate::identity::origination::Inside;
@@ -28,17 +29,12 @@ use crate::live::destination::LiveDestination;
 use crate::live::endpoint::LiveEndpoint;
 use crate::live::local::{LocalWorkload, source};
 use crate::live::root::Root;
-use crate::net::copy::{Carried, Ended, copy};
 use crate::net::cut::Cut;
 use crate::net::downstream::Facts;
 use crate::net::hop::{Spoken, Told};
 use crate::net::impaired::Impaired;
 use crate::net::socket::Socket;
-use crate::telemetry::access::{Entry, Remarked};
-use crate::telemetry::flags::Flags;
-use crate::telemetry::labels::ServiceLabels;
-use crate::telemetry::line::addresses;
-use crate::telemetry::metrics::{Reporter, StreamKey, StreamSeries};
+use crate::telemetry::metrics::Reporter;
 use crate::upstream::connect::Opened;
 use crate::upstream::failure::ConnectError;
 use crate::upstream::pool::{Hop, Who};
@@ -46,10 +42,10 @@ use crate::upstream::thread::DataThread;
 use crate::upstream::tunnel::{self, Carrier, Tunnel, TunnelError};
 use crate::upstream::way::{Target, Way, proxy_header};
 
+pub use record::StreamRecord;
+
 /// A stream on which nothing moves is closed after so long (Istio's default).
 pub const IDLE: Duration = Duration::from_secs(3600);
-/// Byte counts reach the metrics so often.
-const FLUSH: Duration = Duration::from_secs(5);
 /// So many endpoints are tried.
 const TRIES: usize = 3;
 
@@ -496,220 +492,5 @@ async fn connect_to(
             Ok(Upstream::Tunnel(Box::new(tunnel), permit))
         }
         Transport::Unreachable => Err(ConnectError::NoIdentity.into()),
-    }
-}
-
-/// The record of one byte stream: written to metrics and access log when it is dropped.
-#[derive(Debug)]
-pub struct StreamRecord {
-    thread: Rc<DataThread>,
-    facts: Facts,
-    reporter: Reporter,
-    mutual_tls: bool,
-    version: u64,
-    started: Instant,
-    carried: Carried,
-    flushed: (u64, u64),
-    series: Option<Arc<StreamSeries>>,
-    /// Numbers of the caller, the called, and the service.
-    pub source: u32,
-    /// See `source`.
-    pub destination: u32,
-    /// See `source`.
-    pub service: u32,
-    /// The cluster.
-    pub cluster: Text,
-    /// The endpoint.
-    pub upstream: Option<SocketAddr>,
-    /// It is closed after so long without a byte, and after so long in any case; `None` for never.
-    pub idle: Option<Duration>,
-    /// See `idle`.
-    pub most: Option<Duration>,
-    flags: Flags,
-    termination: String,
-    transport_failure: String,
-    /// The server name that the client's TLS asks for.
-    pub server_name: Option<Text>,
-    /// What policies have written down of it.
-    pub remarked: Option<Box<Remarked>>,
-}
-
-impl StreamRecord {
-    /// A stream begins.
-    pub fn new(
-        thread: &Rc<DataThread>,
-        facts: Facts,
-        reporter: Reporter,
-        mutual_tls: bool,
-        version: u64,
-    ) -> StreamRecord {
-        StreamRecord {
-            thread: Rc::clone(thread),
-            facts,
-            reporter,
-            mutual_tls,
-            version,
-            started: Instant::now(),
-            carried: Carried::default(),
-            flushed: (0, 0),
-            series: None,
-            source: 0,
-            destination: 0,
-            service: 0,
-            cluster: "".into(),
-            upstream: None,
-            idle: Some(IDLE),
-            most: None,
-            flags: Flags::NONE,
-            termination: String::new(),
-            transport_failure: String::new(),
-            server_name: None,
-            remarked: None,
-        }
-    }
-
-    /// It goes where the client asked for.
-    fn pass_through(&mut self) {
-        self.cluster = "PassthroughCluster".into();
-        self.service = self.thread.metrics().service(ServiceLabels::outside("PassthroughCluster")).number;
-    }
-
-    /// A decision went against it.
-    pub fn refused(mut self, refusal: &Refusal) {
-        self.flags.push(refusal.flag());
-        if let Reason::NoDestination { cluster } = &refusal.reason {
-            self.cluster = cluster.as_str().into();
-        }
-        if matches!(refusal.reason, Reason::BlackHole) {
-            self.cluster = "BlackHoleCluster".into();
-            self.service = self.thread.metrics().service(ServiceLabels::outside("BlackHoleCluster")).number;
-        }
-        match refusal.reason {
-            Reason::Denied(_) => self.termination = refusal.details(),
-            Reason::NotShown => self.transport_failure = refusal.details(),
-            _ => {}
-        }
-    }
-
-    /// There is nothing to carry it to.
-    pub fn failed(mut self, flag: &str, why: &str) {
-        self.flags.push(flag);
-        self.transport_failure = why.to_owned();
-    }
-
-    /// Copies until the stream ends, stalls, or is refused.
-    pub async fn carry<A, B>(mut self, client: A, server: B, refused: impl Future<Output = Refusal>)
-    where
-        A: AsyncRead + AsyncWrite,
-        B: AsyncRead + AsyncWrite,
-    {
-        let series = self.thread.series.streams(self.key());
-        series.opened.increment(1);
-        self.series = Some(series);
-        let carried = std::mem::take(&mut self.carried);
-        let ended = {
-            let copying = copy(client, server, &carried, self.idle);
-            let over = over(self.most);
-            tokio::pin!(copying, over, refused);
-            let mut tick = tokio::time::interval(FLUSH);
-            tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-            loop {
-                tokio::select! {
-                    ended = &mut copying => break Ok(ended),
-                    () = &mut over => break Ok(Ended::Over),
-                    _ = tick.tick() => self.flush(&carried),
-                    refusal = &mut refused => break Err(refusal),
-                }
-            }
-        };
-        self.flush(&carried);
-        self.carried = carried;
-        match ended {
-            Err(refusal) => {
-                self.termination = match refusal.reason {
-                    Reason::Denied(_) => refusal.details(),
-                    _ => "refused_by_newer_configuration".to_owned(),
-                };
-                if self.reporter == Reporter::Destination {
-                    self.thread.metrics().proxy.streams_cut_off.increment(1);
-                }
-            }
-            Ok(Ended::ServerFailed(_)) => self.flags.push("UR"),
-            Ok(Ended::ClientFailed(_)) => self.flags.push("DC"),
-            Ok(Ended::Over) => self.flags.push("DT"),
-            Ok(Ended::Closed | Ended::Idle) => {}
-        }
-    }
-
-    fn flush(&mut self, carried: &Carried) {
-        let now = (carried.received.get(), carried.sent.get());
-        if let Some(series) = &self.series {
-            series.received.increment(now.0 - self.flushed.0);
-            series.sent.increment(now.1 - self.flushed.1);
-        }
-        self.flushed = now;
-    }
-
-    fn key(&self) -> StreamKey {
-        StreamKey {
-            reporter: self.reporter,
-            source: self.source,
-            destination: self.destination,
-            service: self.service,
-            flags: self.flags,
-            mutual_tls: self.mutual_tls,
-        }
-    }
-}
-
-/// Resolves when a stream has lasted as long as it may.
-async fn over(most: Option<Duration>) {
-    match most {
-        Some(most) => tokio::time::sleep(most).await,
-        None => std::future::pending().await,
-    }
-}
-
-impl Drop for StreamRecord {
-    fn drop(&mut self) {
-        // A stream that was never carried is opened and closed at once, under the flags that say why.
-        match self.series.take() {
-            Some(series) => series.closed.increment(1),
-            None => {
-                let series = self.thread.series.streams(self.key());
-                series.opened.increment(1);
-                series.closed.increment(1);
-            }
-        }
-        if self.thread.log.is_on() {
-            self.thread.log.write(&Entry {
-                started: self.started,
-                duration: self.started.elapsed(),
-                method: "",
-                path: "",
-                protocol: "",
-                code: 0,
-                flags: self.flags,
-                details: "",
-                termination: &self.termination,
-                transport_failure: &self.transport_failure,
-                server_name: self.server_name.as_deref().unwrap_or(""),
-                received: self.flushed.0,
-                sent: self.flushed.1,
-                service_time: None,
-                forwarded_for: None,
-                user_agent: None,
-                request_id: None,
-                authority: "",
-                upstream_host: self.upstream,
-                cluster: &self.cluster,
-                local: self.facts.local,
-                remote: self.facts.peer,
-                addresses: &addresses(self.facts.local, self.facts.peer),
-                route: "",
-                remarked: self.remarked.as_deref(),
-                version: self.version,
-            });
-        }
     }
 }

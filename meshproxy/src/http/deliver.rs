@@ -22,7 +22,6 @@ use mesh_core::policy::judge::Remarks;
 use mesh_core::tables::workloads::HostedWorkload;
 
 use super::again::{FailedThere, request_id};
-use super::attempt::{Message, connect_failed, late, plain};
 use super::canonical;
 use super::connection::{Heard, MeshPeer};
 use super::deadline::Deadline;
@@ -33,6 +32,7 @@ use super::headers::{
 use super::limits;
 use super::record::{Cluster, Record};
 use super::reply::{self, Reply};
+use super::send::{Message, connect_failed, late, plain};
 use super::upgrade;
 use crate::live::chain::Sign;
 use crate::live::endpoint::Permit;

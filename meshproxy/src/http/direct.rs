@@ -8,11 +8,12 @@ use hyper::upgrade::OnUpgrade;
 use mesh_core::message::request::Head;
 use mesh_core::resilience::retry::RetryPolicy;
 
-use super::attempt::{Message, Trial, Tried, client};
+use super::attempt::{Trial, Tried, client};
 use super::connection::Outbound;
 use super::exchange::{speaks_http2, speaks_http2_directly};
 use super::record::{Record, named};
 use super::reply::{self, Reply};
+use super::send::Message;
 use super::upgrade;
 use crate::live::destination::LiveDestination;
 use crate::live::root::Root;

@@ -14,12 +14,12 @@ use mesh_core::message::internal::strip_mesh;
 use mesh_core::message::request::{Head, Sender};
 use mesh_core::vocab::name::Text;
 
-use super::attempt::{Message, connect_failed, plain};
 use super::connection::MeshPeer;
 use super::deliver::{Entered, Targets, add_client_cert, name_parties, remarked, targets};
 use super::headers::{FORWARDED_PROTO, REQUEST_ID};
 use super::record::{Cluster, Record};
 use super::reply::{self, Reply};
+use super::send::{Message, connect_failed, plain};
 use super::{canonical, limits, upgrade};
 use crate::live::endpoint::Permit;
 use crate::live::root::Root;

@@ -25,7 +25,7 @@ use mesh_core::vocab::protocol::{Protocol, UpstreamProtocol};
 use tokio::time::Instant;
 
 use super::again::is_told;
-use super::attempt::{Message, Trial, Tried, client};
+use super::attempt::{Trial, Tried, client};
 use super::canonical;
 use super::connection::{Outbound, caller};
 use super::deadline::Deadline;
@@ -33,6 +33,7 @@ use super::headers::{FORWARDED_PROTO, GRPC_TIMEOUT, ORIGINAL_HOST, ORIGINAL_PATH
 use super::mirror::{self, Original};
 use super::record::{Record, named};
 use super::reply::{self, Reply};
+use super::send::Message;
 use super::variables::{Told, change_request};
 use super::{limits, outside, upgrade};
 use crate::live::chain::Sign;

@@ -16,10 +16,11 @@ use mesh_core::decide::plan::Forward;
 use mesh_core::resilience::retry::RetryPolicy;
 use tokio::time::Instant;
 
-use super::attempt::{Answer, Message, Trial, client};
+use super::attempt::{Trial, client};
 use super::body::ReplyBody;
 use super::deadline::Deadline;
 use super::exchange::{speaks_http2, speaks_http2_directly};
+use super::send::{Answer, Message};
 use crate::live::local::LocalWorkload;
 use crate::live::view::Held;
 use crate::net::downstream::Facts;

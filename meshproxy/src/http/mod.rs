@@ -19,6 +19,7 @@ mod outside;
 mod race;
 pub mod record;
 pub mod reply;
+mod send;
 pub mod server;
 pub mod upgrade;
 pub mod variables;

@@ -12,10 +12,10 @@ use mesh_core::decide::refusal::{Reason, Refusal};
 use mesh_core::message::authority::Authority as Strict;
 use mesh_core::message::request::Head;
 
-use super::attempt::{Message, plain};
 use super::connection::{Entrance, Outbound};
 use super::record::{Cluster, Record};
 use super::reply::{self, Failure, Reply};
+use super::send::{Message, plain};
 use super::{direct, upgrade};
 use crate::live::destination::LiveDestination;
 use crate::live::root::Root;

@@ -11,11 +11,12 @@ use mesh_core::resilience::timeout::expected_time;
 use mesh_core::vocab::outcome::Outcome;
 use tokio::time::Instant;
 
-use super::attempt::{Answer, Message, Trial, fail, late, outcome};
+use super::attempt::{Trial, outcome};
 use super::body::UpstreamBody;
 use super::deadline::Deadline;
 use super::impaired::Impaired;
 use super::reply::Failure;
+use super::send::{Answer, Message, fail, late};
 use crate::live::endpoint::Permit;
 use crate::live::retries::RetryPlace;
 use crate::upstream::body::Upload;

@@ -16,11 +16,11 @@ use mesh_core::routing::cors::Fields;
 use mesh_core::routing::header::HeaderOperations;
 use mesh_core::vocab::outcome::Outcome;
 
-use super::attempt::Answer;
 use super::body::{ReplyBody, grpc_status};
 use super::deadline::Deadline;
 use super::headers::{GRPC_MESSAGE, GRPC_STATUS, OVERLOADED, RATE_LIMITED, SERVICE_TIME, number};
 use super::record::Record;
+use super::send::Answer;
 use super::variables::change_answer;
 use crate::live::limits::TooMuch;
 use crate::runtime::pressure::Scarce;

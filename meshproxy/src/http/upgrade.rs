@@ -24,7 +24,7 @@ use mesh_core::vocab::outcome::Outcome;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::again::{Next, is_told};
-use super::attempt::{Answer, Message, Trial, client, connect_failed, own, unusable};
+use super::attempt::{Trial, client, own};
 use super::body::{Held, ReplyBody, UpstreamBody};
 use super::canonical::absolute;
 use super::exchange::message;
@@ -34,6 +34,7 @@ use super::headers::{
 use super::race::before;
 use super::record::Record;
 use super::reply::{self, Failure, Reply};
+use super::send::{Answer, Message, connect_failed, unusable};
 use super::variables::change_answer;
 use crate::identity::origination::Inside;
 use crate::live::chain::Sign;

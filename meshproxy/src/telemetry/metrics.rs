@@ -4,7 +4,6 @@
 //! histograms are our own atomic buckets, because the exporter keeps every sample until it is scraped.
 //! Series are looked up in a cache of the data thread; only a miss takes the lock here.
 
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::hash::Hash;
@@ -13,8 +12,6 @@ use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
 use mesh_core::framing::refusal::Refusal;
-use mesh_core::message::fault::Fault;
-use mesh_core::vocab::name::WorkloadKey;
 use metrics::{Counter, Gauge, Key, Label, Level, Metadata, Recorder as _};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
@@ -23,13 +20,15 @@ use super::histogram::Histogram;
 use super::labels::{Numbered, Party, ServiceLabels, parties};
 use super::shed::Supplies;
 
-/// So many different peers and services are told apart; later ones count as unknown. Peers name themselves, so there
-/// must be a bound.
-const MOST_PARTIES: usize = 8192;
+mod cache;
+mod interner;
+mod subjects;
+
+pub use cache::SeriesCache;
+use interner::Interner;
+
 /// So many series are kept; what is beyond is counted in one.
 const MOST_SERIES: usize = 65_536;
-/// So many series a data thread keeps at hand.
-const MOST_CACHED: usize = 8192;
 
 /// TLS handshakes that came to nothing, by side and reason.
 const HANDSHAKES_FAILED: &str = "mesh_proxy_handshake_failures_total";
@@ -342,115 +341,6 @@ impl Metrics {
         self.state().services.number(service)
     }
 
-    /// A captured connection to an application of this host was refused for what it began with.
-    pub fn entrance_refused(&self, reason: &'static str) {
-        let key = Key::from_parts(ENTRANCES_REFUSED, vec![Label::new("reason", reason)]);
-        self.recorder.register_counter(&key, &METADATA).increment(1);
-    }
-
-    /// A fault of this kind happened to a connection or a request on purpose.
-    pub fn fault(&self, kind: &'static str) {
-        let key = Key::from_parts("mesh_proxy_faults_total", vec![Label::new("kind", kind)]);
-        self.recorder.register_counter(&key, &METADATA).increment(1);
-    }
-
-    /// Bytes of a peer were refused.
-    pub fn refused(&self, from: &'static str, refusal: Refusal) {
-        self.refused_for(from, refusal.name());
-    }
-
-    /// A request was refused that the codec and the guard had let pass.
-    pub fn malformed(&self, from: &'static str, fault: Fault) {
-        self.refused_for(from, fault.name());
-    }
-
-    fn refused_for(&self, from: &'static str, reason: &'static str) {
-        let labels = vec![Label::new("from", from), Label::new("reason", reason)];
-        let key = Key::from_parts(BYTES_REFUSED, labels);
-        self.recorder.register_counter(&key, &METADATA).increment(1);
-    }
-
-    /// What was too much for the limits of a cluster.
-    pub fn overflows(&self, cluster: &str, limit: &'static str) -> Counter {
-        let limit = Label::new("limit", limit);
-        self.of_cluster("mesh_proxy_overflows_total", cluster, Some(limit))
-    }
-
-    /// Endpoints of a cluster that were left alone because they failed, for this cause.
-    pub fn ejections(&self, cluster: &str, cause: &'static str) -> Counter {
-        self.of_cluster("mesh_proxy_ejections_total", cluster, Some(Label::new("cause", cause)))
-    }
-
-    /// Endpoints of a cluster that failed and were not left alone, because too many would have been.
-    pub fn ejections_refused(&self, cluster: &str) -> Counter {
-        self.of_cluster("mesh_proxy_ejections_refused_total", cluster, None)
-    }
-
-    /// Endpoints of a cluster that are left alone now.
-    pub fn ejected(&self, cluster: &str) -> Gauge {
-        let labels = vec![Label::new("cluster", cluster.to_owned())];
-        let key = Key::from_parts("mesh_proxy_endpoints_ejected", labels);
-        self.recorder.register_gauge(&key, &METADATA)
-    }
-
-    fn of_cluster(&self, name: &'static str, cluster: &str, more: Option<Label>) -> Counter {
-        let labels =
-            std::iter::once(Label::new("cluster", cluster.to_owned())).chain(more).collect::<Vec<_>>();
-        self.recorder.register_counter(&Key::from_parts(name, labels), &METADATA)
-    }
-
-    /// Requests that a rate limit was exceeded by: `refused`, or only counted, in `dry_run`.
-    pub fn rate_limited(&self, limit: &[(&'static str, String)], effect: &'static str) -> Counter {
-        let mut labels = limit_labels(limit);
-        labels.push(Label::new("effect", effect));
-        self.recorder.register_counter(&Key::from_parts("mesh_proxy_rate_limited_total", labels), &METADATA)
-    }
-
-    /// Buckets of a rate limit that were given up before they were full again, for want of room.
-    pub fn rate_limit_evictions(&self, limit: &[(&'static str, String)]) -> Counter {
-        let key = Key::from_parts("mesh_proxy_rate_limit_evictions_total", limit_labels(limit));
-        self.recorder.register_counter(&key, &METADATA)
-    }
-
-    /// Buckets of a rate limit that are not full now.
-    pub fn rate_limit_buckets(&self, limit: &[(&'static str, String)]) -> Gauge {
-        let key = Key::from_parts("mesh_proxy_rate_limit_buckets", limit_labels(limit));
-        self.recorder.register_gauge(&key, &METADATA)
-    }
-
-    /// The part of a rate limit of the mesh that this proxy may use.
-    pub fn rate_limit_share(&self, limit: &[(&'static str, String)]) -> Gauge {
-        let key = Key::from_parts("mesh_proxy_rate_limit_share", limit_labels(limit));
-        self.recorder.register_gauge(&key, &METADATA)
-    }
-
-    /// A TLS handshake came to nothing. Says whether the log should tell of it: the first of its kind in a while.
-    pub fn handshake_failed(&self, side: Side, reason: &'static str) -> bool {
-        let labels = vec![Label::new("side", side.name()), Label::new("reason", reason)];
-        let key = Key::from_parts(HANDSHAKES_FAILED, labels);
-        self.recorder.register_counter(&key, &METADATA).increment(1);
-        let now = Instant::now();
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        let again = told.get(&(side, reason)).is_none_or(|last| now.duration_since(*last) >= TOLD_AGAIN);
-        if again {
-            told.insert((side, reason), now);
-        }
-        again
-    }
-
-    /// How often the policies of a workload have written something down. `labels` say which policy, and what.
-    pub fn remarks(
-        &self,
-        name: &'static str,
-        workload: &WorkloadKey,
-        labels: &[(&'static str, &str)],
-    ) -> Counter {
-        let workload = [("workload", &*workload.name), ("workload_namespace", &*workload.namespace)];
-        let all = workload.iter().chain(labels);
-        let labels: Vec<Label> = all.map(|(key, value)| Label::new(*key, (*value).to_owned())).collect();
-        self.recorder.register_counter(&Key::from_parts(name, labels), &METADATA)
-    }
-
     /// Everything in Prometheus' text format.
     pub fn render(&self) -> String {
         let mut out = self.handle.render();
@@ -538,10 +428,6 @@ impl Metrics {
     }
 }
 
-fn limit_labels(limit: &[(&'static str, String)]) -> Vec<Label> {
-    limit.iter().map(|(key, value)| Label::new(*key, value.clone())).collect()
-}
-
 fn security(reporter: Reporter, mutual_tls: bool) -> &'static str {
     match (reporter, mutual_tls) {
         (Reporter::Source, _) => "unknown",
@@ -567,87 +453,9 @@ fn text(pairs: &[(String, String)]) -> String {
     out
 }
 
-/// Gives equal values one number, up to a bound; beyond it everything is the first value.
-struct Interner<T> {
-    numbers: HashMap<Arc<T>, u32, RandomState>,
-    values: Vec<Arc<T>>,
-}
-
-impl<T> Default for Interner<T> {
-    fn default() -> Interner<T> {
-        Interner { numbers: HashMap::default(), values: Vec::new() }
-    }
-}
-
-impl<T: Eq + Hash> Interner<T> {
-    fn number(&mut self, value: T) -> Numbered<T> {
-        if let Some((known, number)) = self.numbers.get_key_value(&value) {
-            return Numbered { number: *number, value: Arc::clone(known) };
-        }
-        if self.values.len() >= MOST_PARTIES {
-            return self.first();
-        }
-        let number = self.values.len() as u32;
-        let value = Arc::new(value);
-        self.values.push(Arc::clone(&value));
-        self.numbers.insert(Arc::clone(&value), number);
-        Numbered { number, value }
-    }
-
-    fn first(&self) -> Numbered<T> {
-        Numbered { number: 0, value: self.value(0) }
-    }
-
-    fn value(&self, number: u32) -> Arc<T> {
-        Arc::clone(self.values.get(number as usize).unwrap_or(&self.values[0]))
-    }
-}
-
-/// A data thread's way to the metrics: series that were used before are found without a lock.
-#[derive(Debug)]
-pub struct SeriesCache {
-    metrics: Arc<Metrics>,
-    requests: RefCell<HashMap<RequestKey, Arc<RequestSeries>, RandomState>>,
-    streams: RefCell<HashMap<StreamKey, Arc<StreamSeries>, RandomState>>,
-}
-
-impl SeriesCache {
-    /// An empty cache.
-    pub fn new(metrics: Arc<Metrics>) -> SeriesCache {
-        SeriesCache { metrics, requests: RefCell::default(), streams: RefCell::default() }
-    }
-
-    /// The metrics behind it.
-    pub fn metrics(&self) -> &Arc<Metrics> {
-        &self.metrics
-    }
-
-    /// Writes into the series of a key.
-    pub fn requests(&self, key: RequestKey, write: impl FnOnce(&RequestSeries)) {
-        let mut cache = self.requests.borrow_mut();
-        if let Some(series) = cache.get(&key) {
-            return write(series);
-        }
-        if cache.len() >= MOST_CACHED {
-            cache.clear();
-        }
-        let series = self.metrics.request_series(key);
-        write(&series);
-        cache.insert(key, series);
-    }
-
-    /// The series of a key.
-    pub fn streams(&self, key: StreamKey) -> Arc<StreamSeries> {
-        let mut cache = self.streams.borrow_mut();
-        if cache.len() >= MOST_CACHED {
-            cache.clear();
-        }
-        Arc::clone(cache.entry(key).or_insert_with(|| self.metrics.stream_series(key)))
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::interner::MOST_PARTIES;
     use super::*;
 
     fn key(source: u32) -> RequestKey {

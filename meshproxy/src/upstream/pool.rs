@@ -20,38 +20,35 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::age::{Age, Ages};
-use super::connect::{self, Http1, MeshTls, Opened, STREAMS};
+use super::connect::{self, Http1, MeshTls, Opened};
 use super::failure::ConnectError;
-use super::http2::{Http2, Sending};
 use super::resolve;
 use super::way::{Target, Way};
 use crate::identity::svid::{Material, Svid, Svids, Trust};
 use crate::identity::tls;
 use crate::live::breaker::Place;
-use crate::live::destination::LiveDestination;
-use crate::live::endpoint::LiveEndpoint;
-use crate::live::root::{Root, Roots};
+use crate::live::root::Roots;
 use crate::net::socket::Socket;
 use crate::telemetry::metrics::Metrics;
 
+mod lease;
+mod shared;
+mod sweep;
+
+pub use lease::Lease;
+use lease::{Idle, Life};
+use shared::Slot;
+pub use shared::Stream;
+use sweep::SWEEP;
+
 type Map<K, V> = HashMap<K, V, RandomState>;
 
-/// Idle HTTP/1 connections are closed after so many looks: a minute.
-const IDLE_HTTP1: u32 = 4;
-/// Idle HTTP/2 connections are closed after so many looks: five minutes, as in ztunnel's pool.
-const IDLE_HTTP2: u32 = 20;
 /// Idle HTTP/1 connections that are kept for one address.
 const MOST_IDLE: usize = 256;
 /// Idle connections with PROXY headers that are kept: each is of use to one client only.
 const MOST_PROXIED: usize = 1024;
 /// A server that closes connections without a word does so after they had nothing to do; busy ones are not looked at so.
 const RESTED: Duration = Duration::from_millis(100);
-/// How often idle connections are looked through. Age is counted in looks, so that requests read no clock.
-const SWEEP: Duration = Duration::from_secs(15);
-/// How long after a change it is looked for endpoints that have gone, of which there may be many more.
-const COMPARE: Duration = Duration::from_millis(500);
-/// Addresses of endpoints that have gone that are remembered until the next look.
-const MOST_GONE: usize = 4096;
 /// No oftener than this where rules say how long connections live.
 const FINEST: Duration = Duration::from_millis(100);
 
@@ -118,34 +115,6 @@ pub struct Pool {
     this: Weak<Pool>,
 }
 
-#[derive(Debug)]
-struct Idle {
-    sender: Http1,
-    since: u32,
-    last: u32,
-    kept: Instant,
-    life: Option<Box<Life>>,
-}
-
-/// What a rule leaves of an HTTP/1 connection.
-#[derive(Debug)]
-struct Life {
-    /// Requests, the present one included.
-    left: u32,
-    ends: Option<Instant>,
-}
-
-impl Life {
-    fn new(settings: &ConnectionSettings) -> Box<Life> {
-        let ends = settings.most_age.and_then(|age| Instant::now().checked_add(age));
-        Box::new(Life { left: settings.most_requests.unwrap_or(u32::MAX), ends })
-    }
-
-    fn is_over(&self) -> bool {
-        self.left == 0 || self.ends.is_some_and(|ends| ends <= Instant::now())
-    }
-}
-
 /// TLS of one identity pair, with the material that it was made from.
 #[derive(Debug)]
 struct Pair {
@@ -153,145 +122,6 @@ struct Pair {
     svid: Arc<Svid>,
     trust: Arc<Trust>,
     tls: MeshTls,
-}
-
-/// The shared connections of one key.
-#[derive(Debug, Default)]
-struct Slot {
-    connections: RefCell<Vec<Rc<Shared>>>,
-    dialing: tokio::sync::Mutex<()>,
-    failed: RefCell<Option<(Instant, ConnectError)>>,
-}
-
-/// One shared connection.
-#[derive(Debug)]
-struct Shared {
-    sender: Http2,
-    pair: Option<Rc<Pair>>,
-    streams: Cell<u32>,
-    /// Whether a request was sent over it.
-    has_begun: Cell<bool>,
-    /// Whether a request has had its answer over it.
-    has_served: Cell<bool>,
-    /// Looks at which it had no stream, since it last had one.
-    idle: Cell<u32>,
-    /// How it is kept, where a rule says anything of it.
-    settings: Option<Arc<ConnectionSettings>>,
-    /// Streams that it may still take.
-    left: Cell<u32>,
-    /// Since when it has had no stream; known where a rule says how long that may last.
-    rests: Cell<Option<Instant>>,
-}
-
-/// One stream of a shared connection; counted until it is dropped.
-#[derive(Debug)]
-pub struct Stream {
-    shared: Rc<Shared>,
-    sending: Option<Sending>,
-    fresh: bool,
-}
-
-impl Stream {
-    fn new(shared: Rc<Shared>, fresh: bool) -> Stream {
-        Stream { shared, sending: None, fresh }
-    }
-
-    /// The connection.
-    pub fn connection(&self) -> &Http2 {
-        &self.shared.sender
-    }
-
-    /// Whether the connection was made for this stream and has been of no use to any: then it cannot have been about to
-    /// close for long, and a peer that closes it at once would do so again.
-    pub fn is_fresh(&self) -> bool {
-        self.fresh && !self.shared.has_served.get()
-    }
-
-    /// Whether it is the first of its connection to be asked so.
-    pub fn is_first(&self) -> bool {
-        !self.shared.has_begun.replace(true)
-    }
-
-    /// The answer has come. The request's body is sent as long as this stream is held.
-    pub fn hold(&mut self, sending: Sending) {
-        self.shared.has_served.set(true);
-        self.sending = Some(sending);
-    }
-
-    /// Whether the request has not been sent whole.
-    pub fn is_sending(&self) -> bool {
-        self.sending.as_ref().is_some_and(Sending::goes_on)
-    }
-
-    /// The answer was read whole. What the peer still takes of the request it gets.
-    pub fn finish(mut self) {
-        if let Some(sending) = self.sending.take() {
-            sending.let_go();
-        }
-    }
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        self.shared.streams.set(self.shared.streams.get().saturating_sub(1));
-        if self.shared.streams.get() == 0 && self.shared.idle_timeout().is_some() {
-            self.shared.rests.set(Some(Instant::now()));
-        }
-    }
-}
-
-/// An HTTP/1 connection that belongs to one exchange at a time.
-#[derive(Debug)]
-pub struct Lease {
-    sender: Option<Http1>,
-    key: Option<Http1Key>,
-    /// The last look at which it may serve another exchange.
-    last: u32,
-    /// Whether it had served another exchange before: then it may have been closed in the meantime.
-    pub reused: bool,
-    /// Whether it had nothing to do for a while: then its server may be about to close it.
-    pub rested: bool,
-    life: Option<Box<Life>>,
-    pool: Weak<Pool>,
-}
-
-impl Lease {
-    /// Sends the request.
-    pub fn sender(&mut self) -> Option<&mut Http1> {
-        self.sender.as_mut()
-    }
-
-    /// The exchange is over and its answer was read whole: the connection may serve another.
-    pub fn give_back(&mut self) {
-        let (Some(mut sender), Some(key), Some(pool)) =
-            (self.sender.take(), self.key.take(), self.pool.upgrade())
-        else {
-            return;
-        };
-        let mut life = self.life.take();
-        if let Some(life) = &mut life {
-            life.left = life.left.saturating_sub(1);
-            if life.is_over() {
-                return;
-            }
-        }
-        if sender.is_ready() {
-            return pool.keep(key, sender, self.last, life);
-        }
-        if sender.is_closed() {
-            return;
-        }
-        let (pool, last) = (Rc::downgrade(&pool), self.last);
-        tokio::task::spawn_local(async move {
-            // The connection's task needs another turn to see that the answer has ended.
-            let ready = tokio::time::timeout(Duration::from_secs(1), sender.ready()).await;
-            if let (Ok(Ok(())), Some(pool)) = (ready, pool.upgrade())
-                && sender.is_ready()
-            {
-                pool.keep(key, sender, last, life);
-            }
-        });
-    }
 }
 
 impl Pool {
@@ -481,78 +311,6 @@ impl Pool {
         }
     }
 
-    /// Closes what has been idle for long, again and again; runs as long as its data thread.
-    pub async fn keep_sweeping(self: Rc<Pool>) {
-        let mut next = Instant::now() + SWEEP;
-        let mut changed = self.roots.subscribe();
-        let mut before = self.roots.load();
-        // Where endpoints were that may have gone, and when that is looked at.
-        let (mut suspects, mut compare) = (HashSet::new(), None::<Instant>);
-        loop {
-            let at = self.finest.get().map_or(next, |finest| next.min(Instant::now() + finest));
-            let at = compare.map_or(at, |compare| compare.min(at));
-            tokio::select! {
-                () = tokio::time::sleep_until(at) => {}
-                () = self.finer.notified() => continue,
-                // `roots` holds the sender.
-                Ok(()) = changed.changed() => {
-                    let now = self.roots.load();
-                    suspects.extend(changed_endpoints(&before, &now).filter_map(LiveEndpoint::reached));
-                    before = now;
-                    compare.get_or_insert(Instant::now() + COMPARE);
-                    continue;
-                }
-            }
-            if compare.is_some_and(|compare| Instant::now() >= compare) {
-                compare = None;
-                self.let_go(std::mem::take(&mut suspects), &before);
-            }
-            self.sweep_settled();
-            if Instant::now() >= next {
-                self.gone.borrow_mut().clear();
-                self.sweep();
-                next = Instant::now() + SWEEP;
-            }
-        }
-    }
-
-    /// Closes connections to endpoints that are there no more. What is under way there comes to its end.
-    fn let_go(&self, mut gone: HashSet<SocketAddr>, now: &Root) {
-        // One that went before may have come back.
-        gone.extend(self.gone.borrow_mut().drain());
-        let endpoints = now.destinations.iter().flat_map(|one| &one.endpoints);
-        for address in endpoints.filter_map(LiveEndpoint::reached) {
-            if gone.is_empty() {
-                return;
-            }
-            gone.remove(&address);
-        }
-        self.idle.borrow_mut().retain(|key, _| !gone.contains(&key.address));
-        for (key, slot) in self.shared.borrow().iter() {
-            if gone.contains(&key.address) {
-                // Each ends with its last stream.
-                slot.connections.borrow_mut().clear();
-            }
-        }
-        self.gone.borrow_mut().extend(gone.into_iter().take(MOST_GONE));
-    }
-
-    /// Closes what is over as rules say.
-    fn sweep_settled(&self) {
-        self.idle.borrow_mut().retain(|key, idle| {
-            if let Some(settings) = one_settings(&key.way) {
-                let rests = |one: &Idle| settings.idle_timeout.is_some_and(|most| one.kept.elapsed() >= most);
-                idle.retain(|one| !rests(one) && !one.life.as_ref().is_some_and(|life| life.is_over()));
-            }
-            !idle.is_empty()
-        });
-        for slot in self.shared.borrow().values() {
-            slot.connections
-                .borrow_mut()
-                .retain(|one| one.settings.is_none() || (one.is_open() && !one.rests_too_long()));
-        }
-    }
-
     /// Connections at hand: idle HTTP/1, shared HTTP/2.
     pub fn counts(&self) -> (usize, usize) {
         let idle = self.idle.borrow().values().map(Vec::len).sum();
@@ -565,32 +323,6 @@ impl Pool {
         self.idle.borrow_mut().clear();
         let idle = |slot: &Slot| slot.connections.borrow_mut().retain(|one| one.streams.get() > 0);
         self.shared.borrow().values().for_each(|slot| idle(slot));
-    }
-
-    fn sweep(&self) {
-        let now = self.looks.get() + 1;
-        self.looks.set(now);
-        self.idle.borrow_mut().retain(|key, idle| {
-            let before = idle.len();
-            idle.retain(|one| one.last >= now || !one.sender.is_ready());
-            self.ages.count(before - idle.len());
-            let settled = one_settings(&key.way).is_some_and(|settings| settings.idle_timeout.is_some());
-            idle.retain(|one| one.sender.is_ready() && (settled || now - one.since <= IDLE_HTTP1));
-            !idle.is_empty()
-        });
-        self.shared.borrow_mut().retain(|key, slot| {
-            let proxied = key.way.as_ref().is_some_and(|way| way.proxy.is_some());
-            let most = if proxied { IDLE_HTTP1 } else { IDLE_HTTP2 };
-            slot.connections.borrow_mut().retain(|one| {
-                one.idle.set(if one.streams.get() > 0 { 0 } else { one.idle.get() + 1 });
-                one.is_open() && (one.idle.get() <= most || one.idle_timeout().is_some())
-            });
-            // Somebody who waits for a connection holds the slot too.
-            !slot.connections.borrow().is_empty() || Rc::strong_count(slot) > 1
-        });
-        if self.shared.borrow().is_empty() {
-            self.pairs.borrow_mut().clear();
-        }
     }
 
     fn idle(&self, key: &Http1Key) -> Option<Idle> {
@@ -660,121 +392,5 @@ impl Pool {
         });
         self.pairs.borrow_mut().insert(key, Rc::clone(&pair));
         Ok(pair)
-    }
-}
-
-/// Endpoints of what is not the same in a later root, the same ones among them.
-fn changed_endpoints<'r>(before: &'r Root, now: &Root) -> impl Iterator<Item = &'r LiveEndpoint> {
-    let same_place = before.destinations.len() == now.destinations.len();
-    let known: HashSet<_> = match same_place {
-        true => HashSet::new(),
-        false => now.destinations.iter().map(Arc::as_ptr).collect(),
-    };
-    let is_changed = move |(index, one): &(usize, &Arc<LiveDestination>)| match same_place {
-        true => !now.destinations.get(*index).is_some_and(|now| Arc::ptr_eq(one, now)),
-        false => !known.contains(&Arc::as_ptr(one)),
-    };
-    before.destinations.iter().enumerate().filter(is_changed).flat_map(|(_, one)| &one.endpoints)
-}
-
-fn one_settings(way: &Option<Rc<Way>>) -> Option<&ConnectionSettings> {
-    way.as_ref()?.settings.as_deref()
-}
-
-impl Shared {
-    fn is_open(&self) -> bool {
-        !self.sender.is_closed()
-    }
-
-    fn idle_timeout(&self) -> Option<Duration> {
-        self.settings.as_ref()?.idle_timeout
-    }
-
-    fn rests_too_long(&self) -> bool {
-        let (Some(since), Some(most)) = (self.rests.get(), self.idle_timeout()) else { return false };
-        self.streams.get() == 0 && since.elapsed() >= most
-    }
-
-    fn take(&self) {
-        self.streams.set(self.streams.get() + 1);
-        self.left.set(self.left.get().saturating_sub(1));
-        self.idle.set(0);
-    }
-
-    /// Other proxies allow what we open at most; other servers say what they allow.
-    fn most_streams(&self) -> u32 {
-        let most = match self.pair {
-            Some(_) => STREAMS,
-            None => u32::try_from(self.sender.most_streams()).unwrap_or(STREAMS).min(STREAMS),
-        };
-        self.settings.as_ref().map_or(most, |settings| most.min(settings.most_streams))
-    }
-
-    /// A server that allows no stream at all has done with a connection, whatever it may allow later.
-    fn is_of_use(&self) -> bool {
-        self.left.get() > 0 && (self.streams.get() > 0 || self.most_streams() > 0)
-    }
-
-    fn was_made_with(&self, pair: Option<&Rc<Pair>>) -> bool {
-        match (&self.pair, pair) {
-            (Some(made), Some(now)) => Rc::ptr_eq(made, now),
-            (None, None) => true,
-            (Some(_), None) | (None, Some(_)) => false,
-        }
-    }
-}
-
-impl Slot {
-    /// A stream of a new connection. Whoever waits for the same connection shares it, or its failure.
-    async fn dial<F>(
-        &self,
-        pair: Option<Rc<Pair>>,
-        settings: Option<&Arc<ConnectionSettings>>,
-        dial: impl FnOnce() -> F,
-    ) -> Result<Stream, ConnectError>
-    where
-        F: Future<Output = Result<Http2, ConnectError>>,
-    {
-        let asked = Instant::now();
-        let _dialing = self.dialing.lock().await;
-        if let Some(stream) = self.room(pair.as_ref()) {
-            return Ok(stream);
-        }
-        if let Some((when, error)) = &*self.failed.borrow()
-            && *when > asked
-        {
-            return Err(error.clone());
-        }
-        match dial().await {
-            Ok(sender) => {
-                let shared = Rc::new(Shared {
-                    sender,
-                    pair,
-                    streams: Cell::new(0),
-                    has_begun: Cell::new(false),
-                    has_served: Cell::new(false),
-                    idle: Cell::new(0),
-                    settings: settings.cloned(),
-                    left: Cell::new(settings.and_then(|s| s.most_requests).unwrap_or(u32::MAX)),
-                    rests: Cell::new(None),
-                });
-                shared.take();
-                self.connections.borrow_mut().push(Rc::clone(&shared));
-                Ok(Stream::new(shared, true))
-            }
-            Err(error) => {
-                *self.failed.borrow_mut() = Some((Instant::now(), error.clone()));
-                Err(error)
-            }
-        }
-    }
-
-    fn room(&self, pair: Option<&Rc<Pair>>) -> Option<Stream> {
-        let mut connections = self.connections.borrow_mut();
-        // Those that are closed or were made with other keys end with their last stream.
-        connections.retain(|one| one.is_open() && one.was_made_with(pair) && one.is_of_use());
-        let free = connections.iter().find(|one| one.streams.get() < one.most_streams())?;
-        free.take();
-        Some(Stream::new(Rc::clone(free), false))
     }
 }
