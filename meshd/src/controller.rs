@@ -131,7 +131,10 @@ enum Command {
         node: String,
         reports: Vec<Reported>,
     },
-    Renew(String),
+    Renew {
+        node: String,
+        reply: oneshot::Sender<bool>,
+    },
     Drain {
         node: String,
         drained: bool,
@@ -419,8 +422,11 @@ impl Registrar for Controller {
         answer.await.ok()
     }
 
-    async fn renew(&self, node: &str) {
-        self.send(Command::Renew(node.to_owned())).await;
+    async fn renew(&self, node: &str) -> bool {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Renew { node: node.to_owned(), reply }).await;
+        // meshd is going down: the node need not hurry.
+        answer.await.unwrap_or(true)
     }
 }
 

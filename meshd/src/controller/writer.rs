@@ -219,7 +219,10 @@ impl Writer {
                 self.announced.push((reply, announced));
             }
             Command::Report { node, reports } => self.report(&node, reports),
-            Command::Renew(node) => self.renew(&node),
+            Command::Renew { node, reply } => {
+                // Who asked may have gone.
+                let _gone = reply.send(self.renew(&node));
+            }
             Command::Reconsider(node) => {
                 if let Some(announcement) = self.announcements.get(&node).cloned() {
                     self.announce(&node, announcement);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use mesh_core::snapshot::Snapshot;
 use mesh_core::sync::message::DeltaMessage;
 use mesh_core::sync::publisher::Publisher;
+use mesh_core::vocab::health::HostStanding;
 use mesh_core::vocab::identity::TrustDomain;
 use mesh_proto::convert::message::ClientMessage;
 use mesh_proto::generated as wire;
@@ -126,6 +127,11 @@ impl Session {
                     if changed.is_err() {
                         break Err(Status::unavailable("meshd is going down"));
                     }
+                    // What is sent into a link that is cut arrives when it is mended, before the node has announced its
+                    // workloads anew: without them it would not know its own callers.
+                    if is_away(&published.borrow(), &node) {
+                        break Err(Status::aborted("nothing is known of this node any more; announce its workloads anew"));
+                    }
                     let snapshot = self.newest(&mut published);
                     let delta = self.publisher.on_snapshot(snapshot);
                     self.send(delta).await?;
@@ -226,6 +232,11 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// Whether the lease of a node is over.
+fn is_away(published: &Published, node: &str) -> bool {
+    published.state.registration(node).is_some_and(|registration| registration.standing == HostStanding::Away)
 }
 
 fn decode(message: wire::ClientMessage) -> Result<ClientMessage, Status> {

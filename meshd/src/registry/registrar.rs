@@ -48,6 +48,6 @@ pub trait Registrar: Send + Sync {
     /// The node's proxy is about to end: its workloads get nothing from the version on that is returned. `None` when meshd
     /// is going down.
     async fn depart(&self, node: &str) -> Option<Version>;
-    /// The node is alive.
-    async fn renew(&self, node: &str);
+    /// The node is alive; `false` if nothing is known of it any more, so that it must announce its workloads anew.
+    async fn renew(&self, node: &str) -> bool;
 }

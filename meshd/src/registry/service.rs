@@ -124,8 +124,15 @@ impl Session {
                 }
             };
             let mut answer = self.answer(message.sequence);
+            // A link that was cut for longer than a lease may carry the same stream again.
+            if matches!(message.news, None | Some(News::Health(_))) && !self.registrar.renew(&name).await {
+                let over =
+                    Status::aborted("nothing is known of this node any more; announce its workloads anew");
+                let _gone = self.answers.send(Err(over)).await;
+                return;
+            }
             match message.news {
-                None => self.registrar.renew(&name).await,
+                None => {}
                 Some(News::Health(report)) => {
                     self.registrar.fare(&name, record::told(&report), false).await;
                     self.registrar.report(&name, record::reports(report)).await;

@@ -201,10 +201,13 @@ impl Writer {
         }
     }
 
-    pub(super) fn renew(&mut self, node: &str) {
-        if self.announcements.contains_key(node) {
+    /// Notes that a node is alive; `false` if its lease is over or it never announced anything.
+    pub(super) fn renew(&mut self, node: &str) -> bool {
+        let is_known = self.announcements.contains_key(node);
+        if is_known {
             self.leases.renew(node, Instant::now());
         }
+        is_known
     }
 
     pub(super) fn forget(&mut self, node: &str, why: &str) {
