@@ -21,4 +21,5 @@ pub mod snapshot;
 pub mod state;
 pub mod sync;
 pub mod tables;
+pub mod telemetry;
 pub mod vocab;

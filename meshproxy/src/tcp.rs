@@ -68,8 +68,8 @@ pub fn addressed(
 /// A decision went against a stream before anything was opened for it.
 pub fn refuse(thread: &Rc<DataThread>, facts: Facts, caller: Option<&WorkloadKey>, refusal: &Refusal) {
     let root = thread.view.root();
-    let mut record = StreamRecord::new(thread, facts, Reporter::Source, false, root.tables.version.number);
-    record.source = caller.and_then(|key| root.local_named(key)).map_or(0, |local| local.party.number);
+    let mut record = StreamRecord::new(thread, facts, Reporter::Source, false, &root);
+    record.called_by(caller.and_then(|key| root.local_named(key)));
     record.refused(refusal);
 }
 
@@ -95,8 +95,8 @@ pub async fn outbound<S>(
 {
     let root = thread.view.root();
     let local = caller.and_then(|key| root.local_named(key)).cloned();
-    let mut record = StreamRecord::new(thread, facts, Reporter::Source, false, root.tables.version.number);
-    record.source = local.as_ref().map_or(0, |local| local.party.number);
+    let mut record = StreamRecord::new(thread, facts, Reporter::Source, false, &root);
+    record.called_by(local.as_ref());
     record.server_name = sni.map(Text::from);
     let address = asked.and_then(|asked| asked.parse().ok()).unwrap_or(facts.local.ip());
     let at = At { destination: address, peer: facts.peer.ip(), sni };
@@ -126,6 +126,7 @@ pub async fn outbound<S>(
     let mut destination = Arc::clone(&root.destinations[plan.destination]);
     record.cluster = destination.destination.cluster.clone();
     record.service = destination.service.number;
+    record.origin = Some(plan.rule().origin.clone());
     if aim::is_aimed(&destination.destination, plan.hash, asked) {
         let named =
             sni.filter(|sni| plan.service.as_ref().is_some_and(|service| host_matches(&service.host, sni)));
@@ -189,8 +190,8 @@ where
 {
     let root = thread.view.root();
     let local = caller.and_then(|key| root.local_named(key)).cloned();
-    let mut record = StreamRecord::new(thread, facts, Reporter::Source, false, root.tables.version.number);
-    record.source = local.as_ref().map_or(0, |local| local.party.number);
+    let mut record = StreamRecord::new(thread, facts, Reporter::Source, false, &root);
+    record.called_by(local.as_ref());
     let pinned = |root: &Root| root.pinned(facts.local, local.as_ref().map(|local| local.caller()));
     let Some(destination) = pinned(&root) else { return record.failed("UH", "") };
     record.cluster = destination.destination.cluster.clone();
@@ -243,8 +244,8 @@ pub async fn pass_through<S>(
     S: AsyncRead + AsyncWrite,
 {
     let root = thread.view.root();
-    let mut record = StreamRecord::new(thread, facts, Reporter::Source, false, root.tables.version.number);
-    record.source = caller.and_then(|key| root.local_named(key)).map_or(0, |local| local.party.number);
+    let mut record = StreamRecord::new(thread, facts, Reporter::Source, false, &root);
+    record.called_by(caller.and_then(|key| root.local_named(key)));
     record.pass_through();
     record.upstream = server.peer_addr().ok();
     drop(root);

@@ -107,6 +107,7 @@ pub(super) fn workload(state: &MeshState, key: &WorkloadKey) -> Option<(Text, Se
         view: state.view_of(&key.namespace, labels).scope(),
         recognition: known.entry.recognition.clone(),
         probe: known.entry.probe.clone(),
+        telemetry: Default::default(),
     });
     Some((node, section))
 }

@@ -13,6 +13,7 @@ use crate::routing::rule::{Backend, HttpRule, RuleAction, TcpRule};
 use crate::snapshot::service::Service;
 use crate::tables::routes::{RouteTable, StreamKind};
 use crate::vocab::name::Text;
+use crate::vocab::origin::Origin;
 
 static NO_CHANGES: HeaderOperations =
     HeaderOperations { remove: Vec::new(), set: Vec::new(), add: Vec::new() };
@@ -71,9 +72,39 @@ impl Plan {
         backend_of(self.rule(), forward.backend)
     }
 
+    /// Which rule decided, for what is told of the exchange at its end.
+    pub fn chosen(&self) -> Chosen {
+        Chosen { routes: Arc::clone(&self.routes), rule: self.rule, matched: self.matched }
+    }
+
     /// Name of the route for the access log: the rule's, and after a dot the match's.
     pub fn route_name(&self) -> Option<String> {
         route_name(self.rule(), self.matched)
+    }
+}
+
+/// Which rule decided, apart from the plan that says so.
+#[derive(Debug, Clone)]
+pub struct Chosen {
+    routes: Arc<RouteTable>,
+    rule: usize,
+    matched: Option<usize>,
+}
+
+impl Chosen {
+    /// Where the rule was declared.
+    pub fn origin(&self) -> &Origin {
+        &self.routes.http_rule(self.rule).origin
+    }
+
+    /// Name of the route for the access log.
+    pub fn route_name(&self) -> Option<String> {
+        route_name(self.routes.http_rule(self.rule), self.matched)
+    }
+
+    /// Index of the rule's match that held; `None` for a rule without matches.
+    pub fn matched(&self) -> Option<usize> {
+        self.matched
     }
 }
 

@@ -180,6 +180,7 @@ fn workload(version: &str, policies: Vec<(&str, &str)>) -> Section {
         view: None,
         recognition: Recognition::default(),
         probe: None,
+        telemetry: Default::default(),
     })
 }
 

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use crate::policy::mtls::MtlsPolicy;
 use crate::resilience::pool::ConnectionPool;
 use crate::routing::limit::RateLimit;
+use crate::telemetry::Telemetry;
 use crate::vocab::health::Probe;
 use crate::vocab::identity::SpiffeId;
 use crate::vocab::label::Labels;
@@ -62,4 +63,6 @@ pub struct Workload {
     pub recognition: Recognition,
     /// How it is checked; `None` for what its proxy is told.
     pub probe: Option<Probe>,
+    /// What is told of its traffic.
+    pub telemetry: Telemetry,
 }

@@ -14,6 +14,7 @@ use crate::snapshot::Version;
 use crate::snapshot::credential::Credential;
 use crate::snapshot::security::TrustBundle;
 use crate::snapshot::workload::{Workload, WorkloadPort};
+use crate::telemetry::Telemetry;
 use crate::vocab::health::Health;
 use crate::vocab::identity::SpiffeId;
 use crate::vocab::locality::Locality;
@@ -73,6 +74,8 @@ pub struct Tables {
     /// Halves of credentials that this host was given.
     pub credentials: Arc<Credentials>,
     pub(crate) tokens: BTreeMap<(Text, Text), Arc<TokenRules>>,
+    /// What is told of traffic of which no workload of this host is known.
+    pub telemetry: Arc<Telemetry>,
 }
 
 impl Tables {

@@ -131,6 +131,7 @@ mod tests {
                 view: None,
                 recognition: recognition.clone(),
                 probe: None,
+                telemetry: Default::default(),
             });
             snapshot.sections.insert(section.key(), Entry::new(section));
         }

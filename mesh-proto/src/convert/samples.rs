@@ -589,6 +589,7 @@ impl Draw {
                 netns: self.option(Draw::text),
             },
             probe: self.option(Draw::probe),
+            telemetry: Default::default(),
         }
     }
 

@@ -209,6 +209,7 @@ impl Wire for Workload {
             tokens: list(message.tokens, "tokens")?,
             view: message.view.map(Text::from),
             probe: optional(message.probe, "probe")?,
+            telemetry: Default::default(),
             limits: list(message.limits, "limits")?,
         })
     }

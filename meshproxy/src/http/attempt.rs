@@ -81,6 +81,8 @@ pub struct Tried {
     pub endpoint: Option<usize>,
     /// The place at that endpoint.
     pub permit: Option<Permit>,
+    /// How many there were, those beside others included.
+    pub attempts: u32,
     /// What came of it; `None` if no endpoint may get traffic.
     pub result: Option<Result<Answer, Failure>>,
     /// Whether the answer would have been tried again if a try had been left.
@@ -114,13 +116,13 @@ impl Trial<'_> {
         }
         loop {
             let Some(mut index) = self.choose(&tried) else {
-                break Tried::nothing();
+                break Tried::nothing(tries);
             };
             tries += 1;
             let endpoint = &self.destination.endpoints[index];
             let mut permit = endpoint.state.enter();
             let may_repeat = tries - joined <= self.retry.attempts;
-            let Some(sent) = message.take() else { break Tried::nothing() };
+            let Some(sent) = message.take() else { break Tried::nothing(tries) };
             if may_repeat {
                 // The copy is kept: what is sent has room for the fields that it still gets.
                 message = Some(sent.clone());
@@ -203,6 +205,7 @@ impl Trial<'_> {
                         endpoint: Some(index),
                         permit: Some(permit),
                         result: Some(result),
+                        attempts: tries,
                         exhausted,
                         refused,
                         injected,
@@ -365,8 +368,16 @@ struct Retrying {
 }
 
 impl Tried {
-    fn nothing() -> Tried {
-        Tried { endpoint: None, permit: None, result: None, exhausted: false, refused: false, injected: None }
+    fn nothing(attempts: u32) -> Tried {
+        Tried {
+            endpoint: None,
+            permit: None,
+            attempts,
+            result: None,
+            exhausted: false,
+            refused: false,
+            injected: None,
+        }
     }
 }
 

@@ -40,7 +40,7 @@ use crate::live::port::Port;
 use crate::live::root::Root;
 use crate::net::proxy_header::ProxyHeader;
 use crate::runtime::clock;
-use crate::telemetry::access::Remarked;
+use crate::telemetry::entry::Remarked;
 use crate::telemetry::metrics::Reporter;
 use crate::upstream::body::Upload;
 use crate::upstream::failure::ConnectError;
@@ -328,6 +328,7 @@ pub(super) fn name_parties(root: &Root, to: SocketAddr, record: &mut Record) {
 fn name_party(root: &Root, hosted: Option<&Arc<HostedWorkload>>, to: SocketAddr, record: &mut Record) {
     record.cluster = Cluster::Inbound(to.port());
     if let Some(local) = hosted.and_then(|hosted| root.local(hosted)) {
+        record.tell_for(local);
         record.destination = local.party.number;
         record.service = local.service(to.port()).number;
     }

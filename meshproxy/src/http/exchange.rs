@@ -97,6 +97,11 @@ fn begin(connection: &Outbound, mut request: Request<Incoming>) -> Begun {
         Err(fault) => return Begun::Answered(Box::new(reply::bad_request(record, fault))),
     };
     add_context(connection, &mut head);
+    let local = connection.local(&root);
+    if let Some(local) = local {
+        record.source = local.party.number;
+        record.tell_for(local);
+    }
     record.request(&head);
     if let Some(scarce) = connection.thread.pressure.refuses_streams() {
         return Begun::Answered(Box::new(reply::overloaded(record, scarce)));
@@ -107,8 +112,6 @@ fn begin(connection: &Outbound, mut request: Request<Incoming>) -> Begun {
         let thread = &connection.thread;
         upload.limit_silence(thread.limits.patience.body, &thread.metrics().proxy.slow_streams);
     }
-    let local = connection.local(&root);
-    record.source = local.map_or(0, |local| local.party.number);
     match decide(connection, &root, local, &head) {
         Ok(plan) => {
             note_plan(&root, &plan, &mut record);
@@ -179,7 +182,10 @@ pub fn unread(connection: &Outbound, error: &hyper::Error) {
     }
     let root = connection.thread.view.root();
     let mut record = Record::begin(&connection.thread, &root, connection.shown(), Reporter::Source, false);
-    record.source = connection.local(&root).map_or(0, |local| local.party.number);
+    if let Some(local) = connection.local(&root) {
+        record.source = local.party.number;
+        record.tell_for(local);
+    }
     if error.is_parse() {
         let (code, details) = match error.is_parse_too_large() {
             true => (431, "http1.headers_too_large"),
@@ -223,9 +229,7 @@ fn decide(
 /// What the decision says about an exchange, for metrics and the log.
 fn note_plan(root: &Root, plan: &Plan, record: &mut Record) {
     record.changes = plan.own_answer_changes();
-    if record.thread().log.is_on() {
-        record.route = plan.route_name().map(Cow::Owned);
-    }
+    record.chosen = Some(plan.chosen());
     match &plan.action {
         Action::Forward(forward) => {
             let destination = &root.destinations[forward.destination];
@@ -272,8 +276,9 @@ async fn send_on(
     };
     let message = copied(&trial, root, plan, forward, head, timeout, &mut record);
     let tried = trial.run(message, record.upload.as_ref(), &mut deadline).await;
-    let Tried { endpoint, permit, result, exhausted, refused, injected } = tried;
+    let Tried { endpoint, permit, result, attempts, exhausted, refused, injected } = tried;
     record.permit = permit;
+    record.attempts = attempts;
     if let Some(flag) = injected {
         record.flags.push(flag);
     }

@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Method, Version};
-use mesh_core::decide::plan::AnswerChanges;
+use mesh_core::decide::plan::{AnswerChanges, Chosen};
 use mesh_core::decide::refusal::Refusal;
 use mesh_core::message::request::Head;
+use mesh_core::telemetry::Side;
 use mesh_core::vocab::name::Text;
 use tokio::time::Instant;
 
@@ -22,13 +23,14 @@ use super::variables::Told;
 use crate::live::endpoint::Permit;
 use crate::live::limits::Fields;
 use crate::live::load::Ear;
+use crate::live::local::LocalWorkload;
 use crate::live::standing::Standing;
 use crate::live::view::Held;
 use crate::net::downstream::Facts;
-use crate::telemetry::access::{Entry, Remarked};
+use crate::telemetry::entry::{Entry, Remarked};
 use crate::telemetry::flags::Flags;
 use crate::telemetry::line::number;
-use crate::telemetry::metrics::{Reporter, RequestKey};
+use crate::telemetry::metrics::Reporter;
 use crate::upstream::body::Upload;
 use crate::upstream::thread::DataThread;
 
@@ -76,8 +78,14 @@ pub struct Record {
     pub destination: u32,
     /// See `source`.
     pub service: u32,
+    /// Index of the workload of this host that it is told for.
+    own: Option<u32>,
     /// Whether the request is gRPC.
     pub grpc: bool,
+    /// The rule that decided.
+    pub chosen: Option<Chosen>,
+    /// Attempts upstream, those beside others included.
+    pub attempts: u32,
     request: Option<Box<Logged>>,
     request_head: u64,
     /// The request's body, for its size.
@@ -150,7 +158,10 @@ impl Record {
             source: 0,
             destination: 0,
             service: 0,
+            own: None,
             grpc: false,
+            chosen: None,
+            attempts: 0,
             request: None,
             request_head: 0,
             upload: None,
@@ -181,7 +192,7 @@ impl Record {
     pub fn request(&mut self, head: &Head) {
         self.grpc = head.grpc;
         self.request_head = head.bytes;
-        if self.thread.log.is_on() {
+        if self.thread.observers.want_head(self.side()) {
             let mut logged = Box::new(Logged {
                 method: head.method.clone(),
                 version: head.version,
@@ -206,6 +217,22 @@ impl Record {
                 logged.request_id = head.headers.get(&REQUEST_ID).cloned();
             }
             self.request = Some(logged);
+        }
+    }
+
+    /// The workload of this host that it is told for.
+    pub fn tell_for(&mut self, local: &Arc<LocalWorkload>) {
+        let index = self.root.locals.iter().position(|one| Arc::ptr_eq(one, local));
+        self.own = index.and_then(|index| u32::try_from(index).ok());
+    }
+
+    /// What is told of it.
+    fn side(&self) -> &Side {
+        let own = self.own.and_then(|index| self.root.locals.get(index as usize));
+        let telemetry = own.map_or(&*self.root.tables.telemetry, |own| &own.hosted.section.telemetry);
+        match self.reporter {
+            Reporter::Source => &telemetry.client,
+            Reporter::Destination => &telemetry.server,
         }
     }
 
@@ -289,28 +316,27 @@ impl Record {
         self.thread.metrics().proxy.requests_cut_off.increment(1);
     }
 
-    fn key(&self) -> RequestKey {
-        RequestKey {
-            reporter: self.reporter,
-            source: self.source,
-            destination: self.destination,
-            service: self.service,
-            code: self.code,
-            grpc_status: if self.grpc { self.grpc_status } else { None },
-            grpc: self.grpc,
-            flags: self.flags,
-            mutual_tls: self.mutual_tls,
-        }
-    }
-
-    fn log(&self, duration: Duration) {
+    /// Says what is known to everybody who wants to hear it.
+    fn tell(&self) {
         let cluster = self.cluster.name();
         let request = self.request.as_deref();
         let protocol =
             request.map_or("HTTP/1.1", |r| if r.version == Version::HTTP_2 { "HTTP/2" } else { "HTTP/1.1" });
-        self.thread.log.write(&Entry {
+        let named = match &self.route {
+            Some(_) => None,
+            None => self.chosen.as_ref().and_then(Chosen::route_name),
+        };
+        let received = self.received();
+        let entry = Entry {
+            reporter: self.reporter,
+            mutual_tls: self.mutual_tls,
+            source: self.source,
+            destination: self.destination,
+            service: self.service,
+            grpc: self.grpc,
+            grpc_status: self.grpc_status,
             started: self.started,
-            duration,
+            duration: self.started.elapsed(),
             method: request.map_or("", |r| r.method.as_str()),
             path: request.map_or("", |r| r.path.as_str()),
             protocol,
@@ -320,7 +346,11 @@ impl Record {
             termination: "",
             transport_failure: &self.transport_failure,
             server_name: "",
-            received: self.received(),
+            request_bytes: self.request_head + received,
+            response_bytes: self.response_head + self.sent,
+            attempts: self.attempts,
+            origin: self.chosen.as_ref().map(Chosen::origin),
+            received,
             sent: self.sent,
             service_time: self.service_time,
             forwarded_for: request.and_then(|r| r.forwarded_for.as_ref()),
@@ -332,10 +362,11 @@ impl Record {
             local: self.facts.local,
             remote: self.facts.peer,
             addresses: &self.addresses,
-            route: self.route.as_deref().unwrap_or(""),
+            route: self.route.as_deref().or(named.as_deref()).unwrap_or(""),
             remarked: self.remarked.as_deref(),
             version: self.root.tables.version.number,
-        });
+        };
+        self.thread.observers.exchange(&entry, self.side());
     }
 }
 
@@ -349,17 +380,7 @@ impl Drop for Record {
             self.flags.push("DC");
             self.details = Cow::Borrowed("downstream_remote_disconnect");
         }
-        let duration = self.started.elapsed();
-        let request_bytes = self.request_head + self.received();
-        self.thread.series.requests(self.key(), |series| {
-            series.requests.increment(1);
-            series.duration.record_thousandths(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX));
-            series.request_bytes.record(request_bytes);
-            series.response_bytes.record(self.response_head + self.sent);
-        });
-        if self.thread.log.is_on() {
-            self.log(duration);
-        }
+        self.tell();
     }
 }
 

@@ -54,7 +54,7 @@ pub async fn serve(shared: Shared, mut jobs: Jobs<Accepted>) {
             drop(busy);
         });
     }
-    worker.thread.log.flush();
+    worker.thread.observers.log.flush();
 }
 
 impl Worker {

@@ -258,9 +258,8 @@ where
 fn begin(entrant: &Entrant, root: &Root) -> StreamRecord {
     let to = entrant.facts.local;
     let mutual_tls = entrant.peer.is_some();
-    let version = root.tables.version.number;
     let mut record =
-        StreamRecord::new(&entrant.thread, entrant.facts, Reporter::Destination, mutual_tls, version);
+        StreamRecord::new(&entrant.thread, entrant.facts, Reporter::Destination, mutual_tls, root);
     record.source = entrant.party();
     record.server_name = entrant.server_name.clone();
     record.cluster = PASSED.into();
@@ -268,6 +267,7 @@ fn begin(entrant: &Entrant, root: &Root) -> StreamRecord {
         && let Some(local) = root.local(only)
     {
         record.cluster = format!("inbound|{}||", to.port()).into();
+        record.tell_for(local);
         record.destination = local.party.number;
         record.service = local.service(to.port()).number;
     }

@@ -36,13 +36,13 @@ pub(super) async fn accept(peer: &Rc<MeshPeer>, request: Request<Incoming>) -> R
     };
     let thread = &peer.thread;
     let root = thread.view.root();
-    let version = root.tables.version.number;
-    let mut record = StreamRecord::new(thread, peer.facts, Reporter::Destination, true, version);
+    let mut record = StreamRecord::new(thread, peer.facts, Reporter::Destination, true, &root);
     let said = request.headers().get(&MESH_HOP).and_then(hop::read);
     record.source = peer.party(said.and_then(|hop| hop.from));
     record.cluster = format!("inbound|{}||", to.port()).into();
     let hosted = root.tables.workload_shown(to, &peer.own);
     if let Some(local) = hosted.and_then(|hosted| root.local(hosted)) {
+        record.tell_for(local);
         record.destination = local.party.number;
         record.service = local.service(to.port()).number;
     }

@@ -6,7 +6,7 @@ use mesh_core::policy::judge::{Decider, Remarks, Verdict};
 use mesh_core::tables::workloads::HostedWorkload;
 use metrics::Counter;
 
-use crate::telemetry::access::Remarked;
+use crate::telemetry::entry::Remarked;
 use crate::telemetry::metrics::Metrics;
 
 const AUDITED: &str = "mesh_proxy_authorization_audited_total";

@@ -6,14 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_core::decide::refusal::{Reason, Refusal};
+use mesh_core::telemetry::{Side, Telemetry};
 use mesh_core::vocab::name::Text;
+use mesh_core::vocab::origin::Origin;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
 use super::IDLE;
+use crate::live::local::LocalWorkload;
+use crate::live::root::Root;
 use crate::net::copy::{Carried, Ended, copy};
 use crate::net::downstream::Facts;
-use crate::telemetry::access::{Entry, Remarked};
+use crate::telemetry::entry::{Entry, Remarked};
 use crate::telemetry::flags::Flags;
 use crate::telemetry::labels::ServiceLabels;
 use crate::telemetry::line::addresses;
@@ -31,6 +35,10 @@ pub struct StreamRecord {
     reporter: Reporter,
     mutual_tls: bool,
     version: u64,
+    /// The workload of this host that it is told for, and what is told where there is none: a stream may last longer than
+    /// the root.
+    own: Option<Arc<LocalWorkload>>,
+    telemetry: Arc<Telemetry>,
     started: Instant,
     carried: Carried,
     flushed: (u64, u64),
@@ -41,6 +49,8 @@ pub struct StreamRecord {
     pub destination: u32,
     /// See `source`.
     pub service: u32,
+    /// Where the rule was declared that decided.
+    pub origin: Option<Origin>,
     /// The cluster.
     pub cluster: Text,
     /// The endpoint.
@@ -65,14 +75,16 @@ impl StreamRecord {
         facts: Facts,
         reporter: Reporter,
         mutual_tls: bool,
-        version: u64,
+        root: &Root,
     ) -> StreamRecord {
         StreamRecord {
             thread: Rc::clone(thread),
             facts,
             reporter,
             mutual_tls,
-            version,
+            version: root.tables.version.number,
+            own: None,
+            telemetry: Arc::clone(&root.tables.telemetry),
             started: Instant::now(),
             carried: Carried::default(),
             flushed: (0, 0),
@@ -80,6 +92,7 @@ impl StreamRecord {
             source: 0,
             destination: 0,
             service: 0,
+            origin: None,
             cluster: "".into(),
             upstream: None,
             idle: Some(IDLE),
@@ -89,6 +102,27 @@ impl StreamRecord {
             transport_failure: String::new(),
             server_name: None,
             remarked: None,
+        }
+    }
+
+    /// The workload of this host that it is told for.
+    pub fn tell_for(&mut self, local: &Arc<LocalWorkload>) {
+        self.own = Some(Arc::clone(local));
+    }
+
+    /// The workload of this host that opened it.
+    pub fn called_by(&mut self, local: Option<&Arc<LocalWorkload>>) {
+        let Some(local) = local else { return };
+        self.source = local.party.number;
+        self.tell_for(local);
+    }
+
+    /// What is told of it.
+    fn side(&self) -> &Side {
+        let telemetry = self.own.as_ref().map_or(&*self.telemetry, |own| &own.hosted.section.telemetry);
+        match self.reporter {
+            Reporter::Source => &telemetry.client,
+            Reporter::Destination => &telemetry.server,
         }
     }
 
@@ -127,7 +161,7 @@ impl StreamRecord {
         A: AsyncRead + AsyncWrite,
         B: AsyncRead + AsyncWrite,
     {
-        let series = self.thread.series.streams(self.key());
+        let series = self.thread.observers.series.streams(self.key());
         series.opened.increment(1);
         self.series = Some(series);
         let carried = std::mem::take(&mut self.carried);
@@ -200,40 +234,50 @@ impl Drop for StreamRecord {
         match self.series.take() {
             Some(series) => series.closed.increment(1),
             None => {
-                let series = self.thread.series.streams(self.key());
+                let series = self.thread.observers.series.streams(self.key());
                 series.opened.increment(1);
                 series.closed.increment(1);
             }
         }
-        if self.thread.log.is_on() {
-            self.thread.log.write(&Entry {
-                started: self.started,
-                duration: self.started.elapsed(),
-                method: "",
-                path: "",
-                protocol: "",
-                code: 0,
-                flags: self.flags,
-                details: "",
-                termination: &self.termination,
-                transport_failure: &self.transport_failure,
-                server_name: self.server_name.as_deref().unwrap_or(""),
-                received: self.flushed.0,
-                sent: self.flushed.1,
-                service_time: None,
-                forwarded_for: None,
-                user_agent: None,
-                request_id: None,
-                authority: "",
-                upstream_host: self.upstream,
-                cluster: &self.cluster,
-                local: self.facts.local,
-                remote: self.facts.peer,
-                addresses: &addresses(self.facts.local, self.facts.peer),
-                route: "",
-                remarked: self.remarked.as_deref(),
-                version: self.version,
-            });
-        }
+        let entry = Entry {
+            reporter: self.reporter,
+            mutual_tls: self.mutual_tls,
+            source: self.source,
+            destination: self.destination,
+            service: self.service,
+            grpc: false,
+            grpc_status: None,
+            started: self.started,
+            duration: self.started.elapsed(),
+            method: "",
+            path: "",
+            protocol: "",
+            code: 0,
+            flags: self.flags,
+            details: "",
+            termination: &self.termination,
+            transport_failure: &self.transport_failure,
+            server_name: self.server_name.as_deref().unwrap_or(""),
+            request_bytes: self.flushed.0,
+            response_bytes: self.flushed.1,
+            attempts: u32::from(self.upstream.is_some()),
+            origin: self.origin.as_ref(),
+            received: self.flushed.0,
+            sent: self.flushed.1,
+            service_time: None,
+            forwarded_for: None,
+            user_agent: None,
+            request_id: None,
+            authority: "",
+            upstream_host: self.upstream,
+            cluster: &self.cluster,
+            local: self.facts.local,
+            remote: self.facts.peer,
+            addresses: &addresses(self.facts.local, self.facts.peer),
+            route: "",
+            remarked: self.remarked.as_deref(),
+            version: self.version,
+        };
+        self.thread.observers.stream(&entry, self.side());
     }
 }

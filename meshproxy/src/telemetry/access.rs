@@ -4,17 +4,14 @@
 
 use std::cell::RefCell;
 use std::io::Write;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http::HeaderValue;
 use tokio::sync::Notify;
-use tokio::time::Instant;
 
-use super::flags::Flags;
+use super::entry::Entry;
 use super::line::{self, Clock};
 use super::metrics::Metrics;
 
@@ -38,72 +35,6 @@ pub enum Format {
     Text,
     /// Istio's JSON format.
     Json,
-}
-
-/// What policies have written down: it changes nothing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Remarked {
-    /// The AUDIT rule, `ns[NS]-policy[NAME]-rule[I]`.
-    pub audited: Option<String>,
-    /// What the policies in dry run say: `denied` or `allowed`, and by which rule.
-    pub rehearsed: Option<String>,
-}
-
-/// What is told of an exchange or byte stream. Empty texts and `None` are unknown.
-#[derive(Debug, Clone, Copy)]
-pub struct Entry<'a> {
-    /// When it began.
-    pub started: Instant,
-    /// How long it took.
-    pub duration: Duration,
-    /// Method; empty for a byte stream.
-    pub method: &'a str,
-    /// Path and query as sent.
-    pub path: &'a str,
-    /// `HTTP/1.1`; empty for a byte stream.
-    pub protocol: &'a str,
-    /// Status; 0 where no answer was given.
-    pub code: u16,
-    /// Response flags.
-    pub flags: Flags,
-    /// `via_upstream`, `route_not_found`, ...
-    pub details: &'a str,
-    /// Why the connection was ended, where it was.
-    pub termination: &'a str,
-    /// Why TLS or the connection upstream failed.
-    pub transport_failure: &'a str,
-    /// The server name that the client's TLS asks for.
-    pub server_name: &'a str,
-    /// Body bytes from the client.
-    pub received: u64,
-    /// Body bytes to the client.
-    pub sent: u64,
-    /// From the request's end to the answer's head.
-    pub service_time: Option<Duration>,
-    /// Header field of that name.
-    pub forwarded_for: Option<&'a HeaderValue>,
-    /// Header field of that name.
-    pub user_agent: Option<&'a HeaderValue>,
-    /// Header field of that name.
-    pub request_id: Option<&'a HeaderValue>,
-    /// Authority as sent.
-    pub authority: &'a str,
-    /// The endpoint.
-    pub upstream_host: Option<SocketAddr>,
-    /// `outbound|PORT|SUBSET|HOST`, `inbound|PORT||`.
-    pub cluster: &'a str,
-    /// Where it was accepted.
-    pub local: SocketAddr,
-    /// Who connected.
-    pub remote: SocketAddr,
-    /// Both as [`super::line::addresses`] gives them, made once for a connection.
-    pub addresses: &'a str,
-    /// Name of the route.
-    pub route: &'a str,
-    /// What policies have written down of it.
-    pub remarked: Option<&'a Remarked>,
-    /// Version of the snapshot that decided.
-    pub version: u64,
 }
 
 /// Where data threads hand their buffers to.
@@ -208,6 +139,9 @@ impl AccessLog {
 
     /// Writes one record of something that ends now.
     pub fn write(&self, entry: &Entry<'_>) {
+        if !self.is_on() {
+            return;
+        }
         let mut buffer = self.buffer.borrow_mut();
         if buffer.is_empty() {
             self.filled.notify_one();
@@ -259,7 +193,12 @@ impl Drop for AccessLog {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+    use tokio::time::Instant;
+
     use super::*;
+    use crate::telemetry::entry::{Remarked, sample};
+    use crate::telemetry::flags::Flags;
     use crate::telemetry::line::addresses;
 
     fn line(format: Format, remarked: Option<&Remarked>) -> String {
@@ -267,8 +206,8 @@ mod tests {
         let log =
             AccessLog::new(AccessSink { format, sender, spare: Spare::default() }, Arc::new(Metrics::new()));
         let agent = HeaderValue::from_static("curl \"x\"");
+        let (local, remote) = ("127.0.0.1:15080".parse().unwrap(), "127.0.0.1:4444".parse().unwrap());
         log.write(&Entry {
-            started: Instant::now(),
             duration: Duration::from_millis(12),
             method: "GET",
             path: "/a?b",
@@ -276,24 +215,16 @@ mod tests {
             code: 403,
             flags: Flags::of("UH"),
             details: "via_upstream",
-            termination: "",
-            transport_failure: "",
-            server_name: "",
-            received: 0,
             sent: 19,
             service_time: Some(Duration::from_millis(3)),
-            forwarded_for: None,
             user_agent: Some(&agent),
-            request_id: None,
             authority: "reviews:9080",
             upstream_host: Some("10.0.0.2:9080".parse().unwrap()),
             cluster: "outbound|9080||reviews",
-            local: "127.0.0.1:15080".parse().unwrap(),
-            remote: "127.0.0.1:4444".parse().unwrap(),
-            addresses: &addresses("127.0.0.1:15080".parse().unwrap(), "127.0.0.1:4444".parse().unwrap()),
-            route: "",
+            addresses: &addresses(local, remote),
             remarked,
             version: 7,
+            ..sample(Instant::now(), local, remote)
         });
         log.flush();
         String::from_utf8(receiver.recv().unwrap()).unwrap()

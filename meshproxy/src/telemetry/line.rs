@@ -9,7 +9,7 @@ use http::HeaderValue;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
-use super::access::Entry;
+use super::entry::Entry;
 
 /// A line rarely needs more.
 const USUAL_LINE: usize = 1024;

@@ -341,6 +341,16 @@ impl Metrics {
         self.state().services.number(service)
     }
 
+    /// The party of a number; the unknown one where there is none.
+    pub fn party_of(&self, number: u32) -> Arc<Party> {
+        self.state().parties.value(number)
+    }
+
+    /// The service of a number; the unknown one where there is none.
+    pub fn service_of(&self, number: u32) -> Arc<ServiceLabels> {
+        self.state().services.value(number)
+    }
+
     /// Everything in Prometheus' text format.
     pub fn render(&self) -> String {
         let mut out = self.handle.render();

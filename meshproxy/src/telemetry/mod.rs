@@ -1,10 +1,12 @@
 //! What is measured and logged of the traffic: names, labels and formats are Istio's.
 
 pub mod access;
+pub mod entry;
 pub mod flags;
 pub mod histogram;
 pub mod labels;
 pub mod line;
 pub mod metrics;
+pub mod observers;
 pub mod shed;
 pub mod trace;

@@ -248,6 +248,7 @@ impl Mesh {
             view: plan.view.map(Text::from),
             recognition: Recognition::default(),
             probe: None,
+            telemetry: Default::default(),
         };
         let port = |number| WorkloadPort {
             number,

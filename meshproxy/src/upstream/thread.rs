@@ -24,6 +24,7 @@ use crate::runtime::pressure::Pressure;
 use crate::runtime::{allocator, clock, panics};
 use crate::telemetry::access::{AccessLog, AccessSink};
 use crate::telemetry::metrics::{Metrics, SeriesCache};
+use crate::telemetry::observers::Observers;
 use crate::telemetry::shed::Shed;
 
 /// What all data threads of a proxy share.
@@ -60,10 +61,8 @@ pub struct DataThread {
     pub view: View,
     /// Its connections.
     pub pool: Rc<Pool>,
-    /// Its way to the metrics.
-    pub series: SeriesCache,
-    /// Its access log.
-    pub log: Rc<AccessLog>,
+    /// Who hears of its traffic.
+    pub observers: Observers,
     /// Keys and trust.
     pub svids: Arc<Svids>,
     /// The end.
@@ -104,8 +103,10 @@ impl DataThread {
                 shared.most_age,
             ),
             most_age: shared.most_age,
-            series: SeriesCache::new(Arc::clone(&shared.metrics)),
-            log: Rc::new(AccessLog::new(shared.access.clone(), Arc::clone(&shared.metrics))),
+            observers: Observers {
+                series: SeriesCache::new(Arc::clone(&shared.metrics)),
+                log: Rc::new(AccessLog::new(shared.access.clone(), Arc::clone(&shared.metrics))),
+            },
             svids: Arc::clone(&shared.svids),
             drain: shared.drain.clone(),
             bodies: Budget::new(shared.kept_bodies, shared.metrics.proxy.bodies_not_kept.clone()),
@@ -120,8 +121,8 @@ impl DataThread {
             random: RefCell::new(Random::seeded(rand::random())),
         };
         tokio::task::spawn_local(Rc::clone(&thread.pool).keep_sweeping());
-        if thread.log.is_on() {
-            tokio::task::spawn_local(Rc::clone(&thread.log).keep_flushing());
+        if thread.observers.log.is_on() {
+            tokio::task::spawn_local(Rc::clone(&thread.observers.log).keep_flushing());
         }
         let thread = Rc::new(thread);
         let (standings, roots) = (Rc::clone(&thread.standings), Arc::clone(thread.view.roots()));
@@ -153,7 +154,7 @@ impl DataThread {
 
     /// The metrics.
     pub fn metrics(&self) -> &Arc<Metrics> {
-        self.series.metrics()
+        self.observers.series.metrics()
     }
 }
 

@@ -321,6 +321,7 @@ mod tests {
             view: None,
             recognition: mesh_core::snapshot::workload::Recognition::default(),
             probe: None,
+            telemetry: Default::default(),
         }
     }
 

@@ -102,6 +102,7 @@ fn workload(name: &str, address: &str, ports: &[u16], mode: MtlsMode) -> Section
         view: None,
         recognition: Recognition::default(),
         probe: None,
+        telemetry: Default::default(),
     })
 }
 

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
+use crate::telemetry::labels::{Party, ServiceLabels};
+
 use super::{Metrics, RequestKey, RequestSeries, StreamKey, StreamSeries};
 
 /// So many series a data thread keeps at hand.
@@ -17,12 +19,32 @@ pub struct SeriesCache {
     metrics: Arc<Metrics>,
     requests: RefCell<HashMap<RequestKey, Arc<RequestSeries>, RandomState>>,
     streams: RefCell<HashMap<StreamKey, Arc<StreamSeries>, RandomState>>,
+    parties: RefCell<HashMap<u32, Arc<Party>, RandomState>>,
+    services: RefCell<HashMap<u32, Arc<ServiceLabels>, RandomState>>,
 }
 
 impl SeriesCache {
     /// An empty cache.
     pub fn new(metrics: Arc<Metrics>) -> SeriesCache {
-        SeriesCache { metrics, requests: RefCell::default(), streams: RefCell::default() }
+        SeriesCache {
+            metrics,
+            requests: RefCell::default(),
+            streams: RefCell::default(),
+            parties: RefCell::default(),
+            services: RefCell::default(),
+        }
+    }
+
+    /// The party of a number.
+    pub fn party(&self, number: u32) -> Arc<Party> {
+        let mut cache = self.parties.borrow_mut();
+        Arc::clone(cache.entry(number).or_insert_with(|| self.metrics.party_of(number)))
+    }
+
+    /// The service of a number.
+    pub fn service(&self, number: u32) -> Arc<ServiceLabels> {
+        let mut cache = self.services.borrow_mut();
+        Arc::clone(cache.entry(number).or_insert_with(|| self.metrics.service_of(number)))
     }
 
     /// The metrics behind it.

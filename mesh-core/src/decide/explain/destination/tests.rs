@@ -71,6 +71,7 @@ fn caller(node: &str, locality: &str, version: &str) -> Section {
         view: None,
         recognition: Recognition::default(),
         probe: None,
+        telemetry: Default::default(),
     })
 }
 

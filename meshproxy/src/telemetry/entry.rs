@@ -1,0 +1,160 @@
+//! What is known of an exchange or byte stream at its end: the one source of metrics, logs, spans and samples.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use http::HeaderValue;
+use mesh_core::vocab::origin::Origin;
+use tokio::time::Instant;
+
+use super::flags::Flags;
+use super::metrics::{Reporter, RequestKey};
+
+/// What policies have written down: it changes nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remarked {
+    /// The AUDIT rule, `ns[NS]-policy[NAME]-rule[I]`.
+    pub audited: Option<String>,
+    /// What the policies in dry run say: `denied` or `allowed`, and by which rule.
+    pub rehearsed: Option<String>,
+}
+
+/// What is told of an exchange or byte stream. Empty texts and `None` are unknown.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry<'a> {
+    /// Which side speaks.
+    pub reporter: Reporter,
+    /// Whether the caller's connection is mutual TLS; only the destination says so.
+    pub mutual_tls: bool,
+    /// Number of the calling party ([`super::metrics::SeriesCache::party`]).
+    pub source: u32,
+    /// Number of the called party.
+    pub destination: u32,
+    /// Number of the service ([`super::metrics::SeriesCache::service`]).
+    pub service: u32,
+    /// Whether it is gRPC.
+    pub grpc: bool,
+    /// `grpc-status` of a gRPC request.
+    pub grpc_status: Option<u16>,
+    /// When it began.
+    pub started: Instant,
+    /// How long it took.
+    pub duration: Duration,
+    /// Method; empty for a byte stream.
+    pub method: &'a str,
+    /// Path and query as sent.
+    pub path: &'a str,
+    /// `HTTP/1.1`; empty for a byte stream.
+    pub protocol: &'a str,
+    /// Status; 0 where no answer was given.
+    pub code: u16,
+    /// Response flags.
+    pub flags: Flags,
+    /// `via_upstream`, `route_not_found`, ...
+    pub details: &'a str,
+    /// Why the connection was ended, where it was.
+    pub termination: &'a str,
+    /// Why TLS or the connection upstream failed.
+    pub transport_failure: &'a str,
+    /// The server name that the client's TLS asks for.
+    pub server_name: &'a str,
+    /// Bytes of the request, head included.
+    pub request_bytes: u64,
+    /// Bytes of the answer, head included.
+    pub response_bytes: u64,
+    /// Attempts upstream, those beside others included; 0 where nothing was sent.
+    pub attempts: u32,
+    /// Where the rule was declared that decided.
+    pub origin: Option<&'a Origin>,
+    /// Body bytes from the client.
+    pub received: u64,
+    /// Body bytes to the client.
+    pub sent: u64,
+    /// From the request's end to the answer's head.
+    pub service_time: Option<Duration>,
+    /// Header field of that name.
+    pub forwarded_for: Option<&'a HeaderValue>,
+    /// Header field of that name.
+    pub user_agent: Option<&'a HeaderValue>,
+    /// Header field of that name.
+    pub request_id: Option<&'a HeaderValue>,
+    /// Authority as sent.
+    pub authority: &'a str,
+    /// The endpoint.
+    pub upstream_host: Option<SocketAddr>,
+    /// `outbound|PORT|SUBSET|HOST`, `inbound|PORT||`.
+    pub cluster: &'a str,
+    /// Where it was accepted.
+    pub local: SocketAddr,
+    /// Who connected.
+    pub remote: SocketAddr,
+    /// Both as [`super::line::addresses`] gives them, made once for a connection.
+    pub addresses: &'a str,
+    /// Name of the route.
+    pub route: &'a str,
+    /// What policies have written down of it.
+    pub remarked: Option<&'a Remarked>,
+    /// Version of the snapshot that decided.
+    pub version: u64,
+}
+
+impl Entry<'_> {
+    /// What tells its series from others.
+    pub fn key(&self) -> RequestKey {
+        RequestKey {
+            reporter: self.reporter,
+            source: self.source,
+            destination: self.destination,
+            service: self.service,
+            code: self.code,
+            grpc_status: if self.grpc { self.grpc_status } else { None },
+            grpc: self.grpc,
+            flags: self.flags,
+            mutual_tls: self.mutual_tls,
+        }
+    }
+}
+
+/// An exchange of which nothing is known yet, for tests.
+#[cfg(test)]
+pub(crate) fn sample<'a>(started: Instant, local: SocketAddr, remote: SocketAddr) -> Entry<'a> {
+    Entry {
+        reporter: Reporter::Source,
+        mutual_tls: false,
+        source: 0,
+        destination: 0,
+        service: 0,
+        grpc: false,
+        grpc_status: None,
+        started,
+        duration: Duration::ZERO,
+        method: "",
+        path: "",
+        protocol: "",
+        code: 0,
+        flags: Flags::NONE,
+        details: "",
+        termination: "",
+        transport_failure: "",
+        server_name: "",
+        request_bytes: 0,
+        response_bytes: 0,
+        attempts: 0,
+        origin: None,
+        received: 0,
+        sent: 0,
+        service_time: None,
+        forwarded_for: None,
+        user_agent: None,
+        request_id: None,
+        authority: "",
+        upstream_host: None,
+        cluster: "",
+        local,
+        remote,
+        addresses: "",
+        route: "",
+        remarked: None,
+        version: 0,
+    }
+}
