@@ -83,6 +83,11 @@ impl Operator {
         Ok(operator)
     }
 
+    /// A command of the operator that goes on by itself.
+    pub(super) fn command(&self, label: &str, arguments: &[&str]) -> Spec {
+        Spec::new(label, &self.meshd).args(arguments).env("MESHD_SERVER", &self.server)
+    }
+
     fn cli(&self, arguments: &[&str]) -> anyhow::Result<String> {
         let mut command = std::process::Command::new(&self.meshd);
         let output = command.args(arguments).env("MESHD_SERVER", &self.server).output()?;
@@ -91,13 +96,13 @@ impl Operator {
         Ok(String::from_utf8(output.stdout)?)
     }
 
-    /// Starts the proxy of a host with one workload; `log` is its `--access-log`.
+    /// Starts the proxy of a host with one workload.
     pub(super) fn join(
         &self,
         setup: &mut Setup,
         programs: &Path,
         (number, name, port): (usize, &str, u16),
-        log: &str,
+        how: &How<'_>,
     ) -> anyhow::Result<()> {
         let account = format!("default/{name}");
         let token = self.cli(&["token", "create", "--node", name, "--service-account", &account])?;
@@ -109,11 +114,13 @@ impl Operator {
             .args(["run", "--node", name, "--control", "https://127.0.0.1:15012", "--threads", "1"])
             .args(["--token-file", &token.display().to_string(), "--workload", &entry.display().to_string()])
             .args(["--data-dir", &setup.folder.join(name).display().to_string()])
-            .args(["--address", &HOSTS[number].to_string(), "--access-log", log])
+            .args(["--address", &HOSTS[number].to_string(), "--access-log", how.log])
             .args(["--inbound-addr", &format!("{}:15008", HOSTS[number])])
             .args(["--capture", if number == 0 { "loopback" } else { "explicit" }])
             .args(["--dns", &local(15053), "--explicit-addr", &local(15080), "--admin-addr", &local(15000)])
             .args(["--ready-addr", &local(15021), "--metrics-addr", &local(15090)])
+            .args(how.flags)
+            .under(how.under)
             .quiet();
         setup.proxy(spec)?;
         Ok(())
@@ -121,7 +128,7 @@ impl Operator {
 
     /// Waits until a service has so many healthy endpoints; its address.
     pub(super) fn wait_for(&self, host: &str, healthy: u64) -> anyhow::Result<Ipv4Addr> {
-        let end = std::time::Instant::now() + Duration::from_secs(20);
+        let end = std::time::Instant::now() + Duration::from_secs(60);
         loop {
             let services: Value = serde_json::from_str(&self.cli(&["services", "-o", "json"])?)?;
             let found = services.as_array().and_then(|all| all.iter().find(|s| s["host"] == host)).cloned();
@@ -135,12 +142,32 @@ impl Operator {
     }
 }
 
-/// Starts meshd and the two proxies; `log` is their `--access-log`.
-pub(super) fn pair(setup: &mut Setup, programs: &Path, log: &str) -> anyhow::Result<()> {
+/// How proxies are started.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct How<'a> {
+    /// `--access-log`.
+    pub(super) log: &'a str,
+    /// Further flags.
+    pub(super) flags: &'a [&'a str],
+    /// The program that they run under.
+    pub(super) under: &'a [&'a str],
+    /// What is declared besides.
+    pub(super) declared: &'a str,
+}
+
+impl<'a> How<'a> {
+    /// With this `--access-log`.
+    pub(super) fn logging(log: &'a str) -> How<'a> {
+        How { log, ..How::default() }
+    }
+}
+
+/// Starts meshd and the two proxies.
+pub(super) fn pair(setup: &mut Setup, programs: &Path, how: &How<'_>) -> anyhow::Result<Operator> {
     let backend = setup.backend(HOSTS[1])?;
-    let operator = Operator::start(setup, programs, DECLARED)?;
+    let operator = Operator::start(setup, programs, &format!("{DECLARED}---{}", how.declared))?;
     for (number, (name, port)) in [("caller", 8081), ("app", backend.port())].into_iter().enumerate() {
-        operator.join(setup, programs, (number, name, port), log)?;
+        operator.join(setup, programs, (number, name, port), how)?;
     }
     setup.inner = Some(Inner {
         number: 1,
@@ -150,5 +177,5 @@ pub(super) fn pair(setup: &mut Setup, programs: &Path, log: &str) -> anyhow::Res
     let address = operator.wait_for("app.default.svc.cluster.local", 1)?;
     setup.entry = SocketAddr::from((address, 8080));
     "app:8080".clone_into(&mut setup.host_header);
-    Ok(())
+    Ok(operator)
 }

@@ -12,6 +12,7 @@ pub(crate) mod peers;
 mod setup;
 mod shake;
 mod slow;
+mod telemetry;
 
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use crate::report::Report;
 /// Runs one bench, or all; says whether the bars are kept.
 pub fn run(inside: &Inside, name: &str, rounds: usize, seconds: u64, json: bool) -> anyhow::Result<bool> {
     let mut report = Report::new(json);
-    let known = ["pair", "shake", "slow", "storm", "apply", "idle", "config"];
+    let known = ["pair", "telemetry", "shake", "slow", "storm", "apply", "idle", "config"];
     if !name.is_empty() && !known.contains(&name) {
         anyhow::bail!("no bench {name:?}; there are {}", known.join(", "));
     }
@@ -64,6 +65,9 @@ pub fn run(inside: &Inside, name: &str, rounds: usize, seconds: u64, json: bool)
     }
     if wanted("pair") {
         pair::run(inside, &mut report, rounds, seconds)?;
+    }
+    if wanted("telemetry") {
+        telemetry::run(inside, &mut report, rounds, seconds)?;
     }
     if wanted("slow") {
         slow::run(inside, &mut report, rounds, seconds)?;

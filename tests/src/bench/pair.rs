@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 
+use super::mesh::How;
 use super::setup::Setup;
 use super::{cpu, mesh, peers};
 use crate::harness::isolate::Inside;
@@ -93,8 +94,8 @@ fn measured(
     match name {
         "haproxy h2" => peers::haproxy_pair(&mut setup, certificates)?,
         "nginx h1" => peers::nginx_pair(&mut setup, certificates)?,
-        "mesh" => mesh::pair(&mut setup, &programs()?, "json")?,
-        _ => mesh::pair(&mut setup, &programs()?, "off")?,
+        "mesh" => drop(mesh::pair(&mut setup, &programs()?, &How::logging("json"))?),
+        _ => drop(mesh::pair(&mut setup, &programs()?, &How::logging("off"))?),
     }
     setup.wait_ready()?;
     load(&setup, 1)?;

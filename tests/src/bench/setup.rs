@@ -113,6 +113,15 @@ impl Setup {
         }
     }
 
+    /// Ends its proxies; what each said last.
+    pub(super) fn end_proxies(&mut self, patience: Duration) -> anyhow::Result<Vec<String>> {
+        let end = |mut process: Process| {
+            process.terminate(patience)?;
+            Ok(process.stderr())
+        };
+        self.proxies.drain(..).map(end).collect()
+    }
+
     /// The CPU time of its proxies so far.
     pub(super) fn used(&self) -> anyhow::Result<Duration> {
         self.proxies.iter().map(|p| super::cpu::used(p.pid())).sum()

@@ -79,7 +79,7 @@ fn measured(host: &Namespace, place: &Path, name: &str, certificates: &Path) -> 
     let mut setup = Setup::new(host, place)?;
     let (sni, credentials) = match name {
         "mesh" => {
-            mesh::pair(&mut setup, &programs()?, "json")?;
+            mesh::pair(&mut setup, &programs()?, &mesh::How::logging("json"))?;
             let signer = Signer::of_mesh(&setup.folder.join("meshd"))?;
             (server_name(&identity("app")), signer.sign(&identity("caller"), Validity::Now)?)
         }

@@ -190,7 +190,7 @@ fn mesh(setup: &mut Setup) -> anyhow::Result<()> {
     );
     let programs = programs()?;
     let operator = Operator::start(setup, &programs, &declared)?;
-    operator.join(setup, &programs, (0, "caller", 8081), "json")?;
+    operator.join(setup, &programs, (0, "caller", 8081), &super::mesh::How::logging("json"))?;
     let address = operator.wait_for("app.test", ENDPOINTS as u64)?;
     setup.entry = SocketAddr::from((address, 8080));
     "app.test:8080".clone_into(&mut setup.host_header);
