@@ -37,7 +37,7 @@ use crate::registry::limits::Ledger;
 use crate::registry::registrar::Callers;
 use crate::registry::service::RegistryService;
 use crate::store::{self, Store, StoreError};
-use crate::telemetry::Metrics;
+use crate::telemetry::{self, Metrics};
 use crate::{clock, grpc};
 
 /// How long calls that are under way may go on after SIGTERM.
@@ -80,6 +80,27 @@ pub enum StartError {
     /// Configuration.
     #[error(transparent)]
     Controller(#[from] ControllerError),
+}
+
+/// Measures how long versions take until every connected proxy runs them.
+async fn convergence(controller: Controller, roster: Arc<Roster>) {
+    const PATIENCE: Duration = Duration::from_secs(60);
+    let mut published = controller.subscribe();
+    let mut known = published.borrow_and_update().version.number;
+    while published.changed().await.is_ok() {
+        let (version, at) = {
+            let newest = published.borrow_and_update();
+            (newest.version.number, newest.at)
+        };
+        if version == known {
+            continue;
+        }
+        known = version;
+        let behind = roster.in_step(Some(version), PATIENCE).await;
+        telemetry::converged(behind.is_empty().then(|| at.elapsed().as_secs_f64()));
+    }
+    // The writer has gone, and meshd goes with it.
+    std::future::pending().await
 }
 
 fn permission_hint(error: &io::Error) -> &'static str {
@@ -169,6 +190,17 @@ impl App {
                 tokio::select! {
                     () = stop.cancelled() => {}
                     () = ended => {}
+                }
+            }
+        });
+        tasks.spawn({
+            let (stop, metrics) = (stop.clone(), metrics.clone());
+            let measured = convergence(parts.controller.clone(), Arc::clone(&parts.roster));
+            async move {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = metrics.keep() => {}
+                    () = measured => {}
                 }
             }
         });

@@ -235,6 +235,11 @@ impl Controller {
         }
     }
 
+    /// How many commands wait for the writer.
+    pub fn waiting(&self) -> usize {
+        self.commands.max_capacity() - self.commands.capacity()
+    }
+
     /// What is in force now.
     pub fn published(&self) -> Arc<Published> {
         self.published.borrow().clone()

@@ -1,11 +1,18 @@
-//! Logging, and the names of what meshd counts.
+//! Logging, and what meshd counts.
 
 use std::io::IsTerminal;
+use std::time::Duration;
 
-use metrics::{counter, gauge, histogram};
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use mesh_core::telemetry::exposition::{Family, Form, Kind, Page};
+use metrics::Recorder as _;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
+mod counted;
+pub mod names;
+mod open_metrics;
+
+pub use counted::*;
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum LogFormat {
@@ -36,67 +43,50 @@ pub struct Metrics {
     handle: PrometheusHandle,
 }
 
+/// What was measured is folded into buckets so often: it is kept singly until then.
+const FOLD: Duration = Duration::from_secs(5);
+const SECONDS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0];
+const LONG_SECONDS: [f64; 10] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0];
+
 impl Metrics {
     /// Installs the recorder of this process. A second one in the same process records nothing.
     pub fn install() -> Metrics {
+        let convergence = Matcher::Full(names::CONVERGENCE.name.to_owned());
         let builder = PrometheusBuilder::new();
-        // Fails only for an empty list of buckets.
+        // Both fail only for an empty list of buckets.
         let builder = builder.set_buckets(&SECONDS).expect("there are buckets");
+        let builder = builder.set_buckets_for_metric(convergence, &LONG_SECONDS).expect("there are buckets");
         let recorder = builder.build_recorder();
         let handle = recorder.handle();
+        for Family { name, kind, help } in names::ALL {
+            match kind {
+                Kind::Counter => recorder.describe_counter((*name).into(), None, (*help).into()),
+                Kind::Gauge => recorder.describe_gauge((*name).into(), None, (*help).into()),
+                Kind::Histogram => recorder.describe_histogram((*name).into(), None, (*help).into()),
+            }
+        }
         if metrics::set_global_recorder(recorder).is_err() {
             tracing::debug!("metrics are recorded by an earlier instance in this process");
         }
         Metrics { handle }
     }
 
-    /// The text that Prometheus scrapes.
-    pub fn render(&self) -> String {
-        self.handle.render()
+    /// The text that Prometheus scrapes, with what is added to it.
+    pub fn render(&self, form: Form, add: impl FnOnce(&mut Page)) -> String {
+        let counted = self.handle.render();
+        let mut page = Page::new(form, 4096);
+        add(&mut page);
+        match form {
+            Form::Text => counted + &page.finish(),
+            Form::OpenMetrics => open_metrics::of_text(&counted) + &page.finish(),
+        }
     }
-}
 
-const SECONDS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0];
-
-/// Time to compile one version or revision.
-const COMPILE_SECONDS: &str = "meshd_compile_seconds";
-/// Time from a published state to the acknowledgement of a proxy.
-const DELIVERY_SECONDS: &str = "meshd_delivery_seconds";
-
-/// A batch was applied or refused.
-pub fn applied(result: &'static str) {
-    counter!("meshd_applies_total", "result" => result).increment(1);
-}
-
-/// A version or revision was compiled.
-pub fn compiled(version: u64, seconds: f64) {
-    histogram!(COMPILE_SECONDS).record(seconds);
-    gauge!("meshd_config_version").set(version as f64);
-}
-
-/// Proxies connected now.
-pub fn connected(nodes: usize) {
-    gauge!("meshd_connected_proxies").set(nodes as f64);
-}
-
-/// A proxy answered a delta.
-pub fn answered(result: &'static str, seconds: f64) {
-    counter!("meshd_delta_answers_total", "result" => result).increment(1);
-    histogram!(DELIVERY_SECONDS).record(seconds);
-}
-
-/// A delta was sent.
-pub fn sent(bytes: usize) {
-    counter!("meshd_deltas_total").increment(1);
-    counter!("meshd_delta_bytes_total").increment(bytes as u64);
-}
-
-/// A host's lease ran out.
-pub fn lease_ended() {
-    counter!("meshd_leases_ended_total").increment(1);
-}
-
-/// A workload that flaps: `kept_out`, or `let_in` because too few others were well.
-pub fn flapped(result: &'static str) {
-    counter!("meshd_flapping_total", "result" => result).increment(1);
+    /// Folds what was measured, so that it does not grow where nobody scrapes; runs until it is dropped.
+    pub async fn keep(self) {
+        loop {
+            tokio::time::sleep(FOLD).await;
+            self.handle.run_upkeep();
+        }
+    }
 }

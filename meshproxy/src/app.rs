@@ -73,7 +73,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let on = |kind| signal(kind).context("cannot take signals");
     let (mut terminate, mut interrupt) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
 
-    let metrics = Arc::new(Metrics::new());
+    let metrics = Arc::new(Metrics::new(config.series));
     let roots = Arc::new(Roots::new(Arc::clone(&metrics)));
     let svids = Arc::new(Svids::new());
     let drain = Drain::new();
@@ -96,6 +96,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         captured,
     ));
     tasks.spawn(dns::serve(sockets, forwarder.clone(), Arc::clone(&roots), address_of, captured));
+    tasks.spawn(Arc::clone(&metrics).keep());
     let faults = metrics.proxy.certificate_faults.clone();
     let files = Arc::clone(roots.originations());
     tasks.spawn(files.keep_fresh(move |count| faults.set(count as f64)));

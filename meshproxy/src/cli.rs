@@ -142,6 +142,19 @@ pub struct RunArgs {
     /// Who installs and removes the rules of transparent capture
     #[arg(long, env = "MESHPROXY_CAPTURE_RULES", value_name = "WHO", default_value = "auto")]
     pub capture_rules: CaptureRules,
+    /// Most label sets of a metric; what is beyond is counted as `other`
+    #[arg(long, env = "MESHPROXY_MAX_SERIES", value_name = "NUMBER", default_value_t = 5_000,
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub max_series: u32,
+    /// Series in which nothing happens for so long are forgotten; 0s: never
+    #[arg(
+        long,
+        env = "MESHPROXY_SERIES_IDLE",
+        value_name = "DURATION",
+        default_value = "1h",
+        value_parser = duration
+    )]
+    pub series_idle: Duration,
     /// Form of the log on stderr
     #[arg(long, env = "MESHPROXY_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
@@ -301,6 +314,8 @@ mod tests {
         assert_eq!(run.capture, [Capture::Explicit, Capture::Loopback]);
         assert_eq!(run.inbound_addr.port(), 15008);
         assert_eq!(run.drain_time, Duration::from_secs(30));
+        let bounds = crate::config::Config::from_args(*run).unwrap().series;
+        assert_eq!(bounds, crate::telemetry::metrics::Bounds::default());
     }
 
     #[test]

@@ -13,6 +13,7 @@ use mesh_core::vocab::node::check_node_name;
 use crate::cli::{AccessLog, Capture, CaptureRules, LogFormat, RunArgs};
 use crate::intercept::rules::Rules;
 use crate::net::limits::Limits;
+use crate::telemetry::metrics::Bounds;
 
 /// Why the flags cannot be used together, or not on this host.
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +91,8 @@ pub struct Config {
     pub rules: Option<Rules>,
     /// Whether the rules are installed and removed by this process.
     pub installs_rules: bool,
+    /// How many series of metrics there may be, and how long they stay.
+    pub series: Bounds,
     /// Form of the log.
     pub log_format: LogFormat,
 }
@@ -156,6 +159,10 @@ impl Config {
             most_age: (!args.max_connection_age.is_zero()).then_some(args.max_connection_age),
             limits: args.limits.into(),
             rules,
+            series: Bounds {
+                series: usize::try_from(args.max_series).unwrap_or(usize::MAX),
+                idle: (!args.series_idle.is_zero()).then_some(args.series_idle),
+            },
             installs_rules: args.capture_rules == CaptureRules::Auto,
             log_format: args.log_format,
         })

@@ -60,6 +60,11 @@ impl Pattern {
         text.map(|text| text.valid().to_owned()).unwrap_or_default()
     }
 
+    /// Whether it matches a part of a text.
+    pub fn finds(&self, text: &[u8]) -> bool {
+        self.part.is_match(text)
+    }
+
     /// Whether the whole text matches.
     pub fn matches(&self, text: &[u8]) -> bool {
         self.full.is_match(text)

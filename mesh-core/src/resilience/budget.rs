@@ -39,6 +39,12 @@ impl RetryRate {
         (u64::from(self.saved) * WHOLE).saturating_add(by_time).saturating_add(by_requests)
     }
 
+    /// How many whole ones are left.
+    pub fn left(&self, spent: u64, earned: u64) -> u64 {
+        let saved = u64::from(self.saved) * WHOLE;
+        earned.saturating_sub(spent.max(earned.saturating_sub(saved))) / WHOLE
+    }
+
     /// Spends a whole one: what has been spent then, or `None` if there is none.
     pub fn spend(&self, spent: u64, earned: u64) -> Option<u64> {
         let spent = spent.max(earned.saturating_sub(u64::from(self.saved) * WHOLE));

@@ -7,6 +7,7 @@ pub mod client;
 pub mod configuration;
 mod describe;
 pub mod explain;
+mod figures;
 pub mod fleet;
 mod references;
 mod registered;

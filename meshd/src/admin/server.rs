@@ -9,10 +9,11 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::connect_info::{ConnectInfo, Connected};
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::serve::IncomingStream;
+use mesh_core::telemetry::exposition::Form;
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 
@@ -168,12 +169,20 @@ pub async fn serve_socket(listener: UnixListener, state: Arc<AdminState>, stop: 
     }
 }
 
+async fn metrics(State(state): Shared, headers: HeaderMap) -> ([(HeaderName, &'static str); 1], String) {
+    let accept: Vec<&str> =
+        headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
+    let form = Form::asked(&accept.join(","));
+    let text = state.metrics.render(form, |page| state.figures(page));
+    ([(header::CONTENT_TYPE, form.content_type())], text)
+}
+
 /// Serves what everybody may see.
 pub async fn serve_public(listener: TcpListener, state: Arc<AdminState>, stop: CancellationToken) {
     let router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(|| async { "ok\n" }))
-        .route("/metrics", get(|State(state): Shared| async move { state.metrics.render() }))
+        .route("/metrics", get(metrics))
         .route(
             "/",
             get(|| async {

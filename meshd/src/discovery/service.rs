@@ -26,7 +26,7 @@ use super::roster::{Presence, Roster};
 use crate::controller::{Controller, Published};
 use crate::identity::attest::{Caller, caller};
 use crate::identity::members::Members;
-use crate::telemetry;
+use crate::telemetry::{self, OpenStream};
 
 /// An honest proxy says hello at once.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -74,7 +74,9 @@ impl Discovery for DiscoveryService {
         };
         let stop = self.stop.clone();
         let messages = request.into_inner();
+        let open = OpenStream::of("discovery");
         self.streams.spawn(async move {
+            let _open = open;
             let ended = tokio::select! {
                 () = stop.cancelled() => Err(Status::unavailable("meshd is going down")),
                 ended = session.run(messages) => ended,
@@ -196,6 +198,7 @@ impl Session {
             }
             ClientMessage::Nack(nack) => {
                 self.answered("nack");
+                telemetry::refused(&nack);
                 tracing::warn!(node = self.caller.node.name, reason = nack.text(), "proxy refused a version");
                 self.publisher.on_nack(&nack)
             }

@@ -16,6 +16,7 @@ use super::members::{JoinError, Members, mark};
 use super::token::{Attempt, allows};
 use crate::clock;
 use crate::store::{NodeRecord, StoreError};
+use crate::telemetry;
 
 /// Answers hosts that want certificates.
 pub struct IdentityService {
@@ -30,6 +31,26 @@ pub struct IdentityService {
 #[tonic::async_trait]
 impl Identity for IdentityService {
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<NodeCertificate>, Status> {
+        counted("node", self.joined(request).await)
+    }
+
+    async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<NodeCertificate>, Status> {
+        counted("node", self.renewed(request).await)
+    }
+
+    async fn issue(&self, request: Request<IssueRequest>) -> Result<Response<Svid>, Status> {
+        counted("workload", self.issued_to(request).await)
+    }
+}
+
+/// A certificate was asked for.
+fn counted<T>(of: &'static str, result: Result<T, Status>) -> Result<T, Status> {
+    telemetry::certificate(of, result.is_ok());
+    result
+}
+
+impl IdentityService {
+    async fn joined(&self, request: Request<JoinRequest>) -> Result<Response<NodeCertificate>, Status> {
         let remote = request.extensions().get::<Connection>().map(|connection| connection.remote.ip());
         let request = request.into_inner();
         let address = request.address.parse().ok();
@@ -71,7 +92,7 @@ impl Identity for IdentityService {
         Ok(Response::new(self.node_certificate(&issued)))
     }
 
-    async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<NodeCertificate>, Status> {
+    async fn renewed(&self, request: Request<RenewRequest>) -> Result<Response<NodeCertificate>, Status> {
         let caller = self.caller(&request)?;
         let key = requested_key(&request.get_ref().csr).map_err(bad_request)?;
         let domain = self.authority.domain();
@@ -82,7 +103,7 @@ impl Identity for IdentityService {
         Ok(Response::new(self.node_certificate(&issued)))
     }
 
-    async fn issue(&self, request: Request<IssueRequest>) -> Result<Response<Svid>, Status> {
+    async fn issued_to(&self, request: Request<IssueRequest>) -> Result<Response<Svid>, Status> {
         let caller = self.caller(&request)?;
         let request = request.into_inner();
         let account = format!("{}/{}", request.namespace, request.service_account);

@@ -22,6 +22,7 @@ use super::record;
 use super::registrar::{Callers, Registrar};
 use crate::identity::attest::{Caller, caller};
 use crate::identity::members::Members;
+use crate::telemetry::OpenStream;
 
 /// Takes in what nodes announce.
 pub struct RegistryService {
@@ -71,7 +72,9 @@ impl Registry for RegistryService {
         };
         let stop = self.stop.clone();
         let messages = request.into_inner();
+        let open = OpenStream::of("registry");
         self.streams.spawn(async move {
+            let _open = open;
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = session.run(messages) => {}

@@ -1,4 +1,5 @@
 //! The face for operators on the host: readiness, metrics, what is in force, and the graceful end.
 
 pub mod dump;
+mod figures;
 pub mod server;

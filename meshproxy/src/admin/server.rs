@@ -11,11 +11,13 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use mesh_core::telemetry::exposition::Form;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use super::dump::{Certificate, dump};
+use super::figures;
 use crate::live::interception::Interception;
 use crate::live::root::Roots;
 use crate::telemetry::metrics::Metrics;
@@ -67,8 +69,8 @@ impl Facts {
     fn answer(
         &self,
         face: Face,
-        method: &Method,
-        path: &str,
+        (method, path): (&Method, &str),
+        accept: &str,
         may_end: impl FnOnce() -> bool,
     ) -> Response<Full<Bytes>> {
         let shown = |one: Face| face == Face::Admin || face == one;
@@ -80,8 +82,11 @@ impl Facts {
                 text(StatusCode::OK, "live\n")
             }
             (&Method::GET | &Method::HEAD, "/stats/prometheus" | "/metrics") if shown(Face::Metrics) => {
-                let mut answer = text(StatusCode::OK, self.metrics.render());
-                let kind = header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+                let form = Form::asked(accept);
+                let mut page = self.metrics.page(form);
+                figures::add(&mut page, &self.metrics, &self.roots.load(), &(self.certificates)());
+                let mut answer = text(StatusCode::OK, page.finish());
+                let kind = header::HeaderValue::from_static(form.content_type());
                 answer.headers_mut().insert(header::CONTENT_TYPE, kind);
                 answer
             }
@@ -176,7 +181,13 @@ async fn serve_connection(stream: TcpStream, face: Face, facts: Arc<Facts>) {
     let (peer, local) = (stream.peer_addr().ok(), stream.local_addr().ok());
     let service = service_fn(|request: Request<Incoming>| {
         let may_end = || peer.zip(local).is_some_and(|(peer, local)| (facts.may_end)(peer, local));
-        let answer = facts.answer(face, request.method(), request.uri().path(), may_end);
+        let accept: Vec<&str> = request
+            .headers()
+            .get_all(header::ACCEPT)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .collect();
+        let answer = facts.answer(face, (request.method(), request.uri().path()), &accept.join(","), may_end);
         std::future::ready(Ok::<_, std::convert::Infallible>(answer))
     });
     let served = hyper::server::conn::http1::Builder::new()
@@ -197,7 +208,7 @@ mod tests {
     use super::*;
 
     fn facts() -> (Facts, watch::Sender<bool>) {
-        let metrics = Arc::new(Metrics::new());
+        let metrics = Arc::new(Metrics::default());
         let (sender, ending) = watch::channel(false);
         let facts = Facts {
             node: "h1".to_owned(),
@@ -217,7 +228,7 @@ mod tests {
     #[track_caller]
     fn check(facts: &Facts, face: Face, method: &Method, path: &str, expected: u16) {
         assert_eq!(
-            facts.answer(face, method, path, || true).status().as_u16(),
+            facts.answer(face, (method, path), "", || true).status().as_u16(),
             expected,
             "{face:?} {method} {path}"
         );
@@ -233,7 +244,7 @@ mod tests {
         check(&facts, Face::Metrics, &Method::POST, "/drain", 404);
         check(&facts, Face::Admin, &Method::GET, "/drain", 405);
         check(&facts, Face::Admin, &Method::POST, "/drain", 202);
-        let refused = facts.answer(Face::Admin, &Method::POST, "/drain", || false);
+        let refused = facts.answer(Face::Admin, (&Method::POST, "/drain"), "", || false);
         assert_eq!(refused.status(), StatusCode::FORBIDDEN);
         check(&facts, Face::Admin, &Method::GET, "/config/routes", 200);
         check(&facts, Face::Admin, &Method::GET, "/config/nothing", 404);
@@ -250,7 +261,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_dump_is_json() {
-        let answer = facts().0.answer(Face::Admin, &Method::GET, "/config_dump", || true);
+        let answer = facts().0.answer(Face::Admin, (&Method::GET, "/config_dump"), "", || true);
         let body = answer.into_body().collect().await.unwrap().to_bytes();
         let value: serde_json::Value = serde_json::from_slice(&body).unwrap();
         assert_eq!(value["node"], "h1");

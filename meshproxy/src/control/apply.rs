@@ -11,6 +11,7 @@ use mesh_core::tables::Tables;
 use mesh_core::tables::build::{Rejection, build};
 use mesh_core::vocab::identity::SpiffeId;
 use tokio::sync::{Mutex, watch};
+use tokio::time::Instant;
 
 use super::certificates::Certificates;
 use crate::identity::svid::{Svids, Trust};
@@ -78,6 +79,7 @@ impl Apply {
             (Arc::clone(&self.roots), Arc::clone(&self.svids), Arc::clone(&snapshot));
         let certificates = Arc::clone(&self.certificates);
         // A large one takes a while, and this runtime also answers DNS.
+        let began = Instant::now();
         let built = tokio::task::spawn_blocking(move || {
             let tables = Arc::new(build(&wanted, previous.as_deref())?);
             if let Some(trust) = &tables.trust {
@@ -101,9 +103,11 @@ impl Apply {
                 return Err(vec![Rejection { key: SectionKey::Trust, reason }]);
             }
         };
+        let took = began.elapsed();
         let report = self.roots.opened(serial).await;
         // A name that answers has an address before traffic comes; one that does not holds nothing up.
         drop(tokio::time::timeout(NAMES, self.roots.resolved()).await);
+        self.roots.metrics().snapshot_applied(took, began.elapsed());
         self.in_force.send_replace(Some(InForce { snapshot, tables }));
         let sockets = socket_faults(&report);
         for fault in sockets.iter().filter(|fault| !told.contains(fault)) {

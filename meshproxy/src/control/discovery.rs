@@ -80,6 +80,12 @@ impl Discovery {
                         progress.store(true, Ordering::Relaxed);
                         reported = Some(ack.listener_faults.clone());
                     }
+                    let counters = &self.roots.metrics().proxy;
+                    match &answer {
+                        Some(ClientMessage::Ack(_)) => counters.deltas_acked.increment(1),
+                        Some(ClientMessage::Nack(_)) => counters.deltas_refused.increment(1),
+                        Some(ClientMessage::Hello(_)) | None => {}
+                    }
                     if let Some(answer) = answer {
                         send(&outbound, &answer).await?;
                     }

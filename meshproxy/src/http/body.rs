@@ -261,7 +261,7 @@ impl ReplyBody {
             Some(Ok(frame)) => {
                 if let Some(record) = &mut self.record {
                     match (frame.data_ref(), frame.trailers_ref()) {
-                        (Some(data), _) => record.data(data.len()),
+                        (Some(data), _) => record.pass(data),
                         (None, Some(trailers)) => record.trailers(trailers),
                         (None, None) => {}
                     }

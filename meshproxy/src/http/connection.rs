@@ -197,7 +197,7 @@ pub struct MeshPeer {
     addresses: Rc<str>,
     said: RefCell<Option<(Box<str>, Numbered<Party>)>>,
     heard: RefCell<Option<(HeaderValue, Heard)>>,
-    unsaid: OnceCell<u32>,
+    unsaid: OnceCell<Numbered<Party>>,
 }
 
 impl MeshPeer {
@@ -259,11 +259,12 @@ impl MeshPeer {
 
     /// The party of which only the certificate speaks.
     fn anonymous(&self) -> u32 {
-        *self.unsaid.get_or_init(|| {
+        let party = self.unsaid.get_or_init(|| {
             let namespace = self.id.account().map_or("unknown", |(namespace, _)| namespace);
             let principal = self.id.text().clone();
             let party = Party { principal, namespace: namespace.into(), ..Party::unknown() };
-            self.thread.metrics().party(party).number
-        })
+            self.thread.metrics().party(party)
+        });
+        party.number
     }
 }

@@ -94,7 +94,7 @@ fn begin(peer: &MeshPeer, mut request: Request<Incoming>) -> Result<Delivery, Bo
     let http2 = heard.as_ref().is_some_and(|heard| heard.http2);
     // Kept until the application has answered: it may end its connection without having taken the request.
     let upload = if http2 { Upload::of } else { Upload::once };
-    record.upload = upload(body, &peer.thread.bodies);
+    record.uploads(upload(body, &peer.thread.bodies));
     let Some(heard) = heard else {
         let status = StatusCode::MISDIRECTED_REQUEST;
         return Err(Box::new(reply::plain(record, status, "NR", "workload_not_found", "")));

@@ -101,7 +101,7 @@ pub async fn request(entrant: &Entrant, mut request: Request<Incoming>) -> Reply
     };
     record.request(&head);
     record.source = entrant.party();
-    record.upload = Upload::of(body, &thread.bodies);
+    record.uploads(Upload::of(body, &thread.bodies));
     strip_mesh(&mut head.headers, head.mesh);
     add_context(entrant, &mut head);
     // What is judged is what the application receives.

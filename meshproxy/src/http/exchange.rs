@@ -106,7 +106,7 @@ fn begin(connection: &Outbound, mut request: Request<Incoming>) -> Begun {
     if let Some(scarce) = connection.thread.pressure.refuses_streams() {
         return Begun::Answered(Box::new(reply::overloaded(record, scarce)));
     }
-    record.upload = Upload::of(body, &connection.thread.bodies);
+    record.uploads(Upload::of(body, &connection.thread.bodies));
     if let (Version::HTTP_2, false, Some(upload)) = (head.version, head.grpc, &record.upload) {
         // Streams of gRPC may be silent for as long as both ends like.
         let thread = &connection.thread;
@@ -242,7 +242,7 @@ fn note_plan(root: &Root, plan: &Plan, record: &mut Record) {
         | Action::Refuse { .. } => {
             if let Some(service) = &plan.service {
                 let labels = ServiceLabels::of(&service.host, &service.namespace);
-                record.service = record.thread().metrics().service(labels).number;
+                record.service = record.thread().observers.series.service_number(labels);
             }
         }
     }

@@ -90,15 +90,18 @@ pub(super) async fn refused(
         Reason::UnknownHost => return pass_through(connection, head, record, upgrade).await,
         Reason::Blocked => {
             record.route = Some(Cow::Borrowed("block_all"));
-            let service = connection.thread.metrics().service(ServiceLabels::outside("BlackHoleCluster"));
-            record.service = service.number;
+            let asked = ServiceLabels::asked(head.authority.as_str(), Some("BlackHoleCluster"));
+            record.service = connection.thread.observers.series.service_number(asked);
         }
         Reason::NoDestination { cluster } => record.cluster = Cluster::Named(cluster.as_str().into()),
         _ => {}
     }
     if let Some(service) = &refusal.service {
         let labels = ServiceLabels::of(&service.host, &service.namespace);
-        record.service = record.thread().metrics().service(labels).number;
+        record.service = record.thread().observers.series.service_number(labels);
+    } else if record.service == 0 {
+        let asked = ServiceLabels::asked(head.authority.as_str(), None);
+        record.service = record.thread().observers.series.service_number(asked);
     }
     reply::refuse(record, refusal)
 }
@@ -112,7 +115,8 @@ async fn pass_through(
     let thread = &connection.thread;
     record.route = Some(Cow::Borrowed("allow_any"));
     record.cluster = Cluster::Passthrough;
-    record.service = thread.metrics().service(ServiceLabels::outside("PassthroughCluster")).number;
+    let asked = ServiceLabels::asked(head.authority.as_str(), Some("PassthroughCluster"));
+    record.service = thread.observers.series.service_number(asked);
     let host = Strict::parse(head.authority.as_str()).map_or("", |authority| authority.host);
     let host = &host.to_ascii_lowercase();
     let addresses = match connection.original() {

@@ -30,7 +30,8 @@ use crate::net::downstream::Facts;
 use crate::telemetry::entry::{Entry, Remarked};
 use crate::telemetry::flags::Flags;
 use crate::telemetry::line::number;
-use crate::telemetry::metrics::Reporter;
+use crate::telemetry::messages::Messages;
+use crate::telemetry::metrics::{Reporter, interval};
 use crate::upstream::body::Upload;
 use crate::upstream::thread::DataThread;
 
@@ -87,6 +88,8 @@ pub struct Record {
     /// Attempts upstream, those beside others included.
     pub attempts: u32,
     request: Option<Box<Logged>>,
+    /// The messages of gRPC, counted.
+    messages: Option<Rc<Messages>>,
     request_head: u64,
     /// The request's body, for its size.
     pub upload: Option<Upload>,
@@ -136,6 +139,9 @@ struct Logged {
     user_agent: Option<HeaderValue>,
     forwarded_for: Option<HeaderValue>,
     request_id: Option<HeaderValue>,
+    /// All fields of the request, and of the answer, where an expression asks for any.
+    fields: Option<HeaderMap>,
+    answered: Option<HeaderMap>,
 }
 
 impl Record {
@@ -163,6 +169,7 @@ impl Record {
             chosen: None,
             attempts: 0,
             request: None,
+            messages: None,
             request_head: 0,
             upload: None,
             flags: Flags::NONE,
@@ -191,8 +198,12 @@ impl Record {
     /// The head was read.
     pub fn request(&mut self, head: &Head) {
         self.grpc = head.grpc;
+        if head.grpc {
+            self.messages = Some(self.thread.observers.series.call());
+        }
         self.request_head = head.bytes;
-        if self.thread.observers.want_head(self.side()) {
+        // Whose it is may not be known yet.
+        if self.root.asks.heads || self.thread.observers.want_head(self.side()) {
             let mut logged = Box::new(Logged {
                 method: head.method.clone(),
                 version: head.version,
@@ -201,6 +212,8 @@ impl Record {
                 user_agent: head.headers.get(http::header::USER_AGENT).cloned(),
                 forwarded_for: None,
                 request_id: None,
+                fields: self.root.asks.fields.then(|| head.headers.clone()),
+                answered: None,
             });
             // Few fields are sooner gone through than their names hashed.
             if head.headers.len() <= FEW {
@@ -218,6 +231,14 @@ impl Record {
             }
             self.request = Some(logged);
         }
+    }
+
+    /// The body of the request.
+    pub fn uploads(&mut self, upload: Option<Upload>) {
+        if let (Some(upload), Some(messages)) = (&upload, &self.messages) {
+            upload.count_messages(messages);
+        }
+        self.upload = upload;
     }
 
     /// The workload of this host that it is told for.
@@ -281,6 +302,32 @@ impl Record {
         self.code = code;
         self.response_head = head_bytes;
         self.grpc_status = grpc_status;
+        if self.messages.is_some() {
+            self.settle_messages();
+        }
+    }
+
+    /// What the answer's fields are, where anybody asks for them.
+    pub fn fields(&mut self, fields: &HeaderMap) {
+        if let Some(logged) = self.request.as_mut().filter(|logged| logged.fields.is_some()) {
+            logged.answered = Some(fields.clone());
+        }
+    }
+
+    #[cold]
+    fn settle_messages(&self) {
+        let Some(messages) = &self.messages else { return };
+        let declared = &self.side().metrics;
+        let series = || self.with_entry(|entry| self.thread.observers.series.messages(entry, declared));
+        messages.settle(|| (series(), interval(declared.reporting_interval)));
+    }
+
+    /// A piece of the answer's body goes out.
+    pub fn pass(&mut self, data: &[u8]) {
+        self.data(data.len());
+        if let Some(messages) = &self.messages {
+            messages.response(data);
+        }
     }
 
     /// Bytes of the answer's body go out.
@@ -318,6 +365,14 @@ impl Record {
 
     /// Says what is known to everybody who wants to hear it.
     fn tell(&self) {
+        if let Some(messages) = &self.messages {
+            self.settle_messages();
+            messages.flush();
+        }
+        self.with_entry(|entry| self.thread.observers.exchange(entry, self.side()));
+    }
+
+    fn with_entry<R>(&self, tell: impl FnOnce(&Entry<'_>) -> R) -> R {
         let cluster = self.cluster.name();
         let request = self.request.as_deref();
         let protocol =
@@ -365,8 +420,11 @@ impl Record {
             route: self.route.as_deref().or(named.as_deref()).unwrap_or(""),
             remarked: self.remarked.as_deref(),
             version: self.root.tables.version.number,
+            trace_id: None,
+            request_headers: request.and_then(|r| r.fields.as_ref()),
+            response_headers: request.and_then(|r| r.answered.as_ref()),
         };
-        self.thread.observers.exchange(&entry, self.side());
+        tell(&entry)
     }
 }
 

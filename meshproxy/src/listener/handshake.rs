@@ -62,7 +62,10 @@ where
     };
     let chain = stream.get_ref().1.peer_certificates().map(<[_]>::to_vec).unwrap_or_default();
     match peer::peer(Some(&chain), material.trust()?, UnixTime::now()) {
-        Ok(leaf) => Some(Proven { stream, leaf, chain }),
+        Ok(leaf) => {
+            metrics.handshake_done(side);
+            Some(Proven { stream, leaf, chain })
+        }
         Err(error) => {
             failed(error.name(), &io::Error::other(error), side, facts, metrics);
             None

@@ -70,6 +70,12 @@ pub struct Breaker {
 }
 
 impl Breaker {
+    /// How much is taken of what is limited.
+    pub fn taken(&self) -> impl Iterator<Item = (Limited, u32)> {
+        let limited = Limited::ALL.into_iter().filter(|what| self.limits.limits(*what));
+        limited.map(|what| (what, self.state.counts.taken(what)))
+    }
+
     /// The breaker of a destination that limits anything. `overflow` counts what was too much.
     pub(super) fn of(
         limits: &PoolLimits,

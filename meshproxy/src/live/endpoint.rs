@@ -144,7 +144,8 @@ impl LiveEndpoint {
             Transport::Mesh { peer, .. } => registry.identity(peer),
             Transport::Plaintext | Transport::Tls | Transport::Unreachable => 0,
         };
-        let identity = endpoint.identity.as_ref();
+        // Who it is it proves by mutual TLS only.
+        let identity = endpoint.identity.as_ref().filter(|_| peer > 0);
         let workload = &endpoint.workload;
         let party = Party::workload(&workload.name, &workload.namespace, identity, &endpoint.labels);
         let live = LiveEndpoint {

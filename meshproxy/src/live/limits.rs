@@ -470,7 +470,7 @@ mod tests {
 
     #[test]
     fn threads_together_take_what_there_is() {
-        let metrics = Metrics::new();
+        let metrics = Metrics::default();
         let limit = Limit {
             name: "a".into(),
             rate: Rate::new(1, Duration::from_secs(3600), 500).unwrap(),

@@ -55,7 +55,7 @@ impl LocalWorkload {
     ) -> LocalWorkload {
         let section = &hosted.section;
         let identity = section.identity.as_ref();
-        let party = Party::workload(&section.key.name, &section.key.namespace, identity, &section.labels);
+        let party = Party::own(&section.key.name, &section.key.namespace, identity, &section.labels);
         let service = |host: &Text| {
             // The second label of a mesh host is its namespace.
             let namespace = match host.split('.').nth(1) {
@@ -69,7 +69,7 @@ impl LocalWorkload {
             |port: &WorkloadPort| Port::of(port, before.and_then(|before| before.port(port.number)), metrics);
         let own = ServiceLabels {
             host: party.canonical_service.clone(),
-            name: party.canonical_service.clone(),
+            name: "InboundPassthroughCluster".into(),
             namespace: party.namespace.clone(),
         };
         LocalWorkload {

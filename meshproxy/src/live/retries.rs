@@ -61,6 +61,15 @@ impl Retries {
 }
 
 impl LiveDestination {
+    /// How many retries are under way, and how many are earned and not spent; `None` where nothing was to be retried yet.
+    pub fn retry_account(&self) -> Option<(u32, u64)> {
+        let retries = &self.state.retries;
+        let requests = retries.requests.load(Ordering::Relaxed);
+        let rate = RetryRate::default();
+        let left = rate.left(retries.spent.load(Ordering::Relaxed), rate.earned(requests, load::now()));
+        (requests > 0).then(|| (retries.under_way.load(Ordering::Relaxed), left))
+    }
+
     /// Whether there may be one more retry. `charged` is whether the budget pays for it, which a rule's own budget stands
     /// in the place of.
     pub fn retry(&self, charged: bool) -> Result<RetryPlace, Refused> {

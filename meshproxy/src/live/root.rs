@@ -20,6 +20,7 @@ use mesh_core::vocab::resolution::Resolution;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use super::asks::Asks;
 use super::chain::Chain;
 use super::destination::{Joined, LiveDestination};
 use super::endpoint::LiveEndpoint;
@@ -54,6 +55,8 @@ pub struct Root {
     pub untried: usize,
     /// The version as text.
     pub version: Text,
+    /// What expressions of telemetry ask for.
+    pub asks: Asks,
     /// Made when the first captured connection asks: most hosts have none.
     addresses: OnceLock<Addresses>,
 }
@@ -137,6 +140,11 @@ pub struct Roots {
 }
 
 impl Roots {
+    /// The metrics of this proxy.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
     /// A holder of an empty root: it routes nothing and admits nothing.
     pub fn new(metrics: Arc<Metrics>) -> Roots {
         let empty = Root {
@@ -150,6 +158,7 @@ impl Roots {
             turning: BTreeSet::new(),
             untried: 0,
             version: "0".into(),
+            asks: Asks::default(),
             addresses: OnceLock::new(),
         };
         Roots {
@@ -371,7 +380,7 @@ impl Roots {
                 &self.metrics,
             )),
         });
-        let locals = locals.collect();
+        let locals: Vec<_> = locals.collect();
         let rule_limits = RuleLimits::of(&tables.rule_limits, registry, &self.metrics);
         registry.answers.retain(|name, _| names.contains(name));
         registry.end(now);
@@ -381,6 +390,7 @@ impl Roots {
             turning,
             serial: previous.serial + 1,
             version: tables.version.number.to_string().into(),
+            asks: Asks::of(&tables, &locals),
             addresses: OnceLock::new(),
             destinations,
             locals,

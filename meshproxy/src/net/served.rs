@@ -35,6 +35,11 @@ impl Served {
         Entered { all: Rc::clone(self), number }
     }
 
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.all.borrow().len()
+    }
+
     /// Ends those on which nothing is under way; tells how many these are.
     pub fn end_idle(&self) -> u64 {
         let mut ended = 0;

@@ -21,11 +21,8 @@ use crate::telemetry::entry::{Entry, Remarked};
 use crate::telemetry::flags::Flags;
 use crate::telemetry::labels::ServiceLabels;
 use crate::telemetry::line::addresses;
-use crate::telemetry::metrics::{Reporter, StreamKey, StreamSeries};
+use crate::telemetry::metrics::{Reporter, StreamSeries, interval};
 use crate::upstream::thread::DataThread;
-
-/// Byte counts reach the metrics so often.
-const FLUSH: Duration = Duration::from_secs(5);
 
 /// The record of one byte stream: written to metrics and access log when it is dropped.
 #[derive(Debug)]
@@ -42,7 +39,8 @@ pub struct StreamRecord {
     started: Instant,
     carried: Carried,
     flushed: (u64, u64),
-    series: Option<Arc<StreamSeries>>,
+    /// Where it is counted, once it has begun; `None` in it where nothing is.
+    series: Option<Option<Rc<StreamSeries>>>,
     /// Numbers of the caller, the called, and the service.
     pub source: u32,
     /// See `source`.
@@ -129,7 +127,11 @@ impl StreamRecord {
     /// It goes where the client asked for.
     pub(super) fn pass_through(&mut self) {
         self.cluster = "PassthroughCluster".into();
-        self.service = self.thread.metrics().service(ServiceLabels::outside("PassthroughCluster")).number;
+        self.count_as("PassthroughCluster");
+    }
+
+    fn count_as(&mut self, name: &str) {
+        self.service = self.thread.observers.series.service_number(ServiceLabels::outside(name));
     }
 
     /// A decision went against it.
@@ -140,7 +142,7 @@ impl StreamRecord {
         }
         if matches!(refusal.reason, Reason::BlackHole) {
             self.cluster = "BlackHoleCluster".into();
-            self.service = self.thread.metrics().service(ServiceLabels::outside("BlackHoleCluster")).number;
+            self.count_as("BlackHoleCluster");
         }
         match refusal.reason {
             Reason::Denied(_) => self.termination = refusal.details(),
@@ -161,15 +163,14 @@ impl StreamRecord {
         A: AsyncRead + AsyncWrite,
         B: AsyncRead + AsyncWrite,
     {
-        let series = self.thread.observers.series.streams(self.key());
-        series.opened.increment(1);
-        self.series = Some(series);
+        self.open();
         let carried = std::mem::take(&mut self.carried);
         let ended = {
             let copying = copy(client, server, &carried, self.idle);
             let over = over(self.most);
             tokio::pin!(copying, over, refused);
-            let mut tick = tokio::time::interval(FLUSH);
+            let every = interval(self.side().metrics.reporting_interval);
+            let mut tick = tokio::time::interval(every);
             tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             loop {
                 tokio::select! {
@@ -201,44 +202,21 @@ impl StreamRecord {
 
     fn flush(&mut self, carried: &Carried) {
         let now = (carried.received.get(), carried.sent.get());
-        if let Some(series) = &self.series {
-            series.received.increment(now.0 - self.flushed.0);
-            series.sent.increment(now.1 - self.flushed.1);
+        if let Some(Some(series)) = &self.series {
+            series.carried(now.0 - self.flushed.0, now.1 - self.flushed.1);
         }
         self.flushed = now;
     }
 
-    fn key(&self) -> StreamKey {
-        StreamKey {
-            reporter: self.reporter,
-            source: self.source,
-            destination: self.destination,
-            service: self.service,
-            flags: self.flags,
-            mutual_tls: self.mutual_tls,
-        }
+    /// It is counted from now on, under what is known of it now.
+    fn open(&mut self) {
+        let declared = &self.side().metrics;
+        let series = self.with_entry(|entry| self.thread.observers.series.stream(entry, declared));
+        series.iter().for_each(|series| series.opened());
+        self.series = Some(series);
     }
-}
 
-/// Resolves when a stream has lasted as long as it may.
-async fn over(most: Option<Duration>) {
-    match most {
-        Some(most) => tokio::time::sleep(most).await,
-        None => std::future::pending().await,
-    }
-}
-
-impl Drop for StreamRecord {
-    fn drop(&mut self) {
-        // A stream that was never carried is opened and closed at once, under the flags that say why.
-        match self.series.take() {
-            Some(series) => series.closed.increment(1),
-            None => {
-                let series = self.thread.observers.series.streams(self.key());
-                series.opened.increment(1);
-                series.closed.increment(1);
-            }
-        }
+    fn with_entry<R>(&self, tell: impl FnOnce(&Entry<'_>) -> R) -> R {
         let entry = Entry {
             reporter: self.reporter,
             mutual_tls: self.mutual_tls,
@@ -277,7 +255,29 @@ impl Drop for StreamRecord {
             route: "",
             remarked: self.remarked.as_deref(),
             version: self.version,
+            trace_id: None,
+            request_headers: None,
+            response_headers: None,
         };
-        self.thread.observers.stream(&entry, self.side());
+        tell(&entry)
+    }
+}
+
+/// Resolves when a stream has lasted as long as it may.
+async fn over(most: Option<Duration>) {
+    match most {
+        Some(most) => tokio::time::sleep(most).await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Drop for StreamRecord {
+    fn drop(&mut self) {
+        // A stream that was never carried is opened and closed at once, under the flags that say why.
+        if self.series.is_none() {
+            self.open();
+        }
+        self.series.take().flatten().iter().for_each(|series| series.closed());
+        self.with_entry(|entry| self.thread.observers.stream(entry, self.side()));
     }
 }

@@ -203,8 +203,10 @@ mod tests {
 
     fn line(format: Format, remarked: Option<&Remarked>) -> String {
         let (sender, receiver) = sync_channel(1);
-        let log =
-            AccessLog::new(AccessSink { format, sender, spare: Spare::default() }, Arc::new(Metrics::new()));
+        let log = AccessLog::new(
+            AccessSink { format, sender, spare: Spare::default() },
+            Arc::new(Metrics::default()),
+        );
         let agent = HeaderValue::from_static("curl \"x\"");
         let (local, remote) = ("127.0.0.1:15080".parse().unwrap(), "127.0.0.1:4444".parse().unwrap());
         log.write(&Entry {

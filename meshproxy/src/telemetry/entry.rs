@@ -3,12 +3,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 use mesh_core::vocab::origin::Origin;
 use tokio::time::Instant;
 
 use super::flags::Flags;
-use super::metrics::{Reporter, RequestKey};
+use super::metrics::{MessageKey, Reporter, RequestKey, StreamKey};
 
 /// What policies have written down: it changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,6 +96,12 @@ pub struct Entry<'a> {
     pub remarked: Option<&'a Remarked>,
     /// Version of the snapshot that decided.
     pub version: u64,
+    /// Its trace, where that is sampled.
+    pub trace_id: Option<[u8; 16]>,
+    /// Fields of the request, where an expression asks for any.
+    pub request_headers: Option<&'a HeaderMap>,
+    /// Fields of the answer, where an expression asks for any.
+    pub response_headers: Option<&'a HeaderMap>,
 }
 
 impl Entry<'_> {
@@ -107,11 +113,47 @@ impl Entry<'_> {
             destination: self.destination,
             service: self.service,
             code: self.code,
-            grpc_status: if self.grpc { self.grpc_status } else { None },
+            grpc_status: if self.grpc { self.grpc_status.or(told_by(self.code)) } else { None },
             grpc: self.grpc,
             flags: self.flags,
             mutual_tls: self.mutual_tls,
         }
+    }
+
+    /// The same for a byte stream.
+    pub fn stream_key(&self) -> StreamKey {
+        StreamKey {
+            reporter: self.reporter,
+            source: self.source,
+            destination: self.destination,
+            service: self.service,
+            flags: self.flags,
+            mutual_tls: self.mutual_tls,
+        }
+    }
+
+    /// The same for its messages.
+    pub fn message_key(&self) -> MessageKey {
+        MessageKey {
+            reporter: self.reporter,
+            source: self.source,
+            destination: self.destination,
+            service: self.service,
+            mutual_tls: self.mutual_tls,
+        }
+    }
+}
+
+/// What the status of an answer without `grpc-status` means to a client of gRPC; nothing where there is no answer.
+fn told_by(code: u16) -> Option<u16> {
+    match code {
+        0 => None,
+        400 => Some(13),
+        401 => Some(16),
+        403 => Some(7),
+        404 => Some(12),
+        429 | 502..=504 => Some(14),
+        _ => Some(2),
     }
 }
 
@@ -156,5 +198,8 @@ pub(crate) fn sample<'a>(started: Instant, local: SocketAddr, remote: SocketAddr
         route: "",
         remarked: None,
         version: 0,
+        trace_id: None,
+        request_headers: None,
+        response_headers: None,
     }
 }

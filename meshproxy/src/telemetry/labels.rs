@@ -6,7 +6,14 @@ use mesh_core::vocab::identity::SpiffeId;
 use mesh_core::vocab::label::Labels;
 use mesh_core::vocab::name::Text;
 
-/// One side of an exchange. Equal content has one number for the life of the process.
+const UNKNOWN: &str = "unknown";
+const OTHER: &str = "other";
+/// The name of the one cluster, as Istio has it where nobody names it.
+const CLUSTER: &str = "Kubernetes";
+/// A longer name of a host is none.
+const LONGEST_HOST: usize = 255;
+
+/// One side of an exchange. Equal content has one number for as long as it is used.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Party {
     /// Name of the workload.
@@ -19,6 +26,8 @@ pub struct Party {
     pub app: Text,
     /// Label `version`.
     pub version: Text,
+    /// The cluster.
+    pub cluster: Text,
     /// Istio's canonical name of the service.
     pub canonical_service: Text,
     /// Istio's canonical revision.
@@ -28,45 +37,93 @@ pub struct Party {
 impl Party {
     /// A peer of which nothing is known.
     pub fn unknown() -> Party {
-        let unknown = Text::from("unknown");
+        Party { canonical_revision: "latest".into(), ..Party::all(UNKNOWN) }
+    }
+
+    /// One of those that are too many.
+    pub fn other() -> Party {
+        Party::all(OTHER)
+    }
+
+    fn all(word: &str) -> Party {
+        let word = Text::from(word);
         Party {
-            workload: unknown.clone(),
-            namespace: unknown.clone(),
-            principal: unknown.clone(),
-            app: unknown.clone(),
-            version: unknown.clone(),
-            canonical_service: unknown,
-            canonical_revision: "latest".into(),
+            workload: word.clone(),
+            namespace: word.clone(),
+            principal: word.clone(),
+            app: word.clone(),
+            version: word.clone(),
+            cluster: word.clone(),
+            canonical_service: word.clone(),
+            canonical_revision: word,
         }
     }
 
-    /// A workload with its labels.
+    /// A peer with its labels; what they do not say is unknown.
     pub fn workload(name: &Text, namespace: &Text, identity: Option<&SpiffeId>, labels: &Labels) -> Party {
-        let label = |key: &str| Text::from(labels.value(key).unwrap_or("unknown"));
+        Party::labelled(name, namespace, identity, labels, UNKNOWN)
+    }
+
+    /// A workload of this host; what its labels do not say is empty.
+    pub fn own(name: &Text, namespace: &Text, identity: Option<&SpiffeId>, labels: &Labels) -> Party {
+        Party::labelled(name, namespace, identity, labels, "")
+    }
+
+    fn labelled(
+        name: &Text,
+        namespace: &Text,
+        identity: Option<&SpiffeId>,
+        labels: &Labels,
+        unsaid: &str,
+    ) -> Party {
+        let label = |key: &str| Text::from(labels.value(key).unwrap_or(unsaid));
         Party {
             workload: name.clone(),
             namespace: namespace.clone(),
-            principal: identity.map_or_else(|| Text::from("unknown"), |id| id.text().clone()),
+            principal: identity.map_or_else(|| Text::from(UNKNOWN), |id| id.text().clone()),
             app: label("app"),
             version: label("version"),
+            cluster: CLUSTER.into(),
             canonical_service: labels.canonical_name().map_or_else(|| name.clone(), Text::from),
             canonical_revision: labels.canonical_revision().into(),
         }
     }
 
-    fn pairs(&self, side: &'static str) -> [(String, &str); 8] {
+    fn values(&self, is_proven: bool) -> [&str; 8] {
         [
-            (format!("{side}_workload"), &self.workload),
-            (format!("{side}_workload_namespace"), &self.namespace),
-            (format!("{side}_principal"), &self.principal),
-            (format!("{side}_app"), &self.app),
-            (format!("{side}_version"), &self.version),
-            (format!("{side}_cluster"), "Kubernetes"),
-            (format!("{side}_canonical_service"), &self.canonical_service),
-            (format!("{side}_canonical_revision"), &self.canonical_revision),
+            &self.workload,
+            &self.namespace,
+            if is_proven { &self.principal } else { UNKNOWN },
+            &self.app,
+            &self.version,
+            &self.cluster,
+            &self.canonical_service,
+            &self.canonical_revision,
         ]
     }
 }
+
+const SOURCE: [&str; 8] = [
+    "source_workload",
+    "source_workload_namespace",
+    "source_principal",
+    "source_app",
+    "source_version",
+    "source_cluster",
+    "source_canonical_service",
+    "source_canonical_revision",
+];
+
+const DESTINATION: [&str; 8] = [
+    "destination_workload",
+    "destination_workload_namespace",
+    "destination_principal",
+    "destination_app",
+    "destination_version",
+    "destination_cluster",
+    "destination_canonical_service",
+    "destination_canonical_revision",
+];
 
 /// The service that was addressed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -91,7 +148,19 @@ impl ServiceLabels {
 
     /// No service of the mesh: what is passed through (`PassthroughCluster`), or nothing that is known.
     pub fn outside(name: &str) -> ServiceLabels {
-        ServiceLabels { host: "unknown".into(), name: name.into(), namespace: "unknown".into() }
+        ServiceLabels { host: UNKNOWN.into(), name: name.into(), namespace: UNKNOWN.into() }
+    }
+
+    /// No service of the mesh, but a request that says whom it is for: a name of Istio's for where it went, or what the
+    /// request says.
+    pub fn asked(authority: &str, name: Option<&str>) -> ServiceLabels {
+        let host = if authority.is_empty() || authority.len() > LONGEST_HOST { UNKNOWN } else { authority };
+        ServiceLabels { host: host.into(), name: name.unwrap_or(host).into(), namespace: UNKNOWN.into() }
+    }
+
+    /// One of those that are too many.
+    pub fn other() -> ServiceLabels {
+        ServiceLabels { host: OTHER.into(), name: OTHER.into(), namespace: OTHER.into() }
     }
 }
 
@@ -104,12 +173,21 @@ pub struct Numbered<T> {
     pub value: Arc<T>,
 }
 
-/// Source, destination and service of a series, as the text between the braces, without reporter and outcome.
-pub fn parties(source: &Party, destination: &Party, service: &ServiceLabels) -> Vec<(String, String)> {
-    let sides = source.pairs("source").into_iter().chain(destination.pairs("destination"));
-    let mut pairs: Vec<(String, String)> = sides.map(|(key, value)| (key, value.to_owned())).collect();
-    pairs.push(("destination_service".to_owned(), service.host.to_string()));
-    pairs.push(("destination_service_name".to_owned(), service.name.to_string()));
-    pairs.push(("destination_service_namespace".to_owned(), service.namespace.to_string()));
+/// Source, destination and service of a series. Who they are is proven by mutual TLS only.
+pub fn parties<'a>(
+    source: &'a Party,
+    destination: &'a Party,
+    service: &'a ServiceLabels,
+    is_proven: bool,
+) -> Vec<(&'a str, &'a str)> {
+    let source = SOURCE.into_iter().zip(source.values(is_proven));
+    let destination = DESTINATION.into_iter().zip(destination.values(is_proven));
+    let mut pairs = Vec::with_capacity(32);
+    pairs.extend(source.chain(destination));
+    pairs.extend([
+        ("destination_service", &*service.host),
+        ("destination_service_name", &*service.name),
+        ("destination_service_namespace", &*service.namespace),
+    ]);
     pairs
 }

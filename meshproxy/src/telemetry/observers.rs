@@ -12,7 +12,7 @@ use super::metrics::SeriesCache;
 #[derive(Debug)]
 pub struct Observers {
     /// Its way to the metrics.
-    pub series: SeriesCache,
+    pub series: Rc<SeriesCache>,
     /// Its access log.
     pub log: Rc<AccessLog>,
 }
@@ -20,18 +20,13 @@ pub struct Observers {
 impl Observers {
     /// Whether anybody reads what only the head of a request tells: method, path, authority, some fields. What nobody
     /// reads is not kept.
-    pub fn want_head(&self, _side: &Side) -> bool {
-        self.log.is_on()
+    pub fn want_head(&self, side: &Side) -> bool {
+        self.log.is_on() || !side.metrics.changes.is_empty()
     }
 
     /// An exchange has ended.
-    pub fn exchange(&self, entry: &Entry<'_>, _side: &Side) {
-        self.series.requests(entry.key(), |series| {
-            series.requests.increment(1);
-            series.duration.record_thousandths(u64::try_from(entry.duration.as_micros()).unwrap_or(u64::MAX));
-            series.request_bytes.record(entry.request_bytes);
-            series.response_bytes.record(entry.response_bytes);
-        });
+    pub fn exchange(&self, entry: &Entry<'_>, side: &Side) {
+        self.series.exchange(entry, &side.metrics);
         self.log.write(entry);
     }
 

@@ -300,7 +300,7 @@ impl Proxy {
         // Nobody answers there.
         let nobody = "127.0.0.1:9".parse().unwrap();
         let resolvers = HostResolvers::new(vec![resolver.unwrap_or(nobody)], nobody);
-        let metrics = Arc::new(Metrics::new());
+        let metrics = Arc::new(Metrics::default());
         let svids = Arc::new(Svids::new());
         svids.trust(ca.trust());
         svids.install(ca.svid(id));

@@ -1,7 +1,7 @@
 //! The body of a request on its way to an endpoint: streamed, counted, and kept up to a limit so that another attempt
 //! can send it again.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
@@ -20,6 +20,7 @@ use super::copied::{Copied, Filler, Piece, Watch, copy};
 use super::failure;
 use crate::net::guard;
 use crate::net::limits;
+use crate::telemetry::messages::Messages;
 
 /// A body is kept for another attempt up to this size; a longer one is sent once. (Envoy's buffer of a stream.)
 const KEEP: usize = 1024 * 1024;
@@ -95,6 +96,8 @@ struct Shared {
     refused: Cell<Option<Refusal>>,
     copies: RefCell<Vec<Filler>>,
     silence: RefCell<Option<Box<Silence>>>,
+    /// Counts messages of gRPC.
+    messages: OnceCell<Rc<Messages>>,
 }
 
 /// How long the client may be silent, and since when it is. Made for few bodies, and its timer only where one is silent:
@@ -115,6 +118,11 @@ impl Upload {
         }
         let exact = incoming.size_hint().exact();
         Some(Upload::new(Source::Client(incoming), exact, budget, true))
+    }
+
+    /// Has the messages counted that come: it is the body of a gRPC request.
+    pub fn count_messages(&self, messages: &Rc<Messages>) {
+        self.0.messages.get_or_init(|| Rc::clone(messages));
     }
 
     /// The same for a body that is sent once, so that nothing is kept.
@@ -146,6 +154,7 @@ impl Upload {
             refused: Cell::new(None),
             copies: RefCell::default(),
             silence: RefCell::default(),
+            messages: OnceCell::new(),
         }))
     }
 
@@ -340,6 +349,7 @@ impl Shared {
                 Some(Ok(frame)) => {
                     let length = frame.data_ref().map_or(0, Bytes::len);
                     self.received.set(self.received.get() + length as u64);
+                    self.count(&frame);
                     if let Some(piece) = Piece::of(&frame) {
                         self.copies.borrow().iter().for_each(|copy| copy.push(piece.clone()));
                         self.kept.borrow_mut().push(piece);
@@ -359,6 +369,12 @@ impl Shared {
                 }
                 None => self.finish(),
             }
+        }
+    }
+
+    fn count(&self, frame: &Frame<Bytes>) {
+        if let (Some(messages), Some(data)) = (self.messages.get(), frame.data_ref()) {
+            messages.request(data);
         }
     }
 
@@ -389,6 +405,7 @@ impl Shared {
     fn keep(&self, frame: &Frame<Bytes>) -> usize {
         let length = frame.data_ref().map_or(0, Bytes::len);
         self.received.set(self.received.get() + length as u64);
+        self.count(frame);
         let copies = self.copies.borrow();
         if !self.keeps.get() && copies.is_empty() {
             return 0;

@@ -279,6 +279,7 @@ pub async fn mesh(
     if svids.revokes(&chain) {
         return Err(ConnectError::Tls("the peer's host was thrown out".to_owned()));
     }
+    metrics.handshake_done(Side::Outbound);
     let (mut cut, until) = oneshot::channel();
     let pings = settings.and_then(|settings| settings.http2_keepalive);
     let http2 = Http2::start_until(stream, Allowance::MESH, metrics, most_age, pings, Some(until)).await?;

@@ -23,7 +23,7 @@ use crate::runtime::drain::Drain;
 use crate::runtime::pressure::Pressure;
 use crate::runtime::{allocator, clock, panics};
 use crate::telemetry::access::{AccessLog, AccessSink};
-use crate::telemetry::metrics::{Metrics, SeriesCache};
+use crate::telemetry::metrics::{Metrics, SeriesCache, Work, WorkerGauges};
 use crate::telemetry::observers::Observers;
 use crate::telemetry::shed::Shed;
 
@@ -104,7 +104,7 @@ impl DataThread {
             ),
             most_age: shared.most_age,
             observers: Observers {
-                series: SeriesCache::new(Arc::clone(&shared.metrics)),
+                series: Rc::new(SeriesCache::new(Arc::clone(&shared.metrics))),
                 log: Rc::new(AccessLog::new(shared.access.clone(), Arc::clone(&shared.metrics))),
             },
             svids: Arc::clone(&shared.svids),
@@ -121,6 +121,7 @@ impl DataThread {
             random: RefCell::new(Random::seeded(rand::random())),
         };
         tokio::task::spawn_local(Rc::clone(&thread.pool).keep_sweeping());
+        tokio::task::spawn_local(Rc::clone(&thread.observers.series).keep());
         if thread.observers.log.is_on() {
             tokio::task::spawn_local(Rc::clone(&thread.observers.log).keep_flushing());
         }
@@ -129,6 +130,7 @@ impl DataThread {
         let seen = Rc::clone(&thread);
         tokio::task::spawn_local(standings.keep_judging(roots, move || seen.view.root()));
         tokio::task::spawn_local(give_way(Rc::downgrade(&thread)));
+        tokio::task::spawn_local(tell_work(Rc::downgrade(&thread)));
         thread
     }
 
@@ -155,6 +157,22 @@ impl DataThread {
     /// The metrics.
     pub fn metrics(&self) -> &Arc<Metrics> {
         self.observers.series.metrics()
+    }
+}
+
+/// Tells again and again what the thread has open.
+async fn tell_work(thread: Weak<DataThread>) {
+    const AGAIN: Duration = Duration::from_secs(5);
+    let here = std::thread::current();
+    let runtime = tokio::runtime::Handle::current().metrics();
+    let Some(metrics) = thread.upgrade().map(|thread| Arc::clone(thread.metrics())) else { return };
+    let gauges = WorkerGauges::new(&metrics, here.name().unwrap_or("data"));
+    while let Some(thread) = thread.upgrade() {
+        let (http1, http2, mesh, streams) = thread.pool.figures();
+        let (clients, busy) = (thread.served.count(), runtime.worker_total_busy_duration(0));
+        gauges.tell(Work { clients, http1, http2, mesh, streams, busy });
+        drop(thread);
+        tokio::time::sleep(AGAIN).await;
     }
 }
 

@@ -85,6 +85,20 @@ impl Pool {
         self.gone.borrow_mut().extend(gone.into_iter().take(MOST_GONE));
     }
 
+    /// How many connections there are: idle ones of HTTP/1, shared ones of HTTP/2, those to other proxies; and the exchanges
+    /// on shared ones.
+    pub fn figures(&self) -> (usize, usize, usize, u32) {
+        let http1 = self.idle.borrow().values().map(Vec::len).sum();
+        let (mut http2, mut mesh, mut streams) = (0, 0, 0);
+        for slot in self.shared.borrow().values() {
+            for one in slot.connections.borrow().iter() {
+                *(if one.pair.is_some() { &mut mesh } else { &mut http2 }) += 1;
+                streams += one.streams.get();
+            }
+        }
+        (http1, http2, mesh, streams)
+    }
+
     /// Closes what is over as rules say.
     pub(super) fn sweep_settled(&self) {
         self.idle.borrow_mut().retain(|key, idle| {
