@@ -100,3 +100,12 @@ pub fn lease_ended() {
 pub fn flapped(result: &'static str) {
     counter!("meshd_flapping_total", "result" => result).increment(1);
 }
+
+/// A proxy has reported its traffic: so many kinds are told apart now, so many of the report's were counted together, and
+/// so many spoke of workloads of other nodes.
+pub fn reported(series: usize, swallowed: usize, ignored: u32) {
+    counter!("meshd_traffic_reports_total").increment(1);
+    gauge!("meshd_traffic_series").set(series as f64);
+    counter!("meshd_traffic_swallowed_total").increment(swallowed as u64);
+    counter!("meshd_traffic_ignored_total").increment(u64::from(ignored));
+}

@@ -3,7 +3,10 @@
 pub mod expression;
 pub mod logs;
 pub mod metrics;
+pub mod sketch;
+pub mod success;
 pub mod tracing;
+pub mod worse;
 
 use logs::Logs;
 use metrics::Metrics;

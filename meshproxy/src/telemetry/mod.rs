@@ -8,5 +8,6 @@ pub mod labels;
 pub mod line;
 pub mod metrics;
 pub mod observers;
+pub mod report;
 pub mod shed;
 pub mod trace;

@@ -7,6 +7,7 @@ use mesh_core::telemetry::Side;
 use super::access::AccessLog;
 use super::entry::Entry;
 use super::metrics::SeriesCache;
+use super::report::Cells;
 
 /// All that a data thread tells of its traffic.
 #[derive(Debug)]
@@ -15,6 +16,8 @@ pub struct Observers {
     pub series: SeriesCache,
     /// Its access log.
     pub log: Rc<AccessLog>,
+    /// What is told to meshd, if anything.
+    pub reports: Option<Rc<Cells>>,
 }
 
 impl Observers {
@@ -32,6 +35,9 @@ impl Observers {
             series.request_bytes.record(entry.request_bytes);
             series.response_bytes.record(entry.response_bytes);
         });
+        if let Some(reports) = &self.reports {
+            reports.exchange(entry);
+        }
         self.log.write(entry);
     }
 
