@@ -16,6 +16,8 @@ use mesh_proto::convert::message::LARGEST_MESSAGE;
 use mesh_proto::generated::discovery_server::DiscoveryServer;
 use mesh_proto::generated::identity_server::IdentityServer;
 use mesh_proto::generated::registry_server::RegistryServer;
+use mesh_proto::generated::telemetry_server::TelemetryServer;
+use mesh_core::vocab::name::WorkloadKey;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -33,17 +35,22 @@ use crate::identity::members::Members;
 use crate::identity::service::IdentityService;
 use crate::identity::tls::{ServerTls, TlsError};
 use crate::identity::token::{self, ALL_ACCOUNTS, TokenRequest};
-use crate::registry::limits::Ledger;
+use crate::registry::limits::Ledger as Shares;
 use crate::registry::registrar::Callers;
 use crate::registry::service::RegistryService;
 use crate::store::{self, Store, StoreError};
 use crate::telemetry::{self, Metrics};
+use crate::traffic::ingest::Owners;
+use crate::traffic::ledger::Ledger;
+use crate::traffic::service::TelemetryService;
 use crate::{clock, grpc};
 
 /// How long calls that are under way may go on after SIGTERM.
 const DRAIN: Duration = Duration::from_secs(5);
 /// How long the token of `--dev` is good.
 const DEV_TOKEN: Duration = Duration::from_secs(24 * 3600);
+/// The largest report of traffic: 5000 cells.
+const LARGEST_REPORT: usize = 8 << 20;
 /// The largest registration: the workloads of one host, read by the single writer.
 const LARGEST_REGISTRATION: usize = 1 << 20;
 
@@ -173,7 +180,9 @@ impl App {
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let streams = TaskTracker::new();
-        let parts = Parts { streams: streams.clone(), authority, members, roster, controller, store };
+        let traffic = Arc::new(Ledger::new(args.traffic_series as usize));
+        let parts =
+            Parts { streams: streams.clone(), authority, members, roster, controller, store, traffic };
         spawn_grpc(&mut tasks, grpc_listener, Arc::clone(&tls), &parts, &args, &stop);
         tasks.spawn({
             let stop = stop.clone();
@@ -213,6 +222,7 @@ impl App {
             store: parts.store,
             authority: parts.authority,
             metrics,
+            traffic: parts.traffic,
             data_dir,
         });
         tasks.spawn(server::serve_socket(admin_listener, Arc::clone(&admin), stop.clone()));
@@ -290,6 +300,17 @@ impl Callers for Connected {
     }
 }
 
+/// Whose workloads are whose, as the newest state says.
+struct Owned(Controller);
+
+impl Owners for Owned {
+    fn owns(&self, node: &str, namespace: &str, workload: &str) -> bool {
+        let key = WorkloadKey { namespace: namespace.into(), name: workload.into() };
+        let published = self.0.published();
+        published.state.workload(&key).is_some_and(|known| known.node.as_deref() == Some(node))
+    }
+}
+
 struct Parts {
     streams: TaskTracker,
     authority: Arc<Authority>,
@@ -297,6 +318,7 @@ struct Parts {
     roster: Arc<Roster>,
     controller: Controller,
     store: Arc<dyn Store>,
+    traffic: Arc<Ledger>,
 }
 
 fn spawn_grpc(
@@ -321,7 +343,7 @@ fn spawn_grpc(
             controller: parts.controller.clone(),
         }),
         lease: args.lease,
-        shares: Ledger::default(),
+        shares: Shares::default(),
         stop: stop.clone(),
         streams: parts.streams.clone(),
     };
@@ -333,6 +355,12 @@ fn spawn_grpc(
         fanout: Arc::default(),
         stop: stop.clone(),
         streams: parts.streams.clone(),
+    };
+    let telemetry = TelemetryService {
+        domain: parts.authority.domain().clone(),
+        members: Arc::clone(&parts.members),
+        owners: Arc::new(Owned(parts.controller.clone())),
+        ledger: Arc::clone(&parts.traffic),
     };
     let (ready, incoming) = mpsc::channel(64);
     tasks.spawn(grpc::accept(listener, tls, ready, stop.clone()));
@@ -347,6 +375,7 @@ fn spawn_grpc(
             .initial_connection_window_size(8 << 20)
             .add_service(IdentityServer::new(identity).max_decoding_message_size(64 << 10))
             .add_service(RegistryServer::new(registry).max_decoding_message_size(LARGEST_REGISTRATION))
+            .add_service(TelemetryServer::new(telemetry).max_decoding_message_size(LARGEST_REPORT))
             .add_service(DiscoveryServer::new(discovery).max_decoding_message_size(LARGEST_MESSAGE))
             .serve_with_incoming_shutdown(ReceiverStream::new(incoming), stop.cancelled())
             .await;

@@ -27,6 +27,10 @@ pub struct ServeArgs {
     /// How many earlier versions `rollback` can go back to (of at most 256 MiB of replaced resources in all)
     #[arg(long, env = "MESHD_KEEP_VERSIONS", value_name = "N", default_value = "1000")]
     pub keep_versions: u64,
+    /// So many kinds of live traffic (caller, called, service, subset, rule) `stat` and the like tell apart; each takes up
+    /// to 100 KiB for its hour
+    #[arg(long, env = "MESHD_TRAFFIC_SERIES", value_name = "N", default_value = "2000", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub traffic_series: u32,
     /// TLS gRPC for meshproxy: join, identity, snapshots, registry
     #[arg(long, env = "MESHD_GRPC_ADDR", value_name = "ADDR", default_value = "127.0.0.1:15012")]
     pub grpc_addr: String,

@@ -27,6 +27,7 @@ use crate::control::channel::Resolve;
 use crate::control::discovery::Discovery;
 use crate::control::last_good::LastGood;
 use crate::control::report::Report;
+use crate::control::reports::Reporting;
 use crate::control::{Control, files};
 use crate::dial;
 use crate::dns::forward::Forwarder;
@@ -48,6 +49,7 @@ use crate::runtime::pressure::{Pressure, Seen};
 use crate::runtime::supply::Supply;
 use crate::telemetry::access::{AccessSink, Format};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::report::Collector;
 use crate::upstream::budget;
 use crate::upstream::thread::Shared;
 use crate::workload::check::{self, Reports};
@@ -143,6 +145,16 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let (registered, mut is_registered) = watch::channel(false);
     let last_good = LastGood::in_folder(&config.data_dir);
     let held = last_good.load()?;
+    let (traffic, gathered) = match config.report_interval {
+        None => (None, None),
+        Some(every) => {
+            let dropped = metrics.proxy.reports_dropped.clone();
+            let (collector, reports, gathered) =
+                Collector::new(every, config.threads, config.report_cells, dropped);
+            tasks.spawn(collector.run());
+            (Some(reports), Some(gathered))
+        }
+    };
     let node = Node { name: config.node.as_str().into(), address: config.address, role: Role::Host };
     let control = Control {
         urls: config.control.clone(),
@@ -165,6 +177,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             Arc::clone(&roots),
         ),
         roots: Arc::clone(&roots),
+        reporting: Reporting::new(gathered, Arc::clone(&metrics)),
         apply: Arc::clone(&apply),
         last_good: (last_good.clone(), held),
     };
@@ -173,6 +186,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         svids: Arc::clone(&svids),
         metrics: Arc::clone(&metrics),
         access: AccessSink::off(),
+        reports: traffic,
         drain: drain.clone(),
         forwarder: forwarder.clone(),
         most_age: config.most_age,

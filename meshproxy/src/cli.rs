@@ -133,6 +133,19 @@ pub struct RunArgs {
         value_parser = duration
     )]
     pub max_connection_age: Duration,
+    /// How often live traffic is told to meshd, for `meshd stat` and the like; 0s: never
+    #[arg(
+        long,
+        env = "MESHPROXY_REPORT_INTERVAL",
+        value_name = "DURATION",
+        default_value = "1s",
+        value_parser = interval
+    )]
+    pub report_interval: Duration,
+    /// So many kinds of traffic (caller, called, service, subset, rule) a data thread tells apart in reports
+    #[arg(long, env = "MESHPROXY_REPORT_CELLS", value_name = "NUMBER", default_value_t = 4096,
+        value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub report_cells: u32,
     /// How much is taken, and how long is waited
     #[command(flatten)]
     pub limits: LimitArgs,
@@ -285,6 +298,13 @@ fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| format!("{error} (such as 30s or 1m)"))
 }
 
+/// None, or something that meshd's steps of a second can follow.
+fn interval(text: &str) -> Result<Duration, String> {
+    let time = duration(text)?;
+    let fits = time.is_zero() || (Duration::from_millis(100)..=Duration::from_secs(10)).contains(&time);
+    if fits { Ok(time) } else { Err("expected 0s, or 100ms to 10s".to_owned()) }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -328,6 +348,7 @@ mod tests {
             &["run", "--control", "https://h:1", "--capture", "magic"],
             &["run", "--control", "https://h:1", "--threads", "0"],
             &["run", "--control", "https://h:1", "--label", "x"],
+            &["run", "--control", "https://h:1", "--report-interval", "1m"],
             &["run", "--control", "https://h:1", "--exclude-outbound-ports", "0"],
             &["run", "--control", "https://h:1", "--capture-mark", "0"],
             &["intercept"],

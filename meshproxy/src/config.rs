@@ -85,6 +85,10 @@ pub struct Config {
     pub drain_time: Duration,
     /// Connections take new requests for so long; `None` for ever.
     pub most_age: Option<Duration>,
+    /// How often live traffic is told to meshd; `None` for never.
+    pub report_interval: Option<Duration>,
+    /// So many kinds of it a data thread tells apart.
+    pub report_cells: usize,
     /// How much is taken, and how long is waited.
     pub limits: Limits,
     /// Rules of transparent capture; `None` without it.
@@ -157,6 +161,8 @@ impl Config {
             metrics_addr: args.metrics_addr,
             drain_time: args.drain_time,
             most_age: (!args.max_connection_age.is_zero()).then_some(args.max_connection_age),
+            report_interval: (!args.report_interval.is_zero()).then_some(args.report_interval),
+            report_cells: args.report_cells as usize,
             limits: args.limits.into(),
             rules,
             series: Bounds {

@@ -156,6 +156,7 @@ pub async fn outbound<S>(
             let endpoint = &destination.endpoints[index];
             record.upstream = endpoint.shown();
             record.destination = endpoint.party.number;
+            record.mesh_hop = endpoint.is_behind_proxy();
             upstream
         }
         Err(None) => return record.failed("UH", ""),
@@ -206,6 +207,7 @@ where
             let endpoint = &destination.endpoints[index];
             record.upstream = endpoint.shown();
             record.destination = endpoint.party.number;
+            record.mesh_hop = endpoint.is_behind_proxy();
             upstream
         }
         Err(None) => return record.failed("UH", ""),

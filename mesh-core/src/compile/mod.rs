@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::snapshot::routes::Routes;
 use crate::snapshot::section::{Section, SectionKey};
 use crate::snapshot::{Entry, Sections};
 use crate::state::view::View;
@@ -78,6 +79,16 @@ pub fn recompile(previous: &Compiled, state: &MeshState, touched: &Touched) -> C
 }
 
 impl Compiled {
+    /// The rules of every host, those of views included.
+    pub fn routes(&self) -> impl Iterator<Item = &Routes> {
+        let hosts = self.hosts.values();
+        let sections = hosts.flat_map(|host| std::iter::once(&host.common).chain(host.apart.values()));
+        sections.flat_map(|sections| sections.values()).filter_map(|entry| match &*entry.section {
+            Section::Routes(routes) => Some(routes),
+            _ => None,
+        })
+    }
+
     fn refresh(&mut self, state: &MeshState, touched: &Touched) {
         let everybody = state.default_view();
         if touched.trust {

@@ -5,7 +5,10 @@ pub mod exposition;
 pub mod expression;
 pub mod logs;
 pub mod metrics;
+pub mod sketch;
+pub mod success;
 pub mod tracing;
+pub mod worse;
 
 use logs::Logs;
 use metrics::Metrics;

@@ -18,13 +18,14 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 
 use super::view::{DiagnosticView, RefusalView};
-use super::{analysis, catalogue, check, configuration, describe, fleet};
+use super::{analysis, catalogue, check, configuration, describe, fleet, traffic};
 use crate::controller::{ApplyError, Controller};
 use crate::discovery::roster::Roster;
 use crate::identity::authority::Authority;
 use crate::identity::members::Members;
 use crate::store::{Store, StoreError};
 use crate::telemetry::Metrics;
+use crate::traffic::ledger::Ledger;
 
 /// JSON escapes at most double an honest batch.
 const LARGEST_BODY: usize = 2 * (crate::cli::input::LARGEST as usize) + (1 << 20);
@@ -43,6 +44,8 @@ pub struct AdminState {
     pub authority: Arc<Authority>,
     /// What is counted.
     pub metrics: Metrics,
+    /// Live traffic.
+    pub traffic: Arc<Ledger>,
     /// The data directory.
     pub data_dir: PathBuf,
 }
@@ -157,6 +160,10 @@ pub async fn serve_socket(listener: UnixListener, state: Arc<AdminState>, stop: 
         .route("/v1/nodes/{node}/drain", post(fleet::drain))
         .route("/v1/nodes/{node}/undrain", post(fleet::undrain))
         .route("/v1/check", get(check::check))
+        .route("/v1/traffic/stat", get(traffic::stat))
+        .route("/v1/traffic/edges", get(traffic::edges))
+        .route("/v1/traffic/routes", get(traffic::routes))
+        .route("/v1/traffic/top", get(traffic::top))
         .fallback(|| async {
             Refusal::missing("this meshd does not know that command; is it of an older version?")
         })

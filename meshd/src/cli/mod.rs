@@ -23,6 +23,7 @@ pub mod offline;
 pub mod output;
 pub mod serve;
 mod story;
+pub mod traffic;
 
 use output::Format;
 
@@ -75,6 +76,14 @@ pub enum Command {
     Workloads(ReadArgs),
     /// Show how workloads fare: what their checks say, and whose callers leave them alone
     Health(ReadArgs),
+    /// Show live traffic by service and subset: success rate, requests a second, latency, connections
+    Stat(traffic::StatArgs),
+    /// Show who calls whom, under which identities, and whether over mutual TLS
+    Edges(traffic::TrafficArgs),
+    /// Show what becomes of the requests of each rule: effective and actual success, retries, shares of destinations
+    Routes(traffic::TrafficArgs),
+    /// Show the busiest calls, live
+    Top(traffic::TrafficArgs),
     /// Show what a proxy runs
     #[command(subcommand)]
     Proxy(fleet::ProxyCommand),
@@ -228,6 +237,10 @@ fn execute(cli: Cli) -> Result<(), CliError> {
             Command::Services(args) => fleet::services(&client()?, &args).await,
             Command::Workloads(args) => fleet::workloads(&client()?, &args).await,
             Command::Health(args) => fleet::health(&client()?, &args).await,
+            Command::Stat(args) => traffic::stat(&client()?, &args).await,
+            Command::Edges(args) => traffic::edges(&client()?, &args).await,
+            Command::Routes(args) => traffic::routes(&client()?, &args).await,
+            Command::Top(args) => traffic::top(&client()?, &args).await,
             Command::Proxy(command) => fleet::proxy(&client()?, &command).await,
             Command::Drain(args) => fleet::drain(&client()?, &args, true).await,
             Command::Undrain(args) => fleet::drain(&client()?, &args, false).await,

@@ -43,6 +43,15 @@ pub fn flapped(result: &'static str) {
     counter!(names::FLAPPING.name, "result" => result).increment(1);
 }
 
+/// A proxy has reported its traffic: so many kinds are told apart now, so many of the report's were counted together, and
+/// so many spoke of workloads of other nodes.
+pub fn reported(series: usize, swallowed: usize, ignored: u32) {
+    counter!(names::TRAFFIC_REPORTS.name).increment(1);
+    gauge!(names::TRAFFIC_SERIES.name).set(series as f64);
+    counter!(names::TRAFFIC_SWALLOWED.name).increment(swallowed as u64);
+    counter!(names::TRAFFIC_IGNORED.name).increment(u64::from(ignored));
+}
+
 /// A proxy refused a delta.
 pub fn refused(nack: &Nack) {
     for (key, _) in &nack.reasons {

@@ -36,6 +36,12 @@ families! {
     LEASES_ENDED = Counter "meshd_leases_ended_total": "Hosts that nothing was heard of for a lease.";
     FLAPPING = Counter "meshd_flapping_total": "Workloads that flap: kept out, or let in.";
     CERTIFICATES = Counter "meshd_certificates_total": "Certificates that were issued, and those that were refused.";
+    TRAFFIC_REPORTS = Counter "meshd_traffic_reports_total": "Reports of live traffic that were taken.";
+    TRAFFIC_SERIES = Gauge "meshd_traffic_series": "Kinds of traffic that are told apart.";
+    TRAFFIC_SWALLOWED = Counter "meshd_traffic_swallowed_total":
+        "Kinds of traffic in reports that were counted as other.";
+    TRAFFIC_IGNORED = Counter "meshd_traffic_ignored_total":
+        "Kinds of traffic in reports that were ignored because they are of other nodes.";
     STREAMS = Gauge "meshd_grpc_streams": "Streams of gRPC that are open.";
 }
 

@@ -10,6 +10,7 @@ pub mod files;
 pub mod keys;
 pub mod last_good;
 pub mod report;
+pub mod reports;
 pub mod shares;
 
 use std::sync::Arc;
@@ -32,6 +33,7 @@ use channel::{ChannelError, Expected, Resolve, dial};
 use discovery::Discovery;
 use last_good::LastGood;
 use report::Report;
+use reports::Reporting;
 
 /// How long a starting proxy hopes for a fresh snapshot before it serves the last good one.
 const HOPE: Duration = Duration::from_secs(2);
@@ -85,6 +87,8 @@ pub struct Control {
     pub discovery: Discovery,
     /// Whose rate limits are shared.
     pub roots: Arc<Roots>,
+    /// What is told of the traffic.
+    pub reporting: Reporting,
     /// Puts snapshots in force.
     pub apply: Arc<Apply>,
     /// The file of the last good one, and what was in it.
@@ -141,7 +145,7 @@ impl Control {
             Err(error) => return error,
         };
         tracing::info!(control = %url, "session with meshd");
-        let Control { certificates, report, discovery, roots, .. } = self;
+        let Control { certificates, report, discovery, roots, reporting, .. } = self;
         let mut registered = report.registered.subscribe();
         report.registered.send_replace(false);
         let discovered = async {
@@ -153,6 +157,7 @@ impl Control {
             status = discovered => SessionError::Call(status),
             status = report.run(channel.clone()) => SessionError::Call(status),
             status = shares::run(Arc::clone(roots), channel.clone()) => SessionError::Call(status),
+            status = reporting.run(channel.clone()) => SessionError::Call(status),
             error = certificates.run(channel.clone()) => SessionError::Certificate(error),
         };
         self.report.registered.send_replace(false);

@@ -83,6 +83,8 @@ pub struct Tried {
     pub permit: Option<Permit>,
     /// How many there were, those beside others included.
     pub attempts: u32,
+    /// How many of them were begun beside others.
+    pub beside: u32,
     /// What came of it; `None` if no endpoint may get traffic.
     pub result: Option<Result<Answer, Failure>>,
     /// Whether the answer would have been tried again if a try had been left.
@@ -206,6 +208,7 @@ impl Trial<'_> {
                         permit: Some(permit),
                         result: Some(result),
                         attempts: tries,
+                        beside: joined,
                         exhausted,
                         refused,
                         injected,
@@ -373,6 +376,7 @@ impl Tried {
             endpoint: None,
             permit: None,
             attempts,
+            beside: 0,
             result: None,
             exhausted: false,
             refused: false,

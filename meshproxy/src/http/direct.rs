@@ -55,6 +55,7 @@ pub(super) async fn send(
     if let Some(index) = endpoint {
         record.upstream = pinned.endpoints[index].shown();
         record.destination = pinned.endpoints[index].party.number;
+        record.mesh_hop = pinned.endpoints[index].is_behind_proxy();
     }
     match result {
         None => reply::no_healthy(record),

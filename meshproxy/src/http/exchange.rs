@@ -276,9 +276,9 @@ async fn send_on(
     };
     let message = copied(&trial, root, plan, forward, head, timeout, &mut record);
     let tried = trial.run(message, record.upload.as_ref(), &mut deadline).await;
-    let Tried { endpoint, permit, result, attempts, exhausted, refused, injected } = tried;
+    let Tried { endpoint, permit, result, attempts, beside, exhausted, refused, injected } = tried;
     record.permit = permit;
-    record.attempts = attempts;
+    (record.attempts, record.beside) = (attempts, beside);
     if let Some(flag) = injected {
         record.flags.push(flag);
     }
@@ -286,6 +286,7 @@ async fn send_on(
         let endpoint = &destination.endpoints[index];
         record.upstream = endpoint.shown();
         record.destination = endpoint.party.number;
+        record.mesh_hop = endpoint.is_behind_proxy();
         record.ear = trial.ear(index);
     }
     match result {

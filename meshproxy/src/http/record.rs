@@ -87,6 +87,10 @@ pub struct Record {
     pub chosen: Option<Chosen>,
     /// Attempts upstream, those beside others included.
     pub attempts: u32,
+    /// Those of them that ran beside others and came too late.
+    pub beside: u32,
+    /// Whether it goes to the proxy of its endpoint over mutual TLS.
+    pub mesh_hop: bool,
     request: Option<Box<Logged>>,
     /// The messages of gRPC, counted.
     messages: Option<Rc<Messages>>,
@@ -168,6 +172,8 @@ impl Record {
             grpc: false,
             chosen: None,
             attempts: 0,
+            beside: 0,
+            mesh_hop: false,
             request: None,
             messages: None,
             request_head: 0,
@@ -404,6 +410,9 @@ impl Record {
             request_bytes: self.request_head + received,
             response_bytes: self.response_head + self.sent,
             attempts: self.attempts,
+            beside: self.beside,
+            mesh_hop: self.mesh_hop,
+            connection: Some(&self.addresses),
             origin: self.chosen.as_ref().map(Chosen::origin),
             received,
             sent: self.sent,

@@ -141,6 +141,8 @@ pub async fn send_on(
         let mut permit = endpoint.state.enter();
         record.upstream = endpoint.shown();
         record.destination = endpoint.party.number;
+        record.mesh_hop = endpoint.is_behind_proxy();
+        record.attempts = tries;
         let injected = trial.injected();
         if let Some(injected) = &injected {
             record.flags.push(injected.kind.flag());
@@ -194,6 +196,7 @@ pub(super) async fn send_once(
     let mut permit = endpoint.state.enter();
     record.upstream = endpoint.shown();
     record.destination = endpoint.party.number;
+    record.mesh_hop = endpoint.is_behind_proxy();
     let sent = once(trial, endpoint, &mut permit, message, 1).await;
     record.permit = Some(permit);
     match sent {

@@ -134,6 +134,11 @@ pub struct LiveEndpoint {
 }
 
 impl LiveEndpoint {
+    /// Whether it is reached over mutual TLS, by way of the proxy of its host.
+    pub fn is_behind_proxy(&self) -> bool {
+        matches!(self.endpoint.transport, Transport::Mesh { .. })
+    }
+
     pub(super) fn new(
         endpoint: &Arc<Endpoint>,
         state: Arc<EndpointState>,

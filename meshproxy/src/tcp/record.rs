@@ -22,6 +22,7 @@ use crate::telemetry::flags::Flags;
 use crate::telemetry::labels::ServiceLabels;
 use crate::telemetry::line::addresses;
 use crate::telemetry::metrics::{Reporter, StreamSeries, interval};
+use crate::telemetry::report::{self, Told};
 use crate::upstream::thread::DataThread;
 
 /// The record of one byte stream: written to metrics and access log when it is dropped.
@@ -41,12 +42,15 @@ pub struct StreamRecord {
     flushed: (u64, u64),
     /// Where it is counted, once it has begun; `None` in it where nothing is.
     series: Option<Option<Rc<StreamSeries>>>,
+    told: Option<report::Stream>,
     /// Numbers of the caller, the called, and the service.
     pub source: u32,
     /// See `source`.
     pub destination: u32,
     /// See `source`.
     pub service: u32,
+    /// Whether it goes to the proxy of its endpoint over mutual TLS.
+    pub mesh_hop: bool,
     /// Where the rule was declared that decided.
     pub origin: Option<Origin>,
     /// The cluster.
@@ -87,9 +91,11 @@ impl StreamRecord {
             carried: Carried::default(),
             flushed: (0, 0),
             series: None,
+            told: None,
             source: 0,
             destination: 0,
             service: 0,
+            mesh_hop: false,
             origin: None,
             cluster: "".into(),
             upstream: None,
@@ -164,6 +170,7 @@ impl StreamRecord {
         B: AsyncRead + AsyncWrite,
     {
         self.open();
+        self.told = self.begin_told();
         let carried = std::mem::take(&mut self.carried);
         let ended = {
             let copying = copy(client, server, &carried, self.idle);
@@ -205,6 +212,9 @@ impl StreamRecord {
         if let Some(Some(series)) = &self.series {
             series.carried(now.0 - self.flushed.0, now.1 - self.flushed.1);
         }
+        if let (Some(reports), Some(told)) = (&self.thread.observers.reports, self.told) {
+            reports.carried(told, now.0 - self.flushed.0, now.1 - self.flushed.1);
+        }
         self.flushed = now;
     }
 
@@ -214,6 +224,20 @@ impl StreamRecord {
         let series = self.with_entry(|entry| self.thread.observers.series.stream(entry, declared));
         series.iter().for_each(|series| series.opened());
         self.series = Some(series);
+    }
+
+    /// Tells meshd that it begins, if anything is told.
+    fn begin_told(&self) -> Option<report::Stream> {
+        let told = Told {
+            reporter: self.reporter,
+            source: self.source,
+            destination: self.destination,
+            service: self.service,
+            mutual_tls: self.mutual_tls || self.mesh_hop,
+            cluster: &self.cluster,
+            rule: self.origin.as_ref(),
+        };
+        self.thread.observers.reports.as_ref().map(|reports| reports.opened(&told))
     }
 
     fn with_entry<R>(&self, tell: impl FnOnce(&Entry<'_>) -> R) -> R {
@@ -239,6 +263,9 @@ impl StreamRecord {
             request_bytes: self.flushed.0,
             response_bytes: self.flushed.1,
             attempts: u32::from(self.upstream.is_some()),
+            beside: 0,
+            mesh_hop: self.mesh_hop,
+            connection: None,
             origin: self.origin.as_ref(),
             received: self.flushed.0,
             sent: self.flushed.1,
@@ -273,6 +300,14 @@ async fn over(most: Option<Duration>) {
 
 impl Drop for StreamRecord {
     fn drop(&mut self) {
+        // What the client ends, and what lasts too long, has not failed.
+        let failed = self.told.is_none()
+            || !self.termination.is_empty()
+            || !(self.flags.is_empty() || self.flags.contains("DC") || self.flags.contains("DT"));
+        let told = self.told.take().or_else(|| self.begin_told());
+        if let (Some(reports), Some(told)) = (&self.thread.observers.reports, told) {
+            reports.closed(told, failed);
+        }
         // A stream that was never carried is opened and closed at once, under the flags that say why.
         if self.series.is_none() {
             self.open();

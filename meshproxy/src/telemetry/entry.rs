@@ -1,6 +1,7 @@
 //! What is known of an exchange or byte stream at its end: the one source of metrics, logs, spans and samples.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue};
@@ -64,6 +65,12 @@ pub struct Entry<'a> {
     pub response_bytes: u64,
     /// Attempts upstream, those beside others included; 0 where nothing was sent.
     pub attempts: u32,
+    /// Those of them that ran beside others and came too late.
+    pub beside: u32,
+    /// Whether it went, or was to go, to the proxy of its endpoint over mutual TLS.
+    pub mesh_hop: bool,
+    /// The connection that it came on: lives as long as that.
+    pub connection: Option<&'a Rc<str>>,
     /// Where the rule was declared that decided.
     pub origin: Option<&'a Origin>,
     /// Body bytes from the client.
@@ -182,6 +189,9 @@ pub(crate) fn sample<'a>(started: Instant, local: SocketAddr, remote: SocketAddr
         request_bytes: 0,
         response_bytes: 0,
         attempts: 0,
+        beside: 0,
+        mesh_hop: false,
+        connection: None,
         origin: None,
         received: 0,
         sent: 0,

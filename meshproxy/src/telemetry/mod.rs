@@ -11,5 +11,6 @@ pub mod line;
 pub mod messages;
 pub mod metrics;
 pub mod observers;
+pub mod report;
 pub mod shed;
 pub mod trace;

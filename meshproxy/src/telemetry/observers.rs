@@ -7,6 +7,7 @@ use mesh_core::telemetry::Side;
 use super::access::AccessLog;
 use super::entry::Entry;
 use super::metrics::SeriesCache;
+use super::report::Cells;
 
 /// All that a data thread tells of its traffic.
 #[derive(Debug)]
@@ -15,6 +16,8 @@ pub struct Observers {
     pub series: Rc<SeriesCache>,
     /// Its access log.
     pub log: Rc<AccessLog>,
+    /// What is told to meshd, if anything.
+    pub reports: Option<Rc<Cells>>,
 }
 
 impl Observers {
@@ -27,6 +30,9 @@ impl Observers {
     /// An exchange has ended.
     pub fn exchange(&self, entry: &Entry<'_>, side: &Side) {
         self.series.exchange(entry, &side.metrics);
+        if let Some(reports) = &self.reports {
+            reports.exchange(entry);
+        }
         self.log.write(entry);
     }
 

@@ -308,6 +308,7 @@ impl Proxy {
             roots: Arc::new(Roots::new(Arc::clone(&metrics))),
             svids,
             metrics,
+            reports: None,
             access,
             drain: Drain::new(),
             forwarder: Forwarder::new(Arc::new(resolvers)),

@@ -25,6 +25,7 @@ use crate::runtime::{allocator, clock, panics};
 use crate::telemetry::access::{AccessLog, AccessSink};
 use crate::telemetry::metrics::{Metrics, SeriesCache, Work, WorkerGauges};
 use crate::telemetry::observers::Observers;
+use crate::telemetry::report::{Cells, Reports};
 use crate::telemetry::shed::Shed;
 
 /// What all data threads of a proxy share.
@@ -38,6 +39,8 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// Where the access log goes.
     pub access: AccessSink,
+    /// How live traffic is told of, if it is.
+    pub reports: Option<Reports>,
     /// The end.
     pub drain: Drain,
     /// Asks the host's resolvers.
@@ -106,6 +109,10 @@ impl DataThread {
             observers: Observers {
                 series: Rc::new(SeriesCache::new(Arc::clone(&shared.metrics))),
                 log: Rc::new(AccessLog::new(shared.access.clone(), Arc::clone(&shared.metrics))),
+                reports: shared.reports.as_ref().map(|reports| {
+                    let swallowed = shared.metrics.proxy.reports_swallowed.clone();
+                    Rc::new(Cells::new(reports, swallowed))
+                }),
             },
             svids: Arc::clone(&shared.svids),
             drain: shared.drain.clone(),
@@ -124,6 +131,9 @@ impl DataThread {
         tokio::task::spawn_local(Rc::clone(&thread.observers.series).keep());
         if thread.observers.log.is_on() {
             tokio::task::spawn_local(Rc::clone(&thread.observers.log).keep_flushing());
+        }
+        if let Some(reports) = &thread.observers.reports {
+            tokio::task::spawn_local(Rc::clone(reports).keep_handing_over());
         }
         let thread = Rc::new(thread);
         let (standings, roots) = (Rc::clone(&thread.standings), Arc::clone(thread.view.roots()));

@@ -40,6 +40,7 @@ mod rules;
 mod streams;
 mod supply;
 mod tour;
+mod traffic;
 pub mod verdicts;
 mod views;
 mod wire;
@@ -110,6 +111,7 @@ fn all() -> Vec<Claim> {
     claims.extend(owners::claims());
     claims.extend(zero_trust::claims());
     claims.extend(observe::claims());
+    claims.extend(traffic::claims());
     claims.extend(operator::claims());
     claims.extend(input::claims());
     claims.extend(crash::claims());

@@ -94,7 +94,7 @@ const CONTROL: &[(&str, &[&str])] = &[
     ("identity", &["store", "telemetry"]),
     ("registry", &["store", "identity", "dialect", "telemetry"]),
     ("discovery", &["controller", "identity", "telemetry"]),
-    ("traffic", &[]),
+    ("traffic", &["identity", "telemetry"]),
     ("cli", &["app", "config", "dialect", "source", "telemetry", "admin"]),
 ];
 

@@ -98,6 +98,10 @@ families! {
     LOOPS_REFUSED = Counter "mesh_proxy_loops_refused_total": "Attempts to reach a listener of the proxy itself.";
     CERTIFICATE_FAULTS = Gauge "mesh_proxy_certificate_faults": "Sets of certificate files that cannot be used.";
     ACCESS_LOG_DROPPED = Counter "mesh_proxy_access_log_dropped_total": "Lines of the access log that were dropped.";
+    REPORTS_DROPPED = Counter "mesh_proxy_reports_dropped_total":
+        "Reports of live traffic that meshd did not take in time.";
+    REPORTS_SWALLOWED = Counter "mesh_proxy_reports_swallowed_total":
+        "Requests and streams that were reported as other, because too many kinds are told apart.";
     PANICS = Counter "mesh_proxy_panics_total": "Panics on data threads.";
 }
 

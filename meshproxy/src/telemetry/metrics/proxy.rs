@@ -76,6 +76,10 @@ pub struct ProxyCounters {
     pub names_resolved: Counter,
     /// See `names_resolved`.
     pub names_failed: Counter,
+    /// Reports of live traffic that meshd did not take in time.
+    pub reports_dropped: Counter,
+    /// Requests and streams that were reported together because too many kinds are told apart.
+    pub reports_swallowed: Counter,
 }
 
 impl ProxyCounters {
@@ -155,6 +159,8 @@ impl ProxyCounters {
             load_reports_unreadable: reports("unreadable"),
             names_resolved: resolutions("ok"),
             names_failed: resolutions("failed"),
+            reports_dropped: counter("mesh_proxy_reports_dropped_total"),
+            reports_swallowed: counter("mesh_proxy_reports_swallowed_total"),
         }
     }
 }
