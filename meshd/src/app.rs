@@ -16,6 +16,7 @@ use mesh_proto::convert::message::LARGEST_MESSAGE;
 use mesh_proto::generated::discovery_server::DiscoveryServer;
 use mesh_proto::generated::identity_server::IdentityServer;
 use mesh_proto::generated::registry_server::RegistryServer;
+use mesh_proto::generated::tap_server::TapServer;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -37,6 +38,8 @@ use crate::registry::limits::Ledger;
 use crate::registry::registrar::Callers;
 use crate::registry::service::RegistryService;
 use crate::store::{self, Store, StoreError};
+use crate::tap::hub::Hub;
+use crate::tap::service::TapService;
 use crate::telemetry::Metrics;
 use crate::{clock, grpc};
 
@@ -152,7 +155,8 @@ impl App {
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let streams = TaskTracker::new();
-        let parts = Parts { streams: streams.clone(), authority, members, roster, controller, store };
+        let taps = Arc::new(Hub::default());
+        let parts = Parts { streams: streams.clone(), authority, members, roster, controller, store, taps };
         spawn_grpc(&mut tasks, grpc_listener, Arc::clone(&tls), &parts, &args, &stop);
         tasks.spawn({
             let stop = stop.clone();
@@ -180,6 +184,8 @@ impl App {
             roster: parts.roster,
             store: parts.store,
             authority: parts.authority,
+            taps: parts.taps,
+            stop: stop.clone(),
             metrics,
             data_dir,
         });
@@ -265,6 +271,7 @@ struct Parts {
     roster: Arc<Roster>,
     controller: Controller,
     store: Arc<dyn Store>,
+    taps: Arc<Hub>,
 }
 
 fn spawn_grpc(
@@ -302,6 +309,13 @@ fn spawn_grpc(
         stop: stop.clone(),
         streams: parts.streams.clone(),
     };
+    let taps = TapService {
+        domain: parts.authority.domain().clone(),
+        members: Arc::clone(&parts.members),
+        hub: Arc::clone(&parts.taps),
+        stop: stop.clone(),
+        streams: parts.streams.clone(),
+    };
     let (ready, incoming) = mpsc::channel(64);
     tasks.spawn(grpc::accept(listener, tls, ready, stop.clone()));
     let stop = stop.clone();
@@ -316,6 +330,7 @@ fn spawn_grpc(
             .add_service(IdentityServer::new(identity).max_decoding_message_size(64 << 10))
             .add_service(RegistryServer::new(registry).max_decoding_message_size(LARGEST_REGISTRATION))
             .add_service(DiscoveryServer::new(discovery).max_decoding_message_size(LARGEST_MESSAGE))
+            .add_service(TapServer::new(taps).max_decoding_message_size(LARGEST_MESSAGE))
             .serve_with_incoming_shutdown(ReceiverStream::new(incoming), stop.cancelled())
             .await;
         if let Err(error) = served {

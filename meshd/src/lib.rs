@@ -16,4 +16,5 @@ pub mod identity;
 pub mod registry;
 pub mod source;
 pub mod store;
+pub mod tap;
 pub mod telemetry;

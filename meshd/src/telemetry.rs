@@ -96,6 +96,16 @@ pub fn lease_ended() {
     counter!("meshd_leases_ended_total").increment(1);
 }
 
+/// Taps that run now.
+pub fn taps(count: usize) {
+    gauge!("meshd_taps").set(count as f64);
+}
+
+/// An exchange was not shown because who asked for it did not read in time.
+pub fn tap_lost() {
+    counter!("meshd_tap_events_lost_total").increment(1);
+}
+
 /// A workload that flaps: `kept_out`, or `let_in` because too few others were well.
 pub fn flapped(result: &'static str) {
     counter!("meshd_flapping_total", "result" => result).increment(1);

@@ -47,7 +47,9 @@ use crate::runtime::drain::Drain;
 use crate::runtime::pressure::{Pressure, Seen};
 use crate::runtime::supply::Supply;
 use crate::telemetry::access::{AccessSink, Format};
+use crate::telemetry::alarm;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::tap::Hub;
 use crate::upstream::budget;
 use crate::upstream::thread::Shared;
 use crate::workload::check::{self, Reports};
@@ -104,6 +106,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     tasks.spawn(limits::keep(Arc::clone(&roots)));
     let (tell_ejected, ejected) = watch::channel(Ejected::new());
     tasks.spawn(ejection::keep(Arc::clone(&roots), tell_ejected));
+    let taps = Hub::new(&config.node, &metrics, config.data_dir.join("flight"), config.remembered);
+    if config.flight_alarm {
+        tasks.spawn(alarm::keep(Arc::clone(&taps)));
+    }
     let supply = Supply::find();
     let budget = config.limits.memory.unwrap_or_else(|| supply.budget());
     tracing::info!(budget, "memory beyond which this proxy gives way");
@@ -164,6 +170,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             Arc::clone(&roots),
         ),
         roots: Arc::clone(&roots),
+        taps: Arc::clone(&taps),
         apply: Arc::clone(&apply),
         last_good: (last_good.clone(), held),
     };
@@ -172,6 +179,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         svids: Arc::clone(&svids),
         metrics: Arc::clone(&metrics),
         access: AccessSink::off(),
+        taps,
         drain: drain.clone(),
         forwarder: forwarder.clone(),
         most_age: config.most_age,

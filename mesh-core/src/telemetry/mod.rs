@@ -1,8 +1,10 @@
 //! What is measured, logged and traced of a workload's traffic: settled by the control plane, carried out by proxies.
 
+pub mod alarm;
 pub mod expression;
 pub mod logs;
 pub mod metrics;
+pub mod tap;
 pub mod tracing;
 
 use logs::Logs;

@@ -17,12 +17,13 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 
 use super::view::{DiagnosticView, RefusalView};
-use super::{analysis, catalogue, check, configuration, describe, fleet};
+use super::{analysis, catalogue, check, configuration, describe, fleet, tap};
 use crate::controller::{ApplyError, Controller};
 use crate::discovery::roster::Roster;
 use crate::identity::authority::Authority;
 use crate::identity::members::Members;
 use crate::store::{Store, StoreError};
+use crate::tap::hub::Hub;
 use crate::telemetry::Metrics;
 
 /// JSON escapes at most double an honest batch.
@@ -40,6 +41,10 @@ pub struct AdminState {
     pub store: Arc<dyn Store>,
     /// Certificates.
     pub authority: Arc<Authority>,
+    /// Who asks for single exchanges.
+    pub taps: Arc<Hub>,
+    /// Ends what is shown as it comes.
+    pub stop: CancellationToken,
     /// What is counted.
     pub metrics: Metrics,
     /// The data directory.
@@ -156,6 +161,7 @@ pub async fn serve_socket(listener: UnixListener, state: Arc<AdminState>, stop: 
         .route("/v1/nodes/{node}/drain", post(fleet::drain))
         .route("/v1/nodes/{node}/undrain", post(fleet::undrain))
         .route("/v1/check", get(check::check))
+        .route("/v1/tap", post(tap::tap))
         .fallback(|| async {
             Refusal::missing("this meshd does not know that command; is it of an older version?")
         })

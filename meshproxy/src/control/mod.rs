@@ -11,6 +11,7 @@ pub mod keys;
 pub mod last_good;
 pub mod report;
 pub mod shares;
+pub mod tap;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,6 +25,7 @@ use tonic::transport::Channel;
 
 use crate::config::ControlUrl;
 use crate::live::root::Roots;
+use crate::telemetry::tap::Hub;
 use apply::Apply;
 use backoff::Backoff;
 use certificate_error::CertificateError;
@@ -85,6 +87,8 @@ pub struct Control {
     pub discovery: Discovery,
     /// Whose rate limits are shared.
     pub roots: Arc<Roots>,
+    /// What taps are asked for, and what they show.
+    pub taps: Arc<Hub>,
     /// Puts snapshots in force.
     pub apply: Arc<Apply>,
     /// The file of the last good one, and what was in it.
@@ -141,7 +145,7 @@ impl Control {
             Err(error) => return error,
         };
         tracing::info!(control = %url, "session with meshd");
-        let Control { certificates, report, discovery, roots, .. } = self;
+        let Control { certificates, report, discovery, roots, taps, .. } = self;
         let mut registered = report.registered.subscribe();
         report.registered.send_replace(false);
         let discovered = async {
@@ -153,6 +157,7 @@ impl Control {
             status = discovered => SessionError::Call(status),
             status = report.run(channel.clone()) => SessionError::Call(status),
             status = shares::run(Arc::clone(roots), channel.clone()) => SessionError::Call(status),
+            status = tap::run(Arc::clone(taps), channel.clone()) => SessionError::Call(status),
             error = certificates.run(channel.clone()) => SessionError::Certificate(error),
         };
         self.report.registered.send_replace(false);

@@ -13,11 +13,12 @@ use mesh_core::decide::plan::{AnswerChanges, Chosen};
 use mesh_core::decide::refusal::Refusal;
 use mesh_core::message::request::Head;
 use mesh_core::telemetry::Side;
+use mesh_core::telemetry::tap::Told as ToldBy;
 use mesh_core::vocab::name::Text;
 use tokio::time::Instant;
 
 use super::body::grpc_status;
-use super::headers::{FORWARDED_FOR, REQUEST_ID};
+use super::headers::{FORWARDED_FOR, REQUEST_ID, TRACE_PARENT};
 use super::load;
 use super::variables::Told;
 use crate::live::endpoint::Permit;
@@ -31,6 +32,7 @@ use crate::telemetry::entry::{Entry, Remarked};
 use crate::telemetry::flags::Flags;
 use crate::telemetry::line::number;
 use crate::telemetry::metrics::Reporter;
+use crate::telemetry::tap::Tapped;
 use crate::upstream::body::Upload;
 use crate::upstream::thread::DataThread;
 
@@ -136,6 +138,8 @@ struct Logged {
     user_agent: Option<HeaderValue>,
     forwarded_for: Option<HeaderValue>,
     request_id: Option<HeaderValue>,
+    trace: Option<HeaderValue>,
+    tapped: Option<Box<Tapped>>,
 }
 
 impl Record {
@@ -198,9 +202,11 @@ impl Record {
                 version: head.version,
                 path: head.received.clone(),
                 authority: head.authority.clone(),
-                user_agent: head.headers.get(http::header::USER_AGENT).cloned(),
+                user_agent: None,
                 forwarded_for: None,
                 request_id: None,
+                trace: None,
+                tapped: self.thread.observers.recorder.look(&head.headers),
             });
             // Few fields are sooner gone through than their names hashed.
             if head.headers.len() <= FEW {
@@ -208,6 +214,8 @@ impl Record {
                     let wanted = match name.as_str() {
                         "x-forwarded-for" => &mut logged.forwarded_for,
                         "x-request-id" => &mut logged.request_id,
+                        "user-agent" => &mut logged.user_agent,
+                        "traceparent" => &mut logged.trace,
                         _ => continue,
                     };
                     wanted.get_or_insert_with(|| value.clone());
@@ -215,6 +223,8 @@ impl Record {
             } else {
                 logged.forwarded_for = head.headers.get(&FORWARDED_FOR).cloned();
                 logged.request_id = head.headers.get(&REQUEST_ID).cloned();
+                logged.user_agent = head.headers.get(http::header::USER_AGENT).cloned();
+                logged.trace = head.headers.get(&TRACE_PARENT).cloned();
             }
             self.request = Some(logged);
         }
@@ -269,6 +279,22 @@ impl Record {
     /// Bytes of the request's body so far.
     pub fn received(&self) -> u64 {
         self.upload.as_ref().map_or(0, Upload::received)
+    }
+
+    /// Who else tells of it.
+    fn told(&self) -> ToldBy {
+        match self.told_on {
+            false => ToldBy::Nowhere,
+            true if self.facts.peer.ip() == self.facts.local.ip() => ToldBy::Here,
+            true => ToldBy::Elsewhere,
+        }
+    }
+
+    /// The answer goes out with these fields.
+    pub fn answer_fields(&mut self, headers: &HeaderMap) {
+        if let Some(tapped) = self.request.as_mut().and_then(|request| request.tapped.as_mut()) {
+            tapped.answered(headers);
+        }
     }
 
     /// The upstream answered; its time counts from the beginning of the exchange.
@@ -365,6 +391,9 @@ impl Record {
             route: self.route.as_deref().or(named.as_deref()).unwrap_or(""),
             remarked: self.remarked.as_deref(),
             version: self.root.tables.version.number,
+            told: self.told(),
+            trace: request.and_then(|r| r.trace.as_ref()),
+            tapped: request.and_then(|r| r.tapped.as_deref()),
         };
         self.thread.observers.exchange(&entry, self.side());
     }

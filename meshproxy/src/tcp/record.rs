@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_core::decide::refusal::{Reason, Refusal};
+use mesh_core::telemetry::tap::Told;
 use mesh_core::telemetry::{Side, Telemetry};
 use mesh_core::vocab::name::Text;
 use mesh_core::vocab::origin::Origin;
@@ -66,6 +67,8 @@ pub struct StreamRecord {
     pub server_name: Option<Text>,
     /// What policies have written down of it.
     pub remarked: Option<Box<Remarked>>,
+    /// Whether the caller's proxy tells of it, too.
+    pub told_on: bool,
 }
 
 impl StreamRecord {
@@ -102,6 +105,7 @@ impl StreamRecord {
             transport_failure: String::new(),
             server_name: None,
             remarked: None,
+            told_on: false,
         }
     }
 
@@ -277,6 +281,13 @@ impl Drop for StreamRecord {
             route: "",
             remarked: self.remarked.as_deref(),
             version: self.version,
+            told: match self.told_on {
+                false => Told::Nowhere,
+                true if self.facts.peer.ip() == self.facts.local.ip() => Told::Here,
+                true => Told::Elsewhere,
+            },
+            trace: None,
+            tapped: None,
         };
         self.thread.observers.stream(&entry, self.side());
     }

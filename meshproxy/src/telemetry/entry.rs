@@ -4,11 +4,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use http::HeaderValue;
+use mesh_core::telemetry::tap::Told;
 use mesh_core::vocab::origin::Origin;
 use tokio::time::Instant;
 
 use super::flags::Flags;
 use super::metrics::{Reporter, RequestKey};
+use super::tap::Tapped;
 
 /// What policies have written down: it changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,6 +98,12 @@ pub struct Entry<'a> {
     pub remarked: Option<&'a Remarked>,
     /// Version of the snapshot that decided.
     pub version: u64,
+    /// Who else tells of it.
+    pub told: Told,
+    /// Header field `traceparent`.
+    pub trace: Option<&'a HeaderValue>,
+    /// What taps have seen of the request's fields.
+    pub tapped: Option<&'a Tapped>,
 }
 
 impl Entry<'_> {
@@ -156,5 +164,8 @@ pub(crate) fn sample<'a>(started: Instant, local: SocketAddr, remote: SocketAddr
         route: "",
         remarked: None,
         version: 0,
+        told: Told::Nowhere,
+        trace: None,
+        tapped: None,
     }
 }

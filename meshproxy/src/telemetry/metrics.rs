@@ -23,9 +23,11 @@ use super::shed::Supplies;
 mod cache;
 mod interner;
 mod subjects;
+mod taps;
 
 pub use cache::SeriesCache;
 use interner::Interner;
+pub use taps::TapMetrics;
 
 /// So many series are kept; what is beyond is counted in one.
 const MOST_SERIES: usize = 65_536;

@@ -7,6 +7,7 @@ use mesh_core::telemetry::Side;
 use super::access::AccessLog;
 use super::entry::Entry;
 use super::metrics::SeriesCache;
+use super::recorder::Recorder;
 
 /// All that a data thread tells of its traffic.
 #[derive(Debug)]
@@ -15,13 +16,15 @@ pub struct Observers {
     pub series: SeriesCache,
     /// Its access log.
     pub log: Rc<AccessLog>,
+    /// What it remembers of single exchanges, and shows of them.
+    pub recorder: Rc<Recorder>,
 }
 
 impl Observers {
     /// Whether anybody reads what only the head of a request tells: method, path, authority, some fields. What nobody
     /// reads is not kept.
     pub fn want_head(&self, _side: &Side) -> bool {
-        self.log.is_on()
+        self.log.is_on() || self.recorder.is_on()
     }
 
     /// An exchange has ended.
@@ -32,11 +35,13 @@ impl Observers {
             series.request_bytes.record(entry.request_bytes);
             series.response_bytes.record(entry.response_bytes);
         });
+        self.recorder.exchange(entry, &self.series);
         self.log.write(entry);
     }
 
     /// A byte stream has ended. What it carried was counted meanwhile.
     pub fn stream(&self, entry: &Entry<'_>, _side: &Side) {
+        self.recorder.stream(entry, &self.series);
         self.log.write(entry);
     }
 }

@@ -25,7 +25,9 @@ use crate::runtime::{allocator, clock, panics};
 use crate::telemetry::access::{AccessLog, AccessSink};
 use crate::telemetry::metrics::{Metrics, SeriesCache};
 use crate::telemetry::observers::Observers;
+use crate::telemetry::recorder::Recorder;
 use crate::telemetry::shed::Shed;
+use crate::telemetry::tap::Hub;
 
 /// What all data threads of a proxy share.
 #[derive(Debug, Clone)]
@@ -38,6 +40,8 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// Where the access log goes.
     pub access: AccessSink,
+    /// Where taps and what data threads remember meet.
+    pub taps: Arc<Hub>,
     /// The end.
     pub drain: Drain,
     /// Asks the host's resolvers.
@@ -106,6 +110,7 @@ impl DataThread {
             observers: Observers {
                 series: SeriesCache::new(Arc::clone(&shared.metrics)),
                 log: Rc::new(AccessLog::new(shared.access.clone(), Arc::clone(&shared.metrics))),
+                recorder: Recorder::start(&shared.taps, &shared.metrics),
             },
             svids: Arc::clone(&shared.svids),
             drain: shared.drain.clone(),
