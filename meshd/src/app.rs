@@ -18,6 +18,7 @@ use mesh_proto::generated::identity_server::IdentityServer;
 use mesh_proto::generated::registry_server::RegistryServer;
 use mesh_proto::generated::telemetry_server::TelemetryServer;
 use mesh_core::vocab::name::WorkloadKey;
+use mesh_proto::generated::tap_server::TapServer;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -39,6 +40,8 @@ use crate::registry::limits::Ledger as Shares;
 use crate::registry::registrar::Callers;
 use crate::registry::service::RegistryService;
 use crate::store::{self, Store, StoreError};
+use crate::tap::hub::Hub;
+use crate::tap::service::TapService;
 use crate::telemetry::{self, Metrics};
 use crate::traffic::ingest::Owners;
 use crate::traffic::ledger::Ledger;
@@ -181,8 +184,9 @@ impl App {
         let mut tasks = JoinSet::new();
         let streams = TaskTracker::new();
         let traffic = Arc::new(Ledger::new(args.traffic_series as usize));
+        let taps = Arc::new(Hub::default());
         let parts =
-            Parts { streams: streams.clone(), authority, members, roster, controller, store, traffic };
+            Parts { streams: streams.clone(), authority, members, roster, controller, store, traffic, taps };
         spawn_grpc(&mut tasks, grpc_listener, Arc::clone(&tls), &parts, &args, &stop);
         tasks.spawn({
             let stop = stop.clone();
@@ -221,6 +225,8 @@ impl App {
             roster: parts.roster,
             store: parts.store,
             authority: parts.authority,
+            taps: parts.taps,
+            stop: stop.clone(),
             metrics,
             traffic: parts.traffic,
             data_dir,
@@ -319,6 +325,7 @@ struct Parts {
     controller: Controller,
     store: Arc<dyn Store>,
     traffic: Arc<Ledger>,
+    taps: Arc<Hub>,
 }
 
 fn spawn_grpc(
@@ -362,6 +369,13 @@ fn spawn_grpc(
         owners: Arc::new(Owned(parts.controller.clone())),
         ledger: Arc::clone(&parts.traffic),
     };
+    let taps = TapService {
+        domain: parts.authority.domain().clone(),
+        members: Arc::clone(&parts.members),
+        hub: Arc::clone(&parts.taps),
+        stop: stop.clone(),
+        streams: parts.streams.clone(),
+    };
     let (ready, incoming) = mpsc::channel(64);
     tasks.spawn(grpc::accept(listener, tls, ready, stop.clone()));
     let stop = stop.clone();
@@ -377,6 +391,7 @@ fn spawn_grpc(
             .add_service(RegistryServer::new(registry).max_decoding_message_size(LARGEST_REGISTRATION))
             .add_service(TelemetryServer::new(telemetry).max_decoding_message_size(LARGEST_REPORT))
             .add_service(DiscoveryServer::new(discovery).max_decoding_message_size(LARGEST_MESSAGE))
+            .add_service(TapServer::new(taps).max_decoding_message_size(LARGEST_MESSAGE))
             .serve_with_incoming_shutdown(ReceiverStream::new(incoming), stop.cancelled())
             .await;
         if let Err(error) = served {

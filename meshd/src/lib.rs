@@ -16,5 +16,6 @@ pub mod identity;
 pub mod registry;
 pub mod source;
 pub mod store;
+pub mod tap;
 pub mod telemetry;
 pub mod traffic;

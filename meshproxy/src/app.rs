@@ -48,8 +48,10 @@ use crate::runtime::drain::Drain;
 use crate::runtime::pressure::{Pressure, Seen};
 use crate::runtime::supply::Supply;
 use crate::telemetry::access::{AccessSink, Format};
+use crate::telemetry::alarm;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::report::Collector;
+use crate::telemetry::tap::Hub;
 use crate::upstream::budget;
 use crate::upstream::thread::Shared;
 use crate::workload::check::{self, Reports};
@@ -107,6 +109,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     tasks.spawn(limits::keep(Arc::clone(&roots)));
     let (tell_ejected, ejected) = watch::channel(Ejected::new());
     tasks.spawn(ejection::keep(Arc::clone(&roots), tell_ejected));
+    let taps = Hub::new(&config.node, &metrics, config.data_dir.join("flight"), config.remembered);
+    if config.flight_alarm {
+        tasks.spawn(alarm::keep(Arc::clone(&taps)));
+    }
     let supply = Supply::find();
     let budget = config.limits.memory.unwrap_or_else(|| supply.budget());
     tracing::info!(budget, "memory beyond which this proxy gives way");
@@ -178,6 +184,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         ),
         roots: Arc::clone(&roots),
         reporting: Reporting::new(gathered, Arc::clone(&metrics)),
+        taps: Arc::clone(&taps),
         apply: Arc::clone(&apply),
         last_good: (last_good.clone(), held),
     };
@@ -187,6 +194,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         metrics: Arc::clone(&metrics),
         access: AccessSink::off(),
         reports: traffic,
+        taps,
         drain: drain.clone(),
         forwarder: forwarder.clone(),
         most_age: config.most_age,

@@ -97,6 +97,18 @@ pub struct RunArgs {
     /// A line on stdout for each exchange
     #[arg(long, env = "MESHPROXY_ACCESS_LOG", value_name = "FORMAT", default_value = "json")]
     pub access_log: AccessLog,
+    /// How many of the last exchanges are remembered, for `meshd tap --last` and the alarm; 0 for none
+    #[arg(
+        long,
+        env = "MESHPROXY_FLIGHT_RECORDER",
+        value_name = "N",
+        default_value_t = 4096,
+        value_parser = clap::value_parser!(u32).range(0..=1_000_000)
+    )]
+    pub flight_recorder: u32,
+    /// Whether they are saved in the data directory when a service's success falls
+    #[arg(long, env = "MESHPROXY_FLIGHT_ALARM", value_name = "on|off", default_value = "on")]
+    pub flight_alarm: Switch,
     /// Data-path threads [default: one for each core]
     #[arg(long, env = "MESHPROXY_THREADS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
@@ -276,6 +288,15 @@ pub enum AccessLog {
     Text,
     /// One JSON object a line
     Json,
+}
+
+/// On or off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    /// On
+    On,
+    /// Off
+    Off,
 }
 
 /// Form of the log.

@@ -10,7 +10,7 @@ use ipnet::Ipv4Net;
 use mesh_core::vocab::name::{check_label, check_subdomain};
 use mesh_core::vocab::node::check_node_name;
 
-use crate::cli::{AccessLog, Capture, CaptureRules, LogFormat, RunArgs};
+use crate::cli::{AccessLog, Capture, CaptureRules, LogFormat, RunArgs, Switch};
 use crate::intercept::rules::Rules;
 use crate::net::limits::Limits;
 use crate::telemetry::metrics::Bounds;
@@ -69,6 +69,10 @@ pub struct Config {
     pub loopback_net: Ipv4Net,
     /// Form of the access log.
     pub access_log: AccessLog,
+    /// How many of the last exchanges each data thread remembers.
+    pub remembered: usize,
+    /// Whether they are saved when success falls.
+    pub flight_alarm: bool,
     /// Data threads.
     pub threads: usize,
     /// Mesh listener.
@@ -138,6 +142,7 @@ impl Config {
             args.intercept.rules(&[&own[..], &[args.admin_addr]].concat(), services)
         });
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = args.threads.map_or(cores, usize::from);
         Ok(Config {
             node,
             control: args.control,
@@ -153,7 +158,9 @@ impl Config {
             dns_upstream: args.dns_upstream.iter().map(|upstream| upstream.0).collect(),
             loopback_net: args.loopback_net.trunc(),
             access_log: args.access_log,
-            threads: args.threads.map_or(cores, usize::from),
+            remembered: (args.flight_recorder as usize).div_ceil(threads.max(1)),
+            flight_alarm: args.flight_alarm == Switch::On && args.flight_recorder > 0,
+            threads,
             inbound_addr: args.inbound_addr,
             explicit_addr: args.explicit_addr,
             admin_addr: args.admin_addr,

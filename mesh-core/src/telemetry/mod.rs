@@ -2,11 +2,13 @@
 
 pub mod attribute;
 pub mod exposition;
+pub mod alarm;
 pub mod expression;
 pub mod logs;
 pub mod metrics;
 pub mod sketch;
 pub mod success;
+pub mod tap;
 pub mod tracing;
 pub mod worse;
 

@@ -20,6 +20,7 @@ mod vocab;
 pub mod error;
 pub mod file;
 pub mod message;
+pub mod tap;
 
 #[cfg(test)]
 mod samples;

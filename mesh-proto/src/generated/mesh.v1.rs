@@ -3888,6 +3888,450 @@ pub mod identity_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+/// What a proxy is asked.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TapRequest {
+    /// Names the question among those of this stream.
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    #[prost(oneof = "tap_request::Ask", tags = "2, 3, 4, 5")]
+    pub ask: ::core::option::Option<tap_request::Ask>,
+}
+/// Nested message and enum types in `TapRequest`.
+pub mod tap_request {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Ask {
+        #[prost(message, tag = "2")]
+        Watch(super::TapWatch),
+        #[prost(message, tag = "3")]
+        Past(super::TapPast),
+        #[prost(message, tag = "4")]
+        Saved(super::TapSaved),
+        #[prost(message, tag = "5")]
+        End(super::TapEnd),
+    }
+}
+/// Exchanges that end from now on.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TapWatch {
+    #[prost(message, optional, tag = "1")]
+    pub filter: ::core::option::Option<TapFilter>,
+    /// At most so many a second; what is beyond is counted.
+    #[prost(uint32, tag = "2")]
+    pub most_per_second: u32,
+    /// Whether the fields of requests and answers are shown.
+    #[prost(bool, tag = "3")]
+    pub headers: bool,
+}
+/// Exchanges that a proxy remembers.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TapPast {
+    #[prost(message, optional, tag = "1")]
+    pub filter: ::core::option::Option<TapFilter>,
+    /// How long ago they may have ended.
+    #[prost(uint64, tag = "2")]
+    pub milliseconds: u64,
+}
+/// Exchanges that were saved when success fell.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TapSaved {
+    /// The file; empty for a list of them.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+}
+/// The question is over.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TapEnd {}
+/// Conditions as they were written. Those of one kind are alternatives.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TapFilter {
+    #[prost(string, repeated, tag = "1")]
+    pub services: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, tag = "2")]
+    pub namespace: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "3")]
+    pub from: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "4")]
+    pub to: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "5")]
+    pub methods: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "6")]
+    pub paths: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "7")]
+    pub statuses: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "8")]
+    pub headers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(enumeration = "TapReporters", tag = "9")]
+    pub reporters: i32,
+}
+/// What a proxy answers.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TapReport {
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    #[prost(message, repeated, tag = "2")]
+    pub events: ::prost::alloc::vec::Vec<TapEvent>,
+    /// Exchanges that matched so far and were not shown: beyond the limit; because nobody took them in time.
+    #[prost(uint64, tag = "3")]
+    pub over_limit: u64,
+    #[prost(uint64, tag = "4")]
+    pub lost: u64,
+    /// Nothing more comes.
+    #[prost(bool, tag = "5")]
+    pub done: bool,
+    /// Why it cannot be answered.
+    #[prost(string, tag = "6")]
+    pub problem: ::prost::alloc::string::String,
+}
+/// One exchange, or one saved file.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TapEvent {
+    /// When it began, since 1970.
+    #[prost(uint64, tag = "1")]
+    pub time_microseconds: u64,
+    /// An object of JSON.
+    #[prost(bytes = "vec", tag = "2")]
+    pub json: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum TapReporters {
+    /// Each exchange once.
+    Unspecified = 0,
+    /// Each once among those of one host.
+    OnceHere = 1,
+    Source = 2,
+    Destination = 3,
+    Both = 4,
+}
+impl TapReporters {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "TAP_REPORTERS_UNSPECIFIED",
+            Self::OnceHere => "TAP_REPORTERS_ONCE_HERE",
+            Self::Source => "TAP_REPORTERS_SOURCE",
+            Self::Destination => "TAP_REPORTERS_DESTINATION",
+            Self::Both => "TAP_REPORTERS_BOTH",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "TAP_REPORTERS_UNSPECIFIED" => Some(Self::Unspecified),
+            "TAP_REPORTERS_ONCE_HERE" => Some(Self::OnceHere),
+            "TAP_REPORTERS_SOURCE" => Some(Self::Source),
+            "TAP_REPORTERS_DESTINATION" => Some(Self::Destination),
+            "TAP_REPORTERS_BOTH" => Some(Self::Both),
+            _ => None,
+        }
+    }
+}
+/// Generated client implementations.
+pub mod tap_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Single exchanges, shown to operators: as they end, or out of what proxies remember.
+    #[derive(Debug, Clone)]
+    pub struct TapClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl TapClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> TapClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> TapClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            TapClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Opened by a proxy with its node's certificate: it is asked, and answers.
+        pub async fn stream(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<Message = super::TapReport>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::TapRequest>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/mesh.v1.Tap/Stream");
+            let mut req = request.into_streaming_request();
+            req.extensions_mut().insert(GrpcMethod::new("mesh.v1.Tap", "Stream"));
+            self.inner.streaming(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod tap_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with TapServer.
+    #[async_trait]
+    pub trait Tap: std::marker::Send + std::marker::Sync + 'static {
+        /// Server streaming response type for the Stream method.
+        type StreamStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::TapRequest, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Opened by a proxy with its node's certificate: it is asked, and answers.
+        async fn stream(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::TapReport>>,
+        ) -> std::result::Result<tonic::Response<Self::StreamStream>, tonic::Status>;
+    }
+    /// Single exchanges, shown to operators: as they end, or out of what proxies remember.
+    #[derive(Debug)]
+    pub struct TapServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> TapServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for TapServer<T>
+    where
+        T: Tap,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/mesh.v1.Tap/Stream" => {
+                    #[allow(non_camel_case_types)]
+                    struct StreamSvc<T: Tap>(pub Arc<T>);
+                    impl<T: Tap> tonic::server::StreamingService<super::TapReport>
+                    for StreamSvc<T> {
+                        type Response = super::TapRequest;
+                        type ResponseStream = T::StreamStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<tonic::Streaming<super::TapReport>>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Tap>::stream(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = StreamSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for TapServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "mesh.v1.Tap";
+    impl<T> tonic::server::NamedService for TapServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TrafficReport {
     /// Chosen at random when the proxy starts.

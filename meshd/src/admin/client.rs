@@ -1,11 +1,13 @@
 //! The admin API called from the command line, over the Unix socket.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1::{Connection, SendRequest};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -79,10 +81,56 @@ impl Client {
         path: &str,
         body: &impl Serialize,
     ) -> Result<T, ClientError> {
-        let body = serde_json::to_vec(body).map_err(|error| {
-            ClientError::Odd(StatusCode::BAD_REQUEST, format!("cannot write the request: {error}"))
-        })?;
-        self.call(Method::POST, path, body.into()).await
+        self.call(Method::POST, path, encoded(body)?).await
+    }
+
+    /// Sends something and reads the answer line by line, an object each, until it ends or is not wanted any more. Empty
+    /// lines mean nothing.
+    pub async fn lines<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        mut each: impl FnMut(T) -> ControlFlow<()>,
+    ) -> Result<(), ClientError> {
+        let body = encoded(body)?;
+        let (mut sender, connection) = self.connect().await?;
+        let request = request(Method::POST, path, body)?;
+        let reading = async {
+            let response = sender.send_request(request).await.map_err(|error| self.lost(error))?;
+            let status = response.status();
+            let mut body = response.into_body();
+            if !status.is_success() {
+                let whole = body.collect().await.map_err(|error| self.lost(error))?.to_bytes();
+                return Err(refusal(status, &whole));
+            }
+            let mut held = Vec::new();
+            while let Some(frame) = body.frame().await {
+                let frame = frame.map_err(|error| self.lost(error))?;
+                let Some(data) = frame.data_ref() else { continue };
+                held.extend_from_slice(data);
+                let Some(end) = held.iter().rposition(|byte| *byte == b'\n') else { continue };
+                let rest = held.split_off(end + 1);
+                for line in held.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+                    let read = serde_json::from_slice(line).map_err(|error| {
+                        ClientError::Odd(status, format!("not the answer expected: {error}"))
+                    })?;
+                    if each(read).is_break() {
+                        return Ok(());
+                    }
+                }
+                held = rest;
+            }
+            Ok(())
+        };
+        tokio::pin!(connection);
+        tokio::pin!(reading);
+        tokio::select! {
+            read = &mut reading => read,
+            ended = &mut connection => match ended {
+                Err(error) => Err(self.lost(error)),
+                Ok(()) => reading.await,
+            },
+        }
     }
 
     async fn call<T: DeserializeOwned>(
@@ -96,10 +144,7 @@ impl Client {
             return serde_json::from_slice(&body)
                 .map_err(|error| ClientError::Odd(status, format!("not the answer expected: {error}")));
         }
-        match serde_json::from_slice::<RefusalView>(&body) {
-            Ok(refusal) => Err(ClientError::Refused(refusal)),
-            Err(_) => Err(ClientError::Odd(status, String::from_utf8_lossy(&body).trim().to_owned())),
-        }
+        Err(refusal(status, &body))
     }
 
     async fn exchange(
@@ -108,24 +153,8 @@ impl Client {
         path: &str,
         body: Bytes,
     ) -> Result<(StatusCode, Bytes), ClientError> {
-        let unreachable =
-            |reason: String, hint| ClientError::Unreachable { path: self.socket.clone(), reason, hint };
-        let connect = tokio::time::timeout(Duration::from_secs(5), UnixStream::connect(&self.socket));
-        let stream = match connect.await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return Err(unreachable(error.to_string(), hint(&error))),
-            Err(_) => return Err(unreachable("it does not accept within 5s".to_owned(), "")),
-        };
-        let lost = |error: hyper::Error| unreachable(format!("the connection broke: {error}"), "");
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(lost)?;
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(http::header::HOST, "meshd")
-            .header(http::header::CONTENT_TYPE, "application/json")
-            .body(Full::new(body))
-            .map_err(|error| ClientError::Odd(StatusCode::BAD_REQUEST, error.to_string()))?;
+        let (mut sender, connection) = self.connect().await?;
+        let request = request(method, path, body)?;
         let exchange = async {
             let response = sender.send_request(request).await?;
             let status = response.status();
@@ -135,12 +164,57 @@ impl Client {
         tokio::pin!(connection);
         tokio::pin!(exchange);
         tokio::select! {
-            answer = &mut exchange => answer.map_err(lost),
+            answer = &mut exchange => answer.map_err(|error| self.lost(error)),
             ended = &mut connection => match ended {
-                Err(error) => Err(lost(error)),
-                Ok(()) => exchange.await.map_err(lost),
+                Err(error) => Err(self.lost(error)),
+                Ok(()) => exchange.await.map_err(|error| self.lost(error)),
             },
         }
+    }
+
+    /// A connection, and the future that moves its bytes.
+    async fn connect(
+        &self,
+    ) -> Result<(SendRequest<Full<Bytes>>, Connection<TokioIo<UnixStream>, Full<Bytes>>), ClientError> {
+        let connect = tokio::time::timeout(Duration::from_secs(5), UnixStream::connect(&self.socket));
+        let stream = match connect.await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return Err(self.unreachable(error.to_string(), hint(&error))),
+            Err(_) => return Err(self.unreachable("it does not accept within 5s".to_owned(), "")),
+        };
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.lost(error))
+    }
+
+    fn unreachable(&self, reason: String, hint: &'static str) -> ClientError {
+        ClientError::Unreachable { path: self.socket.clone(), reason, hint }
+    }
+
+    fn lost(&self, error: hyper::Error) -> ClientError {
+        self.unreachable(format!("the connection broke: {error}"), "")
+    }
+}
+
+fn encoded(body: &impl Serialize) -> Result<Bytes, ClientError> {
+    let encoded = serde_json::to_vec(body).map_err(|error| {
+        ClientError::Odd(StatusCode::BAD_REQUEST, format!("cannot write the request: {error}"))
+    })?;
+    Ok(encoded.into())
+}
+
+fn request(method: Method, path: &str, body: Bytes) -> Result<Request<Full<Bytes>>, ClientError> {
+    Request::builder()
+        .method(method)
+        .uri(path)
+        .header(http::header::HOST, "meshd")
+        .header(http::header::CONTENT_TYPE, "application/json")
+        .body(Full::new(body))
+        .map_err(|error| ClientError::Odd(StatusCode::BAD_REQUEST, error.to_string()))
+}
+
+fn refusal(status: StatusCode, body: &[u8]) -> ClientError {
+    match serde_json::from_slice::<RefusalView>(body) {
+        Ok(refusal) => ClientError::Refused(refusal),
+        Err(_) => ClientError::Odd(status, String::from_utf8_lossy(body).trim().to_owned()),
     }
 }
 

@@ -14,4 +14,5 @@ mod registered;
 pub mod server;
 mod story;
 pub mod traffic;
+mod tap;
 pub mod view;

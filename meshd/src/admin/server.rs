@@ -18,12 +18,13 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 
 use super::view::{DiagnosticView, RefusalView};
-use super::{analysis, catalogue, check, configuration, describe, fleet, traffic};
+use super::{analysis, catalogue, check, configuration, describe, fleet, tap, traffic};
 use crate::controller::{ApplyError, Controller};
 use crate::discovery::roster::Roster;
 use crate::identity::authority::Authority;
 use crate::identity::members::Members;
 use crate::store::{Store, StoreError};
+use crate::tap::hub::Hub;
 use crate::telemetry::Metrics;
 use crate::traffic::ledger::Ledger;
 
@@ -42,6 +43,10 @@ pub struct AdminState {
     pub store: Arc<dyn Store>,
     /// Certificates.
     pub authority: Arc<Authority>,
+    /// Who asks for single exchanges.
+    pub taps: Arc<Hub>,
+    /// Ends what is shown as it comes.
+    pub stop: CancellationToken,
     /// What is counted.
     pub metrics: Metrics,
     /// Live traffic.
@@ -164,6 +169,7 @@ pub async fn serve_socket(listener: UnixListener, state: Arc<AdminState>, stop: 
         .route("/v1/traffic/edges", get(traffic::edges))
         .route("/v1/traffic/routes", get(traffic::routes))
         .route("/v1/traffic/top", get(traffic::top))
+        .route("/v1/tap", post(tap::tap))
         .fallback(|| async {
             Refusal::missing("this meshd does not know that command; is it of an older version?")
         })

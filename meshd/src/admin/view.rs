@@ -477,3 +477,62 @@ pub struct ExplainRequest {
     /// `key=value` of the caller's workload.
     pub labels: Vec<String>,
 }
+
+/// What `tap` asks for.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TapRequestView {
+    /// Services that are called.
+    pub services: Vec<String>,
+    /// Namespace of the caller or the called.
+    pub namespace: Option<String>,
+    /// Callers.
+    pub from: Vec<String>,
+    /// Those who are called.
+    pub to: Vec<String>,
+    /// Methods.
+    pub methods: Vec<String>,
+    /// Beginnings or forms of paths.
+    pub paths: Vec<String>,
+    /// Statuses.
+    pub statuses: Vec<String>,
+    /// `Name: value`.
+    pub headers: Vec<String>,
+    /// `source`, `destination` or `both`; each exchange once where it is not said.
+    pub reporter: Option<String>,
+    /// The one node whose proxy is asked.
+    pub node: Option<String>,
+    /// At most so many a second.
+    pub most_per_second: u32,
+    /// At most so many at all.
+    pub limit: Option<u64>,
+    /// Whether the fields of requests and answers are shown.
+    pub show_headers: bool,
+    /// It ends after so long.
+    pub for_milliseconds: Option<u64>,
+    /// What is remembered of so long a time, in the place of what happens from now on.
+    pub last_milliseconds: Option<u64>,
+    /// What was saved: this file, or a list where it is empty.
+    pub saved: Option<String>,
+}
+
+/// A line of the answer.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TapLineView {
+    /// An exchange.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub event: Option<serde_json::Value>,
+    /// Exchanges that matched so far and were not shown: beyond the limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub over_limit: Option<u64>,
+    /// The same: nobody took them in time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lost: Option<u64>,
+    /// A proxy cannot answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+    /// Nothing more comes.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub end: bool,
+}

@@ -24,6 +24,7 @@ pub mod output;
 pub mod serve;
 mod story;
 pub mod traffic;
+pub mod tap;
 
 use output::Format;
 
@@ -94,6 +95,8 @@ pub enum Command {
     /// Show the joined hosts and what they may be
     #[command(subcommand)]
     Node(credentials::NodeCommand),
+    /// Show single requests: as they end, or what proxies remember of them
+    Tap(Box<tap::TapArgs>),
     /// Check the installation
     Check(OutputArgs),
     /// Show the accepted configuration versions
@@ -245,6 +248,7 @@ fn execute(cli: Cli) -> Result<(), CliError> {
             Command::Drain(args) => fleet::drain(&client()?, &args, true).await,
             Command::Undrain(args) => fleet::drain(&client()?, &args, false).await,
             Command::Check(args) => fleet::check(&client()?, args.output).await,
+            Command::Tap(args) => tap::tap(&client()?, &args).await,
             Command::Token(command) => credentials::token(&client()?, &command).await,
             Command::Node(command) => credentials::node(&client()?, &command).await,
             Command::Completions { shell } => completions(shell),

@@ -52,6 +52,16 @@ pub fn reported(series: usize, swallowed: usize, ignored: u32) {
     counter!(names::TRAFFIC_IGNORED.name).increment(u64::from(ignored));
 }
 
+/// Taps that run now.
+pub fn taps(count: usize) {
+    gauge!(names::TAPS.name).set(count as f64);
+}
+
+/// An exchange was not shown because who asked for it did not read in time.
+pub fn tap_lost() {
+    counter!(names::TAP_EVENTS_LOST.name).increment(1);
+}
+
 /// A proxy refused a delta.
 pub fn refused(nack: &Nack) {
     for (key, _) in &nack.reasons {

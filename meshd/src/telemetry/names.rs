@@ -42,6 +42,9 @@ families! {
         "Kinds of traffic in reports that were counted as other.";
     TRAFFIC_IGNORED = Counter "meshd_traffic_ignored_total":
         "Kinds of traffic in reports that were ignored because they are of other nodes.";
+    TAPS = Gauge "meshd_taps": "Taps that run.";
+    TAP_EVENTS_LOST = Counter "meshd_tap_events_lost_total":
+        "Exchanges that were not shown because who asked for them did not read in time.";
     STREAMS = Gauge "meshd_grpc_streams": "Streams of gRPC that are open.";
 }
 

@@ -12,6 +12,7 @@ pub mod last_good;
 pub mod report;
 pub mod reports;
 pub mod shares;
+pub mod tap;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,6 +26,7 @@ use tonic::transport::Channel;
 
 use crate::config::ControlUrl;
 use crate::live::root::Roots;
+use crate::telemetry::tap::Hub;
 use apply::Apply;
 use backoff::Backoff;
 use certificate_error::CertificateError;
@@ -89,6 +91,8 @@ pub struct Control {
     pub roots: Arc<Roots>,
     /// What is told of the traffic.
     pub reporting: Reporting,
+    /// What taps are asked for, and what they show.
+    pub taps: Arc<Hub>,
     /// Puts snapshots in force.
     pub apply: Arc<Apply>,
     /// The file of the last good one, and what was in it.
@@ -145,7 +149,7 @@ impl Control {
             Err(error) => return error,
         };
         tracing::info!(control = %url, "session with meshd");
-        let Control { certificates, report, discovery, roots, reporting, .. } = self;
+        let Control { certificates, report, discovery, roots, reporting, taps, .. } = self;
         let mut registered = report.registered.subscribe();
         report.registered.send_replace(false);
         let discovered = async {
@@ -158,6 +162,7 @@ impl Control {
             status = report.run(channel.clone()) => SessionError::Call(status),
             status = shares::run(Arc::clone(roots), channel.clone()) => SessionError::Call(status),
             status = reporting.run(channel.clone()) => SessionError::Call(status),
+            status = tap::run(Arc::clone(taps), channel.clone()) => SessionError::Call(status),
             error = certificates.run(channel.clone()) => SessionError::Certificate(error),
         };
         self.report.registered.send_replace(false);

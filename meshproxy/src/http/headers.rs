@@ -16,6 +16,8 @@ pub const USUAL_PROTO: &str = "http";
 pub static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// Id of the request.
 pub static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Context of a trace (W3C).
+pub static TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
 /// Which try this is.
 pub static ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
 /// What is left of the time.

@@ -13,11 +13,12 @@ use mesh_core::decide::plan::{AnswerChanges, Chosen};
 use mesh_core::decide::refusal::Refusal;
 use mesh_core::message::request::Head;
 use mesh_core::telemetry::Side;
+use mesh_core::telemetry::tap::Told as ToldBy;
 use mesh_core::vocab::name::Text;
 use tokio::time::Instant;
 
 use super::body::grpc_status;
-use super::headers::{FORWARDED_FOR, REQUEST_ID};
+use super::headers::{FORWARDED_FOR, REQUEST_ID, TRACE_PARENT};
 use super::load;
 use super::variables::Told;
 use crate::live::endpoint::Permit;
@@ -32,6 +33,7 @@ use crate::telemetry::flags::Flags;
 use crate::telemetry::line::number;
 use crate::telemetry::messages::Messages;
 use crate::telemetry::metrics::{Reporter, interval};
+use crate::telemetry::tap::Tapped;
 use crate::upstream::body::Upload;
 use crate::upstream::thread::DataThread;
 
@@ -146,6 +148,8 @@ struct Logged {
     /// All fields of the request, and of the answer, where an expression asks for any.
     fields: Option<HeaderMap>,
     answered: Option<HeaderMap>,
+    trace: Option<HeaderValue>,
+    tapped: Option<Box<Tapped>>,
 }
 
 impl Record {
@@ -215,11 +219,13 @@ impl Record {
                 version: head.version,
                 path: head.received.clone(),
                 authority: head.authority.clone(),
-                user_agent: head.headers.get(http::header::USER_AGENT).cloned(),
+                user_agent: None,
                 forwarded_for: None,
                 request_id: None,
                 fields: self.root.asks.fields.then(|| head.headers.clone()),
                 answered: None,
+                trace: None,
+                tapped: self.thread.observers.recorder.look(&head.headers),
             });
             // Few fields are sooner gone through than their names hashed.
             if head.headers.len() <= FEW {
@@ -227,6 +233,8 @@ impl Record {
                     let wanted = match name.as_str() {
                         "x-forwarded-for" => &mut logged.forwarded_for,
                         "x-request-id" => &mut logged.request_id,
+                        "user-agent" => &mut logged.user_agent,
+                        "traceparent" => &mut logged.trace,
                         _ => continue,
                     };
                     wanted.get_or_insert_with(|| value.clone());
@@ -234,6 +242,8 @@ impl Record {
             } else {
                 logged.forwarded_for = head.headers.get(&FORWARDED_FOR).cloned();
                 logged.request_id = head.headers.get(&REQUEST_ID).cloned();
+                logged.user_agent = head.headers.get(http::header::USER_AGENT).cloned();
+                logged.trace = head.headers.get(&TRACE_PARENT).cloned();
             }
             self.request = Some(logged);
         }
@@ -296,6 +306,22 @@ impl Record {
     /// Bytes of the request's body so far.
     pub fn received(&self) -> u64 {
         self.upload.as_ref().map_or(0, Upload::received)
+    }
+
+    /// Who else tells of it.
+    fn told(&self) -> ToldBy {
+        match self.told_on {
+            false => ToldBy::Nowhere,
+            true if self.facts.peer.ip() == self.facts.local.ip() => ToldBy::Here,
+            true => ToldBy::Elsewhere,
+        }
+    }
+
+    /// The answer goes out with these fields.
+    pub fn answer_fields(&mut self, headers: &HeaderMap) {
+        if let Some(tapped) = self.request.as_mut().and_then(|request| request.tapped.as_mut()) {
+            tapped.answered(headers);
+        }
     }
 
     /// The upstream answered; its time counts from the beginning of the exchange.
@@ -432,6 +458,9 @@ impl Record {
             trace_id: None,
             request_headers: request.and_then(|r| r.fields.as_ref()),
             response_headers: request.and_then(|r| r.answered.as_ref()),
+            told: self.told(),
+            trace: request.and_then(|r| r.trace.as_ref()),
+            tapped: request.and_then(|r| r.tapped.as_deref()),
         };
         tell(&entry)
     }

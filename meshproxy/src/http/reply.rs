@@ -72,6 +72,7 @@ pub fn pass_on(
     }
     record.fields(&parts.headers);
     record.reply(parts.status.as_u16(), bytes, status);
+    record.answer_fields(&parts.headers);
     Response::from_parts(parts, ReplyBody::upstream(incoming, held, record, deadline))
 }
 

@@ -39,6 +39,7 @@ pub(super) async fn accept(peer: &Rc<MeshPeer>, request: Request<Incoming>) -> R
     let mut record = StreamRecord::new(thread, peer.facts, Reporter::Destination, true, &root);
     let said = request.headers().get(&MESH_HOP).and_then(hop::read);
     record.source = peer.party(said.and_then(|hop| hop.from));
+    record.told_on = said.is_some();
     record.cluster = format!("inbound|{}||", to.port()).into();
     let hosted = root.tables.workload_shown(to, &peer.own);
     if let Some(local) = hosted.and_then(|hosted| root.local(hosted)) {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_core::decide::refusal::{Reason, Refusal};
+use mesh_core::telemetry::tap::Told;
 use mesh_core::telemetry::{Side, Telemetry};
 use mesh_core::vocab::name::Text;
 use mesh_core::vocab::origin::Origin;
@@ -22,7 +23,7 @@ use crate::telemetry::flags::Flags;
 use crate::telemetry::labels::ServiceLabels;
 use crate::telemetry::line::addresses;
 use crate::telemetry::metrics::{Reporter, StreamSeries, interval};
-use crate::telemetry::report::{self, Told};
+use crate::telemetry::report;
 use crate::upstream::thread::DataThread;
 
 /// The record of one byte stream: written to metrics and access log when it is dropped.
@@ -68,6 +69,8 @@ pub struct StreamRecord {
     pub server_name: Option<Text>,
     /// What policies have written down of it.
     pub remarked: Option<Box<Remarked>>,
+    /// Whether the caller's proxy tells of it, too.
+    pub told_on: bool,
 }
 
 impl StreamRecord {
@@ -106,6 +109,7 @@ impl StreamRecord {
             transport_failure: String::new(),
             server_name: None,
             remarked: None,
+            told_on: false,
         }
     }
 
@@ -228,7 +232,7 @@ impl StreamRecord {
 
     /// Tells meshd that it begins, if anything is told.
     fn begin_told(&self) -> Option<report::Stream> {
-        let told = Told {
+        let told = report::Told {
             reporter: self.reporter,
             source: self.source,
             destination: self.destination,
@@ -285,6 +289,13 @@ impl StreamRecord {
             trace_id: None,
             request_headers: None,
             response_headers: None,
+            told: match self.told_on {
+                false => Told::Nowhere,
+                true if self.facts.peer.ip() == self.facts.local.ip() => Told::Here,
+                true => Told::Elsewhere,
+            },
+            trace: None,
+            tapped: None,
         };
         tell(&entry)
     }

@@ -5,11 +5,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue};
+use mesh_core::telemetry::tap::Told;
 use mesh_core::vocab::origin::Origin;
 use tokio::time::Instant;
 
 use super::flags::Flags;
 use super::metrics::{MessageKey, Reporter, RequestKey, StreamKey};
+use super::tap::Tapped;
 
 /// What policies have written down: it changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,6 +111,12 @@ pub struct Entry<'a> {
     pub request_headers: Option<&'a HeaderMap>,
     /// Fields of the answer, where an expression asks for any.
     pub response_headers: Option<&'a HeaderMap>,
+    /// Who else tells of it.
+    pub told: Told,
+    /// Header field `traceparent`.
+    pub trace: Option<&'a HeaderValue>,
+    /// What taps have seen of the request's fields.
+    pub tapped: Option<&'a Tapped>,
 }
 
 impl Entry<'_> {
@@ -211,5 +219,8 @@ pub(crate) fn sample<'a>(started: Instant, local: SocketAddr, remote: SocketAddr
         trace_id: None,
         request_headers: None,
         response_headers: None,
+        told: Told::Nowhere,
+        trace: None,
+        tapped: None,
     }
 }

@@ -27,6 +27,7 @@ mod subjects;
 #[cfg(test)]
 mod tests;
 mod worker;
+mod taps;
 
 pub use cache::{SeriesCache, interval};
 use changes::Changed;
@@ -36,6 +37,7 @@ pub use proxy::ProxyCounters;
 use registry::Registry;
 use series::Between;
 pub use series::{MessageSeries, RequestSeries, StreamSeries};
+pub use taps::TapMetrics;
 pub use worker::{Work, WorkerGauges};
 
 /// TLS handshakes that came to nothing, by side and reason.

@@ -2,9 +2,11 @@
 
 pub mod access;
 pub mod asked;
+pub mod alarm;
 pub mod entry;
 pub mod example;
 pub mod flags;
+pub mod flight;
 pub mod histogram;
 pub mod labels;
 pub mod line;
@@ -12,5 +14,9 @@ pub mod messages;
 pub mod metrics;
 pub mod observers;
 pub mod report;
+pub mod recorder;
+pub mod saved;
 pub mod shed;
+pub mod shown;
+pub mod tap;
 pub mod trace;

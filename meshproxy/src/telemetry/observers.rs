@@ -8,6 +8,7 @@ use super::access::AccessLog;
 use super::entry::Entry;
 use super::metrics::SeriesCache;
 use super::report::Cells;
+use super::recorder::Recorder;
 
 /// All that a data thread tells of its traffic.
 #[derive(Debug)]
@@ -18,13 +19,15 @@ pub struct Observers {
     pub log: Rc<AccessLog>,
     /// What is told to meshd, if anything.
     pub reports: Option<Rc<Cells>>,
+    /// What it remembers of single exchanges, and shows of them.
+    pub recorder: Rc<Recorder>,
 }
 
 impl Observers {
     /// Whether anybody reads what only the head of a request tells: method, path, authority, some fields. What nobody
     /// reads is not kept.
     pub fn want_head(&self, side: &Side) -> bool {
-        self.log.is_on() || !side.metrics.changes.is_empty()
+        self.log.is_on() || self.recorder.is_on() || !side.metrics.changes.is_empty()
     }
 
     /// An exchange has ended.
@@ -33,11 +36,13 @@ impl Observers {
         if let Some(reports) = &self.reports {
             reports.exchange(entry);
         }
+        self.recorder.exchange(entry, &self.series);
         self.log.write(entry);
     }
 
     /// A byte stream has ended. What it carried was counted meanwhile.
     pub fn stream(&self, entry: &Entry<'_>, _side: &Side) {
+        self.recorder.stream(entry, &self.series);
         self.log.write(entry);
     }
 }

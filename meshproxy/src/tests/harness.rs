@@ -43,6 +43,7 @@ use crate::runtime::drain::Drain;
 use crate::runtime::pressure::Pressure;
 use crate::telemetry::access::AccessSink;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::tap::Hub;
 use crate::upstream::budget::MOST;
 use crate::upstream::thread::Shared;
 
@@ -301,6 +302,7 @@ impl Proxy {
         let nobody = "127.0.0.1:9".parse().unwrap();
         let resolvers = HostResolvers::new(vec![resolver.unwrap_or(nobody)], nobody);
         let metrics = Arc::new(Metrics::default());
+        let taps = Hub::new(id, &metrics, std::env::temp_dir(), 64);
         let svids = Arc::new(Svids::new());
         svids.trust(ca.trust());
         svids.install(ca.svid(id));
@@ -310,6 +312,7 @@ impl Proxy {
             metrics,
             reports: None,
             access,
+            taps,
             drain: Drain::new(),
             forwarder: Forwarder::new(Arc::new(resolvers)),
             most_age,

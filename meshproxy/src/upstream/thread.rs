@@ -26,7 +26,9 @@ use crate::telemetry::access::{AccessLog, AccessSink};
 use crate::telemetry::metrics::{Metrics, SeriesCache, Work, WorkerGauges};
 use crate::telemetry::observers::Observers;
 use crate::telemetry::report::{Cells, Reports};
+use crate::telemetry::recorder::Recorder;
 use crate::telemetry::shed::Shed;
+use crate::telemetry::tap::Hub;
 
 /// What all data threads of a proxy share.
 #[derive(Debug, Clone)]
@@ -41,6 +43,8 @@ pub struct Shared {
     pub access: AccessSink,
     /// How live traffic is told of, if it is.
     pub reports: Option<Reports>,
+    /// Where taps and what data threads remember meet.
+    pub taps: Arc<Hub>,
     /// The end.
     pub drain: Drain,
     /// Asks the host's resolvers.
@@ -113,6 +117,7 @@ impl DataThread {
                     let swallowed = shared.metrics.proxy.reports_swallowed.clone();
                     Rc::new(Cells::new(reports, swallowed))
                 }),
+                recorder: Recorder::start(&shared.taps, &shared.metrics),
             },
             svids: Arc::clone(&shared.svids),
             drain: shared.drain.clone(),
