@@ -55,9 +55,9 @@ mod tests {
     #[test]
     fn conditions_come_back_as_they_were() {
         let texts = |text: &str| vec![text.to_owned()];
-        for reporters in [
-            Reporters::Once, Reporters::OnceHere, Reporters::Source, Reporters::Destination, Reporters::Both,
-        ] {
+        for reporters in
+            [Reporters::Once, Reporters::OnceHere, Reporters::Source, Reporters::Destination, Reporters::Both]
+        {
             let wanted = Wanted {
                 services: texts("a"),
                 namespace: Some("b".to_owned()),

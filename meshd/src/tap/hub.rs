@@ -146,7 +146,8 @@ impl Hub {
             answers: sender,
             lost: Arc::clone(&lost),
         };
-        let wanted: Vec<String> = state.links.keys().filter(|node| question.concerns(node)).cloned().collect();
+        let wanted: Vec<String> =
+            state.links.keys().filter(|node| question.concerns(node)).cloned().collect();
         state.questions.insert(id, question);
         telemetry::taps(state.questions.len());
         let mut nodes = Vec::new();

@@ -30,6 +30,7 @@ use crate::live::view::Held;
 use crate::net::downstream::Facts;
 use crate::telemetry::entry::{Entry, Remarked};
 use crate::telemetry::flags::Flags;
+use crate::telemetry::flight::Exchange;
 use crate::telemetry::line::number;
 use crate::telemetry::metrics::Reporter;
 use crate::telemetry::tap::Tapped;
@@ -89,6 +90,8 @@ pub struct Record {
     /// Attempts upstream, those beside others included.
     pub attempts: u32,
     request: Option<Box<Logged>>,
+    /// What is remembered of it, to be completed.
+    begun: Option<Box<Exchange>>,
     request_head: u64,
     /// The request's body, for its size.
     pub upload: Option<Upload>,
@@ -167,6 +170,7 @@ impl Record {
             chosen: None,
             attempts: 0,
             request: None,
+            begun: None,
             request_head: 0,
             upload: None,
             flags: Flags::NONE,
@@ -196,6 +200,12 @@ impl Record {
     pub fn request(&mut self, head: &Head) {
         self.grpc = head.grpc;
         self.request_head = head.bytes;
+        self.begun = self.thread.observers.recorder.begin(
+            head.method.as_str(),
+            head.authority.as_str(),
+            head.received.as_str(),
+            &head.headers,
+        );
         if self.thread.observers.want_head(self.side()) {
             let mut logged = Box::new(Logged {
                 method: head.method.clone(),
@@ -343,7 +353,8 @@ impl Record {
     }
 
     /// Says what is known to everybody who wants to hear it.
-    fn tell(&self) {
+    fn tell(&mut self) {
+        let begun = self.begun.take();
         let cluster = self.cluster.name();
         let request = self.request.as_deref();
         let protocol =
@@ -395,7 +406,9 @@ impl Record {
             trace: request.and_then(|r| r.trace.as_ref()),
             tapped: request.and_then(|r| r.tapped.as_deref()),
         };
-        self.thread.observers.exchange(&entry, self.side());
+        let observers = &self.thread.observers;
+        observers.recorder.exchange(&entry, begun, &observers.series);
+        observers.exchange(&entry, self.side());
     }
 }
 

@@ -24,7 +24,7 @@ impl Observers {
     /// Whether anybody reads what only the head of a request tells: method, path, authority, some fields. What nobody
     /// reads is not kept.
     pub fn want_head(&self, _side: &Side) -> bool {
-        self.log.is_on() || self.recorder.is_on()
+        self.log.is_on() || self.recorder.is_tapped()
     }
 
     /// An exchange has ended.
@@ -35,7 +35,6 @@ impl Observers {
             series.request_bytes.record(entry.request_bytes);
             series.response_bytes.record(entry.response_bytes);
         });
-        self.recorder.exchange(entry, &self.series);
         self.log.write(entry);
     }
 

@@ -39,6 +39,7 @@ mod routing;
 mod rules;
 mod streams;
 mod supply;
+mod tap;
 mod tour;
 pub mod verdicts;
 mod views;
@@ -110,6 +111,7 @@ fn all() -> Vec<Claim> {
     claims.extend(owners::claims());
     claims.extend(zero_trust::claims());
     claims.extend(observe::claims());
+    claims.extend(tap::claims());
     claims.extend(operator::claims());
     claims.extend(input::claims());
     claims.extend(crash::claims());

@@ -95,6 +95,7 @@ const CONTROL: &[(&str, &[&str])] = &[
     ("registry", &["store", "identity", "dialect"]),
     ("discovery", &["controller", "identity", "telemetry"]),
     ("traffic", &[]),
+    ("tap", &["identity", "telemetry"]),
     ("cli", &["app", "config", "dialect", "source", "telemetry", "admin"]),
 ];
 
