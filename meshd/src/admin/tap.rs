@@ -39,7 +39,7 @@ pub(super) async fn tap(
     let node = request.node.as_deref();
     let ask = question(&request)?;
     let is_live = matches!(ask, Ask::Watch(_));
-    let asked = state.taps.ask(ask, node).map_err(|error| match error {
+    let asked = state.taps.ask(&ask, node).map_err(|error| match error {
         AskError::TooMany => Refusal::new(StatusCode::TOO_MANY_REQUESTS, error.to_string()),
         AskError::NotConnected(_) => Refusal::missing(error.to_string()),
     })?;

@@ -80,7 +80,7 @@ async fn take(
         Some(Ask::Watch(watch)) => match Filter::new(&tap::from_wire(watch.filter.unwrap_or_default())) {
             Ok(filter) => {
                 let tap = Tap::new(id, filter, watch.most_per_second, watch.headers);
-                (!hub.add(Arc::new(tap))).then(|| "too many taps at once".to_owned())
+                (!hub.add(&Arc::new(tap))).then(|| "too many taps at once".to_owned())
             }
             Err(error) => Some(error.to_string()),
         },

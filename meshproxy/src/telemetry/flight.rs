@@ -223,12 +223,15 @@ fn same(one: &std::sync::Arc<str>, other: &std::sync::Arc<str>) -> bool {
     std::sync::Arc::ptr_eq(one, other)
 }
 
+/// A place goes to a request that begins and comes back when it has ended: what is moved is the box.
+type Places = Vec<Box<Exchange>>;
+
 /// The last exchanges, in a fixed number of places.
 #[derive(Debug)]
 pub struct Ring {
-    places: Vec<Box<Exchange>>,
+    places: Places,
     /// Places of exchanges that were forgotten, for those that begin.
-    spare: Vec<Box<Exchange>>,
+    spare: Places,
     most: usize,
     next: usize,
 }
@@ -236,7 +239,7 @@ pub struct Ring {
 impl Ring {
     /// So many places; they take memory when they are used first.
     pub fn new(most: usize) -> Ring {
-        Ring { places: Vec::new(), spare: Vec::new(), most, next: 0 }
+        Ring { places: Places::new(), spare: Places::new(), most, next: 0 }
     }
 
     /// A place for a request that begins, with what its head says.

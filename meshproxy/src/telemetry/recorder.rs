@@ -251,7 +251,7 @@ mod tests {
             recorder.exchange(&entry("GET", 200), None, &series);
             let wanted = Wanted { methods: vec!["GET".to_owned()], ..Wanted::default() };
             let limited = tap(7, &wanted, 2);
-            assert!(hub.add(Arc::clone(&limited)));
+            assert!(hub.add(&limited));
             settle().await;
             assert!(recorder.is_tapped());
             for method in ["GET", "PUT", "GET", "GET", "GET"] {
@@ -280,7 +280,7 @@ mod tests {
             headers.insert("x-user", HeaderValue::from_static("jason"));
             assert!(recorder.look(&headers).is_none());
             let wanted = Wanted { headers: vec!["x-user: jason".to_owned()], ..Wanted::default() };
-            hub.add(tap(1, &wanted, 100));
+            hub.add(&tap(1, &wanted, 100));
             settle().await;
             assert!(recorder.look(&HeaderMap::new()).is_none());
             let mut tapped = recorder.look(&headers).unwrap();
