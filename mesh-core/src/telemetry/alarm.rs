@@ -73,7 +73,8 @@ impl Watch {
         self.past.iter().for_each(|one| before.add(*one));
         self.past[self.next % BEFORE] = now;
         self.next = (self.next + 1) % BEFORE;
-        (enough(now) && enough(before) && is_bad(now) && has_fallen(before, now)).then_some(Fall { before, now })
+        (enough(now) && enough(before) && is_bad(now) && has_fallen(before, now))
+            .then_some(Fall { before, now })
     }
 
     /// Whether nothing was seen for so long that it can be forgotten.

@@ -283,7 +283,8 @@ impl Filter {
             Reporters::Once => seen.is_source || seen.told == Told::Nowhere,
             Reporters::OnceHere => seen.is_source || seen.told != Told::Here,
         };
-        let status = |(low, high): &(u16, u16)| !seen.method.is_empty() && (*low..=*high).contains(&seen.status);
+        let status =
+            |(low, high): &(u16, u16)| !seen.method.is_empty() && (*low..=*high).contains(&seen.status);
         reported
             && any(&self.statuses, status)
             && any(&self.methods, |method| method.eq_ignore_ascii_case(seen.method))
@@ -292,7 +293,8 @@ impl Filter {
             && any(&self.from, |who| who.is(&seen.source))
             && any(&self.to, |who| who.is(&seen.destination) || who.is_service(seen))
             && self.namespace.as_deref().is_none_or(|namespace| {
-                [seen.source.namespace, seen.destination.namespace, seen.service_namespace].contains(&namespace)
+                [seen.source.namespace, seen.destination.namespace, seen.service_namespace]
+                    .contains(&namespace)
             })
     }
 }
@@ -482,7 +484,9 @@ mod tests {
     #[test]
     fn a_byte_stream_has_neither_path_nor_status() {
         let stream = Seen { method: "", path: "", status: 0, ..seen() };
-        for (paths, statuses, expected) in [(&[][..], &[][..], true), (&["*"], &[], false), (&[], &["0"], false)] {
+        for (paths, statuses, expected) in
+            [(&[][..], &[][..], true), (&["*"], &[], false), (&[], &["0"], false)]
+        {
             let wanted = Wanted { paths: texts(paths), statuses: texts(statuses), ..Wanted::default() };
             assert_eq!(Filter::new(&wanted).unwrap().matches(&stream), expected, "{paths:?} {statuses:?}");
         }
@@ -545,8 +549,15 @@ mod tests {
     #[test]
     fn credentials_are_secret() {
         for name in [
-            "Authorization", "proxy-authorization", "Cookie", "set-cookie", "x-api-key", "x-csrf-token",
-            "X-Forwarded-Client-Cert", "x-my-secret-thing", "Password",
+            "Authorization",
+            "proxy-authorization",
+            "Cookie",
+            "set-cookie",
+            "x-api-key",
+            "x-csrf-token",
+            "X-Forwarded-Client-Cert",
+            "x-my-secret-thing",
+            "Password",
         ] {
             assert!(is_secret(name), "{name}");
         }

@@ -96,16 +96,16 @@ impl Client {
         let (mut sender, connection) = self.connect().await?;
         let request = request(Method::POST, path, body)?;
         let reading = async {
-            let response = sender.send_request(request).await.map_err(|error| self.lost(error))?;
+            let response = sender.send_request(request).await.map_err(|error| self.lost(&error))?;
             let status = response.status();
             let mut body = response.into_body();
             if !status.is_success() {
-                let whole = body.collect().await.map_err(|error| self.lost(error))?.to_bytes();
+                let whole = body.collect().await.map_err(|error| self.lost(&error))?.to_bytes();
                 return Err(refusal(status, &whole));
             }
             let mut held = Vec::new();
             while let Some(frame) = body.frame().await {
-                let frame = frame.map_err(|error| self.lost(error))?;
+                let frame = frame.map_err(|error| self.lost(&error))?;
                 let Some(data) = frame.data_ref() else { continue };
                 held.extend_from_slice(data);
                 let Some(end) = held.iter().rposition(|byte| *byte == b'\n') else { continue };
@@ -127,7 +127,7 @@ impl Client {
         tokio::select! {
             read = &mut reading => read,
             ended = &mut connection => match ended {
-                Err(error) => Err(self.lost(error)),
+                Err(error) => Err(self.lost(&error)),
                 Ok(()) => reading.await,
             },
         }
@@ -164,10 +164,10 @@ impl Client {
         tokio::pin!(connection);
         tokio::pin!(exchange);
         tokio::select! {
-            answer = &mut exchange => answer.map_err(|error| self.lost(error)),
+            answer = &mut exchange => answer.map_err(|error| self.lost(&error)),
             ended = &mut connection => match ended {
-                Err(error) => Err(self.lost(error)),
-                Ok(()) => exchange.await.map_err(|error| self.lost(error)),
+                Err(error) => Err(self.lost(&error)),
+                Ok(()) => exchange.await.map_err(|error| self.lost(&error)),
             },
         }
     }
@@ -182,14 +182,14 @@ impl Client {
             Ok(Err(error)) => return Err(self.unreachable(error.to_string(), hint(&error))),
             Err(_) => return Err(self.unreachable("it does not accept within 5s".to_owned(), "")),
         };
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.lost(error))
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.lost(&error))
     }
 
     fn unreachable(&self, reason: String, hint: &'static str) -> ClientError {
         ClientError::Unreachable { path: self.socket.clone(), reason, hint }
     }
 
-    fn lost(&self, error: hyper::Error) -> ClientError {
+    fn lost(&self, error: &hyper::Error) -> ClientError {
         self.unreachable(format!("the connection broke: {error}"), "")
     }
 }

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -40,7 +39,7 @@ pub(super) async fn tap(
     let node = request.node.as_deref();
     let ask = question(&request)?;
     let is_live = matches!(ask, Ask::Watch(_));
-    let asked = state.taps.ask(ask, node).map_err(|error| match error {
+    let asked = state.taps.ask(&ask, node).map_err(|error| match error {
         AskError::TooMany => Refusal::new(StatusCode::TOO_MANY_REQUESTS, error.to_string()),
         AskError::NotConnected(_) => Refusal::missing(error.to_string()),
     })?;
@@ -63,8 +62,9 @@ fn question(request: &TapRequestView) -> Result<Ask, Refusal> {
         return Ok(Ask::Saved(wire::TapSaved { name: name.clone() }));
     }
     let reporters = match &request.reporter {
-        Some(word) => Reporters::from_word(word)
-            .ok_or_else(|| Refusal::bad(format!("reporter {word:?}: expected source, destination or both")))?,
+        Some(word) => Reporters::from_word(word).ok_or_else(|| {
+            Refusal::bad(format!("reporter {word:?}: expected source, destination or both"))
+        })?,
         // Of one host, what it gets from elsewhere is told by nobody else.
         None if request.node.is_some() => Reporters::OnceHere,
         None => Reporters::Once,
@@ -184,7 +184,10 @@ impl Live {
             };
             self.take(first, &mut out);
             // What has come meanwhile goes with it.
-            while !self.over && out.len() < 64 << 10 && let Ok(more) = self.asked.answers.try_recv() {
+            while !self.over
+                && out.len() < 64 << 10
+                && let Ok(more) = self.asked.answers.try_recv()
+            {
                 self.take(more, &mut out);
             }
         }
@@ -218,7 +221,13 @@ impl Live {
             }
             Answer::Done { node, problem } => {
                 if let Some(problem) = problem {
-                    line(&TapLineView { problem: Some(format!("{node}: {problem}")), ..TapLineView::default() }, out);
+                    line(
+                        &TapLineView {
+                            problem: Some(format!("{node}: {problem}")),
+                            ..TapLineView::default()
+                        },
+                        out,
+                    );
                 }
                 if let Some((waiting, _)) = &mut self.last_words {
                     waiting.remove(&node);

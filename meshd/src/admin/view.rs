@@ -522,7 +522,7 @@ pub struct TapRequestView {
 pub struct TapLineView {
     /// An exchange.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub event: Option<serde_json::Value>,
+    pub event: Option<Value>,
     /// Exchanges that matched so far and were not shown: beyond the limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub over_limit: Option<u64>,

@@ -77,9 +77,12 @@ impl TapArgs {
         if let Some(name) = &self.saved {
             saved = Some(String::new());
             if !name.is_empty() {
-                let Some((file, at)) = name.rsplit_once('@').filter(|(file, at)| !file.is_empty() && !at.is_empty())
+                let Some((file, at)) =
+                    name.rsplit_once('@').filter(|(file, at)| !file.is_empty() && !at.is_empty())
                 else {
-                    return Err(CliError::Usage(format!("--saved {name:?}: expected NAME@NODE, as the list has them")));
+                    return Err(CliError::Usage(format!(
+                        "--saved {name:?}: expected NAME@NODE, as the list has them"
+                    )));
                 };
                 (saved, node) = (Some(file.to_owned()), Some(at.to_owned()));
             }
@@ -143,7 +146,15 @@ struct Printer<'a> {
 
 impl<'a> Printer<'a> {
     fn new(args: &'a TapArgs) -> Printer<'a> {
-        Printer { args, has_header: false, shown: 0, over_limit: 0, lost: 0, problems: Vec::new(), failed: None }
+        Printer {
+            args,
+            has_header: false,
+            shown: 0,
+            over_limit: 0,
+            lost: 0,
+            problems: Vec::new(),
+            failed: None,
+        }
     }
 
     fn take(&mut self, line: TapLineView) -> ControlFlow<()> {
@@ -155,7 +166,7 @@ impl<'a> Printer<'a> {
         let mut text = String::new();
         if !self.has_header && matches!(self.args.output.output, Format::Table | Format::Wide) {
             self.has_header = true;
-            text.push_str(&row(&self.columns().map(|(name, ..)| (name.to_owned(), name))));
+            text.push_str(&row(&self.columns().map(|(name, _)| ((*name).to_owned(), *name))));
         }
         match self.args.output.output {
             Format::Json => {
@@ -167,7 +178,7 @@ impl<'a> Printer<'a> {
                 text.push_str(&output::yaml(&event));
             }
             Format::Table | Format::Wide => {
-                let cells = self.columns().map(|(name, read)| (read(&event), name));
+                let cells = self.columns().map(|(name, read)| (read(&event), *name));
                 text.push_str(&row(&cells));
                 text.push_str(&fields(&event));
             }
@@ -218,7 +229,10 @@ impl<'a> Printer<'a> {
             ));
         }
         if self.lost > 0 {
-            text.push_str(&format!("{} requests matched and were lost: they were not read in time\n", self.lost));
+            text.push_str(&format!(
+                "{} requests matched and were lost: they were not read in time\n",
+                self.lost
+            ));
         }
         let _unwritable = std::io::stderr().lock().write_all(text.as_bytes());
     }
@@ -339,14 +353,16 @@ mod tests {
 
     #[test]
     fn flags_become_a_request() {
-        let request = args(&["reviews", "-X", "GET", "--status", "5xx", "-H", "k: v", "--for", "10s", "--node", "h1"]);
+        let request =
+            args(&["reviews", "-X", "GET", "--status", "5xx", "-H", "k: v", "--for", "10s", "--node", "h1"]);
         let request = request.unwrap().request().unwrap();
         assert_eq!(request.services, ["reviews"]);
         assert_eq!((request.methods.len(), request.headers.len()), (1, 1));
         assert_eq!(request.statuses, ["5xx"]);
         assert_eq!((request.for_milliseconds, request.most_per_second), (Some(10_000), 100));
         assert_eq!(request.node.as_deref(), Some("h1"));
-        let saved = |words: &[&str]| args(words).unwrap().request().map(|request| (request.saved, request.node));
+        let saved =
+            |words: &[&str]| args(words).unwrap().request().map(|request| (request.saved, request.node));
         assert_eq!(saved(&["--saved"]).unwrap(), (Some(String::new()), None));
         assert_eq!(saved(&["--saved", "a.jsonl@h1"]).unwrap(), (Some("a.jsonl".into()), Some("h1".into())));
         assert!(saved(&["--saved", "a.jsonl"]).is_err());
@@ -369,7 +385,7 @@ mod tests {
     #[test]
     fn rows_hold_nothing_that_moves_the_cursor() {
         let event = json!({"time": "2026-01-02T03:04:05.678Z", "path": "/\u{1b}[2J", "status": 200});
-        let cells = Columns(&TABLE).map(|(name, read)| (read(&event), name));
+        let cells = Columns(&TABLE).map(|(name, read)| (read(&event), *name));
         let line = row(&cells);
         assert!(line.starts_with("03:04:05.678") && line.ends_with("/?[2J\n"), "{line:?}");
     }

@@ -127,7 +127,7 @@ impl Hub {
     }
 
     /// Asks one proxy, or all that are connected.
-    pub fn ask(self: &Arc<Hub>, ask: Ask, node: Option<&str>) -> Result<Asked, AskError> {
+    pub fn ask(self: &Arc<Hub>, ask: &Ask, node: Option<&str>) -> Result<Asked, AskError> {
         let mut state = self.state();
         if state.questions.len() >= MOST_QUESTIONS {
             return Err(AskError::TooMany);
@@ -146,7 +146,8 @@ impl Hub {
             answers: sender,
             lost: Arc::clone(&lost),
         };
-        let wanted: Vec<String> = state.links.keys().filter(|node| question.concerns(node)).cloned().collect();
+        let wanted: Vec<String> =
+            state.links.keys().filter(|node| question.concerns(node)).cloned().collect();
         state.questions.insert(id, question);
         telemetry::taps(state.questions.len());
         let mut nodes = Vec::new();
@@ -284,7 +285,7 @@ mod tests {
     fn a_question_reaches_proxies_that_are_there_and_those_that_come() {
         let hub = Arc::new(Hub::default());
         let (_h1, mut at_h1) = hub.enter("h1");
-        let mut asked = hub.ask(watch(), None).unwrap();
+        let mut asked = hub.ask(&watch(), None).unwrap();
         assert_eq!(asked.nodes, ["h1"]);
         let (_h2, mut at_h2) = hub.enter("h2");
         let id = at_h1.try_recv().unwrap().unwrap().id;
@@ -305,9 +306,9 @@ mod tests {
         let hub = Arc::new(Hub::default());
         let (_h1, mut at_h1) = hub.enter("h1");
         let (h2, mut at_h2) = hub.enter("h2");
-        assert!(matches!(hub.ask(watch(), Some("h9")), Err(AskError::NotConnected(_))));
+        assert!(matches!(hub.ask(&watch(), Some("h9")), Err(AskError::NotConnected(_))));
         let past = Ask::Past(wire::TapPast::default());
-        let mut asked = hub.ask(past, Some("h2")).unwrap();
+        let mut asked = hub.ask(&past, Some("h2")).unwrap();
         assert!(at_h1.try_recv().is_err());
         let id = at_h2.try_recv().unwrap().unwrap().id;
         hub.report("h1", event(id));
@@ -320,7 +321,7 @@ mod tests {
     fn who_does_not_read_misses_something_and_is_told() {
         let hub = Arc::new(Hub::default());
         let (_h1, mut at_h1) = hub.enter("h1");
-        let asked = hub.ask(watch(), None).unwrap();
+        let asked = hub.ask(&watch(), None).unwrap();
         let id = at_h1.try_recv().unwrap().unwrap().id;
         (0..ANSWERS + 5).for_each(|_| hub.report("h1", event(id)));
         assert_eq!(asked.lost(), 5);
@@ -329,9 +330,9 @@ mod tests {
     #[test]
     fn there_is_a_bound() {
         let hub = Arc::new(Hub::default());
-        let asked: Vec<Asked> = (0..MOST_QUESTIONS).map(|_| hub.ask(watch(), None).unwrap()).collect();
-        assert!(matches!(hub.ask(watch(), None), Err(AskError::TooMany)));
+        let asked: Vec<Asked> = (0..MOST_QUESTIONS).map(|_| hub.ask(&watch(), None).unwrap()).collect();
+        assert!(matches!(hub.ask(&watch(), None), Err(AskError::TooMany)));
         drop(asked);
-        assert!(hub.ask(watch(), None).is_ok());
+        assert!(hub.ask(&watch(), None).is_ok());
     }
 }

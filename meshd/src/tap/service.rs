@@ -36,7 +36,10 @@ type Requests = Pin<Box<dyn Stream<Item = Result<wire::TapRequest, Status>> + Se
 impl Tap for TapService {
     type StreamStream = Requests;
 
-    async fn stream(&self, request: Request<Streaming<wire::TapReport>>) -> Result<Response<Requests>, Status> {
+    async fn stream(
+        &self,
+        request: Request<Streaming<wire::TapReport>>,
+    ) -> Result<Response<Requests>, Status> {
         let caller = caller(&request, &self.domain, &self.members)?;
         let node = caller.node.name.clone();
         let (presence, requests) = self.hub.enter(&node);

@@ -77,15 +77,13 @@ async fn take(
 ) {
     let id = request.id;
     let problem = match request.ask {
-        Some(Ask::Watch(watch)) => {
-            match Filter::new(&tap::from_wire(watch.filter.unwrap_or_default())) {
-                Ok(filter) => {
-                    let tap = Tap::new(id, filter, watch.most_per_second, watch.headers);
-                    (!hub.add(Arc::new(tap))).then(|| "too many taps at once".to_owned())
-                }
-                Err(error) => Some(error.to_string()),
+        Some(Ask::Watch(watch)) => match Filter::new(&tap::from_wire(watch.filter.unwrap_or_default())) {
+            Ok(filter) => {
+                let tap = Tap::new(id, filter, watch.most_per_second, watch.headers);
+                (!hub.add(&Arc::new(tap))).then(|| "too many taps at once".to_owned())
             }
-        }
+            Err(error) => Some(error.to_string()),
+        },
         Some(Ask::End(_)) => {
             if let Some(tap) = hub.end(id) {
                 // Only a stream that has ended takes no more.
@@ -211,9 +209,8 @@ async fn kept(hub: &Hub, reports: &Reports, id: u64, name: String) -> Result<(),
     let read = move || -> std::io::Result<Option<Vec<wire::TapEvent>>> {
         if name.is_empty() {
             let files = saved::list(&folder)?.into_iter();
-            let row = |file: saved::Saved| {
-                event(0, &json!({"node": node, "name": file.name, "bytes": file.bytes}))
-            };
+            let row =
+                |file: saved::Saved| event(0, &json!({"node": node, "name": file.name, "bytes": file.bytes}));
             return Ok(Some(files.map(row).collect()));
         }
         let lines = saved::read(&folder, &name)?;

@@ -30,6 +30,7 @@ use crate::live::view::Held;
 use crate::net::downstream::Facts;
 use crate::telemetry::entry::{Entry, Remarked};
 use crate::telemetry::flags::Flags;
+use crate::telemetry::flight::Exchange;
 use crate::telemetry::line::number;
 use crate::telemetry::messages::Messages;
 use crate::telemetry::metrics::{Reporter, interval};
@@ -96,6 +97,8 @@ pub struct Record {
     request: Option<Box<Logged>>,
     /// The messages of gRPC, counted.
     messages: Option<Rc<Messages>>,
+    /// What is remembered of it, to be completed.
+    begun: Option<Box<Exchange>>,
     request_head: u64,
     /// The request's body, for its size.
     pub upload: Option<Upload>,
@@ -180,6 +183,7 @@ impl Record {
             mesh_hop: false,
             request: None,
             messages: None,
+            begun: None,
             request_head: 0,
             upload: None,
             flags: Flags::NONE,
@@ -212,6 +216,12 @@ impl Record {
             self.messages = Some(self.thread.observers.series.call());
         }
         self.request_head = head.bytes;
+        self.begun = self.thread.observers.recorder.begin(
+            head.method.as_str(),
+            head.authority.as_str(),
+            head.received.as_str(),
+            &head.headers,
+        );
         // Whose it is may not be known yet.
         if self.root.asks.heads || self.thread.observers.want_head(self.side()) {
             let mut logged = Box::new(Logged {
@@ -396,12 +406,17 @@ impl Record {
     }
 
     /// Says what is known to everybody who wants to hear it.
-    fn tell(&self) {
+    fn tell(&mut self) {
         if let Some(messages) = &self.messages {
             self.settle_messages();
             messages.flush();
         }
-        self.with_entry(|entry| self.thread.observers.exchange(entry, self.side()));
+        let begun = self.begun.take();
+        self.with_entry(|entry| {
+            let observers = &self.thread.observers;
+            observers.recorder.exchange(entry, begun, &observers.series);
+            observers.exchange(entry, self.side());
+        });
     }
 
     fn with_entry<R>(&self, tell: impl FnOnce(&Entry<'_>) -> R) -> R {

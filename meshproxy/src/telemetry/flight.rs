@@ -15,31 +15,29 @@ use super::entry::Entry;
 use super::flags::Flags;
 use super::metrics::Reporter;
 
-/// A text that is remembered.
+/// A text that is remembered: those of the request's head first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
     /// The method.
     Method,
-    /// `HTTP/1.1`.
-    Protocol,
     /// `x-request-id`.
     RequestId,
-    /// `traceparent`.
-    Trace,
-    /// Response code details.
-    Details,
-    /// Why a connection failed or was ended.
-    Failure,
-    /// `outbound|PORT|SUBSET|HOST`.
-    Cluster,
     /// The authority.
     Authority,
     /// Path and query.
     Path,
+    /// Response code details.
+    Details,
+    /// `outbound|PORT|SUBSET|HOST`.
+    Cluster,
+    /// Why a connection failed or was ended.
+    Failure,
+    /// `traceparent`.
+    Trace,
 }
 
 /// How much is remembered of each part, in their order.
-const LONGEST: [usize; 9] = [24, 8, 64, 56, 112, 64, 128, 128, 376];
+const LONGEST: [usize; 8] = [24, 64, 128, 384, 112, 128, 64, 56];
 const TEXT: usize = 960;
 const _: () = {
     let (mut sum, mut at) = (0, 0);
@@ -50,6 +48,9 @@ const _: () = {
     assert!(sum == TEXT);
 };
 
+/// So many places wait for requests that begin.
+const MOST_SPARE: usize = 64;
+
 /// One exchange or byte stream, remembered.
 #[derive(Debug, Clone)]
 pub struct Exchange {
@@ -57,6 +58,8 @@ pub struct Exchange {
     pub reporter: Reporter,
     /// Who else does.
     pub told: Told,
+    /// `HTTP/1.1`; empty for a byte stream.
+    pub protocol: &'static str,
     /// Whether the caller's connection is mutual TLS.
     pub mutual_tls: bool,
     /// Number of the calling party.
@@ -99,6 +102,7 @@ impl Exchange {
         Exchange {
             reporter: Reporter::Source,
             told: Told::Nowhere,
+            protocol: "",
             mutual_tls: false,
             source: 0,
             destination: 0,
@@ -123,14 +127,44 @@ impl Exchange {
     /// What is known of one that has ended.
     pub fn of(entry: &Entry<'_>) -> Box<Exchange> {
         let mut exchange = Box::new(Exchange::blank(entry.started));
-        exchange.fill(entry);
+        exchange.begin(entry.method, entry.request_id, entry.authority, entry.path);
+        exchange.finish(entry);
         exchange
     }
 
-    /// Becomes what is known of one, in the place of what it was.
-    fn fill(&mut self, entry: &Entry<'_>) {
+    /// A request has begun.
+    fn begin(&mut self, method: &str, id: Option<&HeaderValue>, authority: &str, path: &str) {
+        let at = self.put(Part::Method, 0, method.as_bytes());
+        let at = self.put(Part::RequestId, at, field(id));
+        let at = self.put(Part::Authority, at, authority.as_bytes());
+        self.put(Part::Path, at, path.as_bytes());
+    }
+
+    /// Writes a part behind the one before; says where it ends.
+    fn put(&mut self, part: Part, at: usize, bytes: &[u8]) -> usize {
+        let index = part as usize;
+        let mut end = at;
+        // Many are empty.
+        if !bytes.is_empty() {
+            let length = bytes.len().min(LONGEST[index]);
+            if let Some(room) = self.texts.get_mut(at..at + length) {
+                room.copy_from_slice(&bytes[..length]);
+                end = at + length;
+            }
+        }
+        self.ends[index] = end as u16;
+        end
+    }
+
+    /// It has ended.
+    fn finish(&mut self, entry: &Entry<'_>) {
         self.reporter = entry.reporter;
         self.told = entry.told;
+        self.protocol = match entry.protocol {
+            "HTTP/2" => "HTTP/2",
+            "" => "",
+            _ => "HTTP/1.1",
+        };
         self.mutual_tls = entry.mutual_tls;
         self.source = entry.source;
         self.destination = entry.destination;
@@ -151,28 +185,12 @@ impl Exchange {
             (Some(held), Some(new)) if held.rule == new.rule && same(&held.resource, &new.resource) => {}
             (held, new) => *held = new.cloned(),
         }
-        let failure =
-            if entry.termination.is_empty() { entry.transport_failure } else { entry.termination };
-        let parts = [
-            entry.method.as_bytes(),
-            entry.protocol.as_bytes(),
-            field(entry.request_id),
-            field(entry.trace),
-            entry.details.as_bytes(),
-            failure.as_bytes(),
-            entry.cluster.as_bytes(),
-            entry.authority.as_bytes(),
-            entry.path.as_bytes(),
-        ];
-        let mut at = 0;
-        for ((part, most), end) in parts.into_iter().zip(LONGEST).zip(&mut self.ends) {
-            let length = part.len().min(most);
-            if let Some(room) = self.texts.get_mut(at..at + length) {
-                room.copy_from_slice(&part[..length]);
-            }
-            at += length;
-            *end = at as u16;
-        }
+        let failure = if entry.termination.is_empty() { entry.transport_failure } else { entry.termination };
+        let at = usize::from(self.ends[Part::Path as usize]);
+        let at = self.put(Part::Details, at, entry.details.as_bytes());
+        let at = self.put(Part::Cluster, at, entry.cluster.as_bytes());
+        let at = self.put(Part::Failure, at, failure.as_bytes());
+        self.put(Part::Trace, at, field(entry.trace));
     }
 
     /// A text of it, perhaps cut.
@@ -191,6 +209,11 @@ impl Exchange {
     }
 }
 
+#[cold]
+fn blank() -> Box<Exchange> {
+    Box::new(Exchange::blank(Instant::now()))
+}
+
 fn field(value: Option<&HeaderValue>) -> &[u8] {
     value.map_or(b"", HeaderValue::as_bytes)
 }
@@ -200,10 +223,15 @@ fn same(one: &std::sync::Arc<str>, other: &std::sync::Arc<str>) -> bool {
     std::sync::Arc::ptr_eq(one, other)
 }
 
+/// A place goes to a request that begins and comes back when it has ended: what is moved is the box.
+type Places = Vec<Box<Exchange>>;
+
 /// The last exchanges, in a fixed number of places.
 #[derive(Debug)]
 pub struct Ring {
-    places: Vec<Exchange>,
+    places: Places,
+    /// Places of exchanges that were forgotten, for those that begin.
+    spare: Places,
     most: usize,
     next: usize,
 }
@@ -211,44 +239,51 @@ pub struct Ring {
 impl Ring {
     /// So many places; they take memory when they are used first.
     pub fn new(most: usize) -> Ring {
-        Ring { places: Vec::new(), most, next: 0 }
+        Ring { places: Places::new(), spare: Places::new(), most, next: 0 }
     }
 
-    /// Whether anything is remembered.
-    pub fn is_on(&self) -> bool {
-        self.most > 0
+    /// A place for a request that begins, with what its head says.
+    pub fn begin(
+        &mut self,
+        method: &str,
+        id: Option<&HeaderValue>,
+        authority: &str,
+        path: &str,
+    ) -> Box<Exchange> {
+        let mut place = self.spare.pop().unwrap_or_else(blank);
+        place.begin(method, id, authority, path);
+        place
     }
 
-    /// Remembers one; the oldest is forgotten.
-    pub fn push(&mut self, entry: &Entry<'_>) {
-        if self.places.len() < self.most {
-            return self.grow(entry);
+    /// Remembers one that has ended; the oldest is forgotten. Where no place was taken when it began, one is now.
+    pub fn push(&mut self, begun: Option<Box<Exchange>>, entry: &Entry<'_>) {
+        let mut place =
+            begun.unwrap_or_else(|| self.begin(entry.method, entry.request_id, entry.authority, entry.path));
+        place.finish(entry);
+        let Some(oldest) = self.places.get_mut(self.next) else { return self.grow(place) };
+        let oldest = std::mem::replace(oldest, place);
+        if self.spare.len() < MOST_SPARE {
+            self.spare.push(oldest);
         }
-        if let Some(place) = self.places.get_mut(self.next) {
-            place.fill(entry);
-            self.next += 1;
-            if self.next == self.most {
-                self.next = 0;
-            }
+        self.next += 1;
+        if self.next == self.most {
+            self.next = 0;
         }
     }
 
+    /// Not all places have been used yet.
     #[cold]
-    fn grow(&mut self, entry: &Entry<'_>) {
-        if self.places.capacity() == 0 {
-            // Untouched, it costs nothing yet; grown step by step it would be copied again and again.
-            self.places.reserve_exact(self.most);
+    fn grow(&mut self, place: Box<Exchange>) {
+        if self.places.len() < self.most {
+            self.places.push(place);
         }
-        self.places.push(Exchange::blank(entry.started));
-        if let Some(place) = self.places.last_mut() {
-            place.fill(entry);
-        }
+        self.next = if self.places.len() < self.most { self.places.len() } else { 0 };
     }
 
     /// All that is remembered, in the order in which it ended.
     pub fn iter(&self) -> impl Iterator<Item = &Exchange> {
         let (newer, older) = self.places.split_at(self.next.min(self.places.len()));
-        older.iter().chain(newer)
+        older.iter().chain(newer).map(|place| &**place)
     }
 }
 
@@ -275,26 +310,41 @@ mod tests {
         ] {
             let mut ring = Ring::new(most);
             for number in 0..pushed {
-                ring.push(&entry(&format!("/{number}")));
+                ring.push(None, &entry(&format!("/{number}")));
             }
             let paths: Vec<String> = ring.iter().map(|one| one.text(Part::Path).into_owned()).collect();
             assert_eq!(paths, expected, "{most} {pushed}");
-            assert_eq!(ring.is_on(), most > 0);
         }
+    }
+
+    #[test]
+    fn places_are_used_again() {
+        let mut ring = Ring::new(2);
+        for number in 0..5 {
+            let id = HeaderValue::from_str(&format!("id-{number}")).unwrap();
+            let begun = ring.begin("PUT", Some(&id), "a", "/begun");
+            // What its end tells of the head may be less.
+            ring.push(Some(begun), &Entry { details: "via_upstream", method: "", ..entry("") });
+        }
+        let ids: Vec<String> = ring.iter().map(|one| one.text(Part::RequestId).into_owned()).collect();
+        assert_eq!(ids, ["id-3", "id-4"]);
+        let last = ring.iter().last().unwrap();
+        assert_eq!((&*last.text(Part::Path), &*last.text(Part::Details)), ("/begun", "via_upstream"));
+        assert_eq!(ring.spare.len(), 1);
     }
 
     #[test]
     fn texts_are_cut_to_their_bounds_and_leave_each_other_alone() {
         let (long, id) = ("é".repeat(1000), HeaderValue::from_str(&"i".repeat(500)).unwrap());
         let mut ring = Ring::new(1);
-        ring.push(&Entry { request_id: Some(&id), details: &long, authority: &long, ..entry(&long) });
+        ring.push(None, &Entry { request_id: Some(&id), details: &long, authority: &long, ..entry(&long) });
         let kept = ring.iter().next().unwrap();
         assert_eq!(kept.text(Part::Method), "GET");
         assert_eq!(kept.text(Part::RequestId), "i".repeat(64));
         assert_eq!(kept.text(Part::Authority), "é".repeat(64));
-        assert_eq!(kept.text(Part::Path), "é".repeat(188));
+        assert_eq!(kept.text(Part::Path), "é".repeat(192));
         assert!(kept.is_cut(Part::Path) && !kept.is_cut(Part::Method));
-        ring.push(&entry("/short"));
+        ring.push(None, &entry("/short"));
         let kept = ring.iter().next().unwrap();
         assert_eq!(kept.text(Part::Path), "/short");
         assert_eq!(kept.text(Part::RequestId), "");

@@ -27,7 +27,7 @@ impl Observers {
     /// Whether anybody reads what only the head of a request tells: method, path, authority, some fields. What nobody
     /// reads is not kept.
     pub fn want_head(&self, side: &Side) -> bool {
-        self.log.is_on() || self.recorder.is_on() || !side.metrics.changes.is_empty()
+        self.log.is_on() || self.recorder.is_tapped() || !side.metrics.changes.is_empty()
     }
 
     /// An exchange has ended.
@@ -36,7 +36,6 @@ impl Observers {
         if let Some(reports) = &self.reports {
             reports.exchange(entry);
         }
-        self.recorder.exchange(entry, &self.series);
         self.log.write(entry);
     }
 

@@ -27,7 +27,8 @@ pub fn save(folder: &Path, time: &str, lines: &[u8]) -> io::Result<PathBuf> {
     let path = folder.join(format!("{name}{ENDING}"));
     let beside = folder.join(format!("{name}.new"));
     let write = || {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
         file.write_all(lines)?;
         file.sync_all()?;
         fs::rename(&beside, &path)
@@ -89,7 +90,8 @@ pub fn read(folder: &Path, name: &str) -> io::Result<Option<Vec<Vec<u8>>>> {
 /// Whether it is a name that we give.
 fn is_name(name: &str) -> bool {
     name.strip_suffix(ENDING).is_some_and(|stem| {
-        (1..=64).contains(&stem.len()) && stem.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        (1..=64).contains(&stem.len())
+            && stem.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
     })
 }
 

@@ -50,7 +50,7 @@ pub fn object(hub: &Hub, exchange: &Exchange, fields: Option<&Fields>) -> (u64, 
     if method.is_empty() && exchange.code == 0 {
         put("protocol", "tcp".into());
     } else {
-        put("protocol", text(Part::Protocol).into());
+        put("protocol", exchange.protocol.into());
         put("method", method.into());
         put("authority", text(Part::Authority).into());
         put("path", text(Part::Path).into());
@@ -121,11 +121,8 @@ pub fn stamp(microseconds: u64) -> String {
 }
 
 fn party(party: &Party) -> Map<String, Value> {
-    let pairs = [
-        ("workload", &party.workload),
-        ("namespace", &party.namespace),
-        ("identity", &party.principal),
-    ];
+    let pairs =
+        [("workload", &party.workload), ("namespace", &party.namespace), ("identity", &party.principal)];
     pairs.into_iter().map(|(name, value)| (name.to_owned(), (&**value).into())).collect()
 }
 
@@ -169,7 +166,9 @@ mod tests {
     #[test]
     fn an_exchange_has_the_names_of_the_contract() {
         let hub = hub();
-        let service = hub.metrics.service(ServiceLabels::of(&"reviews.default.svc.cluster.local".into(), &"default".into()));
+        let service = hub
+            .metrics
+            .service(ServiceLabels::of(&"reviews.default.svc.cluster.local".into(), &"default".into()));
         let at = "127.0.0.1:1".parse().unwrap();
         let id = HeaderValue::from_static("abc");
         let trace = HeaderValue::from_static("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
@@ -233,7 +232,8 @@ mod tests {
             request.append(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
         let shown = headers(&request);
-        let expected = json!({"authorization": "***", "cookie": "***", "x-user-token": "***", "accept": "a, b"});
+        let expected =
+            json!({"authorization": "***", "cookie": "***", "x-user-token": "***", "accept": "a, b"});
         assert_eq!(shown, expected);
     }
 }

@@ -319,13 +319,13 @@ impl Hub {
     }
 
     /// Adds a tap; `false` where there are too many.
-    pub fn add(&self, tap: Arc<Tap>) -> bool {
+    pub fn add(&self, tap: &Arc<Tap>) -> bool {
         let mut added = false;
         self.change(|taps| {
             taps.retain(|one| one.id != tap.id);
             added = taps.len() < MOST_TAPS;
             if added {
-                taps.push(Arc::clone(&tap));
+                taps.push(Arc::clone(tap));
             }
         });
         added

@@ -39,6 +39,7 @@ mod routing;
 mod rules;
 mod streams;
 mod supply;
+mod tap;
 mod tour;
 mod traffic;
 pub mod verdicts;
@@ -112,6 +113,7 @@ fn all() -> Vec<Claim> {
     claims.extend(zero_trust::claims());
     claims.extend(observe::claims());
     claims.extend(traffic::claims());
+    claims.extend(tap::claims());
     claims.extend(operator::claims());
     claims.extend(input::claims());
     claims.extend(crash::claims());

@@ -121,6 +121,11 @@ impl Control {
         })
     }
 
+    /// How a verb is started that goes on.
+    pub fn verb(&self, label: &str) -> Spec {
+        Spec::new(label, &self.program).env("MESHD_SERVER", &self.server())
+    }
+
     /// Runs a verb that must succeed.
     pub fn must<S: AsRef<str>>(&self, arguments: impl IntoIterator<Item = S>) -> anyhow::Result<Said> {
         let arguments: Vec<String> = arguments.into_iter().map(|a| a.as_ref().to_owned()).collect();

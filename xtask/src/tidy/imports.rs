@@ -95,6 +95,7 @@ const CONTROL: &[(&str, &[&str])] = &[
     ("registry", &["store", "identity", "dialect", "telemetry"]),
     ("discovery", &["controller", "identity", "telemetry"]),
     ("traffic", &["identity", "telemetry"]),
+    ("tap", &["identity", "telemetry"]),
     ("cli", &["app", "config", "dialect", "source", "telemetry", "admin"]),
 ];
 
