@@ -10,7 +10,7 @@ use crate::live::root::Root;
 use crate::telemetry::metrics::{Metrics, names};
 
 /// Adds them to the others.
-pub fn add(page: &mut Page, metrics: &Metrics, root: &Root, certificates: &[Certificate]) {
+pub(super) fn add(page: &mut Page, metrics: &Metrics, root: &Root, certificates: &[Certificate]) {
     let version = &root.tables.version;
     for (family, value) in
         [(&names::SNAPSHOT_VERSION, version.number), (&names::SNAPSHOT_REVISION, version.revision)]

@@ -11,7 +11,6 @@ use foldhash::fast::RandomState;
 use mesh_core::telemetry::exposition::{Form, Page};
 use metrics::{Key, Label, Level, Metadata, Recorder as _};
 
-use super::histogram::Histogram;
 use super::labels::{Numbered, Party, ServiceLabels};
 use super::shed::Supplies;
 
@@ -117,8 +116,6 @@ pub struct Metrics {
     pub proxy: ProxyCounters,
     /// What is not taken, and what there is.
     pub supplies: Supplies,
-    built: Arc<Histogram>,
-    applied: Arc<Histogram>,
 }
 
 impl std::fmt::Debug for Metrics {
@@ -150,8 +147,6 @@ impl Metrics {
         Metrics {
             proxy: ProxyCounters::new(&recorder, build),
             supplies: Supplies::new(&recorder, &METADATA),
-            built: recorder.find(&names::SNAPSHOT_BUILD, &Vec::new(), Arc::<Histogram>::default).handle,
-            applied: recorder.find(&names::SNAPSHOT_APPLY, &Vec::new(), Arc::<Histogram>::default).handle,
             bounds,
             recorder,
             state: Mutex::new(state),
@@ -186,8 +181,8 @@ impl Metrics {
 
     /// A snapshot came in force: how long its tables took, and everything until sockets had followed.
     pub fn snapshot_applied(&self, built: Duration, all: Duration) {
-        self.built.record_thousandths(micros(built));
-        self.applied.record_thousandths(micros(all));
+        self.proxy.snapshot_build.set(built.as_secs_f64());
+        self.proxy.snapshot_apply.set(all.as_secs_f64());
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.proxy.snapshot_time.set(since.as_millis() as f64 / 1000.0);
     }
@@ -269,8 +264,4 @@ impl Metrics {
         let between = self.between(key.source, key.destination, key.service);
         MessageSeries::find(&self.recorder, key, between, changed)
     }
-}
-
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

@@ -23,6 +23,7 @@ use mesh_core::snapshot::service::{Port, Service};
 use mesh_core::snapshot::workload::{Recognition, Workload, WorkloadPort};
 use mesh_core::snapshot::{Entry, Snapshot, Version};
 use mesh_core::tables::build::build;
+use mesh_core::telemetry::Telemetry;
 use mesh_core::vocab::health::Health;
 use mesh_core::vocab::identity::SpiffeId;
 use mesh_core::vocab::locality::Locality;
@@ -89,6 +90,8 @@ pub(super) struct Plan {
     pub(super) limits: Limits,
     /// Rate limits of what reaches the applications.
     pub(super) rate_limits: Vec<RateLimit>,
+    /// What is told of the traffic of every workload.
+    pub(super) telemetry: Telemetry,
 }
 
 /// Changes a destination.
@@ -116,6 +119,7 @@ impl Plan {
             localities: Vec::new(),
             limits: Limits::default(),
             rate_limits: Vec::new(),
+            telemetry: Telemetry::default(),
         }
     }
 }
@@ -249,7 +253,7 @@ impl Mesh {
             view: plan.view.map(Text::from),
             recognition: Recognition::default(),
             probe: None,
-            telemetry: Default::default(),
+            telemetry: plan.telemetry.clone(),
         };
         let port = |number| WorkloadPort {
             number,

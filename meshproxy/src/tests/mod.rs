@@ -14,6 +14,7 @@ mod hedges;
 mod limits;
 mod locality;
 mod messages;
+mod metrics;
 mod misbehaviour;
 mod origination;
 mod outliers;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use mesh_core::resilience::age;
 use mesh_core::vocab::random::Random;
+use tokio::time::Instant;
 
 use super::budget::Budget;
 use super::pool::Pool;
@@ -182,10 +183,14 @@ async fn tell_work(thread: Weak<DataThread>) {
     let runtime = tokio::runtime::Handle::current().metrics();
     let Some(metrics) = thread.upgrade().map(|thread| Arc::clone(thread.metrics())) else { return };
     let gauges = WorkerGauges::new(&metrics, here.name().unwrap_or("data"));
+    let mut before = (Instant::now(), Duration::ZERO);
     while let Some(thread) = thread.upgrade() {
         let (http1, http2, mesh, streams) = thread.pool.figures();
-        let (clients, busy) = (thread.served.count(), runtime.worker_total_busy_duration(0));
-        gauges.tell(Work { clients, http1, http2, mesh, streams, busy });
+        let now = (Instant::now(), runtime.worker_total_busy_duration(0));
+        let past = now.0.duration_since(before.0).as_secs_f64().max(0.001);
+        let load = (now.1.saturating_sub(before.1).as_secs_f64() / past).min(1.0);
+        before = now;
+        gauges.tell(Work { clients: thread.served.count(), http1, http2, mesh, streams, load });
         drop(thread);
         tokio::time::sleep(AGAIN).await;
     }

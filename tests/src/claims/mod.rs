@@ -22,6 +22,7 @@ mod identity;
 mod input;
 mod lab;
 mod messages;
+mod metrics;
 mod misbehaviour;
 pub mod observe;
 mod operator;
@@ -89,6 +90,7 @@ fn all() -> Vec<Claim> {
     claims.extend(credentials::claims());
     claims.extend(faults::claims());
     claims.extend(connection_faults::claims());
+    claims.extend(metrics::claims());
     claims.extend(ratelimits::claims());
     claims.extend(fields::claims());
     claims.extend(egress::claims());

@@ -38,10 +38,10 @@ families! {
         "Changes of the registry since that version, as of the snapshot in force.";
     SNAPSHOT_TIME = Gauge "mesh_proxy_snapshot_timestamp_seconds":
         "When the snapshot in force came in force, in seconds since 1970.";
-    SNAPSHOT_BUILD = Histogram "mesh_proxy_snapshot_build_milliseconds":
-        "How long tables took to be built of a snapshot and swapped in, in milliseconds.";
-    SNAPSHOT_APPLY = Histogram "mesh_proxy_snapshot_apply_milliseconds":
-        "The same until sockets had followed and new names had addresses, in milliseconds.";
+    SNAPSHOT_BUILD = Gauge "mesh_proxy_snapshot_build_seconds":
+        "How long the tables in force took to be built and swapped in.";
+    SNAPSHOT_APPLY = Gauge "mesh_proxy_snapshot_apply_seconds":
+        "The same until sockets had followed and new names had addresses.";
     DELTAS = Counter "mesh_proxy_deltas_total": "Deltas that came from meshd, by what was answered.";
     CERTIFICATE_EXPIRY = Gauge "mesh_proxy_certificate_expiry_timestamp_seconds":
         "When the certificate of an identity ends, in seconds since 1970.";
@@ -50,7 +50,7 @@ families! {
     POOL_CONNECTIONS = Gauge "mesh_proxy_pool_connections": "Connections towards endpoints.";
     POOL_STREAMS = Gauge "mesh_proxy_pool_streams": "Exchanges on shared connections towards endpoints.";
     WORKER_CONNECTIONS = Gauge "mesh_proxy_worker_connections": "Clients' connections of a data thread.";
-    WORKER_BUSY = Counter "mesh_proxy_worker_busy_milliseconds_total": "How long a data thread was at work.";
+    WORKER_LOAD = Gauge "mesh_proxy_worker_load": "Part of the time that a data thread was at work of late, 0 to 1.";
     BREAKER_TAKEN = Gauge "mesh_proxy_breaker_taken": "What is taken of the limits of a destination.";
     RETRIES_UNDER_WAY = Gauge "mesh_proxy_retries_under_way": "Retries of a destination that are under way.";
     RETRY_BUDGET = Gauge "mesh_proxy_retry_budget_left": "Retries of a destination that are earned and not spent.";

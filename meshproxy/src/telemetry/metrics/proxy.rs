@@ -13,6 +13,10 @@ pub struct ProxyCounters {
     _build: Gauge,
     /// When the snapshot in force came in force.
     pub(super) snapshot_time: Gauge,
+    /// How long it took to be built, and until everything had followed.
+    pub(super) snapshot_build: Gauge,
+    /// See `snapshot_build`.
+    pub(super) snapshot_apply: Gauge,
     /// TLS handshakes that were completed, by side.
     pub(super) handshakes: [Counter; 4],
     /// Deltas that were taken in, and those that were refused.
@@ -85,6 +89,7 @@ pub struct ProxyCounters {
 impl ProxyCounters {
     pub(super) fn new(recorder: &Registry, build: Gauge) -> ProxyCounters {
         let counter = |name: &'static str| recorder.register_counter(&Key::from_name(name), &METADATA);
+        let gauge = |name: &'static str| recorder.register_gauge(&Key::from_name(name), &METADATA);
         let resolutions = |result: &'static str| {
             let labels = vec![Label::new("result", result)];
             recorder
@@ -122,8 +127,9 @@ impl ProxyCounters {
         let slow = recorder.register_counter(&Key::from_parts(BYTES_REFUSED, slow), &METADATA);
         ProxyCounters {
             _build: build,
-            snapshot_time: recorder
-                .register_gauge(&Key::from_name("mesh_proxy_snapshot_timestamp_seconds"), &METADATA),
+            snapshot_time: gauge("mesh_proxy_snapshot_timestamp_seconds"),
+            snapshot_build: gauge("mesh_proxy_snapshot_build_seconds"),
+            snapshot_apply: gauge("mesh_proxy_snapshot_apply_seconds"),
             handshakes: Side::ALL.map(|side| {
                 let labels = vec![Label::new("side", side.name())];
                 recorder.register_counter(&Key::from_parts("mesh_proxy_handshakes_total", labels), &METADATA)

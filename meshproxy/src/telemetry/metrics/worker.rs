@@ -1,9 +1,8 @@
 //! What a data thread has open and how busy it is: figures of its own, or its part of those of all threads.
 
 use std::cell::Cell;
-use std::time::Duration;
 
-use metrics::{Counter, Gauge, Key, Label, Recorder as _};
+use metrics::{Gauge, Key, Label, Recorder as _};
 
 use super::{METADATA, Metrics};
 
@@ -20,15 +19,15 @@ pub struct Work {
     pub mesh: usize,
     /// Exchanges on shared connections.
     pub streams: u32,
-    /// How long it was at work since it began.
-    pub busy: Duration,
+    /// Part of the time that it was at work of late.
+    pub load: f64,
 }
 
 /// Where a data thread tells of its work.
 #[derive(Debug)]
 pub struct WorkerGauges {
     clients: Gauge,
-    busy: Counter,
+    load: Gauge,
     http1: Gauge,
     http2: Gauge,
     mesh: Gauge,
@@ -45,10 +44,9 @@ impl WorkerGauges {
             metrics.recorder.register_gauge(&Key::from_parts(name, labels), &METADATA)
         };
         let pool = |kind: &'static str| gauge("mesh_proxy_pool_connections", vec![Label::new("kind", kind)]);
-        let busy = Key::from_parts("mesh_proxy_worker_busy_milliseconds_total", of_worker());
         WorkerGauges {
             clients: gauge("mesh_proxy_worker_connections", of_worker()),
-            busy: metrics.recorder.register_counter(&busy, &METADATA),
+            load: gauge("mesh_proxy_worker_load", of_worker()),
             http1: pool("http1_idle"),
             http2: pool("http2"),
             mesh: pool("mesh"),
@@ -61,8 +59,7 @@ impl WorkerGauges {
     pub fn tell(&self, now: Work) {
         let before = self.told.replace(now);
         self.clients.set(now.clients as f64);
-        let millis = |busy: Duration| u64::try_from(busy.as_millis()).unwrap_or(u64::MAX);
-        self.busy.increment(millis(now.busy).saturating_sub(millis(before.busy)));
+        self.load.set(now.load);
         for (gauge, now, before) in [
             (&self.http1, now.http1, before.http1),
             (&self.http2, now.http2, before.http2),
@@ -77,6 +74,6 @@ impl WorkerGauges {
 
 impl Drop for WorkerGauges {
     fn drop(&mut self) {
-        self.tell(Work { busy: self.told.get().busy, ..Work::default() });
+        self.tell(Work::default());
     }
 }
