@@ -106,7 +106,9 @@ fn view(
         all.merge(total);
     }
     let mut sent: BTreeMap<Place, u64> = declared.weights.keys().map(|place| (place.clone(), 0)).collect();
-    for (place, total) in totals.iter().filter(|(place, total)| !place.0.is_empty() && total.numbers.requests > 0) {
+    for (place, total) in
+        totals.iter().filter(|(place, total)| !place.0.is_empty() && total.numbers.requests > 0)
+    {
         *sent.entry(place.clone()).or_default() += total.numbers.requests;
     }
     let whole: u64 = sent.values().sum();
@@ -141,12 +143,15 @@ mod tests {
 
     #[test]
     fn places_and_services() {
-        let key = |cluster: &str| Key { service: "ratings".into(), cluster: cluster.into(), ..Key::default() };
+        let key =
+            |cluster: &str| Key { service: "ratings".into(), cluster: cluster.into(), ..Key::default() };
         assert_eq!(place(&key("outbound|80|v1|ratings")), ("ratings".into(), "v1".into()));
         assert_eq!(place(&key("outbound|80||ratings")), ("ratings".into(), "".into()));
         assert_eq!(place(&key("BlackHoleCluster")), Place::default());
-        let declared =
-            |hosts: &[&str]| Declared { hosts: hosts.iter().map(|h| (*h).into()).collect(), ..Declared::default() };
+        let declared = |hosts: &[&str]| Declared {
+            hosts: hosts.iter().map(|h| (*h).into()).collect(),
+            ..Declared::default()
+        };
         // A rule for reviews may send to ratings.
         assert_eq!(&*service(&key(""), Some(&declared(&["reviews"]))), "reviews");
         assert_eq!(&*service(&key(""), Some(&declared(&["reviews", "ratings"]))), "ratings");
