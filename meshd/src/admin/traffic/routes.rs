@@ -47,7 +47,7 @@ pub(super) fn routes(facts: &Facts) -> Vec<RouteView> {
             .map(|(place, series)| (place, total(&series, selection.now, selection.window)))
             .collect();
         let empty = Declared::default();
-        view(facts, service, &rule, declared.get(&rule).unwrap_or(&empty), &totals)
+        view(facts, &service, &rule, declared.get(&rule).unwrap_or(&empty), &totals)
     });
     views.collect()
 }
@@ -85,18 +85,22 @@ fn note(all: &mut BTreeMap<Rule, Declared>, routes: &Routes, rule: &HttpRule) {
         found.hosts.push(routes.at.host.clone());
     }
     if let RuleAction::Route { backends, .. } = &rule.action {
+        let mut weights: BTreeMap<Place, u32> = BTreeMap::new();
         for backend in backends {
             let subset = backend.subset.clone().unwrap_or_default();
             // One alone gets everything, whatever it weighs.
             let weight = if backends.len() == 1 { 100 } else { backend.weight };
-            found.weights.insert((backend.host.clone(), subset), weight);
+            let held = weights.entry((backend.host.clone(), subset)).or_default();
+            *held = held.saturating_add(weight);
         }
+        // The same rule for another host or port sends to the same places.
+        found.weights.append(&mut weights);
     }
 }
 
 fn view(
     facts: &Facts,
-    service: Text,
+    service: &Text,
     (resource, rule): &Rule,
     declared: &Declared,
     totals: &[(Place, Total)],
@@ -116,7 +120,7 @@ fn view(
         .into_iter()
         .map(|(place, count)| ShareView {
             weight: declared.weights.get(&place).copied(),
-            host: (place.0 != service).then(|| place.0.to_string()),
+            host: (place.0 != *service).then(|| place.0.to_string()),
             subset: (!place.1.is_empty()).then(|| place.1.to_string()),
             share: part(count, whole).unwrap_or(0.0),
         })
