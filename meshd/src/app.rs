@@ -12,12 +12,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_core::snapshot::Version;
+use mesh_core::vocab::name::WorkloadKey;
 use mesh_proto::convert::message::LARGEST_MESSAGE;
 use mesh_proto::generated::discovery_server::DiscoveryServer;
 use mesh_proto::generated::identity_server::IdentityServer;
 use mesh_proto::generated::registry_server::RegistryServer;
 use mesh_proto::generated::telemetry_server::TelemetryServer;
-use mesh_core::vocab::name::WorkloadKey;
 use mesh_proto::generated::tap_server::TapServer;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;

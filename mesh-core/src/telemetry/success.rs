@@ -60,7 +60,9 @@ mod tests {
         check(503, None, "fault_filter_abort", false, false);
         check(0, None, "downstream_remote_disconnect", false, false);
         check(200, None, "upstream_reset", true, false);
-        for (status, expected) in [(0, true), (1, true), (2, false), (3, true), (4, false), (5, true), (7, false)] {
+        for (status, expected) in
+            [(0, true), (1, true), (2, false), (3, true), (4, false), (5, true), (7, false)]
+        {
             check(200, Some(status), "via_upstream", false, expected);
         }
         for (status, expected) in [(8, true), (12, true), (13, false), (14, false), (15, false), (16, true)] {

@@ -4426,7 +4426,7 @@ pub struct TrafficCell {
     pub received: u64,
     #[prost(uint64, tag = "21")]
     pub sent: u64,
-    /// Clients' connections that are open now and carried such requests.
+    /// Clients' connections that are open now and whose last request was such a one.
     #[prost(uint32, tag = "22")]
     pub connections: u32,
 }

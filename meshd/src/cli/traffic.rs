@@ -28,7 +28,7 @@ pub struct TrafficArgs {
     #[command(flatten)]
     pub namespace: NamespaceArgs,
     /// Of so much time before now, 1s to 1h
-    #[arg(long, env = "MESHD_WINDOW", value_name = "DURATION", default_value = "1m", value_parser = duration)]
+    #[arg(long, env = "MESHD_WINDOW", value_name = "DURATION", default_value = "1m", value_parser = window)]
     pub window: Duration,
     /// Only calls of this workload or account: NAME or NAMESPACE/NAME
     #[arg(long, env = "MESHD_FROM", value_name = "WORKLOAD")]
@@ -101,6 +101,13 @@ impl Speaker {
             Speaker::Both => "both",
         }
     }
+}
+
+/// What is remembered.
+fn window(text: &str) -> Result<Duration, String> {
+    let window = duration(text)?;
+    let fits = (Duration::from_secs(1)..=Duration::from_secs(3600)).contains(&window);
+    if fits { Ok(window) } else { Err("from 1s to 1h, for longer is not remembered".to_owned()) }
 }
 
 fn path(what: &str, args: &TrafficArgs, more: &[(&str, &str)]) -> String {
@@ -261,7 +268,8 @@ pub async fn routes(client: &Client, args: &TrafficArgs) -> Result<(), CliError>
     }
     let row = |view: &RouteView, wide: bool| {
         let shares = view.destinations.iter().map(|one| {
-            let name: Vec<&str> = [one.host.as_deref(), one.subset.as_deref()].into_iter().flatten().collect();
+            let name: Vec<&str> =
+                [one.host.as_deref(), one.subset.as_deref()].into_iter().flatten().collect();
             let name = if name.is_empty() { "all".to_owned() } else { name.join(":") };
             let weight = one.weight.map_or_else(|| "-".to_owned(), |weight| weight.to_string());
             format!("{name} {} (weight {weight})", percent(Some(one.share)))

@@ -143,11 +143,15 @@ mod tests {
             ..TrafficCell::default()
         };
         // Its own calls and those to it; others' calls, and calls to others as if they were to it.
-        let cells = vec![cell(0, 1, false), cell(1, 0, true), cell(2, 1, false), cell(1, 0, false), cell(0, 1, true)];
+        let cells =
+            vec![cell(0, 1, false), cell(1, 0, true), cell(2, 1, false), cell(1, 0, false), cell(0, 1, true)];
         let read = read(&"h1".into(), report(cells), &H1).unwrap();
         assert_eq!((read.cells.len(), read.ignored), (3, 2));
         let (key, news) = &read.cells[0];
-        assert_eq!((&*key.source.workload, &*key.destination.workload, &*key.service), ("a-v1", "b-v1", "svc"));
+        assert_eq!(
+            (&*key.source.workload, &*key.destination.workload, &*key.service),
+            ("a-v1", "b-v1", "svc")
+        );
         let buckets: Vec<_> = news.durations.buckets().collect();
         assert_eq!(buckets, [(100, 1), (128, 2)]);
     }

@@ -149,7 +149,7 @@ impl Held {
             return (Arc::clone(series), true);
         }
         let fits = self.series.len() < most;
-        let key = if fits { key } else { other(key) };
+        let key = if fits { key } else { other(&key) };
         (Arc::clone(self.series.entry(key).or_default()), fits)
     }
 
@@ -165,7 +165,7 @@ impl Held {
 }
 
 /// The one that a kind of traffic is counted under where there are too many.
-fn other(key: Key) -> Key {
+fn other(key: &Key) -> Key {
     Key { service: OTHER.into(), destination_reports: key.destination_reports, ..Key::default() }
 }
 

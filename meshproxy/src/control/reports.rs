@@ -88,7 +88,10 @@ impl Reporting {
             request.set_timeout(PATIENCE);
             let answer = client.report(request).await?.into_inner();
             if answer.ignored > 0 {
-                tracing::debug!(cells = answer.ignored, "meshd ignored what it was told of others' workloads");
+                tracing::debug!(
+                    cells = answer.ignored,
+                    "meshd ignored what it was told of others' workloads"
+                );
             }
         }
         Ok(())

@@ -20,11 +20,7 @@ struct Edge {
 impl Edge {
     fn of(key: &Key) -> Edge {
         let name = |party: &Party| (party.namespace.clone(), party.workload.clone());
-        Edge {
-            source: name(&key.source),
-            service: key.service.clone(),
-            destination: name(&key.destination),
-        }
+        Edge { source: name(&key.source), service: key.service.clone(), destination: name(&key.destination) }
     }
 }
 

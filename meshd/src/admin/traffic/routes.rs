@@ -47,7 +47,7 @@ pub(super) fn routes(facts: &Facts) -> Vec<RouteView> {
             .map(|(place, series)| (place, total(&series, selection.now, selection.window)))
             .collect();
         let empty = Declared::default();
-        view(facts, service, &rule, declared.get(&rule).unwrap_or(&empty), &totals)
+        view(facts, &service, &rule, declared.get(&rule).unwrap_or(&empty), &totals)
     });
     views.collect()
 }
@@ -85,18 +85,22 @@ fn note(all: &mut BTreeMap<Rule, Declared>, routes: &Routes, rule: &HttpRule) {
         found.hosts.push(routes.at.host.clone());
     }
     if let RuleAction::Route { backends, .. } = &rule.action {
+        let mut weights: BTreeMap<Place, u32> = BTreeMap::new();
         for backend in backends {
             let subset = backend.subset.clone().unwrap_or_default();
             // One alone gets everything, whatever it weighs.
             let weight = if backends.len() == 1 { 100 } else { backend.weight };
-            found.weights.insert((backend.host.clone(), subset), weight);
+            let held = weights.entry((backend.host.clone(), subset)).or_default();
+            *held = held.saturating_add(weight);
         }
+        // The same rule for another host or port sends to the same places.
+        found.weights.append(&mut weights);
     }
 }
 
 fn view(
     facts: &Facts,
-    service: Text,
+    service: &Text,
     (resource, rule): &Rule,
     declared: &Declared,
     totals: &[(Place, Total)],
@@ -106,7 +110,9 @@ fn view(
         all.merge(total);
     }
     let mut sent: BTreeMap<Place, u64> = declared.weights.keys().map(|place| (place.clone(), 0)).collect();
-    for (place, total) in totals.iter().filter(|(place, total)| !place.0.is_empty() && total.numbers.requests > 0) {
+    for (place, total) in
+        totals.iter().filter(|(place, total)| !place.0.is_empty() && total.numbers.requests > 0)
+    {
         *sent.entry(place.clone()).or_default() += total.numbers.requests;
     }
     let whole: u64 = sent.values().sum();
@@ -114,7 +120,7 @@ fn view(
         .into_iter()
         .map(|(place, count)| ShareView {
             weight: declared.weights.get(&place).copied(),
-            host: (place.0 != service).then(|| place.0.to_string()),
+            host: (place.0 != *service).then(|| place.0.to_string()),
             subset: (!place.1.is_empty()).then(|| place.1.to_string()),
             share: part(count, whole).unwrap_or(0.0),
         })
@@ -141,12 +147,15 @@ mod tests {
 
     #[test]
     fn places_and_services() {
-        let key = |cluster: &str| Key { service: "ratings".into(), cluster: cluster.into(), ..Key::default() };
+        let key =
+            |cluster: &str| Key { service: "ratings".into(), cluster: cluster.into(), ..Key::default() };
         assert_eq!(place(&key("outbound|80|v1|ratings")), ("ratings".into(), "v1".into()));
         assert_eq!(place(&key("outbound|80||ratings")), ("ratings".into(), "".into()));
         assert_eq!(place(&key("BlackHoleCluster")), Place::default());
-        let declared =
-            |hosts: &[&str]| Declared { hosts: hosts.iter().map(|h| (*h).into()).collect(), ..Declared::default() };
+        let declared = |hosts: &[&str]| Declared {
+            hosts: hosts.iter().map(|h| (*h).into()).collect(),
+            ..Declared::default()
+        };
         // A rule for reviews may send to ratings.
         assert_eq!(&*service(&key(""), Some(&declared(&["reviews"]))), "reviews");
         assert_eq!(&*service(&key(""), Some(&declared(&["reviews", "ratings"]))), "ratings");

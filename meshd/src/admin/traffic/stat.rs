@@ -63,8 +63,8 @@ fn lines_of(key: &Key, by: By) -> Vec<Line> {
         By::Version => vec![Line { subset, ..whole }],
         By::Workload => {
             let called = &key.destination;
-            let workload = (!called.workload.is_empty())
-                .then(|| (called.namespace.clone(), called.workload.clone()));
+            let workload =
+                (!called.workload.is_empty()).then(|| (called.namespace.clone(), called.workload.clone()));
             vec![Line { workload, ..whole }]
         }
         By::Route => {

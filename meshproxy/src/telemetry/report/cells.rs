@@ -19,7 +19,7 @@ use crate::telemetry::flags::Flags;
 
 /// A cell without news is kept for so many rounds: traffic that pauses finds its cell again.
 const KEPT_ROUNDS: u8 = 60;
-/// So many pairs of connection and cell a thread keeps; connections beyond are not counted as open.
+/// So many connections a thread follows; those beyond are not counted as open.
 const MOST_LINKS: usize = 65_536;
 /// Flags of exchanges that the upstream or the proxy broke off.
 const BROKEN_OFF: [&str; 14] =
@@ -40,7 +40,27 @@ pub struct Cells {
 #[derive(Debug, Default)]
 struct Inner {
     cells: HashMap<Key, Cell, RandomState>,
-    links: usize,
+    /// Connections by the address of their text, which nobody else gets while it is held here, and the cell of the last
+    /// request on each.
+    links: HashMap<usize, (Weak<str>, Key), RandomState>,
+    /// The one that was seen last.
+    last: Option<(usize, Key)>,
+}
+
+impl Inner {
+    /// A request came on a connection.
+    fn follow(&mut self, connection: &Rc<str>, key: Key) {
+        let link = (connection.as_ptr().addr(), key);
+        if self.last == Some(link) {
+            return;
+        }
+        self.last = Some(link);
+        if let Some((_, held)) = self.links.get_mut(&link.0) {
+            *held = key;
+        } else if self.links.len() < MOST_LINKS {
+            self.links.insert(link.0, (Rc::downgrade(connection), key));
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -48,10 +68,8 @@ struct Cell {
     cluster: Text,
     rule: Option<Origin>,
     counts: Counts,
-    /// Connections by the address of their text, which nobody else gets while it is held here.
-    connections: HashMap<usize, Weak<str>, RandomState>,
-    /// The connection that was seen last.
-    last: usize,
+    /// Connections whose last request was one of these.
+    connections: u32,
     streams: u32,
     told_open: bool,
     rounds: u8,
@@ -90,17 +108,10 @@ impl Cells {
         let duration = u64::try_from(entry.duration.as_micros()).unwrap_or(u64::MAX);
         let told = told(entry);
         let inner = &mut *self.inner.borrow_mut();
-        let (_, cell) = self.cell(&mut inner.cells, &told);
+        let (key, cell) = self.cell(&mut inner.cells, &told);
         cell.counts.request(duration, ending.is_success(), attempts, attempts - 1);
         if let Some(connection) = entry.connection {
-            let address = connection.as_ptr().addr();
-            if cell.last != address {
-                cell.last = address;
-                if inner.links < MOST_LINKS && !cell.connections.contains_key(&address) {
-                    inner.links += 1;
-                    cell.connections.insert(address, Rc::downgrade(connection));
-                }
-            }
+            inner.follow(connection, key);
         }
     }
 
@@ -146,8 +157,7 @@ impl Cells {
                 cluster: cluster.into(),
                 rule: rule.cloned(),
                 counts: Counts::default(),
-                connections: HashMap::default(),
-                last: 0,
+                connections: 0,
                 streams: 0,
                 told_open: false,
                 rounds: 0,
@@ -160,14 +170,17 @@ impl Cells {
     fn take(&self) -> Vec<Portion> {
         let inner = &mut *self.inner.borrow_mut();
         let mut portions = Vec::new();
-        let links = &mut inner.links;
+        // What comes next may have the address of what has gone.
+        inner.last = None;
+        inner.links.retain(|_, (connection, _)| connection.strong_count() > 0);
+        inner.cells.values_mut().for_each(|cell| cell.connections = 0);
+        for (_, key) in inner.links.values() {
+            if let Some(cell) = inner.cells.get_mut(key) {
+                cell.connections += 1;
+            }
+        }
         inner.cells.retain(|key, cell| {
-            let before = cell.connections.len();
-            cell.connections.retain(|_, connection| connection.strong_count() > 0);
-            *links = links.saturating_sub(before - cell.connections.len());
-            // What comes next may have the address of what has gone.
-            cell.last = 0;
-            let is_open = cell.streams > 0 || !cell.connections.is_empty();
+            let is_open = cell.streams > 0 || cell.connections > 0;
             let has_news = !cell.counts.is_empty();
             cell.rounds = if has_news || is_open { 0 } else { cell.rounds + 1 };
             // That nothing is open any more is told once.
@@ -177,7 +190,7 @@ impl Cells {
                     cluster: Arc::clone(&cell.cluster),
                     rule: cell.rule.clone(),
                     counts: std::mem::take(&mut cell.counts),
-                    connections: u32::try_from(cell.connections.len()).unwrap_or(u32::MAX),
+                    connections: cell.connections,
                     streams: cell.streams,
                 });
             }
@@ -283,10 +296,13 @@ mod tests {
     fn open_connections_are_those_that_still_are() {
         let cells = cells(10);
         let (one, other): (Rc<str>, Rc<str>) = ("one".into(), "other".into());
-        for connection in [&one, &other, &one] {
-            cells.exchange(&Entry { connection: Some(connection), ..entry() });
+        for (connection, service) in [(&one, 1), (&other, 2), (&one, 2), (&other, 2)] {
+            cells.exchange(&Entry { connection: Some(connection), service, ..entry() });
         }
-        assert_eq!(cells.take()[0].connections, 2);
+        // Each counts where its last request went.
+        let mut open: Vec<_> = cells.take().iter().map(|cell| (cell.key.service, cell.connections)).collect();
+        open.sort_unstable();
+        assert_eq!(open, [(1, 0), (2, 2)]);
         drop(other);
         assert_eq!(cells.take()[0].connections, 1);
         drop(one);

@@ -155,7 +155,7 @@ pub struct Portion {
     pub rule: Option<Origin>,
     /// What was counted.
     pub counts: Counts,
-    /// Clients' connections that are open and carried such requests.
+    /// Clients' connections that are open and whose last request was such a one.
     pub connections: u32,
     /// Byte streams that are open.
     pub streams: u32,
