@@ -28,6 +28,7 @@ use crate::live::standing::Standing;
 use crate::live::view::Held;
 use crate::net::downstream::Facts;
 use crate::telemetry::entry::{Entry, Remarked};
+use crate::telemetry::fields::Kept;
 use crate::telemetry::flags::Flags;
 use crate::telemetry::line::number;
 use crate::telemetry::metrics::Reporter;
@@ -87,6 +88,8 @@ pub struct Record {
     /// Attempts upstream, those beside others included.
     pub attempts: u32,
     request: Option<Box<Logged>>,
+    /// What somebody asks for of the fields; nothing where nobody does.
+    kept: Option<Box<Kept>>,
     request_head: u64,
     /// The request's body, for its size.
     pub upload: Option<Upload>,
@@ -163,6 +166,7 @@ impl Record {
             chosen: None,
             attempts: 0,
             request: None,
+            kept: None,
             request_head: 0,
             upload: None,
             flags: Flags::NONE,
@@ -192,7 +196,11 @@ impl Record {
     pub fn request(&mut self, head: &Head) {
         self.grpc = head.grpc;
         self.request_head = head.bytes;
-        if self.thread.observers.want_head(self.side()) {
+        let wanted = &self.root.tables.wanted;
+        if !wanted.request.is_empty() || !wanted.response.is_empty() {
+            self.kept = Some(Box::new(Kept::of_request(wanted, head)));
+        }
+        if wanted.head || self.thread.observers.want_head(self.side()) {
             let mut logged = Box::new(Logged {
                 method: head.method.clone(),
                 version: head.version,
@@ -283,6 +291,13 @@ impl Record {
         self.grpc_status = grpc_status;
     }
 
+    /// The fields of the answer, as they go out.
+    pub fn reply_fields(&mut self, headers: &HeaderMap) {
+        if let Some(kept) = &mut self.kept {
+            kept.keep_response(&self.root.tables.wanted, headers);
+        }
+    }
+
     /// Bytes of the answer's body go out.
     pub fn data(&mut self, length: usize) {
         self.sent += length as u64;
@@ -364,6 +379,7 @@ impl Record {
             addresses: &self.addresses,
             route: self.route.as_deref().or(named.as_deref()).unwrap_or(""),
             remarked: self.remarked.as_deref(),
+            kept: self.kept.as_deref(),
             version: self.root.tables.version.number,
         };
         self.thread.observers.exchange(&entry, self.side());

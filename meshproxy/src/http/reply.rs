@@ -71,6 +71,7 @@ pub fn pass_on(
         record.details = Cow::Borrowed("via_upstream");
     }
     record.reply(parts.status.as_u16(), bytes, status);
+    record.reply_fields(&parts.headers);
     Response::from_parts(parts, ReplyBody::upstream(incoming, held, record, deadline))
 }
 

@@ -276,6 +276,7 @@ impl Drop for StreamRecord {
             addresses: &addresses(self.facts.local, self.facts.peer),
             route: "",
             remarked: self.remarked.as_deref(),
+            kept: None,
             version: self.version,
         };
         self.thread.observers.stream(&entry, self.side());

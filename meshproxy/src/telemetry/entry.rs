@@ -7,6 +7,7 @@ use http::HeaderValue;
 use mesh_core::vocab::origin::Origin;
 use tokio::time::Instant;
 
+use super::fields::Kept;
 use super::flags::Flags;
 use super::metrics::{Reporter, RequestKey};
 
@@ -94,6 +95,8 @@ pub struct Entry<'a> {
     pub route: &'a str,
     /// What policies have written down of it.
     pub remarked: Option<&'a Remarked>,
+    /// What somebody asks for beyond that.
+    pub kept: Option<&'a Kept>,
     /// Version of the snapshot that decided.
     pub version: u64,
 }
@@ -155,6 +158,7 @@ pub(crate) fn sample<'a>(started: Instant, local: SocketAddr, remote: SocketAddr
         addresses: "",
         route: "",
         remarked: None,
+        kept: None,
         version: 0,
     }
 }

@@ -48,7 +48,8 @@ impl Flags {
         self.names().any(|set| set == name)
     }
 
-    fn names(self) -> impl Iterator<Item = &'static str> {
+    /// The names of those that are set.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
         let indices = (0..4).map(move |slot| ((self.0 >> (slot * 8)) & 0xff) as usize);
         indices.take_while(|index| *index > 0).map(|index| NAMES[index - 1])
     }

@@ -6,6 +6,9 @@ use mesh_core::vocab::identity::SpiffeId;
 use mesh_core::vocab::label::Labels;
 use mesh_core::vocab::name::Text;
 
+/// The cluster that everything is in, by the name that Istio gives one.
+pub const CLUSTER: &str = "Kubernetes";
+
 /// One side of an exchange. Equal content has one number for the life of the process.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Party {
@@ -61,7 +64,7 @@ impl Party {
             (format!("{side}_principal"), &self.principal),
             (format!("{side}_app"), &self.app),
             (format!("{side}_version"), &self.version),
-            (format!("{side}_cluster"), "Kubernetes"),
+            (format!("{side}_cluster"), CLUSTER),
             (format!("{side}_canonical_service"), &self.canonical_service),
             (format!("{side}_canonical_revision"), &self.canonical_revision),
         ]

@@ -1,7 +1,9 @@
 //! What is measured and logged of the traffic: names, labels and formats are Istio's.
 
 pub mod access;
+pub mod attributes;
 pub mod entry;
+pub mod fields;
 pub mod flags;
 pub mod histogram;
 pub mod labels;
