@@ -17,7 +17,7 @@ use mesh_proto::convert::message::LARGEST_MESSAGE;
 use mesh_proto::generated::discovery_server::DiscoveryServer;
 use mesh_proto::generated::identity_server::IdentityServer;
 use mesh_proto::generated::registry_server::RegistryServer;
-use mesh_proto::generated::telemetry_server::TelemetryServer;
+use mesh_proto::generated::traffic_reports_server::TrafficReportsServer;
 use mesh_proto::generated::tap_server::TapServer;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
@@ -389,7 +389,7 @@ fn spawn_grpc(
             .initial_connection_window_size(8 << 20)
             .add_service(IdentityServer::new(identity).max_decoding_message_size(64 << 10))
             .add_service(RegistryServer::new(registry).max_decoding_message_size(LARGEST_REGISTRATION))
-            .add_service(TelemetryServer::new(telemetry).max_decoding_message_size(LARGEST_REPORT))
+            .add_service(TrafficReportsServer::new(telemetry).max_decoding_message_size(LARGEST_REPORT))
             .add_service(DiscoveryServer::new(discovery).max_decoding_message_size(LARGEST_MESSAGE))
             .add_service(TapServer::new(taps).max_decoding_message_size(LARGEST_MESSAGE))
             .serve_with_incoming_shutdown(ReceiverStream::new(incoming), stop.cancelled())

@@ -11,6 +11,7 @@ pub mod success;
 pub mod tap;
 pub mod tracing;
 pub mod worse;
+pub mod wanted;
 
 use logs::Logs;
 use metrics::Metrics;

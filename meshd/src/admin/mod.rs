@@ -15,4 +15,5 @@ pub mod server;
 mod story;
 pub mod traffic;
 mod tap;
+mod telemetry;
 pub mod view;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mesh_core::vocab::identity::TrustDomain;
 use mesh_core::vocab::name::Text;
-use mesh_proto::generated::telemetry_server::Telemetry;
+use mesh_proto::generated::traffic_reports_server::TrafficReports;
 use mesh_proto::generated::{TrafficReport, TrafficReported};
 use tonic::{Request, Response, Status};
 
@@ -28,7 +28,7 @@ pub struct TelemetryService {
 }
 
 #[tonic::async_trait]
-impl Telemetry for TelemetryService {
+impl TrafficReports for TelemetryService {
     async fn report(&self, request: Request<TrafficReport>) -> Result<Response<TrafficReported>, Status> {
         let caller = caller(&request, &self.domain, &self.members)?;
         let node = Text::from(caller.node.name.as_str());

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mesh_core::vocab::name::Text;
 use mesh_proto::generated as wire;
-use mesh_proto::generated::telemetry_client::TelemetryClient;
+use mesh_proto::generated::traffic_reports_client::TrafficReportsClient;
 use tokio::sync::mpsc;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -42,7 +42,7 @@ impl Reporting {
 
     /// Tells for as long as the channel lasts.
     pub async fn run(&mut self, channel: Channel) -> Status {
-        let mut client = TelemetryClient::new(channel);
+        let mut client = TrafficReportsClient::new(channel);
         loop {
             let Some((gathered, first)) = self.next().await else { return std::future::pending().await };
             if gathered.at.elapsed() > KEPT {
@@ -74,7 +74,7 @@ impl Reporting {
         self.pending.as_ref().map(|(gathered, first)| (gathered, *first))
     }
 
-    async fn send(&self, client: &mut TelemetryClient<Channel>, first: u64) -> Result<(), Status> {
+    async fn send(&self, client: &mut TrafficReportsClient<Channel>, first: u64) -> Result<(), Status> {
         let Some((gathered, _)) = &self.pending else { return Ok(()) };
         for (part, cells) in gathered.cells.chunks(MOST_CELLS).enumerate() {
             let age = u32::try_from(gathered.at.elapsed().as_millis()).unwrap_or(u32::MAX);

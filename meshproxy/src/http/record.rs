@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::uri::{Authority, PathAndQuery};
-use http::{HeaderMap, HeaderValue, Method, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use mesh_core::decide::plan::{AnswerChanges, Chosen};
 use mesh_core::decide::refusal::Refusal;
 use mesh_core::message::request::Head;
@@ -148,7 +148,8 @@ struct Logged {
     user_agent: Option<HeaderValue>,
     forwarded_for: Option<HeaderValue>,
     request_id: Option<HeaderValue>,
-    /// All fields of the request, and of the answer, where an expression asks for any.
+    scheme: &'static str,
+    /// More fields of the request, and of the answer, where anybody asks for any.
     fields: Option<HeaderMap>,
     answered: Option<HeaderMap>,
     trace: Option<HeaderValue>,
@@ -223,7 +224,8 @@ impl Record {
             &head.headers,
         );
         // Whose it is may not be known yet.
-        if self.root.asks.heads || self.thread.observers.want_head(self.side()) {
+        let wanted = &self.root.tables.wanted;
+        if wanted.head || self.thread.observers.want_head(self.side()) {
             let mut logged = Box::new(Logged {
                 method: head.method.clone(),
                 version: head.version,
@@ -232,7 +234,8 @@ impl Record {
                 user_agent: None,
                 forwarded_for: None,
                 request_id: None,
-                fields: self.root.asks.fields.then(|| head.headers.clone()),
+                scheme: head.scheme.name(),
+                fields: wanted.fields().then(|| chosen(&head.headers, &wanted.request)),
                 answered: None,
                 trace: None,
                 tapped: self.thread.observers.recorder.look(&head.headers),
@@ -352,7 +355,7 @@ impl Record {
     /// What the answer's fields are, where anybody asks for them.
     pub fn fields(&mut self, fields: &HeaderMap) {
         if let Some(logged) = self.request.as_mut().filter(|logged| logged.fields.is_some()) {
-            logged.answered = Some(fields.clone());
+            logged.answered = Some(chosen(fields, &self.root.tables.wanted.response));
         }
     }
 
@@ -471,6 +474,7 @@ impl Record {
             remarked: self.remarked.as_deref(),
             version: self.root.tables.version.number,
             trace_id: None,
+            scheme: request.map_or("", |r| r.scheme),
             request_headers: request.and_then(|r| r.fields.as_ref()),
             response_headers: request.and_then(|r| r.answered.as_ref()),
             told: self.told(),
@@ -493,6 +497,17 @@ impl Drop for Record {
         }
         self.tell();
     }
+}
+
+/// The fields of these names, every value of each.
+fn chosen(fields: &HeaderMap, names: &[HeaderName]) -> HeaderMap {
+    let mut chosen = HeaderMap::with_capacity(names.len());
+    for name in names {
+        for value in fields.get_all(name) {
+            chosen.append(name.clone(), value.clone());
+        }
+    }
+    chosen
 }
 
 /// `inbound|PORT||`.

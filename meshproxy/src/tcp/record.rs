@@ -285,6 +285,7 @@ impl StreamRecord {
             addresses: &addresses(self.facts.local, self.facts.peer),
             route: "",
             remarked: self.remarked.as_deref(),
+            scheme: "",
             version: self.version,
             trace_id: None,
             request_headers: None,

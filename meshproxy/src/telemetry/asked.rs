@@ -55,7 +55,7 @@ impl Attributes for Asked<'_> {
                 Some(Value::Text(entry.path.split_once('?').map_or("", |(_, query)| query).into()))
             }
             Attribute::RequestHost => text(entry.authority),
-            Attribute::RequestScheme => http(Value::Text(self.scheme().into())),
+            Attribute::RequestScheme => text(entry.scheme),
             Attribute::RequestMethod => text(entry.method),
             Attribute::RequestReferer => self.field("referer"),
             Attribute::RequestUserAgent => header(entry.user_agent),
@@ -119,11 +119,6 @@ impl Asked<'_> {
     fn field(&self, name: &str) -> Option<Value<'_>> {
         found(self.entry.request_headers, name)
     }
-
-    /// What came in the clear says itself what it was once; what came over mutual TLS is `https` to Istio's proxies.
-    fn scheme(&self) -> &'static str {
-        if self.entry.mutual_tls { "https" } else { "http" }
-    }
 }
 
 fn found<'a>(fields: Option<&'a HeaderMap>, name: &str) -> Option<Value<'a>> {
@@ -144,4 +139,55 @@ fn number(value: u64) -> Value<'static> {
 
 fn address(address: SocketAddr) -> Value<'static> {
     Value::Text(address.to_string().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use mesh_core::telemetry::expression::Expression;
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::telemetry::entry::sample;
+    use crate::telemetry::flags::Flags;
+    use crate::telemetry::metrics::Metrics;
+
+    #[test]
+    fn expressions_over_an_entry() {
+        let series = SeriesCache::new(Arc::new(Metrics::new()));
+        let (local, remote) = ("10.0.0.1:80".parse().unwrap(), "10.0.0.2:4000".parse().unwrap());
+        let agent = HeaderValue::from_static("curl");
+        let entry = Entry {
+            method: "GET",
+            path: "/a?b=c",
+            protocol: "HTTP/1.1",
+            code: 503,
+            flags: Flags::of("UF"),
+            authority: "reviews",
+            user_agent: Some(&agent),
+            duration: Duration::from_secs(2),
+            ..sample(Instant::now(), local, remote)
+        };
+        let known = Asked::new(&entry, &series);
+        for (source, text) in [
+            ("request.url_path + '|' + request.query", "/a|b=c"),
+            ("response.code >= 400 && request.duration > duration('1s')", "true"),
+            ("request.useragent", "curl"),
+            ("request.referer", "unknown"),
+            ("response.flags == 32", "true"),
+            ("source.address", "10.0.0.2:4000"),
+            ("string(destination.port)", "80"),
+            ("connection.mtls", "false"),
+            ("xds.route_name", "unknown"),
+            ("xds.node.metadata['CLUSTER_ID']", "Kubernetes"),
+        ] {
+            let expression = Expression::new(source).unwrap();
+            assert_eq!(expression.as_text(&known), text, "{source}");
+        }
+        let stream = sample(Instant::now(), local, remote);
+        let known = Asked::new(&stream, &series);
+        assert!(!Expression::new("response.code == 0").unwrap().as_condition(&known));
+    }
 }

@@ -103,6 +103,8 @@ pub struct Entry<'a> {
     pub route: &'a str,
     /// What policies have written down of it.
     pub remarked: Option<&'a Remarked>,
+    /// Scheme that the client used; empty for a byte stream.
+    pub scheme: &'a str,
     /// Version of the snapshot that decided.
     pub version: u64,
     /// Its trace, where that is sampled.
@@ -215,6 +217,7 @@ pub(crate) fn sample<'a>(started: Instant, local: SocketAddr, remote: SocketAddr
         addresses: "",
         route: "",
         remarked: None,
+        scheme: "",
         version: 0,
         trace_id: None,
         request_headers: None,

@@ -95,7 +95,7 @@ fn syntax(errors: &cel::ParseErrors, source: &str) -> String {
             "{said}: has takes a field, has(a.b); for a header field write 'NAME' in request.headers"
         );
     }
-    if said.contains("recursion") {
+    if said.contains("ecursion limit") {
         return ExpressionError::TooDeep.to_string();
     }
     let at = usize::try_from(first.pos.1).unwrap_or_default();
