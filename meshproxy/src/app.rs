@@ -43,6 +43,7 @@ use crate::live::interception::Interception;
 use crate::live::keep;
 use crate::live::limits;
 use crate::live::root::Roots;
+use crate::otlp::router::{Exporting, Reach};
 use crate::runtime::drain::Drain;
 use crate::runtime::pressure::{Pressure, Seen};
 use crate::runtime::supply::Supply;
@@ -65,6 +66,8 @@ const GONE: Duration = Duration::from_secs(1);
 const CALLERS: Duration = Duration::from_millis(300);
 /// How long the last good snapshot may take to reach the disk at the end.
 const LAST_WRITE: Duration = Duration::from_secs(2);
+/// How long what waits for collectors may take to reach them at the end.
+const LAST_EXPORT: Duration = Duration::from_secs(3);
 
 /// Runs the proxy until a signal ends it.
 pub async fn run(config: Config) -> anyhow::Result<()> {
@@ -102,6 +105,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     tasks.spawn(keep_names(Arc::clone(&roots), forwarder.clone(), Arc::clone(&metrics)));
     tasks.spawn(keep::keep(Arc::clone(&roots)));
     tasks.spawn(limits::keep(Arc::clone(&roots)));
+    let reach = Reach { roots: Arc::clone(&roots), svids: Arc::clone(&svids), forwarder: forwarder.clone() };
+    let (exporter, exporting) = Exporting::start(config.otlp.clone(), reach, Arc::clone(&metrics));
     let (tell_ejected, ejected) = watch::channel(Ejected::new());
     tasks.spawn(ejection::keep(Arc::clone(&roots), tell_ejected));
     let supply = Supply::find();
@@ -172,6 +177,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         svids: Arc::clone(&svids),
         metrics: Arc::clone(&metrics),
         access: AccessSink::off(),
+        exporter,
         drain: drain.clone(),
         forwarder: forwarder.clone(),
         most_age: config.most_age,
@@ -244,6 +250,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         tracing::warn!(left, "connections were still open at the end");
     }
     listeners.end().await;
+    exporting.finish(LAST_EXPORT).await;
     drop(stop_keeping);
     if tokio::time::timeout(LAST_WRITE, keeping).await.is_err() {
         tracing::warn!("the last good snapshot was not written in time");

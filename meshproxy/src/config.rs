@@ -13,6 +13,7 @@ use mesh_core::vocab::node::check_node_name;
 use crate::cli::{AccessLog, Capture, CaptureRules, LogFormat, RunArgs};
 use crate::intercept::rules::Rules;
 use crate::net::limits::Limits;
+use crate::telemetry::export::settings::{Settings as Otlp, SettingsError};
 
 /// Why the flags cannot be used together, or not on this host.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +36,9 @@ pub enum ConfigError {
     /// Flags that mean nothing without another one.
     #[error("{0} means nothing without --service")]
     WithoutService(&'static str),
+    /// A variable of OpenTelemetry's cannot be used.
+    #[error(transparent)]
+    Otlp(#[from] SettingsError),
 }
 
 /// The flags of `run`, checked and complete.
@@ -68,6 +72,8 @@ pub struct Config {
     pub loopback_net: Ipv4Net,
     /// Form of the access log.
     pub access_log: AccessLog,
+    /// Collectors that the environment names.
+    pub otlp: Otlp,
     /// Data threads.
     pub threads: usize,
     /// Mesh listener.
@@ -146,6 +152,7 @@ impl Config {
             dns_upstream: args.dns_upstream.iter().map(|upstream| upstream.0).collect(),
             loopback_net: args.loopback_net.trunc(),
             access_log: args.access_log,
+            otlp: Otlp::from_env(|name| std::env::var(name).ok())?,
             threads: args.threads.map_or(cores, usize::from),
             inbound_addr: args.inbound_addr,
             explicit_addr: args.explicit_addr,

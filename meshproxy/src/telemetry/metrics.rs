@@ -15,6 +15,7 @@ use mesh_core::framing::refusal::Refusal;
 use metrics::{Counter, Gauge, Key, Label, Level, Metadata, Recorder as _};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
+use super::export::counters::Exports;
 use super::flags::Flags;
 use super::histogram::Histogram;
 use super::labels::{Numbered, Party, ServiceLabels, parties};
@@ -232,6 +233,8 @@ pub struct Metrics {
     pub proxy: ProxyCounters,
     /// What is not taken, and what there is.
     pub supplies: Supplies,
+    /// What goes to collectors.
+    pub exports: Exports,
 }
 
 impl std::fmt::Debug for Metrics {
@@ -323,7 +326,16 @@ impl Metrics {
         state.parties.number(Party::unknown());
         state.services.number(ServiceLabels::outside("unknown"));
         let supplies = Supplies::new(&recorder, &METADATA);
-        Metrics { recorder, handle, state: Mutex::new(state), told: Mutex::default(), proxy, supplies }
+        let exports = Exports::new(&recorder, &METADATA);
+        Metrics {
+            recorder,
+            handle,
+            state: Mutex::new(state),
+            told: Mutex::default(),
+            proxy,
+            supplies,
+            exports,
+        }
     }
 
     /// The number of a party; that of the unknown one where there are too many.

@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod entry;
+pub mod export;
 pub mod flags;
 pub mod histogram;
 pub mod labels;

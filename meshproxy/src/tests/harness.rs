@@ -31,6 +31,7 @@ use mesh_core::vocab::origin::{Kind, Origin, ResourceKey};
 use mesh_core::vocab::protocol::Protocol;
 use mesh_core::vocab::resolution::Resolution;
 use tokio::net::TcpListener;
+use tokio::sync::{Mutex, mpsc};
 
 use crate::dns::forward::Forwarder;
 use crate::dns::resolv_conf::HostResolvers;
@@ -42,6 +43,8 @@ use crate::net::limits::Limits;
 use crate::runtime::drain::Drain;
 use crate::runtime::pressure::Pressure;
 use crate::telemetry::access::AccessSink;
+use crate::telemetry::export::Exporter;
+use crate::telemetry::export::parcel::Parcel;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::budget::MOST;
 use crate::upstream::thread::Shared;
@@ -133,6 +136,8 @@ pub(super) struct Proxy {
     pub(super) explicit: SocketAddr,
     pub(super) inbound: SocketAddr,
     pub(super) listeners: Listeners,
+    /// What its data threads hand over for collectors.
+    pub(super) parcels: Mutex<mpsc::Receiver<Parcel>>,
 }
 
 pub(super) fn origin() -> Origin {
@@ -304,7 +309,9 @@ impl Proxy {
         let svids = Arc::new(Svids::new());
         svids.trust(ca.trust());
         svids.install(ca.svid(id));
+        let (exporter, parcels) = Exporter::new(Default::default(), Arc::clone(&metrics));
         let shared = Shared {
+            exporter,
             roots: Arc::new(Roots::new(Arc::clone(&metrics))),
             svids,
             metrics,
@@ -321,7 +328,7 @@ impl Proxy {
         let settings =
             Settings { inbound, explicit: Some(explicit), loopback: None, transparent: None, threads: 1 };
         let listeners = Listeners::start(settings, shared.clone(), None).unwrap();
-        Proxy { shared, explicit, inbound, listeners }
+        Proxy { shared, explicit, inbound, listeners, parcels: Mutex::new(parcels) }
     }
 
     async fn install(&self, version: u64, sections: Vec<Section>) {

@@ -23,6 +23,7 @@ use crate::runtime::drain::Drain;
 use crate::runtime::pressure::Pressure;
 use crate::runtime::{allocator, clock, panics};
 use crate::telemetry::access::{AccessLog, AccessSink};
+use crate::telemetry::export::Exporter;
 use crate::telemetry::metrics::{Metrics, SeriesCache};
 use crate::telemetry::observers::Observers;
 use crate::telemetry::shed::Shed;
@@ -38,6 +39,8 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// Where the access log goes.
     pub access: AccessSink,
+    /// Where what goes to collectors is handed over.
+    pub exporter: Exporter,
     /// The end.
     pub drain: Drain,
     /// Asks the host's resolvers.

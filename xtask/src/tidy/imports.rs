@@ -110,6 +110,7 @@ const PROXY: &[(&str, &[&str])] = &[
     ("workload", &["live", "identity"]),
     ("dns", &["live", "telemetry"]),
     ("control", &["live", "identity", "telemetry", "workload"]),
+    ("otlp", &["live", "identity", "telemetry", "dns"]),
     ("upstream", &["live", "identity", "telemetry", "net", "runtime", "dns"]),
     ("http", &["upstream", "live", "identity", "net", "telemetry", "runtime"]),
     ("tcp", &["upstream", "live", "identity", "net", "telemetry"]),
