@@ -48,6 +48,7 @@ use crate::runtime::drain::Drain;
 use crate::runtime::pressure::{Pressure, Seen};
 use crate::runtime::supply::Supply;
 use crate::telemetry::access::{AccessSink, Format};
+use crate::telemetry::log::sinks::Sinks;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::budget;
 use crate::upstream::thread::Shared;
@@ -75,6 +76,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let _lock = lock(&config.data_dir)?;
     let on = |kind| signal(kind).context("cannot take signals");
     let (mut terminate, mut interrupt) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
+    let logs_moved = on(SignalKind::user_defined1())?;
 
     let metrics = Arc::new(Metrics::new());
     let roots = Arc::new(Roots::new(Arc::clone(&metrics)));
@@ -176,7 +178,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         roots: Arc::clone(&roots),
         svids: Arc::clone(&svids),
         metrics: Arc::clone(&metrics),
-        access: AccessSink::off(),
+        access: access(&config)?,
         exporter,
         drain: drain.clone(),
         forwarder: forwarder.clone(),
@@ -186,6 +188,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         pressure,
         kept_bodies: kept_bodies(budget, config.threads),
     };
+    tasks.spawn(reopen(logs_moved, shared.access.sinks().clone()));
     let listeners = listen(&config, shared)?;
     if let Some(rules) = config.rules.as_ref().filter(|rules| rules.fail_open) {
         tasks.spawn(pulse(Arc::clone(&roots), rules.outbound));
@@ -308,22 +311,27 @@ async fn pulse(roots: Arc<Roots>, port: u16) {
     keeper::beat(port).await;
 }
 
-/// Starts the traffic half. Its sockets open with the first snapshot.
-fn listen(config: &Config, mut shared: Shared) -> anyhow::Result<Listeners> {
+/// Where access logs go, by what the proxy was started with.
+fn access(config: &Config) -> anyhow::Result<AccessSink> {
     let format = match config.access_log {
         AccessLog::Off => Format::Off,
         AccessLog::Text => Format::Text,
         AccessLog::Json => Format::Json,
     };
-    let writer = match format {
-        Format::Off => None,
-        Format::Text | Format::Json => {
-            let (sink, writer) =
-                AccessSink::start(format, std::io::stdout()).context("cannot start the access log")?;
-            shared.access = sink;
-            Some(writer)
-        }
-    };
+    let sink = AccessSink::start(format, std::io::stdout()).context("cannot start the access log")?;
+    Ok(sink.sampled(config.access_log_sample).on(config.node.as_str().into()))
+}
+
+/// Opens access logs anew whenever the operator has moved them away.
+async fn reopen(mut asked: Signal, sinks: Sinks) {
+    while asked.recv().await.is_some() {
+        tracing::info!("access logs are opened anew");
+        sinks.reopen();
+    }
+}
+
+/// Starts the traffic half. Its sockets open with the first snapshot.
+fn listen(config: &Config, shared: Shared) -> anyhow::Result<Listeners> {
     let settings = Settings {
         inbound: config.inbound_addr,
         explicit: config.explicit.then_some(config.explicit_addr),
@@ -336,7 +344,7 @@ fn listen(config: &Config, mut shared: Shared) -> anyhow::Result<Listeners> {
         }),
         threads: config.threads,
     };
-    Listeners::start(settings, shared, writer).context("cannot start the data threads")
+    Listeners::start(settings, shared).context("cannot start the data threads")
 }
 
 /// What bodies may take of the memory, for each data thread.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use ipnet::Ipv4Net;
 use mesh_core::vocab::name::{check_label, check_subdomain};
 use mesh_core::vocab::node::check_node_name;
+use mesh_core::vocab::ratio::Ratio;
 
 use crate::cli::{AccessLog, Capture, CaptureRules, LogFormat, RunArgs};
 use crate::intercept::rules::Rules;
@@ -72,6 +73,8 @@ pub struct Config {
     pub loopback_net: Ipv4Net,
     /// Form of the access log.
     pub access_log: AccessLog,
+    /// How much is told in access logs of what went well.
+    pub access_log_sample: Ratio,
     /// Collectors that the environment names.
     pub otlp: Otlp,
     /// Data threads.
@@ -152,6 +155,7 @@ impl Config {
             dns_upstream: args.dns_upstream.iter().map(|upstream| upstream.0).collect(),
             loopback_net: args.loopback_net.trunc(),
             access_log: args.access_log,
+            access_log_sample: args.access_log_sample,
             otlp: Otlp::from_env(|name| std::env::var(name).ok())?,
             threads: args.threads.map_or(cores, usize::from),
             inbound_addr: args.inbound_addr,

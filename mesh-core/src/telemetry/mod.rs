@@ -2,6 +2,7 @@
 
 pub mod attribute;
 pub mod expression;
+pub mod format;
 pub mod logs;
 pub mod metrics;
 pub mod tracing;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::uri::{Authority, PathAndQuery};
-use http::{HeaderMap, HeaderValue, Method, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use mesh_core::decide::plan::{AnswerChanges, Chosen};
 use mesh_core::decide::refusal::Refusal;
 use mesh_core::message::request::Head;
@@ -17,7 +17,7 @@ use mesh_core::vocab::name::Text;
 use tokio::time::Instant;
 
 use super::body::grpc_status;
-use super::headers::{FORWARDED_FOR, REQUEST_ID};
+use super::headers::{FORWARDED_FOR, ORIGINAL_PATH, REQUEST_ID};
 use super::load;
 use super::variables::Told;
 use crate::live::endpoint::Permit;
@@ -102,6 +102,8 @@ pub struct Record {
     pub cluster: Cluster,
     /// The endpoint.
     pub upstream: Option<SocketAddr>,
+    /// From where it was sent on.
+    pub upstream_local: Option<SocketAddr>,
     /// The place at the endpoint.
     pub permit: Option<Permit>,
     /// Who hears what the endpoint's trailers report of its load.
@@ -136,6 +138,9 @@ struct Logged {
     user_agent: Option<HeaderValue>,
     forwarded_for: Option<HeaderValue>,
     request_id: Option<HeaderValue>,
+    /// More fields of the request, and of the answer, where anybody asks for any.
+    fields: Option<HeaderMap>,
+    answered: Option<HeaderMap>,
 }
 
 impl Record {
@@ -171,6 +176,7 @@ impl Record {
             route: None,
             cluster: Cluster::None,
             upstream: None,
+            upstream_local: None,
             permit: None,
             ear: None,
             told: None,
@@ -192,7 +198,9 @@ impl Record {
     pub fn request(&mut self, head: &Head) {
         self.grpc = head.grpc;
         self.request_head = head.bytes;
-        if self.thread.observers.want_head(self.side()) {
+        // Whose it is may not be known yet.
+        let kept = self.thread.observers.log.keeps(&self.root.tables);
+        if kept.heads {
             let mut logged = Box::new(Logged {
                 method: head.method.clone(),
                 version: head.version,
@@ -201,13 +209,17 @@ impl Record {
                 user_agent: head.headers.get(http::header::USER_AGENT).cloned(),
                 forwarded_for: None,
                 request_id: None,
+                fields: kept.asks().then(|| chosen(&head.headers, &kept.request)),
+                answered: None,
             });
+            let mut original = None;
             // Few fields are sooner gone through than their names hashed.
             if head.headers.len() <= FEW {
                 for (name, value) in &head.headers {
                     let wanted = match name.as_str() {
                         "x-forwarded-for" => &mut logged.forwarded_for,
                         "x-request-id" => &mut logged.request_id,
+                        "x-envoy-original-path" => &mut original,
                         _ => continue,
                     };
                     wanted.get_or_insert_with(|| value.clone());
@@ -215,6 +227,13 @@ impl Record {
             } else {
                 logged.forwarded_for = head.headers.get(&FORWARDED_FOR).cloned();
                 logged.request_id = head.headers.get(&REQUEST_ID).cloned();
+                original = head.headers.get(&ORIGINAL_PATH).cloned();
+            }
+            // Before the caller's proxy changed it.
+            if let Some(path) = original.filter(|_| !self.is_outbound())
+                && let Ok(path) = PathAndQuery::try_from(path.as_bytes())
+            {
+                logged.path = path;
             }
             self.request = Some(logged);
         }
@@ -281,6 +300,14 @@ impl Record {
         self.code = code;
         self.response_head = head_bytes;
         self.grpc_status = grpc_status;
+    }
+
+    /// What the answer's fields are, where anybody asks for them.
+    pub fn fields(&mut self, fields: &HeaderMap) {
+        let kept = self.thread.observers.log.keeps(&self.root.tables);
+        if let Some(logged) = self.request.as_mut().filter(|_| kept.asks()) {
+            logged.answered = Some(chosen(fields, &kept.response));
+        }
     }
 
     /// Bytes of the answer's body go out.
@@ -365,6 +392,10 @@ impl Record {
             route: self.route.as_deref().or(named.as_deref()).unwrap_or(""),
             remarked: self.remarked.as_deref(),
             version: self.root.tables.version.number,
+            request_headers: request.and_then(|r| r.fields.as_ref()),
+            response_headers: request.and_then(|r| r.answered.as_ref()),
+            upstream_local: self.upstream_local,
+            connection_number: self.facts.number,
         };
         self.thread.observers.exchange(&entry, self.side());
     }
@@ -382,6 +413,18 @@ impl Drop for Record {
         }
         self.tell();
     }
+}
+
+/// Those of some names.
+#[cold]
+fn chosen(fields: &HeaderMap, names: &[HeaderName]) -> HeaderMap {
+    let mut found = HeaderMap::new();
+    for name in names {
+        for value in fields.get_all(name) {
+            found.append(name, value.clone());
+        }
+    }
+    found
 }
 
 /// `inbound|PORT||`.

@@ -55,6 +55,8 @@ pub struct StreamRecord {
     pub cluster: Text,
     /// The endpoint.
     pub upstream: Option<SocketAddr>,
+    /// From where it was sent on.
+    pub upstream_local: Option<SocketAddr>,
     /// It is closed after so long without a byte, and after so long in any case; `None` for never.
     pub idle: Option<Duration>,
     /// See `idle`.
@@ -95,6 +97,7 @@ impl StreamRecord {
             origin: None,
             cluster: "".into(),
             upstream: None,
+            upstream_local: None,
             idle: Some(IDLE),
             most: None,
             flags: Flags::NONE,
@@ -277,6 +280,10 @@ impl Drop for StreamRecord {
             route: "",
             remarked: self.remarked.as_deref(),
             version: self.version,
+            request_headers: None,
+            response_headers: None,
+            upstream_local: self.upstream_local,
+            connection_number: self.facts.number,
         };
         self.thread.observers.stream(&entry, self.side());
     }

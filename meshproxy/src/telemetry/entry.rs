@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 use mesh_core::vocab::origin::Origin;
 use tokio::time::Instant;
 
@@ -96,9 +96,25 @@ pub struct Entry<'a> {
     pub remarked: Option<&'a Remarked>,
     /// Version of the snapshot that decided.
     pub version: u64,
+    /// Fields of the request, where an expression or a format asks for any.
+    pub request_headers: Option<&'a HeaderMap>,
+    /// Fields of the answer, where an expression or a format asks for any.
+    pub response_headers: Option<&'a HeaderMap>,
+    /// From where it was sent on.
+    pub upstream_local: Option<SocketAddr>,
+    /// Number of the client's connection.
+    pub connection_number: u64,
 }
 
 impl Entry<'_> {
+    /// Number of the party that the proxy speaks for.
+    pub fn own(&self) -> u32 {
+        match self.reporter {
+            Reporter::Source => self.source,
+            Reporter::Destination => self.destination,
+        }
+    }
+
     /// What tells its series from others.
     pub fn key(&self) -> RequestKey {
         RequestKey {
@@ -156,5 +172,9 @@ pub(crate) fn sample<'a>(started: Instant, local: SocketAddr, remote: SocketAddr
         route: "",
         remarked: None,
         version: 0,
+        request_headers: None,
+        response_headers: None,
+        upstream_local: None,
+        connection_number: 0,
     }
 }

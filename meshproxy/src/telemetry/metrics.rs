@@ -157,8 +157,6 @@ pub struct StreamSeries {
 pub struct ProxyCounters {
     /// Connections accepted.
     pub accepted: Counter,
-    /// Lines of the access log that were dropped because the reader is too slow.
-    pub log_dropped: Counter,
     /// Panics caught in connections.
     pub panics: Counter,
     /// Attempts beyond the first.
@@ -293,7 +291,6 @@ impl Metrics {
         let slow = recorder.register_counter(&Key::from_parts(BYTES_REFUSED, slow), &METADATA);
         let proxy = ProxyCounters {
             accepted: counter("mesh_proxy_connections_accepted_total"),
-            log_dropped: counter("mesh_proxy_access_log_dropped_total"),
             panics: counter("mesh_proxy_panics_total"),
             retries: counter("mesh_proxy_retries_total"),
             hedges_won: hedges("won"),

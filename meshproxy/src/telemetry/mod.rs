@@ -1,12 +1,14 @@
 //! What is measured and logged of the traffic: names, labels and formats are Istio's.
 
 pub mod access;
+pub mod asked;
 pub mod entry;
 pub mod export;
 pub mod flags;
 pub mod histogram;
 pub mod labels;
 pub mod line;
+pub mod log;
 pub mod metrics;
 pub mod observers;
 pub mod shed;

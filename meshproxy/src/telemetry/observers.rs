@@ -12,31 +12,25 @@ use super::metrics::SeriesCache;
 #[derive(Debug)]
 pub struct Observers {
     /// Its way to the metrics.
-    pub series: SeriesCache,
+    pub series: Rc<SeriesCache>,
     /// Its access log.
     pub log: Rc<AccessLog>,
 }
 
 impl Observers {
-    /// Whether anybody reads what only the head of a request tells: method, path, authority, some fields. What nobody
-    /// reads is not kept.
-    pub fn want_head(&self, _side: &Side) -> bool {
-        self.log.is_on()
-    }
-
     /// An exchange has ended.
-    pub fn exchange(&self, entry: &Entry<'_>, _side: &Side) {
+    pub fn exchange(&self, entry: &Entry<'_>, side: &Side) {
         self.series.requests(entry.key(), |series| {
             series.requests.increment(1);
             series.duration.record_thousandths(u64::try_from(entry.duration.as_micros()).unwrap_or(u64::MAX));
             series.request_bytes.record(entry.request_bytes);
             series.response_bytes.record(entry.response_bytes);
         });
-        self.log.write(entry);
+        self.log.write(entry, side);
     }
 
     /// A byte stream has ended. What it carried was counted meanwhile.
-    pub fn stream(&self, entry: &Entry<'_>, _side: &Side) {
-        self.log.write(entry);
+    pub fn stream(&self, entry: &Entry<'_>, side: &Side) {
+        self.log.write(entry, side);
     }
 }

@@ -327,7 +327,7 @@ impl Proxy {
         let (explicit, inbound) = (free(ip), free(ip));
         let settings =
             Settings { inbound, explicit: Some(explicit), loopback: None, transparent: None, threads: 1 };
-        let listeners = Listeners::start(settings, shared.clone(), None).unwrap();
+        let listeners = Listeners::start(settings, shared.clone()).unwrap();
         Proxy { shared, explicit, inbound, listeners, parcels: Mutex::new(parcels) }
     }
 

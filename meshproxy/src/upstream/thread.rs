@@ -106,9 +106,10 @@ impl DataThread {
                 shared.most_age,
             ),
             most_age: shared.most_age,
-            observers: Observers {
-                series: SeriesCache::new(Arc::clone(&shared.metrics)),
-                log: Rc::new(AccessLog::new(shared.access.clone(), Arc::clone(&shared.metrics))),
+            observers: {
+                let series = Rc::new(SeriesCache::new(Arc::clone(&shared.metrics)));
+                let log = AccessLog::new(shared.access.clone(), Rc::clone(&series), shared.exporter.clone());
+                Observers { series, log: Rc::new(log) }
             },
             svids: Arc::clone(&shared.svids),
             drain: shared.drain.clone(),
@@ -124,9 +125,7 @@ impl DataThread {
             random: RefCell::new(Random::seeded(rand::random())),
         };
         tokio::task::spawn_local(Rc::clone(&thread.pool).keep_sweeping());
-        if thread.observers.log.is_on() {
-            tokio::task::spawn_local(Rc::clone(&thread.observers.log).keep_flushing());
-        }
+        tokio::task::spawn_local(Rc::clone(&thread.observers.log).keep_flushing());
         let thread = Rc::new(thread);
         let (standings, roots) = (Rc::clone(&thread.standings), Arc::clone(thread.view.roots()));
         let seen = Rc::clone(&thread);

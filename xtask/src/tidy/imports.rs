@@ -12,7 +12,7 @@ const CORE: &[(&str, &[&str])] = &[
     ("balancing", &["vocab"]),
     ("routing", &["vocab", "matching", "resilience"]),
     ("policy", &["vocab", "matching"]),
-    ("telemetry", &["vocab", "matching"]),
+    ("telemetry", &["vocab", "matching", "routing"]),
     (
         "resource",
         &["vocab", "matching", "message", "resilience", "balancing", "routing", "policy", "telemetry"],

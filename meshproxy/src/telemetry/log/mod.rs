@@ -1,0 +1,9 @@
+//! What access logs are made of: where lines go, what they say, how they look.
+
+pub mod kept;
+pub mod lines;
+pub mod otlp;
+pub mod render;
+pub mod sinks;
+pub mod target;
+pub mod value;
