@@ -57,6 +57,7 @@ pub fn pass_on(
 ) -> Reply {
     let Answer { response, held, bytes } = answer;
     let (mut parts, incoming) = response.into_parts();
+    record.upstream_local = held.local();
     let time = record.answered();
     // Another proxy says it anew.
     if !record.told_on {
