@@ -1,5 +1,6 @@
 //! What is proved from outside, through the real binaries: one function a claim, grouped by subject.
 
+mod access_logs;
 mod balancing;
 mod bookinfo;
 mod bytes;
@@ -110,6 +111,7 @@ fn all() -> Vec<Claim> {
     claims.extend(owners::claims());
     claims.extend(zero_trust::claims());
     claims.extend(observe::claims());
+    claims.extend(access_logs::claims());
     claims.extend(operator::claims());
     claims.extend(input::claims());
     claims.extend(crash::claims());
