@@ -94,7 +94,6 @@ impl<'a> Told<'a> {
             }
             What::Response(field) => maybe(self.either(field, |name| match name {
                 ":status" if entry.code > 0 => Some(entry.code.to_string().into()),
-                "grpc-status" if entry.response_headers.is_none_or(|kept| !kept.contains_key(name)) => None,
                 name => found(entry.response_headers, name),
             })),
             What::Trailer(_) | What::GrpcStatus(GrpcForm::Number) => match self.grpc_status() {
@@ -117,7 +116,7 @@ impl<'a> Told<'a> {
                     u64::try_from(value).map_or_else(|_| owned(value.to_string()), Found::Number)
                 }
                 Some(Value::Double(value)) => owned(value.to_string()),
-                Some(Value::Text(value)) => owned(value.into_owned()),
+                Some(Value::Text(value)) => maybe(Some(Cow::Owned(value.into_owned()))),
                 Some(Value::Duration(value)) => owned(format!("{}s", value.as_secs_f64())),
             },
         }
