@@ -23,6 +23,8 @@ use mesh_core::snapshot::service::{Port, Service};
 use mesh_core::snapshot::workload::{Recognition, Workload, WorkloadPort};
 use mesh_core::snapshot::{Entry, Snapshot, Version};
 use mesh_core::tables::build::build;
+use mesh_core::telemetry::logs::Logs;
+use mesh_core::telemetry::{Side, Telemetry};
 use mesh_core::vocab::health::Health;
 use mesh_core::vocab::identity::SpiffeId;
 use mesh_core::vocab::locality::Locality;
@@ -91,6 +93,8 @@ pub(super) struct Plan {
     pub(super) limits: Limits,
     /// Rate limits of what reaches the applications.
     pub(super) rate_limits: Vec<RateLimit>,
+    /// Access logs of the workloads, of their callers' side and their own.
+    pub(super) declared: [Logs; 2],
 }
 
 /// Changes a destination.
@@ -118,6 +122,7 @@ impl Plan {
             localities: Vec::new(),
             limits: Limits::default(),
             rate_limits: Vec::new(),
+            declared: Default::default(),
         }
     }
 }
@@ -253,7 +258,10 @@ impl Mesh {
             view: plan.view.map(Text::from),
             recognition: Recognition::default(),
             probe: None,
-            telemetry: Default::default(),
+            telemetry: {
+                let [client, server] = plan.declared.clone().map(|logs| Side { logs, ..Side::default() });
+                Telemetry { client, server }
+            },
         };
         let port = |number| WorkloadPort {
             number,
