@@ -134,10 +134,9 @@ pub(super) fn text(entry: &Entry<'_>, clock: &Clock, out: &mut Vec<u8>) {
         Some(time) => number(millis(time), out),
         None => out.push(b'-'),
     }
-    let bytes = |value: Option<&'_ HeaderValue>| value.map_or(&b""[..], |value| value.as_bytes()).to_vec();
     for field in [entry.forwarded_for, entry.user_agent, entry.request_id] {
         out.extend_from_slice(b" \"");
-        word(&bytes(field), out);
+        word(field.map_or(&b""[..], HeaderValue::as_bytes), out);
         out.push(b'"');
     }
     out.extend_from_slice(b" \"");
