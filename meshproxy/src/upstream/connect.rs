@@ -246,8 +246,9 @@ pub async fn http2(
     let Some(way) = way else {
         let stream = tcp(address, patience).await?;
         let local = stream.local_addr().ok();
-        let started = Http2::start(stream, limits::here().allowance(), metrics, most_age, None).await?;
-        return Ok(Http2 { local, ..started });
+        let mut started = Http2::start(stream, limits::here().allowance(), metrics, most_age, None).await?;
+        started.local = local;
+        return Ok(started);
     };
     let pings = way.settings.as_ref().and_then(|settings| settings.http2_keepalive);
     match Box::pin(opened(address, way, patience, metrics)).await? {
@@ -296,8 +297,9 @@ pub async fn mesh(
     let (mut cut, until) = oneshot::channel();
     let pings = settings.and_then(|settings| settings.http2_keepalive);
     let local = stream.get_ref().0.local_addr().ok();
-    let http2 = Http2::start_until(stream, Allowance::MESH, metrics, most_age, pings, Some(until)).await?;
-    let http2 = Http2 { local, ..http2 };
+    let mut http2 =
+        Http2::start_until(stream, Allowance::MESH, metrics, most_age, pings, Some(until)).await?;
+    http2.local = local;
     if let Some(trust) = trust {
         let svids = Arc::clone(svids);
         tokio::task::spawn_local(async move {
