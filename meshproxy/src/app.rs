@@ -44,11 +44,13 @@ use crate::live::interception::Interception;
 use crate::live::keep;
 use crate::live::limits;
 use crate::live::root::Roots;
+use crate::otlp::router::{Exporting, Reach};
 use crate::runtime::drain::Drain;
 use crate::runtime::pressure::{Pressure, Seen};
 use crate::runtime::supply::Supply;
 use crate::telemetry::access::{AccessSink, Format};
 use crate::telemetry::alarm;
+use crate::telemetry::log::sinks::Sinks;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::report::Collector;
 use crate::telemetry::tap::Hub;
@@ -69,6 +71,8 @@ const GONE: Duration = Duration::from_secs(1);
 const CALLERS: Duration = Duration::from_millis(300);
 /// How long the last good snapshot may take to reach the disk at the end.
 const LAST_WRITE: Duration = Duration::from_secs(2);
+/// How long what waits for collectors may take to reach them at the end.
+const LAST_EXPORT: Duration = Duration::from_secs(3);
 
 /// Runs the proxy until a signal ends it.
 pub async fn run(config: Config) -> anyhow::Result<()> {
@@ -76,6 +80,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let _lock = lock(&config.data_dir)?;
     let on = |kind| signal(kind).context("cannot take signals");
     let (mut terminate, mut interrupt) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
+    let logs_moved = on(SignalKind::user_defined1())?;
 
     let metrics = Arc::new(Metrics::new(config.series));
     let roots = Arc::new(Roots::new(Arc::clone(&metrics)));
@@ -107,6 +112,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     tasks.spawn(keep_names(Arc::clone(&roots), forwarder.clone(), Arc::clone(&metrics)));
     tasks.spawn(keep::keep(Arc::clone(&roots)));
     tasks.spawn(limits::keep(Arc::clone(&roots)));
+    let reach = Reach { roots: Arc::clone(&roots), svids: Arc::clone(&svids), forwarder: forwarder.clone() };
+    let (exporter, exporting) = Exporting::start(config.otlp.clone(), reach, Arc::clone(&metrics));
     let (tell_ejected, ejected) = watch::channel(Ejected::new());
     tasks.spawn(ejection::keep(Arc::clone(&roots), tell_ejected));
     let taps = Hub::new(&config.node, &metrics, config.data_dir.join("flight"), config.remembered);
@@ -192,7 +199,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         roots: Arc::clone(&roots),
         svids: Arc::clone(&svids),
         metrics: Arc::clone(&metrics),
-        access: AccessSink::off(),
+        access: access(&config)?,
+        exporter,
         reports: traffic,
         taps,
         drain: drain.clone(),
@@ -203,6 +211,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         pressure,
         kept_bodies: kept_bodies(budget, config.threads),
     };
+    tasks.spawn(reopen(logs_moved, shared.access.sinks().clone()));
     let listeners = listen(&config, shared)?;
     if let Some(rules) = config.rules.as_ref().filter(|rules| rules.fail_open) {
         tasks.spawn(pulse(Arc::clone(&roots), rules.outbound));
@@ -267,6 +276,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         tracing::warn!(left, "connections were still open at the end");
     }
     listeners.end().await;
+    exporting.finish(LAST_EXPORT).await;
     drop(stop_keeping);
     if tokio::time::timeout(LAST_WRITE, keeping).await.is_err() {
         tracing::warn!("the last good snapshot was not written in time");
@@ -324,22 +334,27 @@ async fn pulse(roots: Arc<Roots>, port: u16) {
     keeper::beat(port).await;
 }
 
-/// Starts the traffic half. Its sockets open with the first snapshot.
-fn listen(config: &Config, mut shared: Shared) -> anyhow::Result<Listeners> {
+/// Where access logs go, by what the proxy was started with.
+fn access(config: &Config) -> anyhow::Result<AccessSink> {
     let format = match config.access_log {
         AccessLog::Off => Format::Off,
         AccessLog::Text => Format::Text,
         AccessLog::Json => Format::Json,
     };
-    let writer = match format {
-        Format::Off => None,
-        Format::Text | Format::Json => {
-            let (sink, writer) =
-                AccessSink::start(format, std::io::stdout()).context("cannot start the access log")?;
-            shared.access = sink;
-            Some(writer)
-        }
-    };
+    let sink = AccessSink::start(format, std::io::stdout()).context("cannot start the access log")?;
+    Ok(sink.sampled(config.access_log_sample).on(config.node.as_str().into()))
+}
+
+/// Opens access logs anew whenever the operator has moved them away.
+async fn reopen(mut asked: Signal, sinks: Sinks) {
+    while asked.recv().await.is_some() {
+        tracing::info!("access logs are opened anew");
+        sinks.reopen();
+    }
+}
+
+/// Starts the traffic half. Its sockets open with the first snapshot.
+fn listen(config: &Config, shared: Shared) -> anyhow::Result<Listeners> {
     let settings = Settings {
         inbound: config.inbound_addr,
         explicit: config.explicit.then_some(config.explicit_addr),
@@ -352,7 +367,7 @@ fn listen(config: &Config, mut shared: Shared) -> anyhow::Result<Listeners> {
         }),
         threads: config.threads,
     };
-    Listeners::start(settings, shared, writer).context("cannot start the data threads")
+    Listeners::start(settings, shared).context("cannot start the data threads")
 }
 
 /// What bodies may take of the memory, for each data thread.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use ipnet::Ipv4Net;
+use mesh_core::vocab::ratio::Ratio;
 
 pub use self::limits::LimitArgs;
 use crate::config::{ControlUrl, LocalService, PortCheck, Upstream};
@@ -109,6 +110,15 @@ pub struct RunArgs {
     /// Whether they are saved in the data directory when a service's success falls
     #[arg(long, env = "MESHPROXY_FLIGHT_ALARM", value_name = "on|off", default_value = "on")]
     pub flight_alarm: Switch,
+    /// Of what went well only this share is told in access logs, in percent; both proxies of a request choose the same
+    #[arg(
+        long,
+        env = "MESHPROXY_ACCESS_LOG_SAMPLE",
+        value_name = "PERCENT",
+        default_value = "100",
+        value_parser = percent
+    )]
+    pub access_log_sample: Ratio,
     /// Data-path threads [default: one for each core]
     #[arg(long, env = "MESHPROXY_THREADS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
@@ -306,6 +316,11 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line
     Json,
+}
+
+fn percent(text: &str) -> Result<Ratio, String> {
+    let share = text.trim_end_matches('%').parse().ok().and_then(Ratio::from_percent);
+    share.ok_or_else(|| "expected a number from 0 to 100".to_owned())
 }
 
 fn label(text: &str) -> Result<(String, String), String> {

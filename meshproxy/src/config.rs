@@ -9,11 +9,13 @@ use std::time::Duration;
 use ipnet::Ipv4Net;
 use mesh_core::vocab::name::{check_label, check_subdomain};
 use mesh_core::vocab::node::check_node_name;
+use mesh_core::vocab::ratio::Ratio;
 
 use crate::cli::{AccessLog, Capture, CaptureRules, LogFormat, RunArgs, Switch};
 use crate::intercept::rules::Rules;
 use crate::net::limits::Limits;
 use crate::telemetry::metrics::Bounds;
+use crate::telemetry::export::settings::{Settings as Otlp, SettingsError};
 
 /// Why the flags cannot be used together, or not on this host.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +38,9 @@ pub enum ConfigError {
     /// Flags that mean nothing without another one.
     #[error("{0} means nothing without --service")]
     WithoutService(&'static str),
+    /// A variable of OpenTelemetry's cannot be used.
+    #[error(transparent)]
+    Otlp(#[from] SettingsError),
 }
 
 /// The flags of `run`, checked and complete.
@@ -73,6 +78,10 @@ pub struct Config {
     pub remembered: usize,
     /// Whether they are saved when success falls.
     pub flight_alarm: bool,
+    /// How much is told in access logs of what went well.
+    pub access_log_sample: Ratio,
+    /// Collectors that the environment names.
+    pub otlp: Otlp,
     /// Data threads.
     pub threads: usize,
     /// Mesh listener.
@@ -158,6 +167,8 @@ impl Config {
             dns_upstream: args.dns_upstream.iter().map(|upstream| upstream.0).collect(),
             loopback_net: args.loopback_net.trunc(),
             access_log: args.access_log,
+            access_log_sample: args.access_log_sample,
+            otlp: Otlp::from_env(|name| std::env::var(name).ok())?,
             remembered: (args.flight_recorder as usize).div_ceil(threads.max(1)),
             flight_alarm: args.flight_alarm == Switch::On && args.flight_recorder > 0,
             threads,

@@ -16,6 +16,7 @@ pub mod listener;
 pub mod live;
 pub mod net;
 pub mod netns;
+pub mod otlp;
 pub mod runtime;
 pub mod tcp;
 pub mod telemetry;

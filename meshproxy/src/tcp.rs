@@ -2,7 +2,7 @@
 
 mod record;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -113,6 +113,7 @@ pub async fn outbound<S>(
             return match server {
                 Ok(server) => {
                     record.upstream = server.peer_addr().ok();
+                    record.upstream_local = server.local_addr().ok();
                     record.carry(client, server, std::future::pending()).await
                 }
                 Err(error) => {
@@ -157,6 +158,7 @@ pub async fn outbound<S>(
             record.upstream = endpoint.shown();
             record.destination = endpoint.party.number;
             record.mesh_hop = endpoint.is_behind_proxy();
+            record.upstream_local = upstream.local();
             upstream
         }
         Err(None) => return record.failed("UH", ""),
@@ -208,6 +210,7 @@ where
             record.upstream = endpoint.shown();
             record.destination = endpoint.party.number;
             record.mesh_hop = endpoint.is_behind_proxy();
+            record.upstream_local = upstream.local();
             upstream
         }
         Err(None) => return record.failed("UH", ""),
@@ -315,6 +318,17 @@ enum Upstream {
     Secured(Box<TlsStream<Socket>>, crate::live::endpoint::Permit),
     Tunnel(Box<Tunnel>, crate::live::endpoint::Permit),
     Beyond(Box<dyn Carrier>, crate::live::endpoint::Permit),
+}
+
+impl Upstream {
+    /// From where it goes out, where that is known.
+    fn local(&self) -> Option<SocketAddr> {
+        match self {
+            Upstream::Plain(socket, _) => socket.local(),
+            Upstream::Secured(stream, _) => stream.get_ref().0.local(),
+            Upstream::Tunnel(..) | Upstream::Beyond(..) => None,
+        }
+    }
 }
 
 /// The first endpoint that takes the stream; `None` if no endpoint may get traffic.

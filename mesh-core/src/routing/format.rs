@@ -152,7 +152,8 @@ impl Variable {
     }
 }
 
-fn field(arguments: &str, limit: Option<usize>) -> Option<Field> {
+/// `NAME?OTHER`, the names of fields.
+pub(crate) fn field(arguments: &str, limit: Option<usize>) -> Option<Field> {
     let (name, otherwise) =
         arguments.split_once('?').map_or((arguments, None), |(name, other)| (name, Some(other)));
     let valid = |name: &str| {
@@ -318,13 +319,23 @@ fn variable(text: &str) -> Result<(Variable, &str), FormatError> {
     }
 }
 
-/// `NAME%`, `NAME(ARGUMENTS)%` or `NAME(ARGUMENTS):LIMIT%` of what has a value.
-fn known(text: &str) -> Option<(Variable, &str)> {
+/// What stands between percent signs, taken apart.
+pub(crate) struct Directive<'a> {
+    /// `REQ`.
+    pub(crate) name: &'a str,
+    /// Between the parentheses.
+    pub(crate) arguments: Option<&'a str>,
+    /// Behind the colon.
+    pub(crate) limit: Option<usize>,
+}
+
+/// `NAME%`, `NAME(ARGUMENTS)%` or `NAME(ARGUMENTS):LIMIT%`, behind the first percent sign, with what follows the last.
+pub(crate) fn directive(text: &str) -> Option<(Directive<'_>, &str)> {
     let end = text.bytes().take_while(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || *b == b'_').count();
     let (name, mut rest) = text.split_at(end);
     let mut arguments = None;
     if let Some(inner) = rest.strip_prefix('(') {
-        let close = inner.find(')')?;
+        let close = closing(inner)?;
         arguments = Some(&inner[..close]);
         rest = &inner[close + 1..];
     }
@@ -334,7 +345,26 @@ fn known(text: &str) -> Option<(Variable, &str)> {
         limit = Some(digits[..close].parse().ok()?);
         rest = &digits[close..];
     }
-    Some((Variable::parse(name, arguments, limit)?, rest.trim_start_matches(' ').strip_prefix('%')?))
+    Some((Directive { name, arguments, limit }, rest.trim_start_matches(' ').strip_prefix('%')?))
+}
+
+/// Where the parenthesis ends that has been opened before.
+fn closing(inner: &str) -> Option<usize> {
+    let mut open = 1;
+    inner.bytes().position(|byte| {
+        match byte {
+            b'(' => open += 1,
+            b')' => open -= 1,
+            _ => {}
+        }
+        open == 0
+    })
+}
+
+/// The same of what has a value.
+fn known(text: &str) -> Option<(Variable, &str)> {
+    let (found, rest) = directive(text)?;
+    Some((Variable::parse(found.name, found.arguments, found.limit)?, rest))
 }
 
 /// Behind the end of anything else: up to a percent sign, which may stand in parentheses.

@@ -4,6 +4,7 @@ pub mod attribute;
 pub mod exposition;
 pub mod alarm;
 pub mod expression;
+pub mod format;
 pub mod logs;
 pub mod metrics;
 pub mod sketch;

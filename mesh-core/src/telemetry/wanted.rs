@@ -5,10 +5,14 @@ use std::collections::BTreeSet;
 use http::HeaderName;
 
 use super::expression::Expression;
-use super::logs::{Format, Logs, Sink};
+use super::format::{Object, Template, What};
+use super::logs::{Form, Logs, Sink};
 use super::metrics::TagChange;
 use super::tracing::TagValue;
 use super::{Side, Telemetry};
+
+/// Fields that say which trace a request is of.
+const TRACE_FIELDS: [&str; 4] = ["traceparent", "b3", "x-b3-traceid", "x-b3-spanid"];
 
 /// Names of header fields.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -56,8 +60,46 @@ impl Found {
     }
 
     fn format(&mut self, format: &str) {
-        self.request.extend(named(format, "%REQ("));
-        self.response.extend(named(format, "%RESP("));
+        // What cannot be read was refused where it was declared.
+        if let Ok(template) = Template::parse(format) {
+            self.template(&template);
+        }
+    }
+
+    fn template(&mut self, template: &Template) {
+        for operator in template.operators().filter(|operator| operator.reads_fields()) {
+            match &operator.what {
+                What::Request(field) | What::RequestWithoutQuery(field) => {
+                    let names = [Some(&field.name), field.otherwise.as_ref()];
+                    self.request.extend(names.into_iter().flatten().map(|name| name.to_string()));
+                }
+                What::Response(field) => {
+                    let names = [Some(&field.name), field.otherwise.as_ref()];
+                    self.response.extend(names.into_iter().flatten().map(|name| name.to_string()));
+                }
+                What::Cel(expression) => self.expression(expression),
+                _ => self.request.extend(TRACE_FIELDS.map(str::to_owned)),
+            }
+        }
+    }
+
+    fn sink(&mut self, sink: &Sink) {
+        match sink {
+            Sink::File { format, .. } => match format.read() {
+                Ok(Form::Text(template)) => template.iter().for_each(|template| self.template(template)),
+                Ok(Form::Json(object)) => {
+                    let templates = object.iter().flat_map(Object::templates);
+                    templates.for_each(|template| self.template(template));
+                }
+                // Istio's is written in its place.
+                Err(_) => {}
+            },
+            Sink::Otlp { body, attributes, .. } => {
+                self.request.extend(TRACE_FIELDS.map(str::to_owned));
+                let formats = body.iter().chain(attributes.iter().map(|(_, format)| format));
+                formats.for_each(|format| self.format(format));
+            }
+        }
     }
 }
 
@@ -72,7 +114,7 @@ impl Side {
             found.head |= !logs.is_empty();
             for log in logs {
                 log.filter.iter().for_each(|filter| found.expression(filter));
-                log.sink.formats().for_each(|format| found.format(format));
+                found.sink(&log.sink);
             }
         }
         found.head |= self.tracing.collector.is_some() || !self.tracing.tags.is_empty();
@@ -88,34 +130,10 @@ impl Side {
     }
 }
 
-impl Sink {
-    /// The formats of an access log in it.
-    pub fn formats(&self) -> impl Iterator<Item = &str> {
-        let (text, pairs) = match self {
-            Sink::File { format: Format::Text(text), .. } => (text.as_deref(), &[][..]),
-            Sink::File { format: Format::Json(pairs), .. } => (None, pairs.as_deref().unwrap_or_default()),
-            Sink::Otlp { body, attributes, .. } => (body.as_deref(), attributes.as_slice()),
-        };
-        text.into_iter().chain(pairs.iter().map(|(_, format)| &**format))
-    }
-}
-
-/// The fields that operators such as `%REQ(A?B):10%` of a format name.
-fn named(format: &str, operator: &str) -> Vec<String> {
-    let mut names = Vec::new();
-    for after in format.split(operator).skip(1) {
-        let inside = after.split(')').next().unwrap_or_default();
-        // Pseudo fields are kept in any case.
-        let fields = inside.split('?').filter(|name| !name.is_empty() && !name.starts_with(':'));
-        names.extend(fields.map(str::to_ascii_lowercase));
-    }
-    names
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::logs::Log;
+    use crate::telemetry::logs::{Format, Log};
     use crate::telemetry::metrics::{Metric, MetricChange};
 
     #[test]

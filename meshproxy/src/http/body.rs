@@ -1,6 +1,7 @@
 //! The body of an answer on its way to the client. It carries the record of the exchange, which is written when the body
 //! has ended or is dropped, and gives the upstream's connection back when it was read whole.
 
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -31,6 +32,16 @@ pub enum Held {
     Http1(Lease),
     /// A stream of a shared connection.
     Http2(Stream),
+}
+
+impl Held {
+    /// From where the connection goes out.
+    pub fn local(&self) -> Option<SocketAddr> {
+        match self {
+            Held::Http1(lease) => lease.local(),
+            Held::Http2(stream) => stream.connection().local,
+        }
+    }
 }
 
 /// What an upstream answers.

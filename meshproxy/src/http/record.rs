@@ -18,7 +18,7 @@ use mesh_core::vocab::name::Text;
 use tokio::time::Instant;
 
 use super::body::grpc_status;
-use super::headers::{FORWARDED_FOR, REQUEST_ID, TRACE_PARENT};
+use super::headers::{FORWARDED_FOR, ORIGINAL_PATH, REQUEST_ID, TRACE_PARENT};
 use super::load;
 use super::variables::Told;
 use crate::live::endpoint::Permit;
@@ -114,6 +114,8 @@ pub struct Record {
     pub cluster: Cluster,
     /// The endpoint.
     pub upstream: Option<SocketAddr>,
+    /// From where it was sent on.
+    pub upstream_local: Option<SocketAddr>,
     /// The place at the endpoint.
     pub permit: Option<Permit>,
     /// Who hears what the endpoint's trailers report of its load.
@@ -193,6 +195,7 @@ impl Record {
             route: None,
             cluster: Cluster::None,
             upstream: None,
+            upstream_local: None,
             permit: None,
             ear: None,
             told: None,
@@ -240,6 +243,7 @@ impl Record {
                 trace: None,
                 tapped: self.thread.observers.recorder.look(&head.headers),
             });
+            let mut original = None;
             // Few fields are sooner gone through than their names hashed.
             if head.headers.len() <= FEW {
                 for (name, value) in &head.headers {
@@ -248,6 +252,7 @@ impl Record {
                         "x-request-id" => &mut logged.request_id,
                         "user-agent" => &mut logged.user_agent,
                         "traceparent" => &mut logged.trace,
+                        "x-envoy-original-path" => &mut original,
                         _ => continue,
                     };
                     wanted.get_or_insert_with(|| value.clone());
@@ -257,6 +262,13 @@ impl Record {
                 logged.request_id = head.headers.get(&REQUEST_ID).cloned();
                 logged.user_agent = head.headers.get(http::header::USER_AGENT).cloned();
                 logged.trace = head.headers.get(&TRACE_PARENT).cloned();
+                original = head.headers.get(&ORIGINAL_PATH).cloned();
+            }
+            // Before the caller's proxy changed it.
+            if let Some(path) = original.filter(|_| !self.is_outbound())
+                && let Ok(path) = PathAndQuery::try_from(path.as_bytes())
+            {
+                logged.path = path;
             }
             self.request = Some(logged);
         }
@@ -475,11 +487,13 @@ impl Record {
             version: self.root.tables.version.number,
             trace_id: None,
             scheme: request.map_or("", |r| r.scheme),
-            request_headers: request.and_then(|r| r.fields.as_ref()),
-            response_headers: request.and_then(|r| r.answered.as_ref()),
             told: self.told(),
             trace: request.and_then(|r| r.trace.as_ref()),
             tapped: request.and_then(|r| r.tapped.as_deref()),
+            request_headers: request.and_then(|r| r.fields.as_ref()),
+            response_headers: request.and_then(|r| r.answered.as_ref()),
+            upstream_local: self.upstream_local,
+            connection_number: self.facts.number,
         };
         tell(&entry)
     }

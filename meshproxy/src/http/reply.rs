@@ -57,6 +57,7 @@ pub fn pass_on(
 ) -> Reply {
     let Answer { response, held, bytes } = answer;
     let (mut parts, incoming) = response.into_parts();
+    record.upstream_local = held.local();
     let time = record.answered();
     // Another proxy says it anew.
     if !record.told_on {
@@ -322,6 +323,7 @@ fn local_with(
         if let (false, Ok(message)) = (body.is_empty(), HeaderValue::from_bytes(&percent_encoded(&body))) {
             headers.insert(&GRPC_MESSAGE, message);
         }
+        record.fields(&headers);
         record.reply(200, 60, Some(grpc));
         return assemble(StatusCode::OK, headers, ReplyBody::own(Bytes::new(), record));
     }
@@ -330,6 +332,7 @@ fn local_with(
     } else {
         headers.entry(header::CONTENT_TYPE).or_insert(HeaderValue::from_static("text/plain"));
     }
+    record.fields(&headers);
     record.reply(status.as_u16(), 60, None);
     assemble(status, headers, ReplyBody::own(body, record))
 }

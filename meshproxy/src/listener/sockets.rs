@@ -23,7 +23,7 @@ use crate::live::root::{ListenerFault, Root, SocketReport};
 use crate::netns::Netns;
 use crate::runtime::drain::Drain;
 use crate::runtime::worker::Workers;
-use crate::telemetry::access::AccessWriter;
+use crate::telemetry::log::sinks::Sinks;
 use crate::upstream::thread::Shared;
 
 /// A socket that could not be opened is tried again so often.
@@ -53,14 +53,15 @@ pub struct Settings {
 pub struct Listeners {
     following: tokio::task::JoinHandle<()>,
     workers: Arc<Workers<Accepted>>,
-    writer: Option<AccessWriter>,
+    logs: Sinks,
     drain: Drain,
 }
 
 impl Listeners {
     /// Starts the data threads, and the task that lets sockets follow the root. No socket is opened before the first
     /// snapshot.
-    pub fn start(settings: Settings, shared: Shared, writer: Option<AccessWriter>) -> io::Result<Listeners> {
+    pub fn start(settings: Settings, shared: Shared) -> io::Result<Listeners> {
+        let logs = shared.access.sinks().clone();
         let for_threads = shared.clone();
         let workers =
             Workers::start(settings.threads, move |_, jobs| accept::serve(for_threads.clone(), jobs))?;
@@ -76,12 +77,12 @@ impl Listeners {
         };
         let drain = shared.drain.clone();
         let following = tokio::spawn(follow(settings, shared, target));
-        Ok(Listeners { following, workers, writer, drain })
+        Ok(Listeners { following, workers, logs, drain })
     }
 
     /// Ends the data threads and writes the rest of the access log. What is still open is cut: drain first.
     pub async fn end(self) {
-        let Listeners { mut following, workers, writer, drain } = self;
+        let Listeners { mut following, workers, logs, drain } = self;
         drain.begin();
         if tokio::time::timeout(LAST_ACCEPTS, &mut following).await.is_err() {
             following.abort();
@@ -91,9 +92,7 @@ impl Listeners {
                 Some(workers) => workers.join(),
                 None => tracing::error!("a socket outlived the end"),
             }
-            if let Some(writer) = writer {
-                writer.finish(LAST_LINES);
-            }
+            logs.finish(LAST_LINES);
         });
         drop(ended.await);
     }

@@ -1,6 +1,7 @@
 //! A stream to an endpoint: over TCP, or over a socket of this host.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -17,6 +18,14 @@ pub enum Socket {
 }
 
 impl Socket {
+    /// From where it goes out.
+    pub fn local(&self) -> Option<SocketAddr> {
+        match self {
+            Socket::Tcp(stream) => stream.local_addr().ok(),
+            Socket::Unix(_) => None,
+        }
+    }
+
     /// Connects to a socket of this host: a path, or `@NAME`.
     pub async fn unix(path: &str) -> io::Result<Socket> {
         let stream = match path.strip_prefix('@') {

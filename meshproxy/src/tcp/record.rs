@@ -58,6 +58,8 @@ pub struct StreamRecord {
     pub cluster: Text,
     /// The endpoint.
     pub upstream: Option<SocketAddr>,
+    /// From where it was sent on.
+    pub upstream_local: Option<SocketAddr>,
     /// It is closed after so long without a byte, and after so long in any case; `None` for never.
     pub idle: Option<Duration>,
     /// See `idle`.
@@ -102,6 +104,7 @@ impl StreamRecord {
             origin: None,
             cluster: "".into(),
             upstream: None,
+            upstream_local: None,
             idle: Some(IDLE),
             most: None,
             flags: Flags::NONE,
@@ -288,8 +291,6 @@ impl StreamRecord {
             scheme: "",
             version: self.version,
             trace_id: None,
-            request_headers: None,
-            response_headers: None,
             told: match self.told_on {
                 false => Told::Nowhere,
                 true if self.facts.peer.ip() == self.facts.local.ip() => Told::Here,
@@ -297,6 +298,10 @@ impl StreamRecord {
             },
             trace: None,
             tapped: None,
+            request_headers: None,
+            response_headers: None,
+            upstream_local: self.upstream_local,
+            connection_number: self.facts.number,
         };
         tell(&entry)
     }

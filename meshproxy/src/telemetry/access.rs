@@ -1,32 +1,39 @@
-//! One record an exchange, in Istio's format. A data thread formats into its own buffer; a thread of its own writes
-//! what the buffers held. Where the reader is too slow whole buffers are dropped and counted: traffic never waits
-//! for its log.
+//! The access log of a data thread. It formats into buffers of its own, one for each log; threads of their own write what
+//! the buffers held (`log/sinks.rs`). Where a log is written too slowly whole buffers are dropped and counted: traffic
+//! never waits for its log.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::Write;
 use std::rc::Rc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use mesh_core::telemetry::Side;
+use mesh_core::telemetry::logs::{Log, Logs, is_sampled};
+use mesh_core::vocab::name::Text;
+use mesh_core::vocab::ratio::Ratio;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
+use super::asked::Asked;
 use super::entry::Entry;
+use super::export::Exporter;
 use super::line::{self, Clock};
-use super::metrics::Metrics;
+use super::log::lines::{Pen, Set};
+use super::log::sinks::{Sinks, Way};
+use super::log::target::Target;
+use super::log::value::{Here, Told};
+use super::metrics::SeriesCache;
 
-/// A buffer is handed over when it holds so much, or after [`LONGEST_WAIT`].
-const BUFFER: usize = 128 * 1024;
+/// Buffers that do not fill are handed over after so long.
 const LONGEST_WAIT: Duration = Duration::from_millis(50);
-/// How often buffers are looked for while they come.
-const LOOK: Duration = Duration::from_millis(10);
-/// Buffers that wait to be written.
-const QUEUE: usize = 64;
+/// Logs that nothing was written to for so long are let go of, and how often is looked for them.
+const UNUSED: Duration = Duration::from_secs(120);
+const SWEEP: Duration = Duration::from_secs(60);
+/// Sets of logs that a data thread keeps ready.
+const MOST_SETS: usize = 64;
 
-/// Written buffers that are kept to be filled again.
-const MOST_SPARE: usize = 4;
-
-/// How records look.
+/// How records look that nothing is declared for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// None is written.
@@ -37,76 +44,48 @@ pub enum Format {
     Json,
 }
 
-/// Where data threads hand their buffers to.
+/// What the logs of all data threads have in common.
 #[derive(Debug, Clone)]
 pub struct AccessSink {
     format: Format,
-    sender: SyncSender<Vec<u8>>,
-    spare: Spare,
+    started: Option<Arc<Way>>,
+    sinks: Sinks,
+    share: Ratio,
+    host: Text,
 }
-
-/// Written buffers: to use them again is cheaper than new memory from another thread.
-type Spare = Arc<Mutex<Vec<Vec<u8>>>>;
-
-/// The thread that writes what the buffers held.
-#[derive(Debug)]
-pub struct AccessWriter(std::thread::JoinHandle<()>);
 
 impl AccessSink {
-    /// A sink that a thread of its own empties into `out` until the last data thread has let go of it.
-    pub fn start(
-        format: Format,
-        out: impl Write + Send + 'static,
-    ) -> std::io::Result<(AccessSink, AccessWriter)> {
-        let (sender, receiver) = sync_channel(QUEUE);
-        let spare = Spare::default();
-        let emptied = Arc::clone(&spare);
-        let write = move || write_all(&receiver, &emptied, out);
-        let thread = std::thread::Builder::new().name("access-log".to_owned()).spawn(write)?;
-        Ok((AccessSink { format, sender, spare }, AccessWriter(thread)))
-    }
-
-    /// A sink that takes nothing.
-    pub fn off() -> AccessSink {
-        AccessSink { format: Format::Off, sender: sync_channel(0).0, spare: Spare::default() }
-    }
-}
-
-impl AccessWriter {
-    /// Waits until everything is written, but not for a reader that does not read. All sinks must be gone.
-    pub fn finish(self, limit: Duration) {
-        let until = std::time::Instant::now() + limit;
-        while !self.0.is_finished() && std::time::Instant::now() < until {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-}
-
-/// Writes what comes. Under load it looks once in a while instead of being woken for each buffer: waking is dear for
-/// the data thread that does it.
-fn write_all(receiver: &Receiver<Vec<u8>>, spare: &Spare, mut out: impl Write) {
-    while let Ok(first) = receiver.recv() {
-        let mut next = Some(first);
-        while let Some(buffer) = next.take() {
-            for buffer in std::iter::once(buffer).chain(receiver.try_iter()) {
-                if let Err(error) = out.write_all(&buffer).and_then(|()| out.flush()) {
-                    // A closed pipe will not open again, and traffic goes on without its log.
-                    tracing::warn!(%error, "the access log cannot be written any more");
-                    return;
-                }
-                keep(spare, buffer);
+    /// Logs of which those that nothing is declared for go into `out`.
+    pub fn start(format: Format, out: impl Write + Send + 'static) -> std::io::Result<AccessSink> {
+        let off = AccessSink::off();
+        let started = match format {
+            Format::Off => None,
+            Format::Text | Format::Json => {
+                Some(off.sinks.start("/dev/stdout".into(), Target::Open(Box::new(out)))?)
             }
-            std::thread::sleep(LOOK);
-            next = receiver.try_recv().ok();
-        }
+        };
+        Ok(AccessSink { format, started, ..off })
     }
-}
 
-fn keep(spare: &Spare, mut buffer: Vec<u8>) {
-    buffer.clear();
-    let mut spare = spare.lock().unwrap_or_else(PoisonError::into_inner);
-    if spare.len() < MOST_SPARE {
-        spare.push(buffer);
+    /// Nothing is written but what is declared.
+    pub fn off() -> AccessSink {
+        let (format, started, sinks) = (Format::Off, None, Sinks::default());
+        AccessSink { format, started, sinks, share: Ratio::ONE, host: "".into() }
+    }
+
+    /// Only a share of what went well is told.
+    pub fn sampled(self, share: Ratio) -> AccessSink {
+        AccessSink { share, ..self }
+    }
+
+    /// On a host of that name.
+    pub fn on(self, host: Text) -> AccessSink {
+        AccessSink { host, ..self }
+    }
+
+    /// Where all of them go.
+    pub fn sinks(&self) -> &Sinks {
+        &self.sinks
     }
 }
 
@@ -114,74 +93,164 @@ fn keep(spare: &Spare, mut buffer: Vec<u8>) {
 #[derive(Debug)]
 pub struct AccessLog {
     sink: AccessSink,
-    metrics: Arc<Metrics>,
-    buffer: RefCell<Vec<u8>>,
+    series: Rc<SeriesCache>,
+    exporter: Exporter,
+    here: Here,
+    started: Option<Rc<Pen>>,
+    pens: RefCell<Vec<Rc<Pen>>>,
+    sets: RefCell<Vec<Rc<Set>>>,
     filled: Notify,
     clock: Clock,
+    swept: Cell<Instant>,
 }
 
 impl AccessLog {
-    /// A log that writes into a sink.
-    pub fn new(sink: AccessSink, metrics: Arc<Metrics>) -> AccessLog {
+    /// The log of a data thread.
+    pub fn new(sink: AccessSink, series: Rc<SeriesCache>, exporter: Exporter) -> AccessLog {
+        let pen = |way: &Arc<Way>| {
+            way.count(series.metrics());
+            Rc::new(Pen { way: Arc::clone(way), buffer: RefCell::default() })
+        };
         AccessLog {
+            started: sink.started.as_ref().map(pen),
+            here: Here::on(sink.host.clone()),
             sink,
-            metrics,
-            buffer: RefCell::default(),
+            series,
+            exporter,
+            pens: RefCell::default(),
+            sets: RefCell::default(),
             filled: Notify::new(),
             clock: Clock::default(),
+            swept: Cell::new(Instant::now()),
         }
     }
 
-    /// Whether records are wanted at all.
+    /// Whether entries are written that nothing is declared for.
     pub fn is_on(&self) -> bool {
-        self.sink.format != Format::Off
+        self.started.is_some()
     }
 
-    /// Writes one record of something that ends now.
-    pub fn write(&self, entry: &Entry<'_>) {
-        if !self.is_on() {
+    /// Writes what is to be told of something that ends now.
+    pub fn write(&self, entry: &Entry<'_>, side: &Side) {
+        let declared = match &side.logs {
+            Logs::AsStarted => None,
+            Logs::These(logs) if logs.is_empty() => return,
+            Logs::These(logs) => Some(logs),
+        };
+        if self.sink.share != Ratio::ONE && !self.is_chosen(entry) {
             return;
         }
-        let mut buffer = self.buffer.borrow_mut();
-        if buffer.is_empty() {
+        let begun = match (declared, &self.started) {
+            (Some(logs), _) => self.write_declared(logs, entry),
+            (None, None) => return,
+            (None, Some(pen)) => pen.write(|out| match self.sink.format {
+                Format::Off => {}
+                Format::Text => line::text(entry, &self.clock, out),
+                Format::Json => line::json(entry, &self.clock, out),
+            }),
+        };
+        if begun {
             self.filled.notify_one();
         }
-        match self.sink.format {
-            Format::Off => return,
-            Format::Text => line::text(entry, &self.clock, &mut buffer),
-            Format::Json => line::json(entry, &self.clock, &mut buffer),
+    }
+
+    /// What went wrong is always told; of the rest the share that was asked for.
+    #[cold]
+    fn is_chosen(&self, entry: &Entry<'_>) -> bool {
+        let failed = !entry.flags.is_empty() || !entry.termination.is_empty();
+        let refused = entry.code >= 400 || (entry.code == 0 && !entry.protocol.is_empty());
+        if failed || refused {
+            return true;
         }
-        if buffer.len() >= BUFFER {
-            self.hand_over(&mut buffer);
+        match entry.request_id {
+            Some(id) => is_sampled(self.sink.share, id.as_bytes()),
+            None => is_sampled(self.sink.share, entry.remote.to_string().as_bytes()),
         }
+    }
+
+    #[cold]
+    fn write_declared(&self, declared: &[Log], entry: &Entry<'_>) -> bool {
+        let set = self.set(declared);
+        let asked = Asked::new(entry, &self.series);
+        let told = Told { entry, asked: &asked, clock: &self.clock, here: &self.here };
+        set.write(&told, &self.exporter)
+    }
+
+    /// The set of these logs. They are compared whole, which is quick for the same snapshot: its texts are the same ones.
+    fn set(&self, declared: &[Log]) -> Rc<Set> {
+        let mut sets = self.sets.borrow_mut();
+        let now = Instant::now();
+        if let Some(set) = sets.iter().find(|set| *set.declared.borrow() == declared) {
+            set.used.set(now);
+            let mut known = set.declared.borrow_mut();
+            if known.first().map(|log| Arc::as_ptr(&log.origin))
+                != declared.first().map(|log| Arc::as_ptr(&log.origin))
+            {
+                *known = declared.to_vec();
+            }
+            return Rc::clone(set);
+        }
+        if sets.len() >= MOST_SETS {
+            sets.iter().for_each(|set| set.flush(&self.exporter));
+            sets.clear();
+        }
+        let set = Rc::new(Set::new(declared, |path| self.pen(path), &self.exporter, now));
+        sets.push(Rc::clone(&set));
+        set
+    }
+
+    fn pen(&self, path: &Text) -> Option<Rc<Pen>> {
+        // What the proxy was started with writes there too: its lines stay in order with these.
+        if let Some(pen) = self.started.as_ref().filter(|_| &**path == "/dev/stdout") {
+            return Some(Rc::clone(pen));
+        }
+        let way = self.sink.sinks.way(path)?;
+        let mut pens = self.pens.borrow_mut();
+        if let Some(pen) = pens.iter().find(|pen| Arc::ptr_eq(&pen.way, &way)) {
+            return Some(Rc::clone(pen));
+        }
+        way.count(self.series.metrics());
+        let pen = Rc::new(Pen { way, buffer: RefCell::default() });
+        pens.push(Rc::clone(&pen));
+        Some(pen)
     }
 
     /// Hands over what waits for more.
     pub fn flush(&self) {
-        self.hand_over(&mut self.buffer.borrow_mut());
+        self.started.iter().for_each(|pen| pen.flush());
+        self.pens.borrow().iter().for_each(|pen| pen.flush());
+        self.sets.borrow().iter().for_each(|set| set.flush(&self.exporter));
     }
 
-    /// Hands buffers over that do not fill; runs as long as its data thread.
+    /// Hands buffers over that do not fill, and lets go of logs that nothing is written to; runs as long as its data
+    /// thread.
     pub async fn keep_flushing(self: Rc<AccessLog>) {
         loop {
-            self.filled.notified().await;
-            tokio::time::sleep(LONGEST_WAIT).await;
-            self.flush();
+            // A log that is not used needs no look.
+            let is_idle = self.sets.borrow().is_empty() && self.pens.borrow().is_empty();
+            tokio::select! {
+                () = self.filled.notified() => {
+                    tokio::time::sleep(LONGEST_WAIT).await;
+                    self.flush();
+                }
+                () = tokio::time::sleep(SWEEP), if !is_idle => {}
+            }
+            if self.swept.get().elapsed() >= SWEEP {
+                self.swept.set(Instant::now());
+                self.sweep();
+            }
         }
     }
 
-    fn hand_over(&self, buffer: &mut Vec<u8>) {
-        if buffer.is_empty() {
-            return;
-        }
-        let spare = self.sink.spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let full = std::mem::replace(buffer, spare.unwrap_or_default());
-        if let Err(error) = self.sink.sender.try_send(full) {
-            let (std::sync::mpsc::TrySendError::Full(lost)
-            | std::sync::mpsc::TrySendError::Disconnected(lost)) = error;
-            let lines = lost.iter().filter(|byte| **byte == b'\n').count();
-            self.metrics.proxy.log_dropped.increment(lines as u64);
-        }
+    fn sweep(&self) {
+        self.sets.borrow_mut().retain(|set| {
+            let keep = set.used.get().elapsed() < UNUSED;
+            if !keep {
+                set.flush(&self.exporter);
+            }
+            keep
+        });
+        self.pens.borrow_mut().retain(|pen| Rc::strong_count(pen) > 1);
     }
 }
 
@@ -192,81 +261,4 @@ impl Drop for AccessLog {
 }
 
 #[cfg(test)]
-mod tests {
-    use http::HeaderValue;
-    use tokio::time::Instant;
-
-    use super::*;
-    use crate::telemetry::entry::{Remarked, sample};
-    use crate::telemetry::flags::Flags;
-    use crate::telemetry::line::addresses;
-
-    fn line(format: Format, remarked: Option<&Remarked>) -> String {
-        let (sender, receiver) = sync_channel(1);
-        let log = AccessLog::new(
-            AccessSink { format, sender, spare: Spare::default() },
-            Arc::new(Metrics::default()),
-        );
-        let agent = HeaderValue::from_static("curl \"x\"");
-        let (local, remote) = ("127.0.0.1:15080".parse().unwrap(), "127.0.0.1:4444".parse().unwrap());
-        log.write(&Entry {
-            duration: Duration::from_millis(12),
-            method: "GET",
-            path: "/a?b",
-            protocol: "HTTP/1.1",
-            code: 403,
-            flags: Flags::of("UH"),
-            details: "via_upstream",
-            sent: 19,
-            service_time: Some(Duration::from_millis(3)),
-            user_agent: Some(&agent),
-            authority: "reviews:9080",
-            upstream_host: Some("10.0.0.2:9080".parse().unwrap()),
-            cluster: "outbound|9080||reviews",
-            addresses: &addresses(local, remote),
-            remarked,
-            version: 7,
-            ..sample(Instant::now(), local, remote)
-        });
-        log.flush();
-        String::from_utf8(receiver.recv().unwrap()).unwrap()
-    }
-
-    #[test]
-    fn json_has_istio_s_keys_in_order() {
-        let line = line(Format::Json, None);
-        let parsed: serde_json::Value = serde_json::from_str(&line).unwrap();
-        let keys: Vec<&String> = parsed.as_object().unwrap().keys().collect();
-        assert!(keys.is_sorted(), "{keys:?}");
-        assert_eq!(keys.len(), 25);
-        assert_eq!(parsed["response_code"], 403);
-        assert_eq!(parsed["snapshot_version"], 7);
-        assert_eq!(parsed["user_agent"], "curl \"x\"");
-        assert_eq!(parsed["upstream_service_time"], "3");
-        assert_eq!(parsed["request_id"], serde_json::Value::Null);
-        let start = parsed["start_time"].as_str().unwrap();
-        assert!(start.starts_with("20") && start.ends_with('Z') && start.len() == 24, "{start}");
-    }
-
-    #[test]
-    fn what_policies_write_down_is_told_where_there_is_something() {
-        let (audited, rehearsed) =
-            (Some("ns[a]-policy[b]-rule[0]".to_owned()), Some("denied [none]".to_owned()));
-        let line = line(Format::Json, Some(&Remarked { audited, rehearsed }));
-        let parsed: serde_json::Value = serde_json::from_str(&line).unwrap();
-        assert!(parsed.as_object().unwrap().keys().is_sorted());
-        assert_eq!(parsed["authorization_audited"], "ns[a]-policy[b]-rule[0]");
-        assert_eq!(parsed["authorization_dry_run"], "denied [none]");
-    }
-
-    #[test]
-    fn text_has_istio_s_order() {
-        let line = line(Format::Text, None);
-        let rest = line.split_once("] ").unwrap().1;
-        assert_eq!(
-            rest,
-            "\"GET /a?b HTTP/1.1\" 403 UH via_upstream - \"-\" 0 19 12 3 \"-\" \"curl _x_\" \"-\" \"reviews:9080\" \
-             \"10.0.0.2:9080\" outbound|9080||reviews - 127.0.0.1:15080 127.0.0.1:4444 - -\n"
-        );
-    }
-}
+mod tests;

@@ -26,7 +26,8 @@ impl<'a> Asked<'a> {
         Asked { entry, series, source: OnceCell::new(), destination: OnceCell::new() }
     }
 
-    fn party(&self, role: Role) -> &Party {
+    /// A party of the call.
+    pub fn party(&self, role: Role) -> &Party {
         let is_source = match role {
             Role::Own => self.entry.reporter == Reporter::Source,
             Role::Downstream => true,

@@ -119,9 +119,21 @@ pub struct Entry<'a> {
     pub trace: Option<&'a HeaderValue>,
     /// What taps have seen of the request's fields.
     pub tapped: Option<&'a Tapped>,
+    /// From where it was sent on.
+    pub upstream_local: Option<SocketAddr>,
+    /// Number of the client's connection.
+    pub connection_number: u64,
 }
 
 impl Entry<'_> {
+    /// Number of the party that the proxy speaks for.
+    pub fn own(&self) -> u32 {
+        match self.reporter {
+            Reporter::Source => self.source,
+            Reporter::Destination => self.destination,
+        }
+    }
+
     /// What tells its series from others.
     pub fn key(&self) -> RequestKey {
         RequestKey {
@@ -220,10 +232,12 @@ pub(crate) fn sample<'a>(started: Instant, local: SocketAddr, remote: SocketAddr
         scheme: "",
         version: 0,
         trace_id: None,
-        request_headers: None,
-        response_headers: None,
         told: Told::Nowhere,
         trace: None,
         tapped: None,
+        request_headers: None,
+        response_headers: None,
+        upstream_local: None,
+        connection_number: 0,
     }
 }

@@ -2,9 +2,38 @@
 
 use std::fmt;
 
-const NAMES: [&str; 19] = [
-    "NR", "NC", "UH", "UF", "UC", "UR", "UT", "UO", "UPE", "URX", "DC", "DI", "FI", "DPE", "LR", "SI", "DT",
-    "OM", "RL",
+/// Short and long names. Places are for the life of the process only, so new ones may stand anywhere.
+const NAMES: [(&str, &str); 30] = [
+    ("NR", "NoRouteFound"),
+    ("NC", "NoClusterFound"),
+    ("UH", "NoHealthyUpstream"),
+    ("UF", "UpstreamConnectionFailure"),
+    ("UC", "UpstreamConnectionTermination"),
+    ("UR", "UpstreamRemoteReset"),
+    ("UT", "UpstreamRequestTimeout"),
+    ("UO", "UpstreamOverflow"),
+    ("UPE", "UpstreamProtocolError"),
+    ("URX", "UpstreamRetryLimitExceeded"),
+    ("DC", "DownstreamConnectionTermination"),
+    ("DI", "DelayInjected"),
+    ("FI", "FaultInjected"),
+    ("DPE", "DownstreamProtocolError"),
+    ("LR", "LocalReset"),
+    ("SI", "StreamIdleTimeout"),
+    ("DT", "DurationTimeout"),
+    ("OM", "OverloadManagerTerminated"),
+    ("RL", "RateLimited"),
+    ("UAEX", "UnauthorizedExternalService"),
+    ("RLSE", "RateLimitServiceError"),
+    ("IH", "InvalidEnvoyRequestHeaders"),
+    ("UMSDR", "UpstreamMaxStreamDurationReached"),
+    ("LH", "FailedLocalHealthCheck"),
+    ("RFCF", "ResponseFromCacheFilter"),
+    ("NFCF", "NoFilterConfigFound"),
+    ("DF", "DnsResolutionFailed"),
+    ("DO", "DropOverload"),
+    ("DR", "DownstreamRemoteReset"),
+    ("UDO", "UnconditionalDropOverload"),
 ];
 
 /// Up to four flags in one word, so that it is compared and hashed like a number.
@@ -24,7 +53,7 @@ impl Flags {
 
     /// Adds a flag behind those that are set. A fifth one is left out.
     pub fn push(&mut self, name: &str) {
-        let Some(index) = NAMES.iter().position(|known| *known == name) else { return };
+        let Some(index) = NAMES.iter().position(|(known, _)| *known == name) else { return };
         for slot in 0..4 {
             let shift = slot * 8;
             let set = (self.0 >> shift) & 0xff;
@@ -50,8 +79,17 @@ impl Flags {
 
     /// Their names, in the order in which they were set.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
+        self.set().map(|(short, _)| short)
+    }
+
+    /// Their long names.
+    pub fn long_names(self) -> impl Iterator<Item = &'static str> {
+        self.set().map(|(_, long)| long)
+    }
+
+    fn set(self) -> impl Iterator<Item = (&'static str, &'static str)> {
         let indices = (0..4).map(move |slot| ((self.0 >> (slot * 8)) & 0xff) as usize);
-        indices.take_while(|index| *index > 0).map(|index| NAMES[index - 1])
+        indices.take_while(|index| *index > 0).filter_map(|index| NAMES.get(index - 1).copied())
     }
 }
 
@@ -84,5 +122,18 @@ mod tests {
         check(&["DI", "FI"], "DI,FI");
         check(&["URX", "UF", "URX"], "URX,UF");
         check(&["NR", "NC", "UH", "UF", "UC"], "NR,NC,UH,UF");
+    }
+
+    /// Every flag of Envoy, or one that is set would be lost without a word.
+    #[test]
+    fn every_flag_is_known() {
+        for name in [
+            "LH", "UH", "UT", "LR", "UR", "UF", "UC", "UO", "NR", "DI", "FI", "RL", "UAEX", "RLSE", "DC",
+            "URX", "SI", "IH", "DPE", "UMSDR", "RFCF", "NFCF", "DT", "UPE", "NC", "OM", "DF", "DO", "DR",
+            "UDO",
+        ] {
+            assert_eq!(Flags::of(name).to_string(), name);
+            assert_eq!(Flags::of(name).long_names().count(), 1);
+        }
     }
 }

@@ -11,6 +11,7 @@ use foldhash::fast::RandomState;
 use mesh_core::telemetry::exposition::{Form, Page};
 use metrics::{Key, Label, Level, Metadata, Recorder as _};
 
+use super::export::counters::Exports;
 use super::labels::{Numbered, Party, ServiceLabels};
 use super::shed::Supplies;
 
@@ -116,6 +117,8 @@ pub struct Metrics {
     pub proxy: ProxyCounters,
     /// What is not taken, and what there is.
     pub supplies: Supplies,
+    /// What goes to collectors.
+    pub exports: Exports,
 }
 
 impl std::fmt::Debug for Metrics {
@@ -147,6 +150,7 @@ impl Metrics {
         Metrics {
             proxy: ProxyCounters::new(&recorder, build),
             supplies: Supplies::new(&recorder, &METADATA),
+            exports: Exports::new(&recorder, &METADATA),
             bounds,
             recorder,
             state: Mutex::new(state),

@@ -36,12 +36,12 @@ impl Observers {
         if let Some(reports) = &self.reports {
             reports.exchange(entry);
         }
-        self.log.write(entry);
+        self.log.write(entry, side);
     }
 
     /// A byte stream has ended. What it carried was counted meanwhile.
-    pub fn stream(&self, entry: &Entry<'_>, _side: &Side) {
+    pub fn stream(&self, entry: &Entry<'_>, side: &Side) {
         self.recorder.stream(entry, &self.series);
-        self.log.write(entry);
+        self.log.write(entry, side);
     }
 }

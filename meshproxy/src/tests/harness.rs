@@ -24,6 +24,8 @@ use mesh_core::snapshot::workload::{Recognition, Workload, WorkloadPort};
 use mesh_core::snapshot::{Entry, Snapshot, Version};
 use mesh_core::tables::build::build;
 use mesh_core::telemetry::Telemetry;
+use mesh_core::telemetry::logs::Logs;
+use mesh_core::telemetry::{Side, Telemetry};
 use mesh_core::vocab::health::Health;
 use mesh_core::vocab::identity::SpiffeId;
 use mesh_core::vocab::locality::Locality;
@@ -32,6 +34,7 @@ use mesh_core::vocab::origin::{Kind, Origin, ResourceKey};
 use mesh_core::vocab::protocol::Protocol;
 use mesh_core::vocab::resolution::Resolution;
 use tokio::net::TcpListener;
+use tokio::sync::{Mutex, mpsc};
 
 use crate::dns::forward::Forwarder;
 use crate::dns::resolv_conf::HostResolvers;
@@ -43,6 +46,8 @@ use crate::net::limits::Limits;
 use crate::runtime::drain::Drain;
 use crate::runtime::pressure::Pressure;
 use crate::telemetry::access::AccessSink;
+use crate::telemetry::export::Exporter;
+use crate::telemetry::export::parcel::Parcel;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::tap::Hub;
 use crate::upstream::budget::MOST;
@@ -92,6 +97,8 @@ pub(super) struct Plan {
     pub(super) rate_limits: Vec<RateLimit>,
     /// What is told of the traffic of every workload.
     pub(super) telemetry: Telemetry,
+    /// Access logs of the workloads, of their callers' side and their own.
+    pub(super) declared: [Logs; 2],
 }
 
 /// Changes a destination.
@@ -120,6 +127,7 @@ impl Plan {
             limits: Limits::default(),
             rate_limits: Vec::new(),
             telemetry: Telemetry::default(),
+            declared: Default::default(),
         }
     }
 }
@@ -138,6 +146,8 @@ pub(super) struct Proxy {
     pub(super) explicit: SocketAddr,
     pub(super) inbound: SocketAddr,
     pub(super) listeners: Listeners,
+    /// What its data threads hand over for collectors.
+    pub(super) parcels: Mutex<mpsc::Receiver<Parcel>>,
 }
 
 pub(super) fn origin() -> Origin {
@@ -253,7 +263,11 @@ impl Mesh {
             view: plan.view.map(Text::from),
             recognition: Recognition::default(),
             probe: None,
-            telemetry: plan.telemetry.clone(),
+            telemetry: {
+                let mut telemetry = plan.telemetry.clone();
+                [telemetry.client.logs, telemetry.server.logs] = plan.declared.clone();
+                telemetry
+            },
         };
         let port = |number| WorkloadPort {
             number,
@@ -310,7 +324,9 @@ impl Proxy {
         let svids = Arc::new(Svids::new());
         svids.trust(ca.trust());
         svids.install(ca.svid(id));
+        let (exporter, parcels) = Exporter::new(Default::default(), Arc::clone(&metrics));
         let shared = Shared {
+            exporter,
             roots: Arc::new(Roots::new(Arc::clone(&metrics))),
             svids,
             metrics,
@@ -328,8 +344,8 @@ impl Proxy {
         let (explicit, inbound) = (free(ip), free(ip));
         let settings =
             Settings { inbound, explicit: Some(explicit), loopback: None, transparent: None, threads: 1 };
-        let listeners = Listeners::start(settings, shared.clone(), None).unwrap();
-        Proxy { shared, explicit, inbound, listeners }
+        let listeners = Listeners::start(settings, shared.clone()).unwrap();
+        Proxy { shared, explicit, inbound, listeners, parcels: Mutex::new(parcels) }
     }
 
     async fn install(&self, version: u64, sections: Vec<Section>) {

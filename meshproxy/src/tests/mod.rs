@@ -13,6 +13,7 @@ mod harness;
 mod hedges;
 mod limits;
 mod locality;
+mod logs;
 mod messages;
 mod metrics;
 mod misbehaviour;

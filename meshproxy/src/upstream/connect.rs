@@ -53,6 +53,8 @@ pub const HYPER_FIELDS: usize = 100;
 pub struct Http1 {
     sender: http1::SendRequest<RequestBody>,
     question: Arc<Question>,
+    /// From where it goes out.
+    pub local: Option<SocketAddr>,
 }
 
 impl Http1 {
@@ -189,10 +191,20 @@ pub async fn http1(
     metrics: &Arc<Metrics>,
 ) -> Result<Http1, ConnectError> {
     match way {
-        None => speak_http1(tcp(address, patience).await?, address, metrics).await,
+        None => {
+            let stream = tcp(address, patience).await?;
+            let local = stream.local_addr().ok();
+            Ok(Http1 { local, ..speak_http1(stream, address, metrics).await? })
+        }
         Some(way) => match Box::pin(opened(address, way, patience, metrics)).await? {
-            Opened::Plain(stream) => speak_http1(stream, address, metrics).await,
-            Opened::Secured(stream) => speak_http1(stream, address, metrics).await,
+            Opened::Plain(stream) => {
+                let local = stream.local();
+                Ok(Http1 { local, ..speak_http1(stream, address, metrics).await? })
+            }
+            Opened::Secured(stream) => {
+                let local = stream.get_ref().0.local();
+                Ok(Http1 { local, ..speak_http1(stream, address, metrics).await? })
+            }
         },
     }
 }
@@ -220,7 +232,7 @@ where
             metrics.refused("upstream", refusal);
         }
     });
-    Ok(Http1 { sender, question })
+    Ok(Http1 { sender, question, local: None })
 }
 
 /// An HTTP/2 connection.
@@ -233,7 +245,10 @@ pub async fn http2(
 ) -> Result<Http2, ConnectError> {
     let Some(way) = way else {
         let stream = tcp(address, patience).await?;
-        return Http2::start(stream, limits::here().allowance(), metrics, most_age, None).await;
+        let local = stream.local_addr().ok();
+        let mut started = Http2::start(stream, limits::here().allowance(), metrics, most_age, None).await?;
+        started.local = local;
+        return Ok(started);
     };
     let pings = way.settings.as_ref().and_then(|settings| settings.http2_keepalive);
     match Box::pin(opened(address, way, patience, metrics)).await? {
@@ -282,7 +297,10 @@ pub async fn mesh(
     metrics.handshake_done(Side::Outbound);
     let (mut cut, until) = oneshot::channel();
     let pings = settings.and_then(|settings| settings.http2_keepalive);
-    let http2 = Http2::start_until(stream, Allowance::MESH, metrics, most_age, pings, Some(until)).await?;
+    let local = stream.get_ref().0.local_addr().ok();
+    let mut http2 =
+        Http2::start_until(stream, Allowance::MESH, metrics, most_age, pings, Some(until)).await?;
+    http2.local = local;
     if let Some(trust) = trust {
         let svids = Arc::clone(svids);
         tokio::task::spawn_local(async move {

@@ -3,6 +3,7 @@
 
 use std::cell::Cell;
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -40,6 +41,8 @@ pub struct Http2 {
     sender: SendRequest<Bytes>,
     closed: Rc<Cell<bool>>,
     refused: Cause,
+    /// From where it goes out, where that is known.
+    pub local: Option<SocketAddr>,
 }
 
 /// Why a request has no answer.
@@ -133,7 +136,7 @@ impl Http2 {
                 metrics.refused("upstream", refusal);
             }
         });
-        Ok(Http2 { sender, closed, refused })
+        Ok(Http2 { sender, closed, refused, local: None })
     }
 
     /// Whether it takes no more requests.

@@ -24,6 +24,7 @@ use crate::runtime::drain::Drain;
 use crate::runtime::pressure::Pressure;
 use crate::runtime::{allocator, clock, panics};
 use crate::telemetry::access::{AccessLog, AccessSink};
+use crate::telemetry::export::Exporter;
 use crate::telemetry::metrics::{Metrics, SeriesCache, Work, WorkerGauges};
 use crate::telemetry::observers::Observers;
 use crate::telemetry::report::{Cells, Reports};
@@ -46,6 +47,8 @@ pub struct Shared {
     pub reports: Option<Reports>,
     /// Where taps and what data threads remember meet.
     pub taps: Arc<Hub>,
+    /// Where what goes to collectors is handed over.
+    pub exporter: Exporter,
     /// The end.
     pub drain: Drain,
     /// Asks the host's resolvers.
@@ -111,15 +114,7 @@ impl DataThread {
                 shared.most_age,
             ),
             most_age: shared.most_age,
-            observers: Observers {
-                series: Rc::new(SeriesCache::new(Arc::clone(&shared.metrics))),
-                log: Rc::new(AccessLog::new(shared.access.clone(), Arc::clone(&shared.metrics))),
-                reports: shared.reports.as_ref().map(|reports| {
-                    let swallowed = shared.metrics.proxy.reports_swallowed.clone();
-                    Rc::new(Cells::new(reports, swallowed))
-                }),
-                recorder: Recorder::start(&shared.taps, &shared.metrics),
-            },
+            observers: observers(shared),
             svids: Arc::clone(&shared.svids),
             drain: shared.drain.clone(),
             bodies: Budget::new(shared.kept_bodies, shared.metrics.proxy.bodies_not_kept.clone()),
@@ -135,9 +130,7 @@ impl DataThread {
         };
         tokio::task::spawn_local(Rc::clone(&thread.pool).keep_sweeping());
         tokio::task::spawn_local(Rc::clone(&thread.observers.series).keep());
-        if thread.observers.log.is_on() {
-            tokio::task::spawn_local(Rc::clone(&thread.observers.log).keep_flushing());
-        }
+        tokio::task::spawn_local(Rc::clone(&thread.observers.log).keep_flushing());
         if let Some(reports) = &thread.observers.reports {
             tokio::task::spawn_local(Rc::clone(reports).keep_handing_over());
         }
@@ -193,6 +186,20 @@ async fn tell_work(thread: Weak<DataThread>) {
         gauges.tell(Work { clients: thread.served.count(), http1, http2, mesh, streams, load });
         drop(thread);
         tokio::time::sleep(AGAIN).await;
+    }
+}
+
+fn observers(shared: &Shared) -> Observers {
+    let series = Rc::new(SeriesCache::new(Arc::clone(&shared.metrics)));
+    let log = AccessLog::new(shared.access.clone(), Rc::clone(&series), shared.exporter.clone());
+    Observers {
+        series,
+        log: Rc::new(log),
+        reports: shared.reports.as_ref().map(|reports| {
+            let swallowed = shared.metrics.proxy.reports_swallowed.clone();
+            Rc::new(Cells::new(reports, swallowed))
+        }),
+        recorder: Recorder::start(&shared.taps, &shared.metrics),
     }
 }
 

@@ -1,5 +1,6 @@
 //! What is proved from outside, through the real binaries: one function a claim, grouped by subject.
 
+mod access_logs;
 mod balancing;
 mod bookinfo;
 mod bytes;
@@ -116,6 +117,7 @@ fn all() -> Vec<Claim> {
     claims.extend(observe::claims());
     claims.extend(traffic::claims());
     claims.extend(tap::claims());
+    claims.extend(access_logs::claims());
     claims.extend(operator::claims());
     claims.extend(input::claims());
     claims.extend(crash::claims());

@@ -12,7 +12,7 @@ const CORE: &[(&str, &[&str])] = &[
     ("balancing", &["vocab"]),
     ("routing", &["vocab", "matching", "resilience"]),
     ("policy", &["vocab", "matching"]),
-    ("telemetry", &["vocab", "matching"]),
+    ("telemetry", &["vocab", "matching", "routing"]),
     (
         "resource",
         &["vocab", "matching", "message", "resilience", "balancing", "routing", "policy", "telemetry"],
@@ -111,6 +111,7 @@ const PROXY: &[(&str, &[&str])] = &[
     ("workload", &["live", "identity"]),
     ("dns", &["live", "telemetry"]),
     ("control", &["live", "identity", "telemetry", "workload"]),
+    ("otlp", &["live", "identity", "telemetry", "dns"]),
     ("upstream", &["live", "identity", "telemetry", "net", "runtime", "dns"]),
     ("http", &["upstream", "live", "identity", "net", "telemetry", "runtime"]),
     ("tcp", &["upstream", "live", "identity", "net", "telemetry"]),

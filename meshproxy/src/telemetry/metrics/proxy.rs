@@ -25,8 +25,6 @@ pub struct ProxyCounters {
     pub deltas_refused: Counter,
     /// Connections accepted.
     pub accepted: Counter,
-    /// Lines of the access log that were dropped because the reader is too slow.
-    pub log_dropped: Counter,
     /// Panics caught in connections.
     pub panics: Counter,
     /// Attempts beyond the first.
@@ -137,7 +135,6 @@ impl ProxyCounters {
             deltas_acked: deltas("ack"),
             deltas_refused: deltas("nack"),
             accepted: counter("mesh_proxy_connections_accepted_total"),
-            log_dropped: counter("mesh_proxy_access_log_dropped_total"),
             panics: counter("mesh_proxy_panics_total"),
             retries: counter("mesh_proxy_retries_total"),
             hedges_won: hedges("won"),

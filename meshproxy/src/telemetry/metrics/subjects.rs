@@ -17,6 +17,15 @@ impl Metrics {
         self.recorder.register_counter(&key, &METADATA).increment(1);
     }
 
+    /// Lines of an access log that were lost: it was written too slowly, or could not be.
+    pub fn log_dropped(&self, sink: &str) -> Counter {
+        let key =
+            Key::from_parts("mesh_proxy_access_log_dropped_total", vec![Label::new("sink", sink.to_owned())]);
+        let counter = self.recorder.register_counter(&key, &METADATA);
+        counter.increment(0);
+        counter
+    }
+
     /// A fault of this kind happened to a connection or a request on purpose.
     pub fn fault(&self, kind: &'static str) {
         let key = Key::from_parts("mesh_proxy_faults_total", vec![Label::new("kind", kind)]);

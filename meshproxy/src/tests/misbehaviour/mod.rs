@@ -87,7 +87,7 @@ impl Write for Log {
 
 impl Log {
     fn sink(&self) -> AccessSink {
-        AccessSink::start(Format::Json, self.clone()).unwrap().0
+        AccessSink::start(Format::Json, self.clone()).unwrap()
     }
 
     /// Status, flags and details of the line that holds this; what was there before if none comes.

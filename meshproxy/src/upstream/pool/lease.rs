@@ -1,5 +1,6 @@
 //! A connection of HTTP/1: idle, or lent to one exchange.
 
+use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
@@ -56,6 +57,11 @@ impl Lease {
     /// Sends the request.
     pub fn sender(&mut self) -> Option<&mut Http1> {
         self.sender.as_mut()
+    }
+
+    /// From where its connection goes out.
+    pub fn local(&self) -> Option<SocketAddr> {
+        self.sender.as_ref()?.local
     }
 
     /// The exchange is over and its answer was read whole: the connection may serve another.
