@@ -23,6 +23,9 @@ use crate::vocab::origin::Kind;
 /// The provider of metrics where the MeshConfig names none, as Istio is installed.
 const METRICS: &str = "prometheus";
 
+/// The provider of logs that is there without being declared.
+const BUILT_IN_LOG: &str = "envoy";
+
 /// What the log of `accessLogFile` is called.
 const LEGACY_LOG: &str = "accessLogFile";
 
@@ -213,9 +216,10 @@ fn log(
     origin: &Text,
 ) -> Option<Log> {
     let ProviderKind::Log(mut sink) = state.provider(provider)? else { return None };
-    // A file whose provider says nothing of the form takes that of the mesh.
+    // Istio's own provider of a log in a file takes the form of the mesh.
     if let Sink::File { format, .. } = &mut sink
         && *format == Format::Text(None)
+        && provider.eq_ignore_ascii_case(BUILT_IN_LOG)
     {
         *format = mesh_format(state);
     }

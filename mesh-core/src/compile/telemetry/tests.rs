@@ -238,7 +238,7 @@ fn where_access_logs_go() {
 }
 
 #[test]
-fn the_form_of_the_mesh_holds_where_a_provider_has_none() {
+fn the_form_of_the_file_of_the_mesh() {
     let config = |encoding, format: Option<&str>| {
         let format = format.map(Text::from);
         mesh_config(|config| {
@@ -320,4 +320,14 @@ fn traces() {
     assert_eq!((client.report, client.propagate, client.use_request_id), (false, false, false));
     let off = mesh_config(|config| config.enable_tracing = Some(false));
     assert!(!found(vec![off]).client.tracing.report);
+}
+
+#[test]
+fn the_provider_envoy_writes_in_the_form_of_the_mesh() {
+    let json = || mesh_config(|config| config.access_log_encoding = AccessLogEncoding::Json);
+    let level = telemetry("default/ns", None, |it| {
+        it.access_logging = vec![logging("envoy", TelemetryMode::ClientAndServer, None)];
+    });
+    let Logs::These(logs) = found(vec![json(), level]).client.logs else { panic!("no logs") };
+    assert_eq!(logs[0].sink, Sink::File { path: "/dev/stdout".into(), format: Format::Json(None) });
 }
