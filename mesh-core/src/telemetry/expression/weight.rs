@@ -51,11 +51,8 @@ fn weigh<'e>(node: &'e IdedExpr, bound: &mut Vec<(&'e str, Weight)>) -> Result<W
             match call.func_name.as_str() {
                 // The elements of both.
                 operators::ADD => {
-                    let lengths: Vec<Option<u64>> = call
-                        .args
-                        .iter()
-                        .map(|one| weigh(one, bound).map(|one| one.length))
-                        .collect::<Result<_, _>>()?;
+                    let lengths: Vec<Option<u64>> =
+                        call.args.iter().map(|one| weigh(one, bound).map(|one| one.length)).collect::<Result<_, _>>()?;
                     sum.length = lengths.into_iter().sum();
                 }
                 operators::CONDITIONAL => {
@@ -90,10 +87,7 @@ fn weigh<'e>(node: &'e IdedExpr, bound: &mut Vec<(&'e str, Weight)>) -> Result<W
             Weight {
                 steps: range.steps.saturating_add(steps.saturating_mul(rounds)).saturating_add(2),
                 size: start.size.saturating_add(round.size.saturating_mul(rounds)),
-                length: start
-                    .length
-                    .zip(round.length)
-                    .map(|(start, round)| start + round.saturating_mul(rounds)),
+                length: start.length.zip(round.length).map(|(start, round)| start + round.saturating_mul(rounds)),
             }
         }
     };
