@@ -131,7 +131,7 @@ fn header(value: Option<&HeaderValue>) -> Option<Value<'_>> {
 }
 
 fn text(text: &str) -> Option<Value<'_>> {
-    (!text.is_empty()).then(|| Value::Text(Cow::Borrowed(text)))
+    (!text.is_empty()).then_some(Value::Text(Cow::Borrowed(text)))
 }
 
 fn number(value: u64) -> Value<'static> {

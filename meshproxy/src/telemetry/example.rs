@@ -17,7 +17,7 @@ impl Kept {
     pub fn keep(&self, example: &Example) {
         let turn = self.turn.load(Ordering::Relaxed);
         // Acquire: what is written now comes after what the last writer wrote.
-        let begun = turn % 2 == 0
+        let begun = turn.is_multiple_of(2)
             && self.turn.compare_exchange(turn, turn + 1, Ordering::Acquire, Ordering::Relaxed).is_ok();
         if !begun {
             return;
@@ -37,7 +37,7 @@ impl Kept {
     /// The example; `None` if there is none, or it is being written.
     pub fn read(&self) -> Option<Example> {
         let before = self.turn.load(Ordering::Acquire);
-        if before == 0 || before % 2 == 1 {
+        if before == 0 || !before.is_multiple_of(2) {
             return None;
         }
         let [high, low, version, thousandths, millis] =

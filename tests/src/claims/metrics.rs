@@ -128,6 +128,7 @@ fn forms(context: &mut Context<'_>) -> anyhow::Result<()> {
         ),
         ("meshd", format!("http://{}:{}/metrics", control.0, control.1), "# TYPE meshd_deltas counter\n"),
     ];
+    let mut found = Vec::new();
     for (program, url, typed) in urls {
         let open = Ask::get(&url)
             .header("accept", "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;q=0.5")
@@ -140,10 +141,13 @@ fn forms(context: &mut Context<'_>) -> anyhow::Result<()> {
             && !text.contains("\n\n");
         let is_plain = plain.header("content-type").starts_with("text/plain; version=0.0.4")
             && !plain.text().contains("# EOF");
+        found.push((program, is_open && is_plain, format!("{kind}, {} bytes", text.len())));
+    }
+    for (program, holds, figure) in found {
         context.report.claim(
-            &format!("{program} writes OpenMetrics for who asks for it, and the text format for others"),
-            is_open && is_plain,
-            format!("{kind}, {} bytes", text.len()),
+            format!("{program} writes OpenMetrics for who asks for it, and the text format for others"),
+            holds,
+            figure,
         );
     }
     Ok(())
@@ -219,17 +223,17 @@ fn bounds(context: &mut Context<'_>) -> anyhow::Result<()> {
     let holds = sums.is_some_and(|((series, sum, other), swallowed)| {
         series == 3 && sum == 12.0 && other >= 4.0 && swallowed >= other
     });
-    context.report.claim(
-        "beyond --max-series one more series takes the rest, and nothing is lost",
-        holds,
-        format!("{sums:?}"),
-    );
     let gone = empty(lab)?.is_some();
     lab.as_productpage(&Ask::get("http://ratings:9080/health"))?;
     let back = until(|| {
         let wanted = [("destination_service_name", "ratings"), ("response_code", "200")];
         Ok(lines(&scrape(lab, 0)?, REQUESTS, &wanted).pop())
     })?;
+    context.report.claim(
+        "beyond --max-series one more series takes the rest, and nothing is lost",
+        holds,
+        format!("{sums:?}"),
+    );
     context.report.claim(
         "a series that nothing happens to for --series-idle goes, and begins at 0 when it comes back",
         fell_silent && gone && back.as_deref().is_some_and(|line| value(line) == 1.0),

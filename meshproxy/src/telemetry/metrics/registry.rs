@@ -137,6 +137,9 @@ pub(super) struct Found<T> {
     pub(super) swallowed: Option<Arc<AtomicU64>>,
 }
 
+/// A metric with the handles of its series.
+type Copied = (&'static Family, Vec<(Arc<str>, Value)>);
+
 /// All series.
 #[derive(Debug)]
 pub(super) struct Registry {
@@ -173,7 +176,7 @@ impl Registry {
             return Found { handle, swallowed: None };
         }
         let members = members(&mut families, family);
-        if members.series.len() - members.others < self.most {
+        if members.series.len().saturating_sub(members.others) < self.most {
             return Found { handle: add(members, labels, new()), swallowed: None };
         }
         let other = other();
@@ -216,7 +219,7 @@ impl Registry {
 
     /// Writes everything. The lock is held only while handles are copied.
     pub(super) fn write(&self, page: &mut Page) {
-        let copied: Vec<(&'static Family, Vec<(Arc<str>, Value)>)> = {
+        let copied: Vec<Copied> = {
             let families = self.families();
             let of = |members: &Members| {
                 let series = members.series.iter();
