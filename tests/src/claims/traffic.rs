@@ -274,6 +274,12 @@ fn names(context: &mut Context<'_>) -> anyhow::Result<()> {
         unknown.code == 1 && unknown.err.contains("did you mean reviews?"),
         unknown.err,
     ));
+    let elsewhere = lab.control.cli(["stat", "reviews", "-n", "other"])?;
+    found.push((
+        "one of another namespace is told with that",
+        elsewhere.code == 1 && elsewhere.err.contains("did you mean reviews.default?"),
+        elsewhere.err,
+    ));
     let usage = lab.control.cli(["stat", "--window", "2h"])?;
     found.push(("an hour is remembered, no more", usage.code == 2, usage.err));
     lab.control.apply_text(

@@ -146,12 +146,18 @@ fn named(name: &str, namespace: Option<&str>, mesh: &MeshState, ledger: &Ledger)
         let short = service.short_name();
         let here = short.filter(|_| namespace.is_none_or(|namespace| *service.namespace == *namespace));
         let there = short.map(|short| format!("{short}.{}", service.namespace));
-        [here.map(ToString::to_string), there, Some(service.host.to_string())].into_iter().flatten()
+        let far = |known: &str| strsim::damerau_levenshtein(known, &name);
+        // The name may be right, and the namespace another one.
+        let elsewhere = short.zip(there.clone()).map(|(short, there)| (far(short) + 1, there));
+        let alike = [here.map(ToString::to_string), there, Some(service.host.to_string())];
+        alike
+            .into_iter()
+            .flatten()
+            .map(move |known| (far(&known), known))
+            .chain(elsewhere)
+            .collect::<Vec<_>>()
     });
-    let nearest = known
-        .map(|known| (strsim::damerau_levenshtein(&known, &name), known))
-        .min()
-        .filter(|(distance, _)| *distance <= FAR);
+    let nearest = known.min().filter(|(distance, _)| *distance <= FAR);
     let hint = nearest.map(|(_, nearest)| format!("; did you mean {nearest}?")).unwrap_or_default();
     let place = namespace.map(|namespace| format!(" in namespace {namespace}")).unwrap_or_default();
     Err(Refusal::missing(format!("no service {name:?}{place}{hint}")))
