@@ -49,6 +49,7 @@ use crate::runtime::pressure::{Pressure, Seen};
 use crate::runtime::supply::Supply;
 use crate::telemetry::access::{AccessSink, Format};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::trace::TraceSettings;
 use crate::upstream::budget;
 use crate::upstream::thread::Shared;
 use crate::workload::check::{self, Reports};
@@ -178,6 +179,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         metrics: Arc::clone(&metrics),
         access: AccessSink::off(),
         exporter,
+        tracing: TraceSettings { node: config.node.as_str().into(), tail: config.tail },
         drain: drain.clone(),
         forwarder: forwarder.clone(),
         most_age: config.most_age,

@@ -14,6 +14,7 @@ use crate::cli::{AccessLog, Capture, CaptureRules, LogFormat, RunArgs};
 use crate::intercept::rules::Rules;
 use crate::net::limits::Limits;
 use crate::telemetry::export::settings::{Settings as Otlp, SettingsError};
+use crate::telemetry::trace::Tail;
 
 /// Why the flags cannot be used together, or not on this host.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +73,8 @@ pub struct Config {
     pub loopback_net: Ipv4Net,
     /// Form of the access log.
     pub access_log: AccessLog,
+    /// Which requests that were not sampled are traced all the same.
+    pub tail: Tail,
     /// Collectors that the environment names.
     pub otlp: Otlp,
     /// Data threads.
@@ -152,6 +155,7 @@ impl Config {
             dns_upstream: args.dns_upstream.iter().map(|upstream| upstream.0).collect(),
             loopback_net: args.loopback_net.trunc(),
             access_log: args.access_log,
+            tail: args.tail.into(),
             otlp: Otlp::from_env(|name| std::env::var(name).ok())?,
             threads: args.threads.map_or(cores, usize::from),
             inbound_addr: args.inbound_addr,

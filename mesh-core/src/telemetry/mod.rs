@@ -1,5 +1,6 @@
 //! What is measured, logged and traced of a workload's traffic: settled by the control plane, carried out by proxies.
 
+pub mod context;
 pub mod expression;
 pub mod logs;
 pub mod metrics;

@@ -31,6 +31,7 @@ use crate::telemetry::entry::{Entry, Remarked};
 use crate::telemetry::flags::Flags;
 use crate::telemetry::line::number;
 use crate::telemetry::metrics::Reporter;
+use crate::telemetry::trace::{self, Earlier, Traced};
 use crate::upstream::body::Upload;
 use crate::upstream::thread::DataThread;
 
@@ -86,6 +87,10 @@ pub struct Record {
     pub chosen: Option<Chosen>,
     /// Attempts upstream, those beside others included.
     pub attempts: u32,
+    /// Attempts before the last.
+    pub earlier: Vec<Earlier>,
+    /// Its trace.
+    traced: Option<Traced>,
     request: Option<Box<Logged>>,
     request_head: u64,
     /// The request's body, for its size.
@@ -162,6 +167,8 @@ impl Record {
             grpc: false,
             chosen: None,
             attempts: 0,
+            earlier: Vec::new(),
+            traced: None,
             request: None,
             request_head: 0,
             upload: None,
@@ -193,6 +200,46 @@ impl Record {
         self.grpc = head.grpc;
         self.request_head = head.bytes;
         if self.thread.observers.want_head(self.side()) {
+            self.keep_head(head);
+        }
+    }
+
+    /// Begins its trace, where requests are traced. `own_id` says that the request got its id from this proxy.
+    pub fn trace(&mut self, head: &mut Head, own_id: bool) {
+        let tracer = &self.thread.observers.traces;
+        let side = self.side();
+        if !tracer.is_on(side) {
+            return;
+        }
+        let mut traced = self.thread.random(|random| tracer.begin(side, &head.headers, random));
+        if own_id && traced.context.sampled && side.tracing.use_request_id {
+            let marked = head.headers.get(&REQUEST_ID).and_then(trace::marked);
+            marked.and_then(|id| head.headers.insert(&REQUEST_ID, id));
+        }
+        if !self.is_outbound() {
+            traced.hear_operation(&mut head.headers);
+        }
+        if traced.may_be_told() {
+            self.keep_head(head);
+        }
+        self.traced = Some(traced);
+    }
+
+    /// Its trace.
+    pub fn traced(&mut self) -> Option<&mut Traced> {
+        self.traced.as_mut()
+    }
+
+    /// Writes the context of its trace into what goes on.
+    pub fn pass_on_trace(&self, headers: &mut HeaderMap) {
+        if let Some(traced) = &self.traced {
+            traced.write(headers, self.is_outbound());
+        }
+    }
+
+    /// Keeps what only the head tells.
+    fn keep_head(&mut self, head: &Head) {
+        if self.request.is_none() {
             let mut logged = Box::new(Logged {
                 method: head.method.clone(),
                 version: head.version,
@@ -365,6 +412,18 @@ impl Record {
             route: self.route.as_deref().or(named.as_deref()).unwrap_or(""),
             remarked: self.remarked.as_deref(),
             version: self.root.tables.version.number,
+            trace_id: None,
+            span_id: None,
+            traced: self.traced.as_ref(),
+            earlier: &self.earlier,
+        };
+        let entry = match &self.traced {
+            Some(traced) if self.thread.observers.traces.tells(traced, &entry) => Entry {
+                trace_id: Some(traced.context.trace),
+                span_id: Some(traced.context.span),
+                ..entry
+            },
+            _ => entry,
         };
         self.thread.observers.exchange(&entry, self.side());
     }

@@ -277,6 +277,10 @@ impl Drop for StreamRecord {
             route: "",
             remarked: self.remarked.as_deref(),
             version: self.version,
+            trace_id: None,
+            span_id: None,
+            traced: None,
+            earlier: &[],
         };
         self.thread.observers.stream(&entry, self.side());
     }

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::flags::Flags;
 use super::metrics::{Reporter, RequestKey};
+use super::trace::{Earlier, Traced};
 
 /// What policies have written down: it changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,6 +97,14 @@ pub struct Entry<'a> {
     pub remarked: Option<&'a Remarked>,
     /// Version of the snapshot that decided.
     pub version: u64,
+    /// The trace that it has a span in, where one is told to a collector.
+    pub trace_id: Option<[u8; 16]>,
+    /// The span.
+    pub span_id: Option<[u8; 8]>,
+    /// Its context, where requests are traced, sampled or not.
+    pub traced: Option<&'a Traced>,
+    /// Attempts before the last.
+    pub earlier: &'a [Earlier],
 }
 
 impl Entry<'_> {
@@ -156,5 +165,9 @@ pub(crate) fn sample<'a>(started: Instant, local: SocketAddr, remote: SocketAddr
         route: "",
         remarked: None,
         version: 0,
+        trace_id: None,
+        span_id: None,
+        traced: None,
+        earlier: &[],
     }
 }

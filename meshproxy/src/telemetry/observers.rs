@@ -7,6 +7,7 @@ use mesh_core::telemetry::Side;
 use super::access::AccessLog;
 use super::entry::Entry;
 use super::metrics::SeriesCache;
+use super::trace::Tracer;
 
 /// All that a data thread tells of its traffic.
 #[derive(Debug)]
@@ -15,6 +16,8 @@ pub struct Observers {
     pub series: SeriesCache,
     /// Its access log.
     pub log: Rc<AccessLog>,
+    /// Its traces.
+    pub traces: Rc<Tracer>,
 }
 
 impl Observers {
@@ -25,13 +28,14 @@ impl Observers {
     }
 
     /// An exchange has ended.
-    pub fn exchange(&self, entry: &Entry<'_>, _side: &Side) {
+    pub fn exchange(&self, entry: &Entry<'_>, side: &Side) {
         self.series.requests(entry.key(), |series| {
             series.requests.increment(1);
             series.duration.record_thousandths(u64::try_from(entry.duration.as_micros()).unwrap_or(u64::MAX));
             series.request_bytes.record(entry.request_bytes);
             series.response_bytes.record(entry.response_bytes);
         });
+        self.traces.end(entry, side, &self.series);
         self.log.write(entry);
     }
 

@@ -46,6 +46,7 @@ use crate::telemetry::access::AccessSink;
 use crate::telemetry::export::Exporter;
 use crate::telemetry::export::parcel::Parcel;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::trace::TraceSettings;
 use crate::upstream::budget::MOST;
 use crate::upstream::thread::Shared;
 
@@ -312,6 +313,7 @@ impl Proxy {
         let (exporter, parcels) = Exporter::new(Default::default(), Arc::clone(&metrics));
         let shared = Shared {
             exporter,
+            tracing: TraceSettings::default(),
             roots: Arc::new(Roots::new(Arc::clone(&metrics))),
             svids,
             metrics,

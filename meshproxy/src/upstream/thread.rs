@@ -27,6 +27,7 @@ use crate::telemetry::export::Exporter;
 use crate::telemetry::metrics::{Metrics, SeriesCache};
 use crate::telemetry::observers::Observers;
 use crate::telemetry::shed::Shed;
+use crate::telemetry::trace::{TraceSettings, Tracer};
 
 /// What all data threads of a proxy share.
 #[derive(Debug, Clone)]
@@ -41,6 +42,8 @@ pub struct Shared {
     pub access: AccessSink,
     /// Where what goes to collectors is handed over.
     pub exporter: Exporter,
+    /// What is traced with.
+    pub tracing: TraceSettings,
     /// The end.
     pub drain: Drain,
     /// Asks the host's resolvers.
@@ -109,6 +112,7 @@ impl DataThread {
             observers: Observers {
                 series: SeriesCache::new(Arc::clone(&shared.metrics)),
                 log: Rc::new(AccessLog::new(shared.access.clone(), Arc::clone(&shared.metrics))),
+                traces: Rc::new(Tracer::new(shared.exporter.clone(), shared.tracing.clone())),
             },
             svids: Arc::clone(&shared.svids),
             drain: shared.drain.clone(),
@@ -127,6 +131,7 @@ impl DataThread {
         if thread.observers.log.is_on() {
             tokio::task::spawn_local(Rc::clone(&thread.observers.log).keep_flushing());
         }
+        tokio::task::spawn_local(Rc::clone(&thread.observers.traces).keep_flushing());
         let thread = Rc::new(thread);
         let (standings, roots) = (Rc::clone(&thread.standings), Arc::clone(thread.view.roots()));
         let seen = Rc::clone(&thread);
