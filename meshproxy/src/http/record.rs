@@ -418,11 +418,9 @@ impl Record {
             earlier: &self.earlier,
         };
         let entry = match &self.traced {
-            Some(traced) if self.thread.observers.traces.tells(traced, &entry) => Entry {
-                trace_id: Some(traced.context.trace),
-                span_id: Some(traced.context.span),
-                ..entry
-            },
+            Some(traced) if self.thread.observers.traces.tells(traced, &entry) => {
+                Entry { trace_id: Some(traced.context.trace), span_id: Some(traced.context.span), ..entry }
+            }
             _ => entry,
         };
         self.thread.observers.exchange(&entry, self.side());

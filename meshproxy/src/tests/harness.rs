@@ -23,6 +23,7 @@ use mesh_core::snapshot::service::{Port, Service};
 use mesh_core::snapshot::workload::{Recognition, Workload, WorkloadPort};
 use mesh_core::snapshot::{Entry, Snapshot, Version};
 use mesh_core::tables::build::build;
+use mesh_core::telemetry::Telemetry;
 use mesh_core::vocab::health::Health;
 use mesh_core::vocab::identity::SpiffeId;
 use mesh_core::vocab::locality::Locality;
@@ -46,7 +47,7 @@ use crate::telemetry::access::AccessSink;
 use crate::telemetry::export::Exporter;
 use crate::telemetry::export::parcel::Parcel;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::trace::TraceSettings;
+use crate::telemetry::trace::{Tail, TraceSettings};
 use crate::upstream::budget::MOST;
 use crate::upstream::thread::Shared;
 
@@ -92,6 +93,10 @@ pub(super) struct Plan {
     pub(super) limits: Limits,
     /// Rate limits of what reaches the applications.
     pub(super) rate_limits: Vec<RateLimit>,
+    /// What is told of the traffic of every workload.
+    pub(super) telemetry: Telemetry,
+    /// Which requests are traced that were not sampled.
+    pub(super) tail: Tail,
 }
 
 /// Changes a destination.
@@ -119,6 +124,8 @@ impl Plan {
             localities: Vec::new(),
             limits: Limits::default(),
             rate_limits: Vec::new(),
+            telemetry: Telemetry::default(),
+            tail: Tail::default(),
         }
     }
 }
@@ -160,8 +167,10 @@ impl Mesh {
     pub(super) async fn start(plan: Plan) -> Mesh {
         let ca = TestCa::new();
         let resolver = plan.resolver;
-        let start = |ip, id, host: usize| {
-            Proxy::start(&ca, ip, id, resolver, plan.most_age[host], plan.logs[host].clone(), plan.limits)
+        let start = |ip, id: &str, host: usize| {
+            let traced = TraceSettings { node: id.into(), tail: plan.tail };
+            let access = plan.logs[host].clone();
+            Proxy::start(&ca, ip, id, resolver, plan.most_age[host], access, (plan.limits, traced))
         };
         let (a, b) = (start("127.0.0.1", A, 0), start("127.0.0.2", B, 1));
         let mesh = Mesh { a, b, ca, plan };
@@ -254,7 +263,7 @@ impl Mesh {
             view: plan.view.map(Text::from),
             recognition: Recognition::default(),
             probe: None,
-            telemetry: Default::default(),
+            telemetry: plan.telemetry.clone(),
         };
         let port = |number| WorkloadPort {
             number,
@@ -301,7 +310,7 @@ impl Proxy {
         resolver: Option<SocketAddr>,
         most_age: Option<Duration>,
         access: AccessSink,
-        limits: Limits,
+        (limits, tracing): (Limits, TraceSettings),
     ) -> Proxy {
         // Nobody answers there.
         let nobody = "127.0.0.1:9".parse().unwrap();
@@ -313,7 +322,7 @@ impl Proxy {
         let (exporter, parcels) = Exporter::new(Default::default(), Arc::clone(&metrics));
         let shared = Shared {
             exporter,
-            tracing: TraceSettings::default(),
+            tracing,
             roots: Arc::new(Roots::new(Arc::clone(&metrics))),
             svids,
             metrics,

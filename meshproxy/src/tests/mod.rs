@@ -29,4 +29,5 @@ mod rules;
 mod standing;
 mod streaming;
 mod streams;
+mod traces;
 mod upgrades;

@@ -40,6 +40,7 @@ mod rules;
 mod streams;
 mod supply;
 mod tour;
+mod traces;
 pub mod verdicts;
 mod views;
 mod wire;
@@ -78,6 +79,7 @@ fn all() -> Vec<Claim> {
     claims.extend(rules::claims());
     claims.extend(balancing::claims());
     claims.extend(reports::claims());
+    claims.extend(traces::claims());
     claims.extend(resilience::claims());
     claims.extend(hedging::claims());
     claims.extend(resilience_zones::claims());

@@ -102,7 +102,14 @@ fn what_no_specification_allows_counts_as_absent_and_does_not_go_on() {
     let twice = format!("00-{TRACE}-{SPAN}-01");
     assert_eq!(passed_on(&[("traceparent", &twice), ("traceparent", &twice)], &share(0.0)), new);
     assert_eq!(passed_on(&[("tracestate", "a=1")], &share(0.0)), new);
-    for bad in ["2", "", "-", &format!("{TRACE}-{SPAN}-x"), &format!("{TRACE}"), &format!("{TRACE}-{SPAN}-1-{SPAN}-")] {
+    for bad in [
+        "2",
+        "",
+        "-",
+        &format!("{TRACE}-{SPAN}-x"),
+        &format!("{TRACE}"),
+        &format!("{TRACE}-{SPAN}-1-{SPAN}-"),
+    ] {
         assert_eq!(passed_on(&[("b3", bad)], &share(0.0)), new, "{bad}");
     }
     for bad in [
@@ -155,7 +162,8 @@ fn who_decides_whether_it_is_sampled() {
     // One in a hundred where nothing is said.
     let mut random = Random::seeded(1);
     let tracing = Tracing::default();
-    let count = (0..100_000).filter(|_| Context::begin(&Heard::default(), &tracing, &mut random).sampled).count();
+    let count =
+        (0..100_000).filter(|_| Context::begin(&Heard::default(), &tracing, &mut random).sampled).count();
     assert!((800..1_200).contains(&count), "{count}");
     assert!(!begun(&fields(&[("b3", "d")]), &share(0.0)).of_copy().sampled);
 }

@@ -230,7 +230,8 @@ impl Tracer {
             Reporter::Source => entry.source,
             Reporter::Destination => entry.destination,
         };
-        let speaker = Speaker { node: &self.settings.node, party: &series.party(own), tracing: &side.tracing };
+        let speaker =
+            Speaker { node: &self.settings.node, party: &series.party(own), tracing: &side.tracing };
         let service = series.service(entry.service);
         let span = span::make(entry, traced, kept, &speaker, &service);
         let resource = self.resource(own, &speaker);

@@ -21,8 +21,7 @@ use crate::telemetry::labels::{Party, ServiceLabels};
 use crate::telemetry::metrics::Reporter;
 
 /// Methods that may be told by name; any other could be anything.
-const METHODS: [&str; 9] =
-    ["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"];
+const METHODS: [&str; 9] = ["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"];
 /// What a value of a header field is cut to.
 const LONGEST_VALUE: usize = 1024;
 /// So many earlier attempts are told.
@@ -120,7 +119,13 @@ pub(super) fn make(
         start_time_unix_nano: nanos(start),
         end_time_unix_nano: nanos(now),
         attributes: attributes(entry, is_error, kept, speaker),
-        events: entry.earlier.iter().take(MOST_EVENTS).zip(1..).map(|(one, try_)| event(entry, one, try_, start)).collect(),
+        events: entry
+            .earlier
+            .iter()
+            .take(MOST_EVENTS)
+            .zip(1..)
+            .map(|(one, try_)| event(entry, one, try_, start))
+            .collect(),
         status: Some(status),
         ..Span::default()
     }
@@ -152,7 +157,9 @@ fn event(entry: &Entry<'_>, earlier: &Earlier, try_: i64, start: Duration) -> Ev
         attributes.push(number("network.peer.port", endpoint.port().into()));
     }
     match earlier.outcome {
-        Outcome::Response { status, .. } => attributes.push(number("http.response.status_code", status.into())),
+        Outcome::Response { status, .. } => {
+            attributes.push(number("http.response.status_code", status.into()))
+        }
         outcome => attributes.push(text("error.type", outcome.flag())),
     }
     Event { time_unix_nano: nanos(at), name: "attempt failed".to_owned(), attributes, ..Event::default() }
