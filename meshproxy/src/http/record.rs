@@ -374,7 +374,7 @@ impl Record {
             None => self.chosen.as_ref().and_then(Chosen::route_name),
         };
         let received = self.received();
-        let entry = Entry {
+        let mut entry = Entry {
             reporter: self.reporter,
             mutual_tls: self.mutual_tls,
             source: self.source,
@@ -417,12 +417,11 @@ impl Record {
             traced: self.traced.as_ref(),
             earlier: &self.earlier,
         };
-        let entry = match &self.traced {
-            Some(traced) if self.thread.observers.traces.tells(traced, &entry) => {
-                Entry { trace_id: Some(traced.context.trace), span_id: Some(traced.context.span), ..entry }
-            }
-            _ => entry,
-        };
+        if let Some(traced) = &self.traced
+            && self.thread.observers.traces.tells(traced, &entry)
+        {
+            (entry.trace_id, entry.span_id) = (Some(traced.context.trace), Some(traced.context.span));
+        }
         self.thread.observers.exchange(&entry, self.side());
     }
 }
