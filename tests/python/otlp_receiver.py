@@ -1,6 +1,7 @@
 """A collector of OpenTelemetry that reads every export by the published protocol, and writes each span and log record as a
 line of JSON. Takes HTTP on the first port and gRPC on the second: otlp_receiver.py FILE ADDRESS HTTP GRPC."""
 
+import gzip
 import http.server
 import json
 import sys
@@ -76,6 +77,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["content-length"]))
+        if self.headers["content-encoding"] == "gzip":
+            body = gzip.decompress(body)
         assert self.headers["content-type"] == "application/x-protobuf", self.headers["content-type"]
         if self.path == "/v1/traces":
             take_spans(trace_service_pb2.ExportTraceServiceRequest.FromString(body), "http")

@@ -31,7 +31,7 @@ use crate::telemetry::entry::{Entry, Remarked};
 use crate::telemetry::flags::Flags;
 use crate::telemetry::line::number;
 use crate::telemetry::metrics::Reporter;
-use crate::telemetry::trace::{self, Earlier, Traced};
+use crate::telemetry::trace::{self, Earlier, OPERATION, Traced};
 use crate::upstream::body::Upload;
 use crate::upstream::thread::DataThread;
 
@@ -208,6 +208,11 @@ impl Record {
     pub fn trace(&mut self, head: &mut Head, own_id: bool) {
         let tracer = &self.thread.observers.traces;
         let side = self.side();
+        // What the caller's proxy calls the operation is none of the application's business.
+        let operation = match head.internal && !self.is_outbound() {
+            true => head.headers.remove(&OPERATION),
+            false => None,
+        };
         if !tracer.is_on(side) {
             return;
         }
@@ -216,8 +221,8 @@ impl Record {
             let marked = head.headers.get(&REQUEST_ID).and_then(trace::marked);
             marked.and_then(|id| head.headers.insert(&REQUEST_ID, id));
         }
-        if !self.is_outbound() {
-            traced.hear_operation(&mut head.headers);
+        if let Some(operation) = operation {
+            traced.hear_operation(&operation);
         }
         if traced.may_be_told() {
             self.keep_head(head);

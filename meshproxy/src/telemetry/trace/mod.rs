@@ -123,10 +123,9 @@ impl Traced {
         }
     }
 
-    /// Takes the operation that the caller's proxy has named from the fields of a request.
-    pub fn hear_operation(&mut self, headers: &mut HeaderMap) {
-        let told = headers.remove(&OPERATION);
-        if let (Some(kept), Some(told)) = (&mut self.kept, &told) {
+    /// Takes the operation that the caller's proxy has named.
+    pub fn hear_operation(&mut self, told: &HeaderValue) {
+        if let Some(kept) = &mut self.kept {
             kept.operation = told.to_str().ok().map(Into::into);
         }
     }
