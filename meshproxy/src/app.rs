@@ -54,6 +54,7 @@ use crate::telemetry::log::sinks::Sinks;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::report::Collector;
 use crate::telemetry::tap::Hub;
+use crate::telemetry::trace::TraceSettings;
 use crate::upstream::budget;
 use crate::upstream::thread::Shared;
 use crate::workload::check::{self, Reports};
@@ -203,6 +204,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         exporter,
         reports: traffic,
         taps,
+        tracing: TraceSettings { node: config.node.as_str().into(), tail: config.tail },
         drain: drain.clone(),
         forwarder: forwarder.clone(),
         most_age: config.most_age,

@@ -1,6 +1,7 @@
 //! Commands and flags. Every flag has an environment variable of the same name.
 
 mod limits;
+mod tail;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use ipnet::Ipv4Net;
 use mesh_core::vocab::ratio::Ratio;
 
 pub use self::limits::LimitArgs;
+pub use self::tail::TailArgs;
 use crate::config::{ControlUrl, LocalService, PortCheck, Upstream};
 use crate::intercept::args::InterceptArgs;
 use crate::intercept::rules::Rules;
@@ -171,6 +173,9 @@ pub struct RunArgs {
     /// How much is taken, and how long is waited
     #[command(flatten)]
     pub limits: LimitArgs,
+    /// Tail sampling of traces.
+    #[command(flatten)]
+    pub tail: TailArgs,
     /// Flags of transparent capture.
     #[command(flatten)]
     pub intercept: InterceptArgs,

@@ -16,6 +16,7 @@ use crate::intercept::rules::Rules;
 use crate::net::limits::Limits;
 use crate::telemetry::metrics::Bounds;
 use crate::telemetry::export::settings::{Settings as Otlp, SettingsError};
+use crate::telemetry::trace::Tail;
 
 /// Why the flags cannot be used together, or not on this host.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +81,8 @@ pub struct Config {
     pub flight_alarm: bool,
     /// How much is told in access logs of what went well.
     pub access_log_sample: Ratio,
+    /// Which requests that were not sampled are traced all the same.
+    pub tail: Tail,
     /// Collectors that the environment names.
     pub otlp: Otlp,
     /// Data threads.
@@ -168,6 +171,7 @@ impl Config {
             loopback_net: args.loopback_net.trunc(),
             access_log: args.access_log,
             access_log_sample: args.access_log_sample,
+            tail: args.tail.into(),
             otlp: Otlp::from_env(|name| std::env::var(name).ok())?,
             remembered: (args.flight_recorder as usize).div_ceil(threads.max(1)),
             flight_alarm: args.flight_alarm == Switch::On && args.flight_recorder > 0,

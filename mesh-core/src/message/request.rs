@@ -51,6 +51,8 @@ pub struct Head {
     pub bytes: u64,
     /// How many of the fields are the mesh's own.
     pub mesh: u32,
+    /// Whether there are others that only proxies may set.
+    pub internal: bool,
 }
 
 impl Head {
@@ -122,6 +124,7 @@ pub fn canonical(
         grpc: found.grpc,
         bytes,
         mesh: if sender == Sender::Proxy { found.mesh } else { 0 },
+        internal: sender == Sender::Proxy && found.internal,
     })
 }
 

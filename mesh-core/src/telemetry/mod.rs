@@ -3,6 +3,7 @@
 pub mod attribute;
 pub mod exposition;
 pub mod alarm;
+pub mod context;
 pub mod expression;
 pub mod format;
 pub mod logs;

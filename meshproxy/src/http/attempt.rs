@@ -36,6 +36,7 @@ use crate::live::root::Root;
 use crate::net::downstream::Facts;
 use crate::net::hop::{Spoken, Told};
 use crate::net::proxy_header::ProxyHeader;
+use crate::telemetry::trace::Earlier;
 use crate::upstream::body::Upload;
 use crate::upstream::failure::ConnectError;
 use crate::upstream::pool::{Hop, Who};
@@ -85,6 +86,8 @@ pub struct Tried {
     pub attempts: u32,
     /// How many of them were begun beside others.
     pub beside: u32,
+    /// Those before the last.
+    pub earlier: Vec<Earlier>,
     /// What came of it; `None` if no endpoint may get traffic.
     pub result: Option<Result<Answer, Failure>>,
     /// Whether the answer would have been tried again if a try had been left.
@@ -113,6 +116,7 @@ impl Trial<'_> {
         // Those that were begun beside others.
         let mut joined = 0;
         let mut retrying: Option<Box<Retrying>> = None;
+        let mut earlier: Vec<Earlier> = Vec::new();
         if self.retry.attempts > 0 || is_rare {
             self.destination.state.retries.note_request();
         }
@@ -209,6 +213,7 @@ impl Trial<'_> {
                         result: Some(result),
                         attempts: tries,
                         beside: joined,
+                        earlier,
                         exhausted,
                         refused,
                         injected,
@@ -216,6 +221,8 @@ impl Trial<'_> {
                 }
             }
             self.thread.metrics().proxy.retries.increment(1);
+            let endpoint = self.destination.endpoints[index].shown();
+            earlier.push(Earlier { ended: Instant::now(), endpoint, outcome });
             tried.push(index);
         }
     }
@@ -377,6 +384,7 @@ impl Tried {
             permit: None,
             attempts,
             beside: 0,
+            earlier: Vec::new(),
             result: None,
             exhausted: false,
             refused: false,

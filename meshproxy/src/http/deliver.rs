@@ -113,7 +113,8 @@ fn begin(peer: &MeshPeer, mut request: Request<Incoming>) -> Result<Delivery, Bo
     let Entered { targets, way, port, mut record } = enter(peer, &root, (&heard, proxy), &mut head, record)?;
     record.upstream = targets.first().copied();
     let time = head.headers.get(&EXPECTED_TIMEOUT).and_then(time);
-    let Head { method, authority, target, headers, .. } = *head;
+    let Head { method, authority, target, mut headers, .. } = *head;
+    record.pass_on_trace(&mut headers);
     let message = Box::new(Message { method, authority, target, headers });
     Ok(Delivery { record, message, targets, way, port, time, http2, upgrade })
 }
@@ -219,6 +220,10 @@ fn enter(
 ) -> Result<Entered, Box<Reply>> {
     let to = heard.to;
     let hosted = root.tables.workload_shown(to, &peer.own);
+    if let Some(local) = hosted.and_then(|hosted| root.local(hosted)) {
+        record.tell_for(local);
+    }
+    record.trace(head, false);
     let seen = head.seen();
     let facts = Inbound {
         to,

@@ -45,7 +45,8 @@ pub(super) async fn send(
         hash: None,
         nested: false,
     };
-    let Head { method, authority, target, headers, .. } = *head;
+    let Head { method, authority, target, mut headers, .. } = *head;
+    record.pass_on_trace(&mut headers);
     let message = Box::new(Message { method, authority, target, headers });
     if let Some(client) = upgrade {
         return upgrade::send_once(&trial, message, client, record).await;

@@ -114,7 +114,8 @@ pub async fn request(entrant: &Entrant, mut request: Request<Incoming>) -> Reply
     };
     record.upstream = targets.first().copied();
     let http2 = head.version == http::Version::HTTP_2;
-    let Head { method, authority, target, headers, .. } = *head;
+    let Head { method, authority, target, mut headers, .. } = *head;
+    record.pass_on_trace(&mut headers);
     let message = Box::new(Message { method, authority, target, headers });
     if let Some(port) = &port {
         match Box::pin(port.request(!http2 || upgrade.is_some())).await {
@@ -151,6 +152,10 @@ fn enter(
     mut record: Box<Record>,
 ) -> Result<Entered, Box<Reply>> {
     let to = entrant.facts.local;
+    if let Some(local) = root.tables.workload_at(to).and_then(|hosted| root.local(hosted)) {
+        record.tell_for(local);
+    }
+    record.trace(head, false);
     let seen = head.seen();
     let facts = Inbound { request: Some(&seen), ..entrant.inbound() };
     let admission = match captured::admit(&root.tables, &facts, &mut Silent) {

@@ -96,12 +96,13 @@ fn begin(connection: &Outbound, mut request: Request<Incoming>) -> Begun {
         Ok(read) => read,
         Err(fault) => return Begun::Answered(Box::new(reply::bad_request(record, fault))),
     };
-    add_context(connection, &mut head);
+    let own_id = add_context(connection, &mut head);
     let local = connection.local(&root);
     if let Some(local) = local {
         record.source = local.party.number;
         record.tell_for(local);
     }
+    record.trace(&mut head, own_id);
     record.request(&head);
     if let Some(scarce) = connection.thread.pressure.refuses_streams() {
         return Begun::Answered(Box::new(reply::overloaded(record, scarce)));
@@ -235,6 +236,10 @@ fn note_plan(root: &Root, plan: &Plan, record: &mut Record) {
             let destination = &root.destinations[forward.destination];
             record.cluster = named(&destination.destination.cluster);
             record.service = destination.service.number;
+            let key = &destination.destination.policy.key;
+            if let Some(traced) = record.traced() {
+                traced.name(&key.host, key.port);
+            }
         }
         Action::Redirect { .. }
         | Action::Respond { .. }
@@ -276,9 +281,9 @@ async fn send_on(
     };
     let message = copied(&trial, root, plan, forward, head, timeout, &mut record);
     let tried = trial.run(message, record.upload.as_ref(), &mut deadline).await;
-    let Tried { endpoint, permit, result, attempts, beside, exhausted, refused, injected } = tried;
+    let Tried { endpoint, permit, result, attempts, beside, earlier, exhausted, refused, injected } = tried;
     record.permit = permit;
-    (record.attempts, record.beside) = (attempts, beside);
+    (record.attempts, record.beside, record.earlier) = (attempts, beside, earlier);
     if let Some(flag) = injected {
         record.flags.push(flag);
     }
@@ -342,9 +347,11 @@ fn copied(
     if !forward.mirrors.is_empty() {
         let Trial { thread, caller, .. } = *trial;
         let client = record.client();
+        let trace = record.traced().and_then(|traced| traced.of_copy());
         let upload = record.upload.as_ref();
         let message = &*message;
-        mirror::send(forward, Original { thread, root, caller, client, message, version, upload, timeout });
+        let original = Original { thread, root, caller, client, message, trace, version, upload, timeout };
+        mirror::send(forward, original);
     }
     message
 }
@@ -385,6 +392,7 @@ pub(super) fn message(plan: &Plan, forward: &Forward, head: Box<Head>, record: &
         }
         authority = rewritten;
     }
+    record.pass_on_trace(&mut headers);
     if let Some(told) = told.filter(|_| varies(&of_answer)) {
         record.told = Some(told.after(&authority, &target, &headers));
     }
@@ -416,15 +424,18 @@ fn tell(record: &mut Record, plan: &Plan, head: &Head) {
     }
 }
 
-/// What every request carries: an id, and the scheme of its client.
-fn add_context(connection: &Outbound, head: &mut Head) {
+/// What every request carries: an id, and the scheme of its client. Whether it got the id here.
+fn add_context(connection: &Outbound, head: &mut Head) -> bool {
     // Room for these and the fields of the hop at once: the map grows by hashing everything anew.
     head.headers.reserve(6);
+    let mut own_id = false;
     head.headers.entry(&REQUEST_ID).or_insert_with(|| {
+        own_id = true;
         let mut id = connection.thread.random(trace::request_id);
         // No secret, but unlike every other: in the table of HTTP/2 it would only drive out what comes again.
         id.set_sensitive(true);
         id
     });
     head.headers.entry(&FORWARDED_PROTO).or_insert_with(|| HeaderValue::from_static(USUAL_PROTO));
+    own_id
 }

@@ -14,6 +14,7 @@ use http::uri::Authority;
 use http_body::Body as _;
 use mesh_core::decide::plan::Forward;
 use mesh_core::resilience::retry::RetryPolicy;
+use mesh_core::telemetry::context::Context;
 use tokio::time::Instant;
 
 use super::attempt::{Trial, client};
@@ -24,6 +25,7 @@ use super::send::{Answer, Message};
 use crate::live::local::LocalWorkload;
 use crate::live::view::Held;
 use crate::net::downstream::Facts;
+use crate::telemetry::trace::OPERATION;
 use crate::upstream::body::Upload;
 use crate::upstream::copied::Watch;
 use crate::upstream::thread::DataThread;
@@ -46,6 +48,8 @@ pub struct Original<'a> {
     pub client: Facts,
     /// Its head, ready to be sent.
     pub message: &'a Message,
+    /// The context that copies get in the place of its own.
+    pub trace: Option<Context>,
     /// What its client speaks.
     pub version: Version,
     /// Its body, of which nothing has been read.
@@ -72,7 +76,7 @@ pub fn send(forward: &Forward, original: Original<'_>) {
             caller: original.caller.cloned(),
             client: original.client,
             destination: plan.destination,
-            message: Box::new(Message { authority, ..original.message.clone() }),
+            message: Box::new(copy_of(authority, &original)),
             version: original.version,
             upload,
             watch,
@@ -84,6 +88,16 @@ pub fn send(forward: &Forward, original: Original<'_>) {
             drop(place);
         });
     }
+}
+
+/// The head of a copy. It is not sampled: the trace is the request's.
+fn copy_of(authority: Authority, original: &Original<'_>) -> Message {
+    let mut message = Message { authority, ..original.message.clone() };
+    if let Some(context) = original.trace {
+        context.write(&mut message.headers);
+        message.headers.remove(&OPERATION);
+    }
+    message
 }
 
 /// One of the places for copies.

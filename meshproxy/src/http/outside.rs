@@ -132,7 +132,8 @@ async fn pass_through(
     let caller = connection.local(&root).map(|local| local.caller());
     let patience = root.tables.patience(caller.as_ref());
     let http2 = head.version == Version::HTTP_2;
-    let Head { method, authority, target, headers, .. } = *head;
+    let Head { method, authority, target, mut headers, .. } = *head;
+    record.pass_on_trace(&mut headers);
     let message = Box::new(Message { method, authority, target, headers });
     if let Some(client) = upgrade {
         return upgrade::deliver(record, message, Target::plain(&addresses, patience), client).await;

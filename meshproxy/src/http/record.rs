@@ -35,6 +35,7 @@ use crate::telemetry::line::number;
 use crate::telemetry::messages::Messages;
 use crate::telemetry::metrics::{Reporter, interval};
 use crate::telemetry::tap::Tapped;
+use crate::telemetry::trace::{self, Earlier, OPERATION, Traced};
 use crate::upstream::body::Upload;
 use crate::upstream::thread::DataThread;
 
@@ -94,6 +95,10 @@ pub struct Record {
     pub beside: u32,
     /// Whether it goes to the proxy of its endpoint over mutual TLS.
     pub mesh_hop: bool,
+    /// Attempts before the last.
+    pub earlier: Vec<Earlier>,
+    /// Its trace.
+    traced: Option<Traced>,
     request: Option<Box<Logged>>,
     /// The messages of gRPC, counted.
     messages: Option<Rc<Messages>>,
@@ -184,6 +189,8 @@ impl Record {
             attempts: 0,
             beside: 0,
             mesh_hop: false,
+            earlier: Vec::new(),
+            traced: None,
             request: None,
             messages: None,
             begun: None,
@@ -227,8 +234,53 @@ impl Record {
             &head.headers,
         );
         // Whose it is may not be known yet.
-        let wanted = &self.root.tables.wanted;
-        if wanted.head || self.thread.observers.want_head(self.side()) {
+        if self.root.tables.wanted.head || self.thread.observers.want_head(self.side()) {
+            self.keep_head(head);
+        }
+    }
+
+    /// Begins its trace, where requests are traced. `own_id` says that the request got its id from this proxy.
+    pub fn trace(&mut self, head: &mut Head, own_id: bool) {
+        let tracer = &self.thread.observers.traces;
+        let side = self.side();
+        // What the caller's proxy calls the operation is none of the application's business.
+        let operation = match head.internal && !self.is_outbound() {
+            true => head.headers.remove(&OPERATION),
+            false => None,
+        };
+        if !tracer.is_on(side) {
+            return;
+        }
+        let mut traced = self.thread.random(|random| tracer.begin(side, &head.headers, random));
+        if own_id && traced.context.sampled && side.tracing.use_request_id {
+            let marked = head.headers.get(&REQUEST_ID).and_then(trace::marked);
+            marked.and_then(|id| head.headers.insert(&REQUEST_ID, id));
+        }
+        if let Some(operation) = operation {
+            traced.hear_operation(&operation);
+        }
+        if traced.may_be_told() {
+            self.keep_head(head);
+        }
+        self.traced = Some(traced);
+    }
+
+    /// Its trace.
+    pub fn traced(&mut self) -> Option<&mut Traced> {
+        self.traced.as_mut()
+    }
+
+    /// Writes the context of its trace into what goes on.
+    pub fn pass_on_trace(&self, headers: &mut HeaderMap) {
+        if let Some(traced) = &self.traced {
+            traced.write(headers, self.is_outbound());
+        }
+    }
+
+    /// Keeps what only the head tells.
+    fn keep_head(&mut self, head: &Head) {
+        if self.request.is_none() {
+            let wanted = &self.root.tables.wanted;
             let mut logged = Box::new(Logged {
                 method: head.method.clone(),
                 version: head.version,
@@ -444,7 +496,7 @@ impl Record {
             None => self.chosen.as_ref().and_then(Chosen::route_name),
         };
         let received = self.received();
-        let entry = Entry {
+        let mut entry = Entry {
             reporter: self.reporter,
             mutual_tls: self.mutual_tls,
             source: self.source,
@@ -485,7 +537,6 @@ impl Record {
             route: self.route.as_deref().or(named.as_deref()).unwrap_or(""),
             remarked: self.remarked.as_deref(),
             version: self.root.tables.version.number,
-            trace_id: None,
             scheme: request.map_or("", |r| r.scheme),
             told: self.told(),
             trace: request.and_then(|r| r.trace.as_ref()),
@@ -494,7 +545,16 @@ impl Record {
             response_headers: request.and_then(|r| r.answered.as_ref()),
             upstream_local: self.upstream_local,
             connection_number: self.facts.number,
+            trace_id: None,
+            span_id: None,
+            traced: self.traced.as_ref(),
+            earlier: &self.earlier,
         };
+        if let Some(traced) = &self.traced
+            && self.thread.observers.traces.tells(traced, &entry)
+        {
+            (entry.trace_id, entry.span_id) = (Some(traced.context.trace), Some(traced.context.span));
+        }
         tell(&entry)
     }
 }

@@ -19,9 +19,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// A lane that has nothing to do for so long ends.
 const IDLE: Duration = Duration::from_secs(300);
 /// Waits between attempts, the first and the longest.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(15));
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(8));
 /// A batch is given up after so long.
-const GIVE_UP: Duration = Duration::from_secs(60);
+const GIVE_UP: Duration = Duration::from_secs(30);
 
 /// What a lane works with.
 pub(super) struct Lane {

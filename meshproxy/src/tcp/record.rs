@@ -290,7 +290,6 @@ impl StreamRecord {
             remarked: self.remarked.as_deref(),
             scheme: "",
             version: self.version,
-            trace_id: None,
             told: match self.told_on {
                 false => Told::Nowhere,
                 true if self.facts.peer.ip() == self.facts.local.ip() => Told::Here,
@@ -302,6 +301,10 @@ impl StreamRecord {
             response_headers: None,
             upstream_local: self.upstream_local,
             connection_number: self.facts.number,
+            trace_id: None,
+            span_id: None,
+            traced: None,
+            earlier: &[],
         };
         tell(&entry)
     }

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::flags::Flags;
 use super::metrics::{MessageKey, Reporter, RequestKey, StreamKey};
 use super::tap::Tapped;
+use super::trace::{Earlier, Traced};
 
 /// What policies have written down: it changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,8 +108,6 @@ pub struct Entry<'a> {
     pub scheme: &'a str,
     /// Version of the snapshot that decided.
     pub version: u64,
-    /// Its trace, where that is sampled.
-    pub trace_id: Option<[u8; 16]>,
     /// Fields of the request, where an expression asks for any.
     pub request_headers: Option<&'a HeaderMap>,
     /// Fields of the answer, where an expression asks for any.
@@ -123,6 +122,14 @@ pub struct Entry<'a> {
     pub upstream_local: Option<SocketAddr>,
     /// Number of the client's connection.
     pub connection_number: u64,
+    /// The trace that it has a span in, where one is told to a collector.
+    pub trace_id: Option<[u8; 16]>,
+    /// The span.
+    pub span_id: Option<[u8; 8]>,
+    /// Its context, where requests are traced, sampled or not.
+    pub traced: Option<&'a Traced>,
+    /// Attempts before the last.
+    pub earlier: &'a [Earlier],
 }
 
 impl Entry<'_> {
@@ -231,7 +238,6 @@ pub(crate) fn sample<'a>(started: Instant, local: SocketAddr, remote: SocketAddr
         remarked: None,
         scheme: "",
         version: 0,
-        trace_id: None,
         told: Told::Nowhere,
         trace: None,
         tapped: None,
@@ -239,5 +245,9 @@ pub(crate) fn sample<'a>(started: Instant, local: SocketAddr, remote: SocketAddr
         response_headers: None,
         upstream_local: None,
         connection_number: 0,
+        trace_id: None,
+        span_id: None,
+        traced: None,
+        earlier: &[],
     }
 }

@@ -9,6 +9,7 @@ use super::entry::Entry;
 use super::metrics::SeriesCache;
 use super::report::Cells;
 use super::recorder::Recorder;
+use super::trace::Tracer;
 
 /// All that a data thread tells of its traffic.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub struct Observers {
     pub reports: Option<Rc<Cells>>,
     /// What it remembers of single exchanges, and shows of them.
     pub recorder: Rc<Recorder>,
+    /// Its traces.
+    pub traces: Rc<Tracer>,
 }
 
 impl Observers {
@@ -36,6 +39,7 @@ impl Observers {
         if let Some(reports) = &self.reports {
             reports.exchange(entry);
         }
+        self.traces.end(entry, side, &self.series);
         self.log.write(entry, side);
     }
 

@@ -50,6 +50,7 @@ use crate::telemetry::export::Exporter;
 use crate::telemetry::export::parcel::Parcel;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::tap::Hub;
+use crate::telemetry::trace::{Tail, TraceSettings};
 use crate::upstream::budget::MOST;
 use crate::upstream::thread::Shared;
 
@@ -99,6 +100,10 @@ pub(super) struct Plan {
     pub(super) telemetry: Telemetry,
     /// Access logs of the workloads, of their callers' side and their own.
     pub(super) declared: [Logs; 2],
+    /// What is told of the traffic of every workload.
+    pub(super) telemetry: Telemetry,
+    /// Which requests are traced that were not sampled.
+    pub(super) tail: Tail,
 }
 
 /// Changes a destination.
@@ -128,6 +133,8 @@ impl Plan {
             rate_limits: Vec::new(),
             telemetry: Telemetry::default(),
             declared: Default::default(),
+            telemetry: Telemetry::default(),
+            tail: Tail::default(),
         }
     }
 }
@@ -169,8 +176,10 @@ impl Mesh {
     pub(super) async fn start(plan: Plan) -> Mesh {
         let ca = TestCa::new();
         let resolver = plan.resolver;
-        let start = |ip, id, host: usize| {
-            Proxy::start(&ca, ip, id, resolver, plan.most_age[host], plan.logs[host].clone(), plan.limits)
+        let start = |ip, id: &str, host: usize| {
+            let traced = TraceSettings { node: id.into(), tail: plan.tail };
+            let access = plan.logs[host].clone();
+            Proxy::start(&ca, ip, id, resolver, plan.most_age[host], access, (plan.limits, traced))
         };
         let (a, b) = (start("127.0.0.1", A, 0), start("127.0.0.2", B, 1));
         let mesh = Mesh { a, b, ca, plan };
@@ -314,7 +323,7 @@ impl Proxy {
         resolver: Option<SocketAddr>,
         most_age: Option<Duration>,
         access: AccessSink,
-        limits: Limits,
+        (limits, tracing): (Limits, TraceSettings),
     ) -> Proxy {
         // Nobody answers there.
         let nobody = "127.0.0.1:9".parse().unwrap();
@@ -327,6 +336,7 @@ impl Proxy {
         let (exporter, parcels) = Exporter::new(Default::default(), Arc::clone(&metrics));
         let shared = Shared {
             exporter,
+            tracing,
             roots: Arc::new(Roots::new(Arc::clone(&metrics))),
             svids,
             metrics,

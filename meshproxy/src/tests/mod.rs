@@ -31,4 +31,5 @@ mod rules;
 mod standing;
 mod streaming;
 mod streams;
+mod traces;
 mod upgrades;

@@ -31,6 +31,7 @@ use crate::telemetry::report::{Cells, Reports};
 use crate::telemetry::recorder::Recorder;
 use crate::telemetry::shed::Shed;
 use crate::telemetry::tap::Hub;
+use crate::telemetry::trace::{TraceSettings, Tracer};
 
 /// What all data threads of a proxy share.
 #[derive(Debug, Clone)]
@@ -49,6 +50,8 @@ pub struct Shared {
     pub taps: Arc<Hub>,
     /// Where what goes to collectors is handed over.
     pub exporter: Exporter,
+    /// What is traced with.
+    pub tracing: TraceSettings,
     /// The end.
     pub drain: Drain,
     /// Asks the host's resolvers.
@@ -134,6 +137,7 @@ impl DataThread {
         if let Some(reports) = &thread.observers.reports {
             tokio::task::spawn_local(Rc::clone(reports).keep_handing_over());
         }
+        tokio::task::spawn_local(Rc::clone(&thread.observers.traces).keep_flushing());
         let thread = Rc::new(thread);
         let (standings, roots) = (Rc::clone(&thread.standings), Arc::clone(thread.view.roots()));
         let seen = Rc::clone(&thread);
@@ -200,6 +204,7 @@ fn observers(shared: &Shared) -> Observers {
             Rc::new(Cells::new(reports, swallowed))
         }),
         recorder: Recorder::start(&shared.taps, &shared.metrics),
+        traces: Rc::new(Tracer::new(shared.exporter.clone(), shared.tracing.clone())),
     }
 }
 

@@ -44,6 +44,7 @@ mod supply;
 mod tap;
 mod tour;
 mod traffic;
+mod traces;
 pub mod verdicts;
 mod views;
 mod wire;
@@ -82,6 +83,7 @@ fn all() -> Vec<Claim> {
     claims.extend(rules::claims());
     claims.extend(balancing::claims());
     claims.extend(reports::claims());
+    claims.extend(traces::claims());
     claims.extend(resilience::claims());
     claims.extend(hedging::claims());
     claims.extend(resilience_zones::claims());

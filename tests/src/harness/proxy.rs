@@ -25,6 +25,7 @@ pub struct Proxy {
     capture: String,
     address: IpAddr,
     prefix: Vec<String>,
+    env: Vec<(String, String)>,
 }
 
 impl Proxy {
@@ -46,12 +47,19 @@ impl Proxy {
             control: control.url(),
             extra: Vec::new(),
             prefix: Vec::new(),
+            env: Vec::new(),
         }
     }
 
     /// Adds arguments to every later start.
     pub fn with<S: ToString>(&mut self, arguments: impl IntoIterator<Item = S>) -> &mut Self {
         self.extra.extend(arguments.into_iter().map(|a| a.to_string()));
+        self
+    }
+
+    /// Sets a variable of the environment of every later start.
+    pub fn with_env(&mut self, name: &str, value: &str) -> &mut Self {
+        self.env.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -112,7 +120,7 @@ impl Proxy {
 
     /// The arguments by which it is started.
     pub fn spec(&self) -> Spec {
-        Spec::new(&self.node, &self.program)
+        let spec = Spec::new(&self.node, &self.program)
             .args(["run", "--node", &self.node, "--control", &self.control])
             .args(["--token-file", &self.token_file().display().to_string()])
             .args(["--data-dir", &self.data().display().to_string()])
@@ -120,7 +128,8 @@ impl Proxy {
             .args(["--dns", "127.0.0.1:53", "--capture", &self.capture])
             .args(&self.extra)
             .under(&self.prefix)
-            .env("RUST_LOG", "info")
+            .env("RUST_LOG", "info");
+        self.env.iter().fold(spec, |spec, (name, value)| spec.env(name, value))
     }
 
     /// Starts it without waiting.

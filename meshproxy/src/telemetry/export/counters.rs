@@ -36,10 +36,13 @@ pub enum Lost {
     Refused,
     /// The proxy ended first.
     Ended,
+    /// More than tail sampling may keep.
+    Tail,
 }
 
 impl Lost {
-    const ALL: [Lost; 5] = [Lost::Queue, Lost::Collectors, Lost::Unreachable, Lost::Refused, Lost::Ended];
+    const ALL: [Lost; 6] =
+        [Lost::Queue, Lost::Collectors, Lost::Unreachable, Lost::Refused, Lost::Ended, Lost::Tail];
 
     fn name(self) -> &'static str {
         match self {
@@ -48,6 +51,7 @@ impl Lost {
             Lost::Unreachable => "unreachable",
             Lost::Refused => "refused",
             Lost::Ended => "ended",
+            Lost::Tail => "tail",
         }
     }
 }
@@ -55,7 +59,7 @@ impl Lost {
 /// Counters of records, by kind.
 pub struct Exports {
     exported: [Counter; 2],
-    dropped: [[Counter; 5]; 2],
+    dropped: [[Counter; 6]; 2],
 }
 
 impl Exports {
