@@ -28,6 +28,7 @@ mod operator;
 mod origination;
 mod owners;
 mod policy;
+mod prometheus;
 mod protocols;
 mod ratelimits;
 mod reports;
@@ -110,6 +111,7 @@ fn all() -> Vec<Claim> {
     claims.extend(owners::claims());
     claims.extend(zero_trust::claims());
     claims.extend(observe::claims());
+    claims.extend(prometheus::claims());
     claims.extend(operator::claims());
     claims.extend(input::claims());
     claims.extend(crash::claims());
