@@ -1,5 +1,6 @@
 //! What is proved from outside, through the real binaries: one function a claim, grouped by subject.
 
+mod agreement;
 mod balancing;
 mod bookinfo;
 mod bytes;
@@ -111,6 +112,7 @@ fn all() -> Vec<Claim> {
     claims.extend(owners::claims());
     claims.extend(zero_trust::claims());
     claims.extend(observe::claims());
+    claims.extend(agreement::claims());
     claims.extend(prometheus::claims());
     claims.extend(operator::claims());
     claims.extend(input::claims());

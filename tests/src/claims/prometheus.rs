@@ -49,11 +49,8 @@ fn files(context: &mut Context<'_>) -> anyhow::Result<()> {
         ("promtool: the rules and alerts say what their tests want", ["test", "rules", "rules_test.yaml"]),
     ] {
         let output = Command::new(&promtool).args(words).current_dir(&folder).output()?;
-        let said = format!(
-            "{}{}",
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        );
+        let said =
+            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         context.report.claim(claim, output.status.success(), said.trim().replace('\n', "; "));
     }
     Ok(())
@@ -292,7 +289,9 @@ const TROUBLE: &str = "apiVersion: networking.istio.io/v1\nkind: DestinationRule
 
 fn stir(lab: &Lab) -> anyhow::Result<()> {
     lab.control.apply_text(TROUBLE)?;
-    for path in ["details:9080/secret", "ratings:9080/fail/100", "ratings:9080/fail/100", "ratings:9080/health"] {
+    for path in
+        ["details:9080/secret", "ratings:9080/fail/100", "ratings:9080/fail/100", "ratings:9080/health"]
+    {
         lab.as_productpage(&Ask::get(format!("http://{path}")))?;
     }
     let call = Ask::get("http://details:9080/health").method(http::Method::POST);
@@ -408,7 +407,11 @@ fn dashboard(context: &mut Context<'_>, prometheus: &Prometheus) -> anyhow::Resu
             missing.push(text);
         }
     }
-    context.report.claim("every variable of the dashboard has values", missing.is_empty(), missing.join("; "));
+    context.report.claim(
+        "every variable of the dashboard has values",
+        missing.is_empty(),
+        missing.join("; "),
+    );
     Ok(())
 }
 
