@@ -90,6 +90,7 @@ fn figures(context: &mut Context<'_>) -> anyhow::Result<()> {
     prometheus.wait_for(&plain("source", ""), |counted| counted >= expected)?;
     let after = Counted::settled(&mut prometheus)?;
     compare(context, &made, &before, &after);
+    live_traffic(context, &lab, &made, &before)?;
     quantiles(context, &made, &prometheus)?;
     let pages = LoadSpec {
         ask: lab.page(),
@@ -239,6 +240,50 @@ fn compare(context: &mut Context<'_>, made: &Made, before: &Counted, after: &Cou
     context.report.claim("there were attempts beyond the first", retries > 0.0, retries.to_string());
 }
 
+/// What `meshd stat` says of calls from productpage to ratings, as one side tells it.
+fn stat(lab: &Lab, reporter: &str) -> anyhow::Result<Value> {
+    let words = ["stat", "ratings", "--from", "default/productpage-v1", "--reporter", reporter];
+    let all = words.into_iter().chain(["--window", "1h", "-o", "json"]);
+    let rows = lab.control.must(all)?.json()?;
+    let whole = |row: &&Value| row["subset"].is_null() && row["reporter"] == reporter;
+    Ok(rows.as_array().and_then(|rows| rows.iter().find(whole)).cloned().unwrap_or_default())
+}
+
+/// The same load as `stat` tells it: what was before counts too, since it was made in the same way.
+fn live_traffic(context: &mut Context<'_>, lab: &Lab, made: &Made, before: &Counted) -> anyhow::Result<()> {
+    let well = made.plain.iter().filter(|s| s.verdict.as_deref() == Ok("200")).count() as f64;
+    let p99 = p99(made);
+    for (side, reporter) in ["source", "destination"].into_iter().enumerate() {
+        let all = made.plain.len() as f64 + before.plain[side];
+        let well = well + before.good[side];
+        comes(|| Ok(stat(lab, reporter)?["requests"].as_f64().is_some_and(|requests| requests >= all)))?;
+        let row = stat(lab, reporter)?;
+        let number = |name: &str| row[name].as_f64().unwrap_or(0.0);
+        let holds = agree(number("requests"), all)
+            && agree(number("success_rate"), well / all)
+            && bucket(number("p99_ms")) == bucket(p99);
+        context.report.claim(
+            format!("{reporter}: stat says what the metrics and the load say, within 1 %"),
+            holds,
+            format!(
+                "{} of {all} requests, {:.4} of {:.4}, p99 {:.0} ms",
+                row["requests"],
+                number("success_rate"),
+                well / all,
+                number("p99_ms")
+            ),
+        );
+    }
+    Ok(())
+}
+
+/// The 99th percentile of what the load generator saw, in milliseconds.
+fn p99(made: &Made) -> f64 {
+    let mut took: Vec<Duration> = made.plain.iter().map(|sample| sample.took).collect();
+    took.sort();
+    took.get(took.len() * 99 / 100).map_or(0.0, |took| took.as_secs_f64() * 1000.0)
+}
+
 /// The bucket of Istio's histograms that a duration falls in.
 fn bucket(millis: f64) -> Option<(f64, f64)> {
     const BOUNDS: [f64; 14] =
@@ -250,9 +295,7 @@ fn quantiles(context: &mut Context<'_>, made: &Made, prometheus: &Prometheus) ->
     let service = "destination_service=\"ratings.default.svc.cluster.local\"";
     let good = made.plain.iter().filter(|s| s.verdict.as_deref() == Ok("200")).count() as f64;
     let wanted = good / made.plain.len() as f64;
-    let mut took: Vec<Duration> = made.plain.iter().map(|sample| sample.took).collect();
-    took.sort();
-    let p99 = took.get(took.len() * 99 / 100).map_or(0.0, |took| took.as_secs_f64() * 1000.0);
+    let p99 = p99(made);
     let mut found = Vec::new();
     for reporter in ["source", "destination"] {
         let told = |name: &str| format!("{name}{{reporter=\"{reporter}\",{service}}}");
