@@ -14,7 +14,7 @@ pub(super) fn claims() -> Vec<Claim> {
 }
 
 /// Rules that end requests in different ways.
-const RULES: &str = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: reviews, namespace: default}\n\
+pub(super) const RULES: &str = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: reviews, namespace: default}\n\
     spec:\n  hosts: [reviews]\n  http:\n\
     \x20 - {name: teapot, match: [{uri: {exact: /teapot}}], directResponse: {status: 418, body: {string: short}}}\n\
     \x20 - {name: moved, match: [{uri: {exact: /moved}}], redirect: {uri: /else}}\n\
@@ -31,15 +31,15 @@ const RULES: &str = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nm
     spec: {selector: {matchLabels: {app: reviews}}, action: DENY, rules: [{to: [{operation: {paths: [/secret], ports: ['9080', '9081']}}]}]}\n";
 
 /// A request, and how it ends.
-struct Case {
-    what: &'static str,
+pub(super) struct Case {
+    pub(super) what: &'static str,
     url: &'static str,
     status: u16,
     flags: &'static str,
     /// The host whose proxy lets it in, by number; none where it does not get there.
     server: Option<usize>,
     /// How often it gets there.
-    attempts: u64,
+    pub(super) attempts: u64,
     /// Whether the status and flag are a decision, which `explain` knows beforehand.
     foreseen: bool,
 }
@@ -62,7 +62,7 @@ impl Case {
     }
 }
 
-const CASES: [Case; 9] = [
+pub(super) const CASES: [Case; 9] = [
     case("an ordinary answer", "http://reviews:9080/reviews/1", 200, "-").at(1, 1).by_chance(),
     case("an answer of the proxy", "http://reviews:9080/teapot", 418, "-"),
     case("a redirect", "http://reviews:9080/moved", 301, "-"),
@@ -95,18 +95,18 @@ fn requests(context: &mut Context<'_>) -> anyhow::Result<()> {
 }
 
 /// All that is told of one request.
-struct Told {
+pub(super) struct Told {
     answer: Answer,
-    explained: Value,
+    pub(super) explained: Value,
     /// Lines of the caller's proxy and of the server's.
-    lines: [Vec<Value>; 2],
+    pub(super) lines: [Vec<Value>; 2],
     /// What the metrics of both have grown by, under the labels that the line of the log has.
     grown: [u64; 2],
 }
 
 /// Makes the request and lists what does not agree.
 fn differences(lab: &Lab, case: &Case, id: &str) -> anyhow::Result<Vec<String>> {
-    let told = tell(lab, case, id)?;
+    let told = tell(lab, case, &[("x-request-id", id)])?;
     let mut differences = Vec::new();
     let mut same = |what: &str, one: &Value, other: &Value| {
         if one != other {
@@ -129,6 +129,11 @@ fn differences(lab: &Lab, case: &Case, id: &str) -> anyhow::Result<Vec<String>> 
         same("version", &line["snapshot_version"], &explained["version"]);
         if !explained["route"]["name"].is_null() {
             same("name of the route", &line["route_name"], &explained["route"]["name"]);
+        }
+        if let Some(rule) = line.get("rule").filter(|rule| !rule.is_null()) {
+            let route = &explained["route"];
+            let foreseen = format!("{}[{}]", route["resource"].as_str().unwrap_or_default(), route["rule"]);
+            same("rule", rule, &foreseen.into());
         }
         if let Some(destination) = explained["destinations"].get(0) {
             same("cluster", &line["upstream_cluster"], &destination["cluster"]);
@@ -165,7 +170,9 @@ fn flags(line: &Value) -> Value {
     flags.join(",").into()
 }
 
-fn tell(lab: &Lab, case: &Case, id: &str) -> anyhow::Result<Told> {
+/// Makes a request with these fields, of which the first is its id, and collects what is told of it.
+pub(super) fn tell(lab: &Lab, case: &Case, fields: &[(&str, &str)]) -> anyhow::Result<Told> {
+    let id = fields.first().map_or("", |(_, id)| id);
     let from = "default/bookinfo-productpage@h1";
     let explained = lab.control.must(["explain", "--from", from, "--to", case.url, "-o", "json"])?.json()?;
     let server = &lab.proxies[case.server.unwrap_or(1)];
@@ -183,7 +190,8 @@ fn tell(lab: &Lab, case: &Case, id: &str) -> anyhow::Result<Told> {
         marks
     };
     let before = [page(&lab.proxies[0])?, page(server)?];
-    let answer = lab.as_productpage(&Ask::get(case.url).header("x-request-id", id))?;
+    let ask = fields.iter().fold(Ask::get(case.url), |ask, (name, value)| ask.header(name, value));
+    let answer = lab.as_productpage(&ask)?;
     let lines = |proxy: &Proxy, inbound: bool| -> Vec<Value> {
         let of_this = |line: &Value| {
             let cluster = line["upstream_cluster"].as_str().unwrap_or_default();

@@ -1,6 +1,7 @@
 //! What is proved from outside, through the real binaries: one function a claim, grouped by subject.
 
 mod agreement;
+mod agreement_spans;
 mod balancing;
 mod bookinfo;
 mod bytes;
@@ -113,6 +114,7 @@ fn all() -> Vec<Claim> {
     claims.extend(zero_trust::claims());
     claims.extend(observe::claims());
     claims.extend(agreement::claims());
+    claims.extend(agreement_spans::claims());
     claims.extend(prometheus::claims());
     claims.extend(operator::claims());
     claims.extend(input::claims());

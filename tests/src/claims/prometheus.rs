@@ -90,7 +90,9 @@ fn figures(context: &mut Context<'_>) -> anyhow::Result<()> {
     prometheus.wait_for(&plain("source", ""), |counted| counted >= expected)?;
     let after = Counted::settled(&mut prometheus)?;
     compare(context, &made, &before, &after);
-    live_traffic(context, &lab, &made, &before)?;
+    if let Err(error) = live_traffic(context, &lab, &made, &before) {
+        context.report.claim("stat says what the metrics and the load say", false, format!("{error:#}"));
+    }
     quantiles(context, &made, &prometheus)?;
     let pages = LoadSpec {
         ask: lab.page(),
@@ -322,7 +324,8 @@ fn quantiles(context: &mut Context<'_>, made: &Made, prometheus: &Prometheus) ->
 
 /// What goes wrong in a mesh now and then: refusals, limits, endpoints that are left alone, peers without TLS.
 const TROUBLE: &str = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: ratings, namespace: default}\n\
-    spec: {host: ratings, trafficPolicy: {outlierDetection: {consecutive5xxErrors: 2, interval: 1s, baseEjectionTime: 60s, maxEjectionPercent: 100}}}\n---\n\
+    spec: {host: ratings, trafficPolicy: {connectionPool: {http: {http2MaxRequests: 1000}}, \
+    outlierDetection: {consecutive5xxErrors: 2, interval: 1s, baseEjectionTime: 60s, maxEjectionPercent: 100}}}\n---\n\
     apiVersion: mesh.io/v1alpha1\nkind: RateLimit\nmetadata: {name: few, namespace: default}\n\
     spec: {targetRefs: [{kind: Service, name: details}], dryRun: true, limits: [{name: all, requests: 1, interval: 1m}]}\n---\n\
     apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: nobody, namespace: default, annotations: {istio.io/dry-run: 'true'}}\n\
