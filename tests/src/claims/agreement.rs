@@ -63,7 +63,7 @@ impl Case {
 }
 
 pub(super) const CASES: [Case; 9] = [
-    case("an ordinary answer", "http://reviews:9080/reviews/1", 200, "-").at(1, 1).by_chance(),
+    case("an ordinary answer", "http://reviews:9080/health", 200, "-").at(1, 1).by_chance(),
     case("an answer of the proxy", "http://reviews:9080/teapot", 418, "-"),
     case("a redirect", "http://reviews:9080/moved", 301, "-"),
     case("a fault", "http://reviews:9080/broken", 555, "FI"),

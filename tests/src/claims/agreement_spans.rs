@@ -99,8 +99,10 @@ fn compare(span: &Value, lines: &[Value], told: &Told, id: &str, outbound: bool,
     let Some(line) = lines.first() else { return };
     let said = &span["attributes"];
     let explained = &told.explained;
+    // A span has no status where there was no answer.
+    let status = Some(&line["response_code"]).filter(|status| **status != 0).unwrap_or(&Value::Null);
     let mut pairs = vec![
-        ("status", &said["http.response.status_code"], &line["response_code"]),
+        ("status", &said["http.response.status_code"], status),
         ("version", &said["mesh.snapshot_version"], &line["snapshot_version"]),
         ("version foreseen", &said["mesh.snapshot_version"], &explained["version"]),
         ("method", &said["http.request.method"], &line["method"]),

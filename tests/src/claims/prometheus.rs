@@ -398,8 +398,13 @@ fn istios_queries(context: &mut Context<'_>, prometheus: &Prometheus) -> anyhow:
     Ok(())
 }
 
-/// Panels of which this load has nothing to show: no host dies, and nothing is captured.
-const SILENT: [&str; 2] = ["Captured connections refused", "Hosts that went away, workloads that flap"];
+/// Panels of which this load has nothing to show: no host dies, nothing is captured or refused, nothing sent to a collector.
+const SILENT: [&str; 4] = [
+    "Captured connections refused",
+    "Hosts that went away, workloads that flap",
+    "Why snapshots are refused",
+    "Spans and log lines sent",
+];
 
 fn dashboard(context: &mut Context<'_>, prometheus: &Prometheus) -> anyhow::Result<()> {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/grafana/mesh.json");
