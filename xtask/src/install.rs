@@ -1,12 +1,12 @@
 //! What the tests use and a fresh machine lacks.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::run::{Outcome, captured, exists, is_root, root, shown, target};
 
 /// Programs that claims use, with the Debian packages they come in.
-const PROGRAMS: [(&str, &str); 9] = [
+const PROGRAMS: [(&str, &str); 10] = [
     ("nft", "nftables"),
     ("ip", "iproute2"),
     ("redis-server", "redis-server"),
@@ -16,7 +16,11 @@ const PROGRAMS: [(&str, &str); 9] = [
     ("python3", "python3"),
     ("curl", "curl"),
     ("faketime", "faketime"),
+    ("promtool", "prometheus"),
 ];
+
+/// Packages with a server of that name that systemd would start at once, on every address of this machine.
+const SERVICES: [&str; 1] = ["prometheus"];
 
 /// Installs what is missing, where that is allowed. What stays missing costs only the claims that use it.
 pub(crate) fn all() {
@@ -64,6 +68,25 @@ pub(crate) fn envoy() -> Outcome<PathBuf> {
 }
 
 fn apt(packages: &[&str]) -> Outcome {
+    let services: Vec<&str> = packages.iter().copied().filter(|package| SERVICES.contains(package)).collect();
+    // What is masked is not started while it is installed, and what is disabled is not started later.
+    systemctl("mask", &services);
+    let installed = apt_get(packages);
+    systemctl("disable", &services);
+    systemctl("unmask", &services);
+    installed
+}
+
+fn systemctl(verb: &str, services: &[&str]) {
+    if services.is_empty() || !Path::new("/run/systemd/system").exists() {
+        return;
+    }
+    if let Err(error) = captured(Command::new("systemctl").args([verb, "--quiet"]).args(services)) {
+        eprintln!("xtask: {error}");
+    }
+}
+
+fn apt_get(packages: &[&str]) -> Outcome {
     let mut command = Command::new("apt-get");
     command.env("DEBIAN_FRONTEND", "noninteractive");
     // Services are started by the tests themselves, in their own namespaces.

@@ -1,6 +1,8 @@
 //! What is proved from outside, through the real binaries: one function a claim, grouped by subject.
 
 mod access_logs;
+mod agreement;
+mod agreement_spans;
 mod balancing;
 mod bookinfo;
 mod bytes;
@@ -30,6 +32,7 @@ mod operator;
 mod origination;
 mod owners;
 mod policy;
+mod prometheus;
 mod protocols;
 mod ratelimits;
 mod reports;
@@ -120,6 +123,9 @@ fn all() -> Vec<Claim> {
     claims.extend(traffic::claims());
     claims.extend(tap::claims());
     claims.extend(access_logs::claims());
+    claims.extend(agreement::claims());
+    claims.extend(agreement_spans::claims());
+    claims.extend(prometheus::claims());
     claims.extend(operator::claims());
     claims.extend(input::claims());
     claims.extend(crash::claims());

@@ -66,6 +66,19 @@ fn blocks() -> anyhow::Result<Vec<String>> {
     Ok(blocks.map(str::to_owned).collect())
 }
 
+/// What the README says of live traffic and that comes to an end by itself.
+fn live_traffic() -> anyhow::Result<String> {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    let text = std::fs::read_to_string(&readme).context("reading README.md")?;
+    let chapter =
+        text.split("\n## ").find(|s| s.starts_with("See every call")).context("nothing on live traffic")?;
+    let ends = |line: &&str| {
+        ["stat", "edges", "routes"].iter().any(|verb| line.starts_with(&format!("meshd {verb}")))
+            || line.contains("--last")
+    };
+    Ok(chapter.lines().filter(ends).collect::<Vec<_>>().join("\n"))
+}
+
 fn readme(context: &mut Context<'_>) -> anyhow::Result<()> {
     if !Path::new("/usr/bin/curl").exists() || !Path::new("/usr/bin/python3").exists() {
         context.report.skip("the README's tour", "curl and python3 are not installed");
@@ -117,6 +130,7 @@ fn readme(context: &mut Context<'_>) -> anyhow::Result<()> {
     let judged = control.type_in("policy", policy)?;
     let post = hosts[0].type_in("post", &curl.replace("curl ", "curl -s -X POST "))?;
     let after = hosts[0].type_in("after", curl)?;
+    let seen_live = control.type_in("live", &live_traffic()?)?;
     let returned = control.type_in("back", back)?;
     let unjudged = hosts[0].type_in("unjudged", &curl.replace("curl ", "curl -s -X POST "))?;
     let dns = hosts[0].type_in("dns", "meshproxy dns-config")?;
@@ -141,6 +155,11 @@ fn readme(context: &mut Context<'_>) -> anyhow::Result<()> {
         "a POST is refused, a GET is not",
         post.1.contains("RBAC") && after.1.contains("reviews v"),
         format!("{}; {}", post.1, after.1.lines().next().unwrap_or_default()),
+    );
+    report.claim(
+        "stat, edges and routes show the calls that were made",
+        seen_live.0 && seen_live.1.matches("reviews").count() >= 3,
+        seen_live.1.replace('\n', "; "),
     );
     report.claim(
         "diff tells what would change, and a rollback takes the policy away",

@@ -14,6 +14,7 @@ mod netlink;
 pub mod netns;
 pub mod peer;
 pub mod process;
+pub mod prometheus;
 pub mod proxy;
 pub mod script;
 pub mod thief;
