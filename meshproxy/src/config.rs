@@ -14,8 +14,8 @@ use mesh_core::vocab::ratio::Ratio;
 use crate::cli::{AccessLog, Capture, CaptureRules, LogFormat, RunArgs, Switch};
 use crate::intercept::rules::Rules;
 use crate::net::limits::Limits;
-use crate::telemetry::metrics::Bounds;
 use crate::telemetry::export::settings::{Settings as Otlp, SettingsError};
+use crate::telemetry::metrics::Bounds;
 use crate::telemetry::trace::Tail;
 
 /// Why the flags cannot be used together, or not on this host.

@@ -1,9 +1,9 @@
 //! What is measured, logged and traced of a workload's traffic: settled by the control plane, carried out by proxies.
 
-pub mod attribute;
-pub mod exposition;
 pub mod alarm;
+pub mod attribute;
 pub mod context;
+pub mod exposition;
 pub mod expression;
 pub mod format;
 pub mod logs;
@@ -12,8 +12,8 @@ pub mod sketch;
 pub mod success;
 pub mod tap;
 pub mod tracing;
-pub mod worse;
 pub mod wanted;
+pub mod worse;
 
 use logs::Logs;
 use metrics::Metrics;

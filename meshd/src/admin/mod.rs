@@ -13,7 +13,7 @@ mod references;
 mod registered;
 pub mod server;
 mod story;
-pub mod traffic;
 mod tap;
 mod telemetry;
+pub mod traffic;
 pub mod view;

@@ -23,8 +23,8 @@ pub mod offline;
 pub mod output;
 pub mod serve;
 mod story;
-pub mod traffic;
 pub mod tap;
+pub mod traffic;
 
 use output::Format;
 

@@ -24,10 +24,10 @@ mod proxy;
 mod registry;
 mod series;
 mod subjects;
+mod taps;
 #[cfg(test)]
 mod tests;
 mod worker;
-mod taps;
 
 pub use cache::{SeriesCache, interval};
 use changes::Changed;

@@ -7,8 +7,8 @@ use mesh_core::telemetry::Side;
 use super::access::AccessLog;
 use super::entry::Entry;
 use super::metrics::SeriesCache;
-use super::report::Cells;
 use super::recorder::Recorder;
+use super::report::Cells;
 use super::trace::Tracer;
 
 /// All that a data thread tells of its traffic.
