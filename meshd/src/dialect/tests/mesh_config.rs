@@ -267,11 +267,11 @@ fn providers_of_telemetry() {
     let ProviderKind::Traces(grpc) = &read[4] else { panic!() };
     assert_eq!((&grpc.transport, grpc.headers.len()), (&Transport::Grpc, 1));
     for (list, field, words) in [
-        ("{name: a, zipkin: {service: a.svc, port: 1}}", "spec.extensionProviders[0].zipkin", "no effect"),
+        ("{name: a, zipkin: {service: a.svc, port: 1}}", "spec.extensionProviders[0].zipkin", "not carried out yet"),
         (
             "{name: a, opentelemetry: {service: a.svc, port: 1, dynatraceSampler: {}}}",
             "spec.extensionProviders[0].opentelemetry.dynatraceSampler",
-            "no effect",
+            "not carried out yet",
         ),
         (
             "{name: a, opentelemetry: {service: a.svc, port: 1, http: {path: x, timeout: 1s}}}",
