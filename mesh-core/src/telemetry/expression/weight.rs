@@ -10,6 +10,25 @@ const MOST_STEPS: u64 = 2000;
 /// Most memory, in values of attributes: none is larger than a message's head.
 const MOST_SIZE: u64 = 200;
 
+/// What yields a small value, whatever it is asked of.
+const YES_OR_NO: [&str; 15] = [
+    operators::LOGICAL_AND,
+    operators::LOGICAL_OR,
+    operators::LOGICAL_NOT,
+    operators::EQUALS,
+    operators::NOT_EQUALS,
+    operators::GREATER_EQUALS,
+    operators::LESS_EQUALS,
+    operators::GREATER,
+    operators::LESS,
+    operators::IN,
+    operators::NOT_STRICTLY_FALSE,
+    "contains",
+    "startsWith",
+    "endsWith",
+    "size",
+];
+
 /// What computing a node takes at most.
 #[derive(Debug, Clone, Copy)]
 struct Weight {
@@ -48,6 +67,9 @@ fn weigh<'e>(node: &'e IdedExpr, bound: &mut Vec<(&'e str, Weight)>) -> Result<W
             let parts = call.target.as_deref().into_iter().chain(&call.args);
             let parts = parts.map(|part| weigh(part, bound)).collect::<Result<Vec<Weight>, _>>()?;
             let mut sum = sum(&parts, 0);
+            if YES_OR_NO.contains(&call.func_name.as_str()) {
+                sum.size = 1;
+            }
             sum.length = match (call.func_name.as_str(), parts.as_slice()) {
                 // The elements of both.
                 (operators::ADD, [one, other]) => {

@@ -72,7 +72,6 @@ fn kinds() {
         ("security.istio.io/v1", "VirtualService", "apiVersion", "is of networking.istio.io"),
         ("v1", "VirtualService", "apiVersion", "is of networking.istio.io/v1"),
         ("security.istio.io/v1", "RequestAuthentication", "spec", "not carried out yet"),
-        ("telemetry.istio.io/v1", "Telemetry", "spec", "not carried out yet"),
         ("gateway.networking.k8s.io/v1", "HTTPRoute", "kind", "not carried out yet; say it with Gateway"),
         ("networking.istio.io/v1alpha3", "EnvoyFilter", "kind", "say it with VirtualService"),
         ("extensions.istio.io/v1alpha1", "WasmPlugin", "kind", "use AuthorizationPolicy"),

@@ -76,8 +76,8 @@ fn where_it_stands() {
     );
     assert_eq!(config(&config_map.replace("trustDomain: td", "")), MeshConfig::default());
     assert_eq!(specs(config_map).len(), 1);
-    let later = config_map.replace("trustDomain: td", "accessLogFile: /dev/stdout");
-    refused(&later, "data.mesh.accessLogFile", "not carried out yet");
+    let later = config_map.replace("trustDomain: td", "dnsRefreshRate: 5s");
+    refused(&later, "data.mesh.dnsRefreshRate", "not carried out yet");
     let wrong = config_map.replace("trustDomain", "trustDomian");
     let found = &offline(&wrong).diagnostics[0];
     assert_eq!((found.line, found.column, &*found.field), (9, 5, "data.mesh.trustDomian"));
@@ -267,11 +267,15 @@ fn providers_of_telemetry() {
     let ProviderKind::Traces(grpc) = &read[4] else { panic!() };
     assert_eq!((&grpc.transport, grpc.headers.len()), (&Transport::Grpc, 1));
     for (list, field, words) in [
-        ("{name: a, zipkin: {service: a.svc, port: 1}}", "spec.extensionProviders[0].zipkin", "no effect"),
+        (
+            "{name: a, zipkin: {service: a.svc, port: 1}}",
+            "spec.extensionProviders[0].zipkin",
+            "not carried out yet",
+        ),
         (
             "{name: a, opentelemetry: {service: a.svc, port: 1, dynatraceSampler: {}}}",
             "spec.extensionProviders[0].opentelemetry.dynatraceSampler",
-            "no effect",
+            "not carried out yet",
         ),
         (
             "{name: a, opentelemetry: {service: a.svc, port: 1, http: {path: x, timeout: 1s}}}",
