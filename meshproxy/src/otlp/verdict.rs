@@ -18,8 +18,8 @@ pub(super) struct Failure {
 
 impl Failure {
     /// Nothing was answered.
-    pub(super) fn broken(reason: impl ToString) -> Failure {
-        Failure { reason: reason.to_string(), again: true, wait: None }
+    pub(super) fn broken(reason: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Failure {
+        Failure { reason: reason.into().to_string(), again: true, wait: None }
     }
 
     /// An answer over gRPC.

@@ -113,7 +113,7 @@ fn place(get: &impl Fn(&str) -> Option<String>, signal: Signal) -> Result<Option
         Some((_, path)) => ServerRoots::File(path.trim().into()),
         None => ServerRoots::System,
     };
-    let tls = secure.then(|| TlsOrigination {
+    let tls = secure.then_some(TlsOrigination {
         certificate: None,
         roots,
         crl: None,
