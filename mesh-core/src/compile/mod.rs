@@ -28,6 +28,7 @@ mod routes;
 mod rules;
 mod security;
 mod services;
+pub mod telemetry;
 mod views;
 mod visibility;
 
@@ -82,6 +83,9 @@ impl Compiled {
         let everybody = state.default_view();
         if touched.trust {
             put(&mut self.general, SectionKey::Trust, Some(security::trust(state)));
+        }
+        if touched.telemetry {
+            put(&mut self.general, SectionKey::Telemetry, telemetry::section(state));
         }
         let key = SectionKey::View(everybody.key.clone());
         put(&mut self.general, key, Some(views::view(state, &everybody)));

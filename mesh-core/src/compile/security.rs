@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{aliases, limits, listeners};
+use super::{aliases, limits, listeners, telemetry};
 use crate::policy::authorization::AuthorizationPolicy;
 use crate::policy::external::{Authorizer, Provider};
 use crate::policy::jwt::{JwtRule, Keys, TokenPolicy};
@@ -107,7 +107,7 @@ pub(super) fn workload(state: &MeshState, key: &WorkloadKey) -> Option<(Text, Se
         view: state.view_of(&key.namespace, labels).scope(),
         recognition: known.entry.recognition.clone(),
         probe: known.entry.probe.clone(),
-        telemetry: Default::default(),
+        telemetry: telemetry::of_workload(state, &key.namespace, labels),
     });
     Some((node, section))
 }

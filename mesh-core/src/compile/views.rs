@@ -200,7 +200,8 @@ fn with_scope(mut section: Section, scope: Option<Text>) -> Section {
         | Section::Workload(_)
         | Section::View(_)
         | Section::Gateway(_)
-        | Section::Credential(_) => {}
+        | Section::Credential(_)
+        | Section::Telemetry(_) => {}
     }
     section
 }

@@ -1,23 +1,48 @@
 //! MeshConfig: what holds for the whole mesh.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::reach::ExportTo;
 use super::sidecar::OutboundMode;
+use super::telemetry::CustomTag;
 use crate::balancing::locality::LocalityPolicy;
 use crate::message::path::Normalization;
 use crate::resilience::outlier::OutlierDetection;
 use crate::resilience::pool::{ConnectionPool, TcpKeepalive};
 use crate::resilience::retry::RetryPolicy;
+use crate::telemetry::logs::{Format, Sink};
+use crate::telemetry::tracing::Collector;
 use crate::vocab::name::Text;
+use crate::vocab::ratio::Ratio;
 
 /// What an extension provider does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProviderKind {
     /// `envoyExtAuthzHttp` or `envoyExtAuthzGrpc`.
     ExtAuthz(ExtAuthz),
-    /// Another kind, by the name of its field: `prometheus`, `envoyFileAccessLog`, `opentelemetry`...
+    /// `prometheus`.
+    Prometheus,
+    /// `envoyFileAccessLog` or `envoyOtelAls`.
+    Log(Sink),
+    /// `opentelemetry`.
+    Traces(Collector),
+    /// A kind that proxies do not speak to, by the name of its field: `zipkin`...
     Other(Text),
+}
+
+impl ProviderKind {
+    /// The providers that Istio's default MeshConfig has.
+    pub fn built_in(name: &str) -> Option<ProviderKind> {
+        match name.to_ascii_lowercase().as_str() {
+            "prometheus" => Some(ProviderKind::Prometheus),
+            "envoy" => {
+                let (path, format) = ("/dev/stdout".into(), Format::Text(None));
+                Some(ProviderKind::Log(Sink::File { path, format }))
+            }
+            _ => None,
+        }
+    }
 }
 
 /// An authorization service that CUSTOM policies call.
@@ -55,6 +80,17 @@ pub struct DefaultProviders {
     pub access_logging: Vec<Text>,
     /// Of traces.
     pub tracing: Vec<Text>,
+}
+
+/// `defaultConfig.tracing`: what holds where no Telemetry says otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ProxyTracing {
+    /// `sampling`.
+    pub sampling: Option<Ratio>,
+    /// `customTags`.
+    pub custom_tags: BTreeMap<Text, CustomTag>,
+    /// `enableIstioTags`.
+    pub istio_tags: Option<bool>,
 }
 
 /// How access logs are written.
@@ -121,6 +157,8 @@ pub struct MeshConfig {
     pub auto_addresses: bool,
     /// `enableTracing`.
     pub enable_tracing: Option<bool>,
+    /// `defaultConfig.tracing`.
+    pub tracing: ProxyTracing,
     /// `defaultConfig.concurrency`.
     pub concurrency: Option<u32>,
     /// `defaultConfig.drainDuration`.

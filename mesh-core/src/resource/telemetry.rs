@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::reach::TargetRef;
+use crate::telemetry::expression::Expression;
+use crate::telemetry::metrics::Metric;
 use crate::vocab::label::Labels;
 use crate::vocab::name::Text;
 use crate::vocab::ratio::Ratio;
@@ -24,16 +26,28 @@ pub enum TelemetryMode {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TagOverride {
     /// `UPSERT`: the value of an expression (CEL).
-    Upsert(Text),
+    Upsert(Expression),
     /// `REMOVE`.
     Remove,
+}
+
+/// `match.metric` of an override.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MetricChoice {
+    /// Nothing was written: each of them.
+    #[default]
+    Each,
+    /// `ALL_METRICS`: reporting as a whole, where it is disabled.
+    All,
+    /// This one.
+    One(Metric),
 }
 
 /// One entry of `metrics[].overrides`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MetricOverride {
-    /// `metric` (`REQUEST_COUNT`...) or `customMetric`; `None` and `ALL_METRICS` mean all.
-    pub metric: Option<Text>,
+    /// Which.
+    pub metric: MetricChoice,
     /// Side.
     pub mode: TelemetryMode,
     /// Whether it is not reported; `None` inherits.
@@ -63,7 +77,7 @@ pub struct AccessLogging {
     /// Whether it is off; `None` inherits.
     pub disabled: Option<bool>,
     /// `filter.expression` (CEL).
-    pub filter: Option<Text>,
+    pub filter: Option<Expression>,
 }
 
 /// The value of a custom tag of spans.
@@ -97,7 +111,7 @@ pub struct Tracing {
     /// `useRequestIdForTraceSampling`.
     pub use_request_id: Option<bool>,
     /// Tags.
-    pub custom_tags: BTreeMap<Text, CustomTag>,
+    pub custom_tags: Option<BTreeMap<Text, CustomTag>>,
 }
 
 /// Telemetry of the selected workloads.

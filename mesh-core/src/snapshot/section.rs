@@ -14,6 +14,7 @@ use super::workload::Workload;
 use crate::policy::authorization::AuthorizationPolicy;
 use crate::policy::jwt::TokenPolicy;
 use crate::policy::mtls::CredentialKey;
+use crate::telemetry::Telemetry;
 use crate::vocab::name::{DestinationKey, ServicePort, Text, WorkloadKey};
 
 /// Names a section.
@@ -58,6 +59,8 @@ pub enum SectionKey {
     Gateway(Text, Text),
     /// One half of a credential.
     Credential(CredentialKey),
+    /// What is told of traffic of which no workload is known.
+    Telemetry,
 }
 
 impl SectionKey {
@@ -74,7 +77,8 @@ impl SectionKey {
             | SectionKey::Workload(_)
             | SectionKey::View(_)
             | SectionKey::Gateway(..)
-            | SectionKey::Credential(_) => None,
+            | SectionKey::Credential(_)
+            | SectionKey::Telemetry => None,
         }
     }
 }
@@ -95,6 +99,7 @@ impl fmt::Display for SectionKey {
             SectionKey::View(key) => write!(f, "view/{key}"),
             SectionKey::Gateway(namespace, name) => write!(f, "gateway/{namespace}/{name}"),
             SectionKey::Credential(key) => write!(f, "credential/{key}"),
+            SectionKey::Telemetry => f.write_str("telemetry"),
         }
     }
 }
@@ -134,6 +139,8 @@ pub enum Section {
     Gateway(Gateway),
     /// See [`SectionKey::Credential`].
     Credential(Credential),
+    /// See [`SectionKey::Telemetry`].
+    Telemetry(Telemetry),
 }
 
 impl Section {
@@ -160,6 +167,7 @@ impl Section {
             Section::View(view) => SectionKey::View(view.key.clone()),
             Section::Gateway(gateway) => SectionKey::Gateway(gateway.namespace.clone(), gateway.name.clone()),
             Section::Credential(credential) => SectionKey::Credential(credential.key.clone()),
+            Section::Telemetry(_) => SectionKey::Telemetry,
         }
     }
 }

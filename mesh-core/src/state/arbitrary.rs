@@ -19,7 +19,9 @@ use crate::resilience::ratelimit::Rate;
 use crate::resource::destination_rule::{TrafficBlocks, TrafficPolicy};
 use crate::resource::gateway::{Gateway, HostNamespace, Server, ServerHost, ServerTls, ServerTlsMode};
 use crate::resource::kubernetes::{StaticAddress, StaticEndpoints, StaticSubset};
-use crate::resource::mesh_config::MeshConfig;
+use crate::resource::mesh_config::{
+    AccessLogEncoding, DefaultProviders, ExtensionProvider, MeshConfig, ProviderKind,
+};
 use crate::resource::rate_limit::{LimitTarget, RateLimit, TargetKind};
 use crate::resource::reach::{Export, ExportTo, GatewayRef};
 use crate::resource::security::{AuthorizationPolicy, RequestAuthentication};
@@ -27,12 +29,20 @@ use crate::resource::service::{Location, Resolution, ServiceForm};
 use crate::resource::sidecar::{
     Egress, EgressHost, EgressNamespace, OutboundMode, OutboundPolicy, Sidecar, SidecarPort,
 };
+use crate::resource::telemetry::{
+    AccessLogging, MetricChoice, MetricOverride, Metrics, TagOverride, Telemetry, TelemetryMode, Tracing,
+};
 use crate::resource::virtual_service::HttpAction;
 use crate::resource::{Resource, Spec};
 use crate::routing::limit::{Counts, Limit, Tell, Terms};
+use crate::telemetry::expression::Expression;
+use crate::telemetry::logs::{Format, Sink};
+use crate::telemetry::metrics::Metric;
+use crate::telemetry::tracing::{Collector, Transport};
 use crate::vocab::health::{Health, HostStanding};
 use crate::vocab::name::{Text, WorkloadKey};
 use crate::vocab::protocol::Protocol;
+use crate::vocab::ratio::Ratio;
 
 const NAMESPACES: &[&str] = &["default", "prod", "istio-system"];
 const LABELS: &[&str] = &["app=a", "app=b", "app=a,version=v1", "version=v2", ""];
@@ -251,18 +261,90 @@ fn a_gateway() -> impl Strategy<Value = Arc<Resource>> {
     })
 }
 
+fn a_telemetry() -> impl Strategy<Value = Arc<Resource>> {
+    let modes = &[TelemetryMode::ClientAndServer, TelemetryMode::Client, TelemetryMode::Server][..];
+    let providers = subsequence(&["prometheus", "envoy", "log", "otel", "nobody"][..], 0..3);
+    let selector = proptest::option::of(select(LABELS));
+    let disabled = proptest::option::of(any::<bool>());
+    let metrics = &[MetricChoice::Each, MetricChoice::All, MetricChoice::One(Metric::RequestCount)][..];
+    (id(&["t", "u"]), selector, select(modes), providers, disabled, select(metrics), 0..101_u32).prop_map(
+        |(id, selector, mode, providers, disabled, metric, percent)| {
+            let providers: Vec<Text> = providers.into_iter().map(Text::from).collect();
+            let expression = Expression::new("response.code >= 400").ok();
+            let tag = expression.clone().map(|expression| ("code".into(), TagOverride::Upsert(expression)));
+            let change = MetricOverride { metric, mode, disabled, tags: tag.into_iter().collect() };
+            let telemetry = Telemetry {
+                selector: selector.map(labels),
+                targets: Vec::new(),
+                metrics: vec![Metrics {
+                    providers: providers.clone(),
+                    overrides: vec![change],
+                    reporting_interval: None,
+                }],
+                access_logging: vec![AccessLogging {
+                    mode,
+                    providers: providers.clone(),
+                    disabled,
+                    filter: expression,
+                }],
+                tracing: vec![Tracing {
+                    mode,
+                    providers,
+                    sampling: Ratio::from_percent(f64::from(percent)),
+                    ..Tracing::default()
+                }],
+            };
+            declare(&id, Spec::Telemetry(telemetry))
+        },
+    )
+}
+
+/// What a MeshConfig says of telemetry.
+fn a_mesh_of_telemetry() -> impl Strategy<Value = MeshConfig> {
+    let file = proptest::option::of(select(&["", "/dev/stdout"][..]));
+    let default = subsequence(&["log", "otel", "envoy"][..], 0..2);
+    (file, default, any::<bool>(), proptest::option::of(any::<bool>())).prop_map(
+        |(file, default, json, traces)| {
+            let collector = Collector {
+                service: "otel.svc".into(),
+                port: 4317,
+                transport: Transport::Grpc,
+                headers: Vec::new(),
+                timeout: Duration::from_secs(1),
+            };
+            let sink = Sink::File { path: "/log".into(), format: Format::Text(None) };
+            let default: Vec<Text> = default.into_iter().map(Text::from).collect();
+            MeshConfig {
+                access_log_file: file.map(Text::from),
+                access_log_encoding: if json { AccessLogEncoding::Json } else { AccessLogEncoding::Text },
+                providers: vec![
+                    ExtensionProvider { name: "log".into(), kind: ProviderKind::Log(sink) },
+                    ExtensionProvider { name: "otel".into(), kind: ProviderKind::Traces(collector) },
+                ],
+                default_providers: DefaultProviders {
+                    metrics: Vec::new(),
+                    access_logging: default.clone(),
+                    tracing: default,
+                },
+                enable_tracing: traces,
+                ..MeshConfig::default()
+            }
+        },
+    )
+}
+
 fn a_mesh_config() -> impl Strategy<Value = Arc<Resource>> {
     let domain = proptest::option::of(select(&["cluster.local", "other.org"][..]));
     let root = proptest::option::of(select(&["istio-system", "prod"][..]));
-    (id(&["m"]), domain, root, an_export(), any::<bool>()).prop_map(
-        |(id, domain, root, export_to, registry)| {
+    (id(&["m"]), domain, root, an_export(), any::<bool>(), a_mesh_of_telemetry()).prop_map(
+        |(id, domain, root, export_to, registry, telemetry)| {
             let config = MeshConfig {
                 trust_domain: domain.map(Text::from),
                 root_namespace: root.map(Text::from),
                 outbound: registry.then_some(OutboundMode::RegistryOnly),
                 virtual_service_export_to: export_to.clone(),
                 destination_rule_export_to: export_to,
-                ..MeshConfig::default()
+                ..telemetry
             };
             declare(&id, Spec::MeshConfig(Box::new(config)))
         },
@@ -322,6 +404,7 @@ pub(crate) fn a_resource() -> impl Strategy<Value = Arc<Resource>> {
         2 => a_sidecar(),
         2 => a_gateway(),
         1 => a_mesh_config(),
+        2 => a_telemetry(),
         1 => endpoints(),
         1 => a_request_authentication(),
         1 => a_rate_limit(),

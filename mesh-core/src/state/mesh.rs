@@ -110,8 +110,15 @@ impl MeshState {
         self.mesh().providers.iter().find(|entry| &*entry.name == provider).and_then(|entry| {
             match &entry.kind {
                 ProviderKind::ExtAuthz(service) => Some(service),
-                ProviderKind::Other(_) => None,
+                _ => None,
             }
         })
+    }
+
+    /// The provider that a resource of telemetry names; upper and lower case are the same, as in Istio. `prometheus` and
+    /// `envoy` are there without being declared.
+    pub fn provider(&self, name: &str) -> Option<ProviderKind> {
+        let declared = self.mesh().providers.iter().find(|entry| entry.name.eq_ignore_ascii_case(name));
+        declared.map(|entry| entry.kind.clone()).or_else(|| ProviderKind::built_in(name))
     }
 }

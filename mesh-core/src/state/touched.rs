@@ -8,6 +8,7 @@ use super::change::{Edit, Step, Turn, rule_hosts};
 use super::index::{KnownService, KnownWorkload};
 use super::{MeshState, hosts};
 use crate::resource::rate_limit::{RateLimit, TargetKind};
+use crate::resource::telemetry::Telemetry;
 use crate::resource::{Resource, Spec};
 use crate::vocab::label::Labels;
 use crate::vocab::name::{Text, WorkloadKey};
@@ -18,6 +19,8 @@ use crate::vocab::origin::{Kind, ResourceKey};
 pub struct Touched {
     /// The trust bundle.
     pub trust: bool,
+    /// What is told of traffic of which no workload is known.
+    pub telemetry: bool,
     /// Hosts with all their sections.
     pub hosts: BTreeSet<Text>,
     /// Hosts of which only the endpoints may differ.
@@ -45,6 +48,7 @@ impl Touched {
         let services = state.services().map(|service| &service.host);
         Touched {
             trust: true,
+            telemetry: true,
             hosts: services.chain(state.virtual_services().hosts()).cloned().collect(),
             endpoints: BTreeSet::new(),
             workloads: state.workloads().map(|workload| workload.key.clone()).collect(),
@@ -66,6 +70,7 @@ impl Touched {
     /// What two changes, one after the other, touch.
     pub fn merge(&mut self, later: Touched) {
         self.trust |= later.trust;
+        self.telemetry |= later.telemetry;
         self.hosts.extend(later.hosts);
         self.endpoints.extend(later.endpoints);
         self.workloads.extend(later.workloads);
@@ -169,6 +174,7 @@ impl Step {
                         let keys = self.governed(&edit.key.namespace, &sidecar.selector);
                         self.touched.workloads.extend(keys);
                     }
+                    Spec::Telemetry(telemetry) => self.touch_told(&edit.key.namespace, telemetry),
                     Spec::DestinationRule(_) => self.touch_called(resource),
                     Spec::Namespace
                     | Spec::ServiceAccount
@@ -179,7 +185,6 @@ impl Step {
                     | Spec::WorkloadGroup(_)
                     | Spec::Gateway(_)
                     | Spec::ProxyConfig(_)
-                    | Spec::Telemetry(_)
                     | Spec::MeshConfig(_) => {}
                     Spec::Secret(_) | Spec::ConfigMap(_) => {
                         self.touched.credentials.insert(edit.key.clone());
@@ -192,6 +197,22 @@ impl Step {
                 }
             }
         }
+    }
+
+    /// Touches the workloads that a Telemetry is for. One that selects is for its own namespace, the root namespace's too.
+    fn touch_told(&mut self, namespace: &Text, telemetry: &Telemetry) {
+        let keys = match telemetry.selector.as_ref().filter(|selector| !selector.is_empty()) {
+            Some(selector) => {
+                let selected = |workload: &&Arc<KnownWorkload>| selector.selects(&workload.entry.labels);
+                let workloads = self.next.workloads_in(namespace).filter(selected);
+                workloads.map(|workload| workload.key.clone()).collect()
+            }
+            None => {
+                self.touched.telemetry |= *namespace == self.next.settings().root_namespace;
+                self.governed(namespace, &None)
+            }
+        };
+        self.touched.workloads.extend(keys);
     }
 
     /// Touches what a rate limit is attached to.

@@ -17,6 +17,8 @@ use crate::snapshot::credential::Credential;
 use crate::snapshot::endpoints::Endpoint as Declared;
 use crate::snapshot::section::{Section, SectionKey};
 use crate::snapshot::workload::Workload;
+use crate::telemetry::Telemetry;
+use crate::telemetry::wanted::Wanted;
 use crate::vocab::name::{DestinationKey, Text};
 
 /// A section that cannot be built into tables, and why.
@@ -39,6 +41,8 @@ pub fn build(snapshot: &Snapshot, previous: Option<&Tables>) -> Result<Tables, V
     let mut tables = Tables { version: snapshot.version, ..Tables::default() };
     tables.trust = sorted.trust.clone();
     tables.credentials = credentials(&sorted, previous);
+    tables.telemetry = Arc::new(sorted.telemetry.cloned().unwrap_or_default());
+    tables.wanted = Wanted::of(sorted.telemetries());
     add_destinations(&mut tables, &sorted, previous);
     let resolver = Resolver::new(&sorted);
     add_routes(&mut tables, &sorted, &resolver);
@@ -107,9 +111,15 @@ struct Sorted<'s> {
     gateways: Vec<&'s crate::snapshot::gateway::Gateway>,
     workloads: Vec<&'s Workload>,
     credentials: Vec<&'s Credential>,
+    telemetry: Option<&'s Telemetry>,
 }
 
 impl<'s> Sorted<'s> {
+    /// All that says what is told.
+    fn telemetries(&self) -> impl Iterator<Item = &'s Telemetry> {
+        self.telemetry.into_iter().chain(self.workloads.iter().map(|workload| &workload.telemetry))
+    }
+
     fn of(snapshot: &'s Snapshot) -> Sorted<'s> {
         let mut sorted = Sorted::default();
         for entry in snapshot.sections.values() {
@@ -128,6 +138,7 @@ impl<'s> Sorted<'s> {
                 Section::Authorization(_) | Section::Tokens(_) => {}
                 Section::Credential(credential) => sorted.credentials.push(credential),
                 Section::Workload(workload) => sorted.workloads.push(workload),
+                Section::Telemetry(telemetry) => sorted.telemetry = Some(telemetry),
             }
         }
         for endpoints in sorted.endpoints.values_mut() {

@@ -15,6 +15,7 @@ use crate::snapshot::credential::Credential;
 use crate::snapshot::security::TrustBundle;
 use crate::snapshot::workload::{Workload, WorkloadPort};
 use crate::telemetry::Telemetry;
+use crate::telemetry::wanted::Wanted;
 use crate::vocab::health::Health;
 use crate::vocab::identity::SpiffeId;
 use crate::vocab::locality::Locality;
@@ -76,6 +77,8 @@ pub struct Tables {
     pub(crate) tokens: BTreeMap<(Text, Text), Arc<TokenRules>>,
     /// What is told of traffic of which no workload of this host is known.
     pub telemetry: Arc<Telemetry>,
+    /// Header fields that are told of.
+    pub wanted: Wanted,
 }
 
 impl Tables {

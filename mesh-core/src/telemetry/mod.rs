@@ -6,6 +6,7 @@ pub mod expression;
 pub mod logs;
 pub mod metrics;
 pub mod tracing;
+pub mod wanted;
 
 use logs::Logs;
 use metrics::Metrics;

@@ -45,6 +45,10 @@ pub enum TagValue {
 /// Traces of one side.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Tracing {
+    /// The provider that was chosen; `None` where none was.
+    pub provider: Option<Text>,
+    /// The resource that chose it: `telemetry/NS/NAME`, `meshconfig/NS/NAME`.
+    pub origin: Option<Text>,
     /// Where spans go; `None` for what the proxy was started with (`OTEL_EXPORTER_OTLP_ENDPOINT`).
     pub collector: Option<Collector>,
     /// Whether spans are reported (`disableSpanReporting`, `enableTracing`).
@@ -64,6 +68,8 @@ pub struct Tracing {
 impl Default for Tracing {
     fn default() -> Tracing {
         Tracing {
+            provider: None,
+            origin: None,
             collector: None,
             report: true,
             propagate: true,

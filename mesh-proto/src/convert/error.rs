@@ -5,6 +5,7 @@ use std::fmt;
 use mesh_core::matching::text::PatternError;
 use mesh_core::resilience::ratelimit::RateError;
 use mesh_core::snapshot::section::SectionKey;
+use mesh_core::telemetry::expression::ExpressionError;
 use mesh_core::vocab::identity::IdentityError;
 
 /// A message that is not what the schema and the model demand.
@@ -60,6 +61,9 @@ pub enum Fault {
     /// Not a regular expression.
     #[error(transparent)]
     Pattern(#[from] PatternError),
+    /// Not an expression.
+    #[error(transparent)]
+    Expression(#[from] ExpressionError),
     /// Content that belongs under another key.
     #[error("its content belongs to {0}")]
     OtherKey(SectionKey),

@@ -13,6 +13,7 @@ mod probe;
 mod routing;
 mod section;
 mod service;
+mod telemetry;
 mod tokens;
 mod traffic;
 mod vocab;

@@ -47,6 +47,11 @@ use mesh_core::snapshot::service::{Port, Service};
 use mesh_core::snapshot::view::{Bind, BoundListener, Outbound, View};
 use mesh_core::snapshot::workload::{Recognition, Workload, WorkloadPort};
 use mesh_core::snapshot::{Entry, Snapshot, Version};
+use mesh_core::telemetry::expression::Expression;
+use mesh_core::telemetry::logs::{Format, Log, Logs, Sink};
+use mesh_core::telemetry::metrics::{Metric, MetricChange, Metrics, TagChange};
+use mesh_core::telemetry::tracing::{Collector, TagValue, Tracing, Transport};
+use mesh_core::telemetry::{Side, Telemetry};
 use mesh_core::vocab::health::{Health, Probe, ProbeAction};
 use mesh_core::vocab::identity::{SpiffeId, TrustDomain};
 use mesh_core::vocab::label::Labels;
@@ -158,7 +163,7 @@ impl Draw {
     }
 
     fn section(&mut self) -> Section {
-        match self.below(11) {
+        match self.below(12) {
             0 => self.trust(),
             1 => Section::Service(self.service()),
             2 => Section::Routes(self.routes()),
@@ -181,7 +186,92 @@ impl Draw {
                 certificates: Pem(self.bytes()),
                 other: Pem(self.bytes()),
             }),
+            10 => Section::Telemetry(self.telemetry()),
             _ => Section::Workload(self.workload()),
+        }
+    }
+
+    fn telemetry(&mut self) -> Telemetry {
+        Telemetry { client: self.side(), server: self.side() }
+    }
+
+    fn side(&mut self) -> Side {
+        let logs = match self.flag() {
+            true => Logs::AsStarted,
+            false => Logs::These(self.list(Draw::log)),
+        };
+        Side { metrics: self.metrics(), logs, tracing: self.tracing() }
+    }
+
+    fn expression(&mut self) -> Expression {
+        Expression::new(self.one(&["request.host", "response.code >= 400", "'a'"])).unwrap()
+    }
+
+    fn metrics(&mut self) -> Metrics {
+        let changes = self.list(|d| {
+            let tags = d.list(|d| {
+                let change = match d.flag() {
+                    true => TagChange::Remove,
+                    false => TagChange::Set(d.expression()),
+                };
+                (d.text(), change)
+            });
+            let change = MetricChange { disabled: d.flag(), tags: tags.into_iter().collect() };
+            (d.one(&Metric::ALL), change)
+        });
+        let changes = changes.into_iter().collect();
+        Metrics { enabled: self.flag(), changes, reporting_interval: self.duration() }
+    }
+
+    fn log(&mut self) -> Log {
+        let sink = match self.below(3) {
+            0 => Sink::File { path: self.text(), format: Format::Text(self.option(Draw::text)) },
+            1 => {
+                let format = Format::Json(self.option(|d| d.list(Draw::pair)));
+                Sink::File { path: self.text(), format }
+            }
+            _ => Sink::Otlp {
+                collector: self.collector(),
+                name: self.text(),
+                body: self.option(Draw::text),
+                attributes: self.list(Draw::pair),
+            },
+        };
+        Log { provider: self.text(), sink, filter: self.option(Draw::expression), origin: self.text() }
+    }
+
+    fn collector(&mut self) -> Collector {
+        Collector {
+            service: self.text(),
+            port: self.short(),
+            transport: match self.flag() {
+                true => Transport::Grpc,
+                false => Transport::Http(self.text()),
+            },
+            headers: self.list(Draw::pair),
+            timeout: self.duration(),
+        }
+    }
+
+    fn tracing(&mut self) -> Tracing {
+        Tracing {
+            provider: self.option(Draw::text),
+            origin: self.option(Draw::text),
+            collector: self.option(Draw::collector),
+            report: self.flag(),
+            propagate: self.flag(),
+            sampling: self.option(Draw::ratio),
+            istio_tags: self.flag(),
+            use_request_id: self.flag(),
+            tags: self.list(|d| {
+                let value = match d.below(4) {
+                    0 => TagValue::Literal(d.text()),
+                    1 => TagValue::Environment(d.text(), d.text()),
+                    2 => TagValue::Header(d.text(), d.text()),
+                    _ => TagValue::Format(d.text()),
+                };
+                (d.text(), value)
+            }),
         }
     }
 
@@ -589,7 +679,7 @@ impl Draw {
                 netns: self.option(Draw::text),
             },
             probe: self.option(Draw::probe),
-            telemetry: Default::default(),
+            telemetry: if self.flag() { self.telemetry() } else { Telemetry::default() },
         }
     }
 

@@ -112,6 +112,7 @@ impl Wire for SectionKey {
                 SectionKey::View(key) => Kind::View(key.to_wire()),
                 SectionKey::Gateway(namespace, name) => Kind::Gateway(named(namespace, name)),
                 SectionKey::Credential(key) => Kind::Credential(key.to_wire()),
+                SectionKey::Telemetry => Kind::Telemetry(true),
             }),
         }
     }
@@ -150,6 +151,8 @@ impl Wire for SectionKey {
                 SectionKey::Gateway(namespace.into(), name.into())
             }
             Kind::Credential(key) => SectionKey::Credential(field(key, "credential")?),
+            Kind::Telemetry(true) => SectionKey::Telemetry,
+            Kind::Telemetry(false) => return Err(Fault::Missing).at("telemetry"),
         })
     }
 }
@@ -172,6 +175,7 @@ impl Wire for Section {
                 Section::View(view) => Content::View(view.to_wire()),
                 Section::Gateway(gateway) => Content::Gateway(gateway.to_wire()),
                 Section::Credential(credential) => Content::Credential(credential.to_wire()),
+                Section::Telemetry(telemetry) => Content::Telemetry(telemetry.to_wire()),
             }),
         }
     }
@@ -191,6 +195,7 @@ impl Wire for Section {
             Content::View(view) => Section::View(Wire::from_wire(view)?),
             Content::Gateway(gateway) => Section::Gateway(Wire::from_wire(gateway)?),
             Content::Credential(credential) => Section::Credential(Wire::from_wire(credential)?),
+            Content::Telemetry(telemetry) => Section::Telemetry(Wire::from_wire(telemetry)?),
         })
     }
 }

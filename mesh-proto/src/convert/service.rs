@@ -3,6 +3,7 @@
 use mesh_core::snapshot::endpoints::{Endpoint, EndpointAddress, EndpointSlice};
 use mesh_core::snapshot::service::{Port, Service};
 use mesh_core::snapshot::workload::{Recognition, Workload, WorkloadPort};
+use mesh_core::telemetry::Telemetry;
 use mesh_core::vocab::health::Health;
 use mesh_core::vocab::name::Text;
 use mesh_core::vocab::recognition::User;
@@ -190,6 +191,7 @@ impl Wire for Workload {
             view: self.view.as_ref().map(Wire::to_wire),
             probe: self.probe.as_ref().map(Wire::to_wire),
             limits: to_wires(&self.limits),
+            telemetry: (self.telemetry != Telemetry::default()).then(|| self.telemetry.to_wire()),
         }
     }
 
@@ -209,7 +211,7 @@ impl Wire for Workload {
             tokens: list(message.tokens, "tokens")?,
             view: message.view.map(Text::from),
             probe: optional(message.probe, "probe")?,
-            telemetry: Default::default(),
+            telemetry: or_default(message.telemetry, "telemetry")?,
             limits: list(message.limits, "limits")?,
         })
     }

@@ -2331,6 +2331,246 @@ pub struct StreamMatch {
     #[prost(string, repeated, tag = "4")]
     pub sni_hosts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
+/// What is told of a workload's traffic.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Telemetry {
+    /// Of the calls that it makes.
+    #[prost(message, optional, tag = "1")]
+    pub client: ::core::option::Option<TelemetrySide>,
+    /// Of the calls that it gets.
+    #[prost(message, optional, tag = "2")]
+    pub server: ::core::option::Option<TelemetrySide>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TelemetrySide {
+    #[prost(message, optional, tag = "1")]
+    pub metrics: ::core::option::Option<Metrics>,
+    /// Absent for what the proxy was started with.
+    #[prost(message, optional, tag = "2")]
+    pub logs: ::core::option::Option<AccessLogs>,
+    #[prost(message, optional, tag = "3")]
+    pub tracing: ::core::option::Option<Tracing>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Metrics {
+    #[prost(bool, tag = "1")]
+    pub disabled: bool,
+    #[prost(message, repeated, tag = "2")]
+    pub changes: ::prost::alloc::vec::Vec<MetricChange>,
+    #[prost(message, optional, tag = "3")]
+    pub reporting_interval: ::core::option::Option<Duration>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct MetricChange {
+    #[prost(enumeration = "StandardMetric", tag = "1")]
+    pub metric: i32,
+    #[prost(bool, tag = "2")]
+    pub disabled: bool,
+    #[prost(message, repeated, tag = "3")]
+    pub tags: ::prost::alloc::vec::Vec<TagChange>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TagChange {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// An expression (CEL); absent where the tag is left out.
+    #[prost(string, optional, tag = "2")]
+    pub expression: ::core::option::Option<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AccessLogs {
+    #[prost(message, repeated, tag = "1")]
+    pub logs: ::prost::alloc::vec::Vec<AccessLog>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AccessLog {
+    #[prost(string, tag = "1")]
+    pub provider: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub origin: ::prost::alloc::string::String,
+    /// An expression (CEL).
+    #[prost(string, optional, tag = "3")]
+    pub filter: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(oneof = "access_log::Sink", tags = "4, 5")]
+    pub sink: ::core::option::Option<access_log::Sink>,
+}
+/// Nested message and enum types in `AccessLog`.
+pub mod access_log {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Sink {
+        #[prost(message, tag = "4")]
+        File(super::LogFile),
+        #[prost(message, tag = "5")]
+        Collector(super::LogCollector),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LogFile {
+    #[prost(string, tag = "1")]
+    pub path: ::prost::alloc::string::String,
+    /// Must be there.
+    #[prost(oneof = "log_file::Format", tags = "2, 3")]
+    pub format: ::core::option::Option<log_file::Format>,
+}
+/// Nested message and enum types in `LogFile`.
+pub mod log_file {
+    /// Must be there.
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Format {
+        #[prost(message, tag = "2")]
+        Text(super::TextFormat),
+        #[prost(message, tag = "3")]
+        Json(super::JsonFormat),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TextFormat {
+    /// Absent for Istio's.
+    #[prost(string, optional, tag = "1")]
+    pub format: ::core::option::Option<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct JsonFormat {
+    /// Absent for Istio's.
+    #[prost(message, optional, tag = "1")]
+    pub formats: ::core::option::Option<NamedFormats>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct NamedFormats {
+    #[prost(message, repeated, tag = "1")]
+    pub formats: ::prost::alloc::vec::Vec<NamePair>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LogCollector {
+    #[prost(message, optional, tag = "1")]
+    pub collector: ::core::option::Option<Collector>,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    /// Absent for Istio's.
+    #[prost(string, optional, tag = "3")]
+    pub body: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(message, repeated, tag = "4")]
+    pub attributes: ::prost::alloc::vec::Vec<NamePair>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Collector {
+    #[prost(string, tag = "1")]
+    pub service: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub port: u32,
+    /// Path of OTLP over HTTP; absent for gRPC.
+    #[prost(string, optional, tag = "3")]
+    pub path: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(message, repeated, tag = "4")]
+    pub headers: ::prost::alloc::vec::Vec<NamePair>,
+    #[prost(message, optional, tag = "5")]
+    pub timeout: ::core::option::Option<Duration>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Tracing {
+    #[prost(message, optional, tag = "1")]
+    pub collector: ::core::option::Option<Collector>,
+    #[prost(bool, tag = "2")]
+    pub silent: bool,
+    #[prost(bool, tag = "3")]
+    pub apart: bool,
+    /// Millionths.
+    #[prost(uint32, optional, tag = "4")]
+    pub sampling: ::core::option::Option<u32>,
+    #[prost(bool, tag = "5")]
+    pub without_istio_tags: bool,
+    #[prost(bool, tag = "6")]
+    pub without_request_id: bool,
+    #[prost(message, repeated, tag = "7")]
+    pub tags: ::prost::alloc::vec::Vec<SpanTag>,
+    #[prost(string, optional, tag = "8")]
+    pub provider: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(string, optional, tag = "9")]
+    pub origin: ::core::option::Option<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SpanTag {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Must be there.
+    #[prost(oneof = "span_tag::Value", tags = "2, 3, 4, 5")]
+    pub value: ::core::option::Option<span_tag::Value>,
+}
+/// Nested message and enum types in `SpanTag`.
+pub mod span_tag {
+    /// Must be there.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Value {
+        #[prost(string, tag = "2")]
+        Literal(::prost::alloc::string::String),
+        #[prost(message, tag = "3")]
+        Environment(super::Defaulted),
+        #[prost(message, tag = "4")]
+        Header(super::Defaulted),
+        #[prost(string, tag = "5")]
+        Format(::prost::alloc::string::String),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Defaulted {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub otherwise: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum StandardMetric {
+    Unspecified = 0,
+    RequestCount = 1,
+    RequestDuration = 2,
+    RequestSize = 3,
+    ResponseSize = 4,
+    TcpOpenedConnections = 5,
+    TcpClosedConnections = 6,
+    TcpSentBytes = 7,
+    TcpReceivedBytes = 8,
+    GrpcRequestMessages = 9,
+    GrpcResponseMessages = 10,
+}
+impl StandardMetric {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "STANDARD_METRIC_UNSPECIFIED",
+            Self::RequestCount => "STANDARD_METRIC_REQUEST_COUNT",
+            Self::RequestDuration => "STANDARD_METRIC_REQUEST_DURATION",
+            Self::RequestSize => "STANDARD_METRIC_REQUEST_SIZE",
+            Self::ResponseSize => "STANDARD_METRIC_RESPONSE_SIZE",
+            Self::TcpOpenedConnections => "STANDARD_METRIC_TCP_OPENED_CONNECTIONS",
+            Self::TcpClosedConnections => "STANDARD_METRIC_TCP_CLOSED_CONNECTIONS",
+            Self::TcpSentBytes => "STANDARD_METRIC_TCP_SENT_BYTES",
+            Self::TcpReceivedBytes => "STANDARD_METRIC_TCP_RECEIVED_BYTES",
+            Self::GrpcRequestMessages => "STANDARD_METRIC_GRPC_REQUEST_MESSAGES",
+            Self::GrpcResponseMessages => "STANDARD_METRIC_GRPC_RESPONSE_MESSAGES",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "STANDARD_METRIC_UNSPECIFIED" => Some(Self::Unspecified),
+            "STANDARD_METRIC_REQUEST_COUNT" => Some(Self::RequestCount),
+            "STANDARD_METRIC_REQUEST_DURATION" => Some(Self::RequestDuration),
+            "STANDARD_METRIC_REQUEST_SIZE" => Some(Self::RequestSize),
+            "STANDARD_METRIC_RESPONSE_SIZE" => Some(Self::ResponseSize),
+            "STANDARD_METRIC_TCP_OPENED_CONNECTIONS" => Some(Self::TcpOpenedConnections),
+            "STANDARD_METRIC_TCP_CLOSED_CONNECTIONS" => Some(Self::TcpClosedConnections),
+            "STANDARD_METRIC_TCP_SENT_BYTES" => Some(Self::TcpSentBytes),
+            "STANDARD_METRIC_TCP_RECEIVED_BYTES" => Some(Self::TcpReceivedBytes),
+            "STANDARD_METRIC_GRPC_REQUEST_MESSAGES" => Some(Self::GrpcRequestMessages),
+            "STANDARD_METRIC_GRPC_RESPONSE_MESSAGES" => Some(Self::GrpcResponseMessages),
+            _ => None,
+        }
+    }
+}
 /// The number of an accepted configuration batch and the registry changes since.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Version {
@@ -2343,7 +2583,7 @@ pub struct Version {
 pub struct SectionKey {
     #[prost(
         oneof = "section_key::Kind",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15"
     )]
     pub kind: ::core::option::Option<section_key::Kind>,
 }
@@ -2383,6 +2623,9 @@ pub mod section_key {
         Gateway(super::NamespacedName),
         #[prost(message, tag = "14")]
         Credential(super::CredentialKey),
+        /// Must be true.
+        #[prost(bool, tag = "15")]
+        Telemetry(bool),
     }
 }
 /// One half of what a `credentialName` stands for.
@@ -2446,7 +2689,7 @@ pub struct EndpointsKey {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Section {
-    #[prost(oneof = "section::Content", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
+    #[prost(oneof = "section::Content", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
     pub content: ::core::option::Option<section::Content>,
 }
 /// Nested message and enum types in `Section`.
@@ -2475,6 +2718,8 @@ pub mod section {
         Gateway(super::Gateway),
         #[prost(message, tag = "11")]
         Credential(super::Credential),
+        #[prost(message, tag = "12")]
+        Telemetry(super::Telemetry),
     }
 }
 /// A section under its key. `digest` is the writer's; to a reader it is an opaque name of the content.
@@ -2813,6 +3058,9 @@ pub struct Workload {
     /// Of what reaches it.
     #[prost(message, repeated, tag = "15")]
     pub limits: ::prost::alloc::vec::Vec<RateLimit>,
+    /// Absent where nothing was declared.
+    #[prost(message, optional, tag = "16")]
+    pub telemetry: ::core::option::Option<Telemetry>,
 }
 /// Seconds and counts; none is 0 but the delay.
 #[derive(Clone, PartialEq, ::prost::Message)]

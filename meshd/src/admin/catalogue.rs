@@ -157,6 +157,7 @@ fn parts(snapshot: &Snapshot) -> Value {
     let mut gateways = Vec::new();
     let mut secrets = json!({});
     let mut credentials = Vec::new();
+    let mut telemetry = json!({});
     for entry in snapshot.sections.values() {
         match &*entry.section {
             Section::Trust(trust) => {
@@ -222,6 +223,7 @@ fn parts(snapshot: &Snapshot) -> Value {
                 "gateway": format!("{}/{}", gateway.namespace, gateway.name),
                 "ports": gateway.listeners.iter().map(|listener| listener.port).collect::<Vec<_>>(),
             })),
+            Section::Telemetry(found) => telemetry = super::telemetry::shape(found),
             // Their names only.
             Section::Credential(credential) => credentials.push(credential.key.to_string()),
             Section::Workload(workload) => workloads.push(json!({
@@ -235,6 +237,7 @@ fn parts(snapshot: &Snapshot) -> Value {
                     "ports": workload.mtls.ports.iter().map(|(port, mode)| json!({"port": port, "mode": mode.name()})).collect::<Vec<_>>(),
                 },
                 "policies": workload.policies.iter().map(|(namespace, name)| format!("authorizationpolicy/{namespace}/{name}")).collect::<Vec<_>>(),
+                "telemetry": super::telemetry::shape(&workload.telemetry),
                 "rate_limits": workload.limits.iter().map(|limit| &*limit.origin).collect::<Vec<_>>(),
             })),
         }
@@ -249,6 +252,7 @@ fn parts(snapshot: &Snapshot) -> Value {
         "routes": {"routes": routes, "destinations": destinations},
         "endpoints": endpoints,
         "policies": policies,
+        "telemetry": telemetry,
         "secrets": secrets,
     })
 }

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+use mesh_core::compile::telemetry::of_workload;
 use mesh_core::compile::{Compiled, compile, for_caller};
 use mesh_core::decide::explain::gateway::{self, GatewayQuestion};
 use mesh_core::decide::explain::{Question, explain};
@@ -16,12 +17,14 @@ use mesh_core::snapshot::{Snapshot, Version};
 use mesh_core::state::{Change, MeshState, Registration, Settings};
 use mesh_core::tables::Tables;
 use mesh_core::tables::build::build;
+use mesh_core::telemetry::Side;
 use mesh_core::vocab::health::{Health, HostStanding};
 use mesh_core::vocab::identity::{Account, SpiffeId};
 use mesh_core::vocab::label::Labels;
 use mesh_core::vocab::name::{Text, WorkloadKey};
 use serde_json::Value;
 
+use super::telemetry;
 use super::view::ExplainRequest;
 use shape::shape;
 
@@ -87,7 +90,21 @@ pub fn answer(
         source: None,
         now,
     };
-    Ok(shape(&explain(&tables(&seen)?, &question)))
+    let mut answer = shape(&explain(&tables(&seen)?, &question));
+    tell(&mut answer, &of_workload(state, &asker.namespace, &asker.labels).client);
+    Ok(answer)
+}
+
+/// Says what the caller's proxy will tell of the call, where that is not what it tells of every call.
+fn tell(answer: &mut Value, side: &Side) {
+    let found = telemetry::side(side);
+    if found.as_object().is_none_or(|parts| parts.is_empty()) {
+        return;
+    }
+    if let Some(steps) = answer["why"].as_array_mut() {
+        steps.extend(telemetry::sentences(side).into_iter().map(Value::from));
+    }
+    answer["telemetry"] = found;
 }
 
 /// What the data plane would decide with.

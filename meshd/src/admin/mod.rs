@@ -13,4 +13,5 @@ mod references;
 mod registered;
 pub mod server;
 mod story;
+mod telemetry;
 pub mod view;

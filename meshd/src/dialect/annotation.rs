@@ -21,6 +21,9 @@ pub(crate) const X_HEDGE: &str = "x-mesh-hedge";
 /// A DestinationRule's: faults of connections.
 pub(crate) const FAULT: &str = "mesh.io/fault";
 
+/// Buckets of histograms.
+pub(crate) const BUCKETS: &str = "sidecar.istio.io/statsHistogramBuckets";
+
 /// Slower than that is a blackhole.
 const LONGEST_LATENCY: Duration = Duration::from_secs(60);
 /// As much as a fast network carries.
@@ -31,6 +34,10 @@ pub(crate) fn check_place(field: &Field<'_>, key: &str, kind: Kind) {
     let place = match key {
         HEDGE | X_HEDGE => Kind::VirtualService,
         FAULT => Kind::DestinationRule,
+        BUCKETS => {
+            field.never("histograms have Envoy's buckets everywhere, so that they can be summed up");
+            return;
+        }
         _ => return,
     };
     if kind != place {

@@ -30,6 +30,7 @@ static NOTES: &[&[Note]] = &[
     istio::peer_authentication::NOTES,
     istio::request_authentication::NOTES,
     istio::telemetry::NOTES,
+    istio::telemetry_provider::NOTES,
     istio::tracing::NOTES,
     istio::service_entry::NOTES,
     istio::connection_pool::NOTES,

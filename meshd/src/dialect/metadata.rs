@@ -143,7 +143,7 @@ fn annotations(field: &Field<'_>, kind: Kind) -> BTreeMap<Text, Text> {
         let Some(text) = value.text() else { continue };
         match key {
             _ if key.starts_with("internal.istio.io/") => value.fault("this annotation is Istio's own"),
-            annotation::HEDGE | annotation::X_HEDGE | annotation::FAULT => {
+            annotation::HEDGE | annotation::X_HEDGE | annotation::FAULT | annotation::BUCKETS => {
                 annotation::check_place(&value, key, kind);
             }
             DRY_RUN if kind != Kind::AuthorizationPolicy => {

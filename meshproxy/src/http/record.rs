@@ -28,6 +28,7 @@ use crate::live::standing::Standing;
 use crate::live::view::Held;
 use crate::net::downstream::Facts;
 use crate::telemetry::entry::{Entry, Remarked};
+use crate::telemetry::fields::Kept;
 use crate::telemetry::flags::Flags;
 use crate::telemetry::line::number;
 use crate::telemetry::messages::Messages;
@@ -90,6 +91,8 @@ pub struct Record {
     request: Option<Box<Logged>>,
     /// The messages of gRPC, counted.
     messages: Option<Rc<Messages>>,
+    /// What somebody asks for of the fields; nothing where nobody does.
+    kept: Option<Box<Kept>>,
     request_head: u64,
     /// The request's body, for its size.
     pub upload: Option<Upload>,
@@ -139,9 +142,6 @@ struct Logged {
     user_agent: Option<HeaderValue>,
     forwarded_for: Option<HeaderValue>,
     request_id: Option<HeaderValue>,
-    /// All fields of the request, and of the answer, where an expression asks for any.
-    fields: Option<HeaderMap>,
-    answered: Option<HeaderMap>,
 }
 
 impl Record {
@@ -170,6 +170,7 @@ impl Record {
             attempts: 0,
             request: None,
             messages: None,
+            kept: None,
             request_head: 0,
             upload: None,
             flags: Flags::NONE,
@@ -202,8 +203,11 @@ impl Record {
             self.messages = Some(self.thread.observers.series.call());
         }
         self.request_head = head.bytes;
-        // Whose it is may not be known yet.
-        if self.root.asks.heads || self.thread.observers.want_head(self.side()) {
+        let wanted = &self.root.tables.wanted;
+        if !wanted.request.is_empty() || !wanted.response.is_empty() {
+            self.kept = Some(Box::new(Kept::of_request(wanted, head)));
+        }
+        if wanted.head || self.thread.observers.want_head(self.side()) {
             let mut logged = Box::new(Logged {
                 method: head.method.clone(),
                 version: head.version,
@@ -212,8 +216,6 @@ impl Record {
                 user_agent: head.headers.get(http::header::USER_AGENT).cloned(),
                 forwarded_for: None,
                 request_id: None,
-                fields: self.root.asks.fields.then(|| head.headers.clone()),
-                answered: None,
             });
             // Few fields are sooner gone through than their names hashed.
             if head.headers.len() <= FEW {
@@ -307,13 +309,6 @@ impl Record {
         }
     }
 
-    /// What the answer's fields are, where anybody asks for them.
-    pub fn fields(&mut self, fields: &HeaderMap) {
-        if let Some(logged) = self.request.as_mut().filter(|logged| logged.fields.is_some()) {
-            logged.answered = Some(fields.clone());
-        }
-    }
-
     #[cold]
     fn settle_messages(&self) {
         let Some(messages) = &self.messages else { return };
@@ -327,6 +322,13 @@ impl Record {
         self.data(data.len());
         if let Some(messages) = &self.messages {
             messages.response(data);
+        }
+    }
+
+    /// The fields of the answer, as they go out.
+    pub fn reply_fields(&mut self, headers: &HeaderMap) {
+        if let Some(kept) = &mut self.kept {
+            kept.keep_response(&self.root.tables.wanted, headers);
         }
     }
 
@@ -419,10 +421,9 @@ impl Record {
             addresses: &self.addresses,
             route: self.route.as_deref().or(named.as_deref()).unwrap_or(""),
             remarked: self.remarked.as_deref(),
+            kept: self.kept.as_deref(),
             version: self.root.tables.version.number,
             trace_id: None,
-            request_headers: request.and_then(|r| r.fields.as_ref()),
-            response_headers: request.and_then(|r| r.answered.as_ref()),
         };
         tell(&entry)
     }

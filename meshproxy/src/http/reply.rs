@@ -70,7 +70,7 @@ pub fn pass_on(
     if record.details.is_empty() {
         record.details = Cow::Borrowed("via_upstream");
     }
-    record.fields(&parts.headers);
+    record.reply_fields(&parts.headers);
     record.reply(parts.status.as_u16(), bytes, status);
     Response::from_parts(parts, ReplyBody::upstream(incoming, held, record, deadline))
 }

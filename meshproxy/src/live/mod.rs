@@ -3,7 +3,6 @@
 //! `control` builds tables and installs them; `listener` opens the sockets that they ask for and reports back;
 //! the request path reads the root through a data thread's own [`view::View`].
 
-pub mod asks;
 pub mod breaker;
 pub mod chain;
 pub mod destination;

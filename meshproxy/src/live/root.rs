@@ -20,7 +20,6 @@ use mesh_core::vocab::resolution::Resolution;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use super::asks::Asks;
 use super::chain::Chain;
 use super::destination::{Joined, LiveDestination};
 use super::endpoint::LiveEndpoint;
@@ -55,8 +54,6 @@ pub struct Root {
     pub untried: usize,
     /// The version as text.
     pub version: Text,
-    /// What expressions of telemetry ask for.
-    pub asks: Asks,
     /// Made when the first captured connection asks: most hosts have none.
     addresses: OnceLock<Addresses>,
 }
@@ -158,7 +155,6 @@ impl Roots {
             turning: BTreeSet::new(),
             untried: 0,
             version: "0".into(),
-            asks: Asks::default(),
             addresses: OnceLock::new(),
         };
         Roots {
@@ -380,7 +376,7 @@ impl Roots {
                 &self.metrics,
             )),
         });
-        let locals: Vec<_> = locals.collect();
+        let locals = locals.collect();
         let rule_limits = RuleLimits::of(&tables.rule_limits, registry, &self.metrics);
         registry.answers.retain(|name, _| names.contains(name));
         registry.end(now);
@@ -390,7 +386,6 @@ impl Roots {
             turning,
             serial: previous.serial + 1,
             version: tables.version.number.to_string().into(),
-            asks: Asks::of(&tables, &locals),
             addresses: OnceLock::new(),
             destinations,
             locals,

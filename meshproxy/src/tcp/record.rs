@@ -254,10 +254,9 @@ impl StreamRecord {
             addresses: &addresses(self.facts.local, self.facts.peer),
             route: "",
             remarked: self.remarked.as_deref(),
+            kept: None,
             version: self.version,
             trace_id: None,
-            request_headers: None,
-            response_headers: None,
         };
         tell(&entry)
     }

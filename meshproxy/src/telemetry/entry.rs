@@ -3,10 +3,11 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue};
+use http::HeaderValue;
 use mesh_core::vocab::origin::Origin;
 use tokio::time::Instant;
 
+use super::fields::Kept;
 use super::flags::Flags;
 use super::metrics::{MessageKey, Reporter, RequestKey, StreamKey};
 
@@ -94,14 +95,12 @@ pub struct Entry<'a> {
     pub route: &'a str,
     /// What policies have written down of it.
     pub remarked: Option<&'a Remarked>,
+    /// What somebody asks for beyond that.
+    pub kept: Option<&'a Kept>,
     /// Version of the snapshot that decided.
     pub version: u64,
     /// Its trace, where that is sampled.
     pub trace_id: Option<[u8; 16]>,
-    /// Fields of the request, where an expression asks for any.
-    pub request_headers: Option<&'a HeaderMap>,
-    /// Fields of the answer, where an expression asks for any.
-    pub response_headers: Option<&'a HeaderMap>,
 }
 
 impl Entry<'_> {
@@ -197,9 +196,8 @@ pub(crate) fn sample<'a>(started: Instant, local: SocketAddr, remote: SocketAddr
         addresses: "",
         route: "",
         remarked: None,
+        kept: None,
         version: 0,
         trace_id: None,
-        request_headers: None,
-        response_headers: None,
     }
 }

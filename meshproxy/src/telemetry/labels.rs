@@ -9,7 +9,7 @@ use mesh_core::vocab::name::Text;
 const UNKNOWN: &str = "unknown";
 const OTHER: &str = "other";
 /// The name of the one cluster, as Istio has it where nobody names it.
-const CLUSTER: &str = "Kubernetes";
+pub const CLUSTER: &str = "Kubernetes";
 /// A longer name of a host is none.
 const LONGEST_HOST: usize = 255;
 

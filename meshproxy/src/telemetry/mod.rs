@@ -1,9 +1,10 @@
 //! What is measured and logged of the traffic: names, labels and formats are Istio's.
 
 pub mod access;
-pub mod asked;
+pub mod attributes;
 pub mod entry;
 pub mod example;
+pub mod fields;
 pub mod flags;
 pub mod histogram;
 pub mod labels;

@@ -27,7 +27,17 @@ pub(super) const CONSTANT: char = '#';
 
 /// The functions that are carried out.
 const FUNCTIONS: [&str; 11] = [
-    "contains", "startsWith", "endsWith", "matches", "size", "string", "int", "uint", "double", "bool", "duration",
+    "contains",
+    "startsWith",
+    "endsWith",
+    "matches",
+    "size",
+    "string",
+    "int",
+    "uint",
+    "double",
+    "bool",
+    "duration",
 ];
 
 const OPERATORS: [&str; 16] = [
@@ -81,9 +91,11 @@ fn syntax(errors: &cel::ParseErrors, source: &str) -> String {
     let said = said.strip_prefix("Syntax error: ").unwrap_or(said);
     let said = said.split(" expecting ").next().unwrap_or(said).replace("'<EOF>'", "the end");
     if said.contains("has() macro") {
-        return format!("{said}: has takes a field, has(a.b); for a header field write 'NAME' in request.headers");
+        return format!(
+            "{said}: has takes a field, has(a.b); for a header field write 'NAME' in request.headers"
+        );
     }
-    if said.contains("recursion") {
+    if said.contains("ecursion limit") {
         return ExpressionError::TooDeep.to_string();
     }
     let at = usize::try_from(first.pos.1).unwrap_or_default();
@@ -130,7 +142,9 @@ impl Reader {
                 }
                 cel::common::ast::EntryExpr::StructField(_) => Err(unsupported("messages are not supported")),
             }),
-            Expr::Struct(made) => Err(unsupported(format!("messages such as {} are not supported", made.type_name))),
+            Expr::Struct(made) => {
+                Err(unsupported(format!("messages such as {} are not supported", made.type_name)))
+            }
             Expr::Comprehension(looped) => {
                 self.expression(&mut looped.iter_range, depth)?;
                 self.expression(&mut looped.accu_init, depth)?;
@@ -160,7 +174,11 @@ impl Reader {
         let Some(path) = path(node) else { return Ok(false) };
         let Some(root) = path.first() else { return Ok(false) };
         if self.bound.iter().any(|name| name == root) {
-            return if path.len() == 1 { Ok(false) } else { Err(unsupported(format!("{root} has no fields"))) };
+            return if path.len() == 1 {
+                Ok(false)
+            } else {
+                Err(unsupported(format!("{root} has no fields")))
+            };
         }
         if test && matches!(path.as_slice(), ["request" | "response", "headers"]) {
             node.expr = Expr::Literal(LiteralValue::Boolean(CelBool::TRUE));
@@ -200,9 +218,12 @@ impl Reader {
         match name {
             "matches" => self.matcher(call).map(Some),
             "duration" => {
-                let [argument] = call.args.as_slice() else { return Err(unsupported("duration takes one text")) };
+                let [argument] = call.args.as_slice() else {
+                    return Err(unsupported("duration takes one text"));
+                };
                 let span = literal(argument).and_then(span);
-                let span = span.ok_or_else(|| unsupported("duration takes a literal such as '1.5s' or '20ms'"))?;
+                let span =
+                    span.ok_or_else(|| unsupported("duration takes a literal such as '1.5s' or '20ms'"))?;
                 Ok(Some(self.constant(Constant::Span(Span(span)))))
             }
             operators::INDEX | operators::IN | operators::NOT_STRICTLY_FALSE => Ok(None),
@@ -222,14 +243,20 @@ impl Reader {
         let pattern = Pattern::new(source).map_err(|error| ExpressionError::Pattern(error.to_string()))?;
         let matcher = self.constant(Constant::Matcher(Matcher(pattern)));
         let matcher = IdedExpr { id: 0, expr: matcher };
-        Ok(Expr::Call(CallExpr { func_name: operators::INDEX.to_owned(), target: None, args: vec![matcher, text] }))
+        Ok(Expr::Call(CallExpr {
+            func_name: operators::INDEX.to_owned(),
+            target: None,
+            args: vec![matcher, text],
+        }))
     }
 }
 
 fn unknown(path: &[&str]) -> ExpressionError {
     let name = match path {
         [kind @ ("request" | "response"), "headers"] => {
-            return unsupported(format!("all header fields at once are not supported: {kind}.headers['NAME'] is one"));
+            return unsupported(format!(
+                "all header fields at once are not supported: {kind}.headers['NAME'] is one"
+            ));
         }
         _ => path.join("."),
     };

@@ -157,7 +157,8 @@ fn hostile_texts_need_little_stack() {
 
 #[test]
 fn what_is_asked_for() {
-    let source = "request.headers['X-A'] == response.headers['b'] && has(request.host) && request.referer != ''";
+    let source =
+        "request.headers['X-A'] == response.headers['b'] && has(request.host) && request.referer != ''";
     let expression = Expression::new(source).expect("an expression");
     assert_eq!(expression.request_headers().collect::<Vec<_>>(), ["x-a", "referer"]);
     assert_eq!(expression.response_headers().collect::<Vec<_>>(), ["b"]);

@@ -46,25 +46,19 @@ fn weigh<'e>(node: &'e IdedExpr, bound: &mut Vec<(&'e str, Weight)>) -> Result<W
         }
         Expr::Call(call) => {
             let parts = call.target.as_deref().into_iter().chain(&call.args);
-            let mut sum = all(parts, 0, bound)?;
-            sum.length = None;
-            match call.func_name.as_str() {
+            let parts = parts.map(|part| weigh(part, bound)).collect::<Result<Vec<Weight>, _>>()?;
+            let mut sum = sum(&parts, 0);
+            sum.length = match (call.func_name.as_str(), parts.as_slice()) {
                 // The elements of both.
-                operators::ADD => {
-                    let lengths: Vec<Option<u64>> =
-                        call.args.iter().map(|one| weigh(one, bound).map(|one| one.length)).collect::<Result<_, _>>()?;
-                    sum.length = lengths.into_iter().sum();
+                (operators::ADD, [one, other]) => {
+                    one.length.zip(other.length).map(|(one, other)| one.saturating_add(other))
                 }
-                operators::CONDITIONAL => {
-                    if let [_, one, other] = call.args.as_slice() {
-                        let (one, other) = (weigh(one, bound)?, weigh(other, bound)?);
-                        sum.size = one.size.max(other.size);
-                        sum.length = one.length.zip(other.length).map(|(one, other)| one.max(other));
-                    }
+                (operators::CONDITIONAL, [_, one, other]) => {
+                    sum.size = one.size.max(other.size);
+                    one.length.zip(other.length).map(|(one, other)| one.max(other))
                 }
-                operators::INDEX => {}
-                _ => sum.size = sum.size.min(MOST_SIZE),
-            }
+                _ => None,
+            };
             sum
         }
         Expr::Comprehension(looped) => {
@@ -87,7 +81,10 @@ fn weigh<'e>(node: &'e IdedExpr, bound: &mut Vec<(&'e str, Weight)>) -> Result<W
             Weight {
                 steps: range.steps.saturating_add(steps.saturating_mul(rounds)).saturating_add(2),
                 size: start.size.saturating_add(round.size.saturating_mul(rounds)),
-                length: start.length.zip(round.length).map(|(start, round)| start + round.saturating_mul(rounds)),
+                length: start
+                    .length
+                    .zip(round.length)
+                    .map(|(start, round)| start.saturating_add(round.saturating_mul(rounds))),
             }
         }
     };
@@ -106,11 +103,15 @@ fn all<'e>(
     length: usize,
     bound: &mut Vec<(&'e str, Weight)>,
 ) -> Result<Weight, ExpressionError> {
-    let mut sum = Weight { steps: 1, size: 0, length: u64::try_from(length).ok() };
-    for node in nodes {
-        let weight = weigh(node, bound)?;
-        sum.steps = sum.steps.saturating_add(weight.steps);
-        sum.size = sum.size.saturating_add(weight.size);
-    }
-    Ok(sum)
+    let parts = nodes.map(|node| weigh(node, bound)).collect::<Result<Vec<Weight>, _>>()?;
+    Ok(sum(&parts, length))
+}
+
+fn sum(parts: &[Weight], length: usize) -> Weight {
+    let none = Weight { steps: 1, size: 0, length: u64::try_from(length).ok() };
+    parts.iter().fold(none, |sum, part| Weight {
+        steps: sum.steps.saturating_add(part.steps),
+        size: sum.size.saturating_add(part.size),
+        ..sum
+    })
 }

@@ -6,32 +6,27 @@ use std::time::Duration;
 use mesh_core::resource::mesh_config::{ExtAuthz, ExtensionProvider, ProviderKind};
 use mesh_core::vocab::name::Text;
 
-use super::jwks;
+use super::{jwks, telemetry_provider};
 use crate::dialect::field::{Field, Message, Note, Object};
 use crate::dialect::node::quoted;
 use crate::dialect::scalar;
 
 pub(crate) static PROVIDER: Message = Message {
     name: "an extension provider",
-    fields: &[
+    fields: &["envoyFileAccessLog", "envoyOtelAls", "name", "opentelemetry", "prometheus"],
+    later: &[
         "datadog",
         "envoyExtAuthzGrpc",
         "envoyExtAuthzHttp",
-        "envoyFileAccessLog",
         "envoyHttpAls",
-        "envoyOtelAls",
         "envoyTcpAls",
         "lightstep",
-        "name",
         "opencensus",
-        "opentelemetry",
-        "prometheus",
         "sds",
         "skywalking",
         "stackdriver",
         "zipkin",
     ],
-    later: &[],
     skipped: &[],
 };
 
@@ -55,10 +50,13 @@ static EXT_AUTHZ: Message = Message {
 pub(crate) static NOTES: &[Note] = &[
     Note::Holds(&PROVIDER, "envoyExtAuthzHttp", &EXT_AUTHZ),
     Note::Holds(&PROVIDER, "envoyExtAuthzGrpc", &EXT_AUTHZ),
+    Note::Holds(&PROVIDER, "envoyFileAccessLog", &telemetry_provider::FILE),
+    Note::Holds(&PROVIDER, "envoyOtelAls", &telemetry_provider::LOG),
+    Note::Holds(&PROVIDER, "opentelemetry", &telemetry_provider::TRACES),
 ];
 
 /// The kinds that are not services.
-const WITHOUT_SERVICE: [&str; 4] = ["envoyFileAccessLog", "prometheus", "sds", "stackdriver"];
+const WITHOUT_SERVICE: [&str; 2] = ["sds", "stackdriver"];
 
 /// Statuses that an answer can have when the service cannot be asked (those that Envoy knows).
 const STATUSES: [std::ops::RangeInclusive<u16>; 13] = [
@@ -94,7 +92,7 @@ fn provider(field: &Field<'_>, seen: &mut HashSet<Text>) -> Option<ExtensionProv
         field.fault(format!("the provider {} is there twice", quoted(&name)));
         None
     });
-    let kinds = PROVIDER.fields.iter().copied().filter(|key| *key != "name");
+    let kinds = PROVIDER.fields.iter().chain(PROVIDER.later).copied().filter(|key| *key != "name");
     let written: Vec<&'static str> = kinds.filter(|key| object.get(key).is_some()).collect();
     let [kind] = written.as_slice() else {
         if written.is_empty() {
@@ -108,6 +106,14 @@ fn provider(field: &Field<'_>, seen: &mut HashSet<Text>) -> Option<ExtensionProv
     let kind = match *kind {
         "envoyExtAuthzHttp" => ProviderKind::ExtAuthz(ext_authz(&value, false)?),
         "envoyExtAuthzGrpc" => ProviderKind::ExtAuthz(ext_authz(&value, true)?),
+        "prometheus" => {
+            // A wrong type is said here.
+            value.map();
+            ProviderKind::Prometheus
+        }
+        "envoyFileAccessLog" => ProviderKind::Log(telemetry_provider::file(&value)?),
+        "envoyOtelAls" => ProviderKind::Log(telemetry_provider::log(&value)?),
+        "opentelemetry" => ProviderKind::Traces(telemetry_provider::traces(&value)?),
         other => {
             if !WITHOUT_SERVICE.contains(&other) {
                 named(&value, other);
@@ -140,11 +146,6 @@ fn named(field: &Field<'_>, kind: &str) {
         && let Some(token) = part("accessToken")
     {
         token.some_text();
-    }
-    if kind == "opentelemetry"
-        && let (Some(_), Some(http)) = (field.below("grpc"), field.below("http"))
-    {
-        http.fault("only one of grpc and http can be set");
     }
 }
 
@@ -183,7 +184,7 @@ fn ext_authz(field: &Field<'_>, grpc: bool) -> Option<ExtAuthz> {
 }
 
 /// `HOST`, or `NAMESPACE/HOST`.
-fn service(field: &Field<'_>) -> Option<Text> {
+pub(super) fn service(field: &Field<'_>) -> Option<Text> {
     let text = field.some_text()?;
     let fits = match text.split_once('/') {
         None => scalar::is_dns_name(text) || text.parse::<std::net::IpAddr>().is_ok(),

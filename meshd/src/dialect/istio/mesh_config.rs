@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use mesh_core::balancing::locality::LocalityPolicy;
+use mesh_core::compile::telemetry::pairs;
 use mesh_core::message::path::Normalization;
 use mesh_core::resource::mesh_config::{AccessLogEncoding, DefaultProviders, MeshConfig};
 use mesh_core::resource::reach::ExportTo;
@@ -19,13 +20,20 @@ use crate::dialect::scalar;
 pub(crate) static SPEC: Message = Message {
     name: "a MeshConfig",
     fields: &[
+        "accessLogEncoding",
+        "accessLogFile",
+        "accessLogFormat",
         "connectTimeout",
+        "defaultConfig",
         "defaultDestinationRuleExportTo",
         "defaultHttpRetryPolicy",
+        "defaultProviders",
         "defaultServiceExportTo",
         "defaultTrafficPolicy",
         "defaultVirtualServiceExportTo",
         "enableAutoMtls",
+        "enableTracing",
+        "extensionProviders",
         "h2UpgradePolicy",
         "localityLbSetting",
         "outboundTrafficPolicy",
@@ -35,15 +43,8 @@ pub(crate) static SPEC: Message = Message {
         "trustDomainAliases",
     ],
     later: &[
-        "accessLogEncoding",
-        "accessLogFile",
-        "accessLogFormat",
         "caCertificates",
-        "defaultConfig",
-        "defaultProviders",
         "dnsRefreshRate",
-        "enableTracing",
-        "extensionProviders",
         "meshMTLS",
         "protocolDetectionTimeout",
         "proxyListenPort",
@@ -158,6 +159,15 @@ pub(crate) fn mesh_config(field: &Field<'_>) -> Option<MeshConfig> {
         }
     }
     tls(&spec);
+    let encoding = spec.get("accessLogEncoding").and_then(|field| field.choice(&["TEXT", "JSON"]));
+    if let Some(field) = spec.get("accessLogFormat")
+        && encoding == Some("JSON")
+        && field.text().is_some_and(|text| !text.is_empty() && pairs(text).is_none())
+    {
+        field.never(
+            "with accessLogEncoding JSON, accessLogFormat is an object of names and texts; nothing nested",
+        );
+    }
     let proxy = spec.get("defaultConfig").map(|field| mesh_proxy::proxy(&field)).unwrap_or_default();
     let traffic = spec.get("defaultTrafficPolicy").and_then(|field| field.object(&TRAFFIC));
     let traffic = traffic.as_ref();
@@ -196,10 +206,7 @@ pub(crate) fn mesh_config(field: &Field<'_>) -> Option<MeshConfig> {
             .is_some_and(|field| field.choice(&["DO_NOT_UPGRADE", "UPGRADE"]) == Some("UPGRADE")),
         access_log_file: text("accessLogFile"),
         access_log_format: text("accessLogFormat"),
-        access_log_encoding: match spec
-            .get("accessLogEncoding")
-            .and_then(|field| field.choice(&["TEXT", "JSON"]))
-        {
+        access_log_encoding: match encoding {
             Some("JSON") => AccessLogEncoding::Json,
             _ => AccessLogEncoding::Text,
         },
@@ -210,6 +217,7 @@ pub(crate) fn mesh_config(field: &Field<'_>) -> Option<MeshConfig> {
             .and_then(|field| default_providers(&field))
             .unwrap_or_default(),
         enable_tracing: boolean("enableTracing"),
+        tracing: proxy.tracing,
         concurrency: proxy.concurrency,
         drain_duration: proxy.drain_duration,
         trusted_proxies: proxy.trusted_proxies,

@@ -3,6 +3,9 @@
 
 use std::time::Duration;
 
+use mesh_core::resource::mesh_config::ProxyTracing;
+use mesh_core::vocab::ratio::Ratio;
+
 use super::client_tls;
 use crate::dialect::field::{Field, Message, Note, Object};
 use crate::dialect::node::{Value, quoted};
@@ -10,7 +13,8 @@ use crate::dialect::scalar;
 
 pub(crate) static PROXY: Message = Message {
     name: "defaultConfig",
-    fields: &[
+    fields: &["tracing"],
+    later: &[
         "binaryPath",
         "concurrency",
         "configPath",
@@ -28,10 +32,8 @@ pub(crate) static PROXY: Message = Message {
         "statsdUdpAddress",
         "statusPort",
         "terminationDrainDuration",
-        "tracing",
         "tracingServiceName",
     ],
-    later: &[],
     skipped: &[
         "availabilityZone",
         "caCertificatesPem",
@@ -76,9 +78,9 @@ static TOPOLOGY: Message = Message {
 
 static TRACING: Message = Message {
     name: "tracing",
-    fields: &["customTags", "datadog", "lightstep", "sampling", "tlsSettings", "zipkin"],
-    later: &[],
-    skipped: &["enableIstioTags", "maxPathTagLength", "openCensusAgent", "stackdriver"],
+    fields: &["customTags", "enableIstioTags", "sampling"],
+    later: &["datadog", "lightstep", "tlsSettings", "zipkin"],
+    skipped: &["maxPathTagLength", "openCensusAgent", "stackdriver"],
 };
 
 static COLLECTOR: Message =
@@ -112,6 +114,7 @@ pub(crate) static NOTES: &[Note] = &[
 /// What is used of the settings.
 #[derive(Debug, Default)]
 pub(super) struct Proxy {
+    pub(super) tracing: ProxyTracing,
     pub(super) concurrency: Option<u32>,
     pub(super) drain_duration: Option<Duration>,
     pub(super) trusted_proxies: u32,
@@ -166,9 +169,7 @@ pub(super) fn proxy(field: &Field<'_>) -> Proxy {
             value.warn("ISTIO_META_DNS_AUTO_ALLOCATE is deprecated; addresses are allocated by the label networking.istio.io/enable-autoallocate-ip");
         }
     }
-    if let Some(field) = object.get("tracing") {
-        tracing(&field);
-    }
+    let tracing = object.get("tracing").map(|field| tracing(&field)).unwrap_or_default();
     if let Some(field) = object.get("privateKeyProvider") {
         private_keys(&field);
     }
@@ -182,6 +183,7 @@ pub(super) fn proxy(field: &Field<'_>) -> Proxy {
     Proxy {
         concurrency: object.get("concurrency").and_then(whole).and_then(number),
         drain_duration: object.get("drainDuration").and_then(|field| seconds(&field)),
+        tracing,
         trusted_proxies: trusted.and_then(number).unwrap_or(0),
         auto_addresses,
     }
@@ -233,8 +235,9 @@ fn is_ip(text: &str) -> bool {
     }
 }
 
-fn tracing(field: &Field<'_>) {
-    let Some(object) = field.object(&TRACING) else { return };
+fn tracing(field: &Field<'_>) -> ProxyTracing {
+    let Some(object) = field.object(&TRACING) else { return ProxyTracing::default() };
+    let mut found = ProxyTracing::default();
     only_one(field, &["datadog", "lightstep", "openCensusAgent", "stackdriver", "zipkin"]);
     if let Some(tls) = object.get("tlsSettings") {
         // In no namespace, so that there is no ConfigMap either.
@@ -258,13 +261,18 @@ fn tracing(field: &Field<'_>) {
         for entry in entries.iter().filter(|entry| entry.value.value == Value::Null) {
             tags.fault(format!("the tag {} has no value", quoted(&entry.key)));
         }
-        super::tracing::tags(&tags);
+        found.custom_tags = super::tracing::tags(&tags);
     }
+    found.istio_tags = object.get("enableIstioTags").and_then(|field| field.boolean());
     if let Some(field) = object.get("sampling")
-        && field.number().is_some_and(|percent| !(0.0..=100.0).contains(&percent))
+        && let Some(percent) = field.number()
     {
-        field.warn("is no percentage from 0 to 100");
+        found.sampling = Ratio::from_percent(percent);
+        if found.sampling.is_none() {
+            field.warn("is no percentage from 0 to 100");
+        }
     }
+    found
 }
 
 fn required(object: &Object<'_>, key: &'static str, check: impl Fn(&Field<'_>)) {

@@ -2,7 +2,6 @@
 
 pub(crate) mod authorization_policy;
 pub(crate) mod authorization_rule;
-mod cel;
 pub(crate) mod client_tls;
 pub(crate) mod condition;
 pub(crate) mod connection_pool;
@@ -41,6 +40,7 @@ pub(crate) mod sidecar;
 pub(crate) mod stream_rule;
 pub(crate) mod target;
 pub(crate) mod telemetry;
+pub(crate) mod telemetry_provider;
 pub(crate) mod tracing;
 pub(crate) mod traffic_policy;
 mod unix_socket;

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use mesh_core::resource::telemetry::{
-    AccessLogging, MetricOverride, Metrics, TagOverride, Telemetry, TelemetryMode,
+    AccessLogging, MetricChoice, MetricOverride, Metrics, TagOverride, Telemetry, TelemetryMode,
 };
+use mesh_core::telemetry::expression::{Expression, ExpressionError};
+use mesh_core::telemetry::metrics::Metric;
 use mesh_core::vocab::name::Text;
 
-use super::{cel, target, tracing};
+use super::{target, tracing};
 use crate::dialect::field::{Field, Message, Note, Object};
 use crate::dialect::scalar;
 
@@ -88,9 +90,22 @@ const NAMES: [&str; 11] = [
     "GRPC_RESPONSE_MESSAGES",
 ];
 
+/// The metrics by the names that Envoy's filter knows them by.
+const CUSTOM: [(&str, Metric); 10] = [
+    ("requests_total", Metric::RequestCount),
+    ("request_duration_milliseconds", Metric::RequestDuration),
+    ("request_bytes", Metric::RequestSize),
+    ("response_bytes", Metric::ResponseSize),
+    ("tcp_connections_opened_total", Metric::TcpOpenedConnections),
+    ("tcp_connections_closed_total", Metric::TcpClosedConnections),
+    ("tcp_sent_bytes_total", Metric::TcpSentBytes),
+    ("tcp_received_bytes_total", Metric::TcpReceivedBytes),
+    ("request_messages_total", Metric::GrpcRequestMessages),
+    ("response_messages_total", Metric::GrpcResponseMessages),
+];
+
 /// Reads the spec of a Telemetry.
 pub(crate) fn telemetry(field: &Field<'_>) -> Option<Telemetry> {
-    field.later("the kind Telemetry");
     let spec = field.object(&SPEC)?;
     let scope = target::scope(&spec);
     let traces = spec.items("tracing");
@@ -102,6 +117,7 @@ pub(crate) fn telemetry(field: &Field<'_>) -> Option<Telemetry> {
         targets: scope.targets,
         metrics: spec.items("metrics").iter().filter_map(metrics).collect(),
         access_logging: spec.items("accessLogging").iter().filter_map(access_logging).collect(),
+        // The others are read for what is wrong with them.
         tracing: traces.iter().filter_map(tracing::tracing).collect(),
     })
 }
@@ -153,7 +169,7 @@ fn interval(field: &Field<'_>) -> Option<Duration> {
 
 fn change(field: &Field<'_>) -> Option<MetricOverride> {
     let entry = field.object(&OVERRIDE)?;
-    let (mut metric, mut side) = (None, TelemetryMode::default());
+    let (mut metric, mut side) = (Some(MetricChoice::Each), TelemetryMode::default());
     if let Some(field) = entry.get("match")
         && let Some(chosen) = field.object(&METRIC)
     {
@@ -161,9 +177,11 @@ fn change(field: &Field<'_>) -> Option<MetricOverride> {
             field.fault("only one of metric and customMetric can be set");
         }
         side = mode(&chosen);
-        let known = chosen.get("metric").and_then(|field| field.choice(&NAMES));
-        let custom = chosen.get("customMetric").and_then(|field| field.some_text());
-        metric = known.filter(|name| *name != "ALL_METRICS").or(custom).map(Text::from);
+        if let Some(field) = chosen.get("metric") {
+            metric = field.choice(&NAMES).map(standard);
+        } else if let Some(field) = chosen.get("customMetric") {
+            metric = field.some_text().and_then(|name| custom(&field, name));
+        }
     }
     let mut tags = BTreeMap::new();
     let list = entry.get("tagOverrides").map(|field| field.map()).unwrap_or_default();
@@ -175,7 +193,38 @@ fn change(field: &Field<'_>) -> Option<MetricOverride> {
             tags.insert(name.into(), change);
         }
     }
-    Some(MetricOverride { metric, mode: side, disabled: boolean(&entry, "disabled"), tags })
+    Some(MetricOverride { metric: metric?, mode: side, disabled: boolean(&entry, "disabled"), tags })
+}
+
+fn standard(name: &'static str) -> MetricChoice {
+    let found = Metric::ALL.into_iter().find(|metric| metric.name() == name);
+    found.map_or(MetricChoice::All, MetricChoice::One)
+}
+
+/// A metric by the name that Envoy knows it by; others come from filters that are not here.
+fn custom(field: &Field<'_>, name: &str) -> Option<MetricChoice> {
+    let found = CUSTOM.iter().find(|(known, _)| *known == name.strip_prefix("istio_").unwrap_or(name));
+    if found.is_none() {
+        let known: Vec<&str> = CUSTOM.iter().map(|(known, _)| *known).collect();
+        field.never(format!("{name} is no metric of the proxies; there are {}", known.join(", ")));
+    }
+    found.map(|(_, metric)| MetricChoice::One(*metric))
+}
+
+/// Reads an expression. What is no CEL is wrong where `strict`; what is not carried out is refused by `apply`.
+fn expression(field: &Field<'_>, strict: bool) -> Option<Expression> {
+    let text = field.some_text()?;
+    match Expression::new(text) {
+        Ok(read) => return Some(read),
+        Err(ExpressionError::Syntax(error)) if strict => {
+            field.fault(format!("is no expression of CEL: {error}"));
+        }
+        Err(error @ (ExpressionError::Syntax(_) | ExpressionError::TooDeep | ExpressionError::TooLong)) => {
+            field.never(format!("the expression {error}"));
+        }
+        Err(error) => field.never(error.to_string()),
+    }
+    None
 }
 
 fn tag(field: &Field<'_>) -> Option<TagOverride> {
@@ -194,7 +243,7 @@ fn tag(field: &Field<'_>) -> Option<TagOverride> {
         entry.missing("value", "the field value is missing, which UPSERT sets the tag to");
         return None;
     };
-    value.some_text().map(|text| TagOverride::Upsert(text.into()))
+    expression(&value, false).map(TagOverride::Upsert)
 }
 
 fn access_logging(field: &Field<'_>) -> Option<AccessLogging> {
@@ -208,11 +257,6 @@ fn access_logging(field: &Field<'_>) -> Option<AccessLogging> {
     })
 }
 
-fn filter(field: &Field<'_>) -> Option<Text> {
-    let expression = field.object(&FILTER)?.require("expression")?;
-    let text = expression.some_text()?;
-    if let Err(error) = cel::check(text) {
-        expression.fault(format!("is no expression of CEL: {error}"));
-    }
-    Some(text.into())
+fn filter(field: &Field<'_>) -> Option<Expression> {
+    expression(&field.object(&FILTER)?.require("expression")?, true)
 }

@@ -69,7 +69,7 @@ pub(super) fn tracing(field: &Field<'_>) -> Option<Tracing> {
         disable_context_propagation: boolean(&entry, "disableContextPropagation"),
         enable_istio_tags: boolean(&entry, "enableIstioTags"),
         use_request_id: boolean(&entry, "useRequestIdForTraceSampling"),
-        custom_tags: entry.get("customTags").map(|field| tags(&field)).unwrap_or_default(),
+        custom_tags: entry.get("customTags").map(|field| tags(&field)),
     })
 }
 

@@ -4,6 +4,9 @@ use mesh_core::message::path::Normalization;
 use mesh_core::resource::mesh_config::{AccessLogEncoding, MeshConfig, ProviderKind};
 use mesh_core::resource::reach::Export;
 use mesh_core::resource::sidecar::OutboundMode;
+use mesh_core::telemetry::logs::{Format, Sink};
+use mesh_core::telemetry::tracing::Transport;
+use mesh_core::vocab::ratio::Ratio;
 
 use super::*;
 
@@ -48,7 +51,10 @@ fn every_field() {
     assert_eq!(read.access_log_encoding, AccessLogEncoding::Json);
     let ProviderKind::ExtAuthz(authz) = &read.providers[0].kind else { panic!() };
     assert_eq!((&*authz.service, authz.port, authz.status_on_error), ("ns/authz.example.com", 80, 503));
-    assert_eq!(read.providers[2].kind, ProviderKind::Other("opentelemetry".into()));
+    assert_eq!(read.providers[1].kind, ProviderKind::Prometheus);
+    let ProviderKind::Traces(collector) = &read.providers[2].kind else { panic!() };
+    assert_eq!((&*collector.service, collector.port), ("otel.ns.svc.cluster.local", 4317));
+    assert_eq!((read.tracing.sampling, read.enable_tracing), (Ratio::from_percent(10.0), Some(true)));
     assert_eq!(read.default_providers.metrics, ["b".into()]);
     assert_eq!((read.concurrency, read.trusted_proxies), (Some(2), 1));
     assert_eq!(read.drain_duration, Some(Duration::from_secs(45)));
@@ -234,4 +240,49 @@ fn what_is_refused() {
     ] {
         faulty(&text(fields), field, words);
     }
+}
+
+#[test]
+fn providers_of_telemetry() {
+    let providers = |list: &str| {
+        let Spec::MeshConfig(read) = specs(&text(&format!("extensionProviders: [{list}]"))).remove(0) else {
+            panic!()
+        };
+        read.providers.into_iter().map(|provider| provider.kind).collect::<Vec<_>>()
+    };
+    let read = providers(
+        "{name: a, envoyFileAccessLog: {}}, {name: b, envoyFileAccessLog: {path: /log, logFormat: {labels: {x: '%PROTOCOL%'}}}}, \
+         {name: c, envoyOtelAls: {service: otel.svc, port: 4317, logFormat: {text: t, labels: {k: v}}}}, \
+         {name: d, opentelemetry: {service: otel.svc, port: 4318, http: {path: /p, timeout: 3s, headers: [{name: X-A, value: b}]}}}, \
+         {name: e, opentelemetry: {service: otel.svc, port: 4317, grpc: {timeout: 2s, initialMetadata: [{name: a, value: b}]}}}",
+    );
+    let file = |path: &str, format| ProviderKind::Log(Sink::File { path: path.into(), format });
+    assert_eq!(read[0], file("/dev/stdout", Format::Text(None)));
+    assert_eq!(read[1], file("/log", Format::Json(Some(vec![("x".into(), "%PROTOCOL%".into())]))));
+    let ProviderKind::Log(Sink::Otlp { name, body, attributes, .. }) = &read[2] else { panic!() };
+    assert_eq!((&**name, body.as_deref(), attributes.len()), ("otel_envoy_accesslog", Some("t"), 1));
+    let ProviderKind::Traces(http) = &read[3] else { panic!() };
+    assert_eq!((&http.transport, http.timeout), (&Transport::Http("/p".into()), Duration::from_secs(3)));
+    assert_eq!(http.headers, [("x-a".into(), "b".into())]);
+    let ProviderKind::Traces(grpc) = &read[4] else { panic!() };
+    assert_eq!((&grpc.transport, grpc.headers.len()), (&Transport::Grpc, 1));
+    for (list, field, words) in [
+        ("{name: a, zipkin: {service: a.svc, port: 1}}", "spec.extensionProviders[0].zipkin", "no effect"),
+        (
+            "{name: a, opentelemetry: {service: a.svc, port: 1, dynatraceSampler: {}}}",
+            "spec.extensionProviders[0].opentelemetry.dynatraceSampler",
+            "no effect",
+        ),
+        (
+            "{name: a, opentelemetry: {service: a.svc, port: 1, http: {path: x, timeout: 1s}}}",
+            "spec.extensionProviders[0].opentelemetry.http.path",
+            "must begin with '/'",
+        ),
+    ] {
+        let field = field.strip_prefix("spec.").unwrap();
+        refused(&text(&format!("extensionProviders: [{list}]")), field, words);
+    }
+    let json = "accessLogEncoding: JSON, accessLogFormat: ";
+    specs(&text(&format!("{json}'{{\"a\": \"%PROTOCOL%\"}}'")));
+    refused(&text(&format!("{json}'{{\"a\": {{}}}}'")), "accessLogFormat", "an object of names and texts");
 }

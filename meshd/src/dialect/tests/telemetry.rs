@@ -1,6 +1,7 @@
 use std::time::Duration;
 
-use mesh_core::resource::telemetry::{CustomTag, TagOverride, Telemetry, TelemetryMode};
+use mesh_core::resource::telemetry::{CustomTag, MetricChoice, TagOverride, Telemetry, TelemetryMode};
+use mesh_core::telemetry::metrics::Metric;
 use mesh_core::vocab::ratio::Ratio;
 
 use super::*;
@@ -15,8 +16,8 @@ fn telemetry(spec: &str) -> Telemetry {
 fn every_field() {
     let read = telemetry(
         "{selector: {matchLabels: {a: b}}, metrics: [{providers: [{name: p}], reportingInterval: 5s, overrides: [ \
-         {match: {metric: REQUEST_COUNT, mode: SERVER}, disabled: true, tagOverrides: {t: {value: x}, u: {operation: REMOVE}}}, \
-         {match: {metric: ALL_METRICS}}, {match: {customMetric: c}}]}], \
+         {match: {metric: REQUEST_COUNT, mode: SERVER}, disabled: true, tagOverrides: {t: {value: request.host}, u: {operation: REMOVE}}}, \
+         {match: {metric: ALL_METRICS}}, {match: {customMetric: requests_total}}, {}]}], \
          accessLogging: [{match: {mode: CLIENT}, disabled: null, filter: {expression: 'response.code >= 400'}}], \
          tracing: [{randomSamplingPercentage: 54.5, customTags: {l: {literal: {value: v}}, h: {header: {name: n}}, \
          e: {environment: {name: E, defaultValue: d}}, f: {formatter: {value: '%PATH%'}}, nothing: {}}, enableIstioTags: false}]}",
@@ -24,19 +25,22 @@ fn every_field() {
     let metrics = &read.metrics[0];
     assert_eq!((metrics.providers.len(), metrics.reporting_interval), (1, Some(Duration::from_secs(5))));
     let first = &metrics.overrides[0];
-    assert_eq!((first.metric.as_deref(), first.mode), (Some("REQUEST_COUNT"), TelemetryMode::Server));
+    assert_eq!((first.metric, first.mode), (MetricChoice::One(Metric::RequestCount), TelemetryMode::Server));
     assert_eq!(first.disabled, Some(true));
-    assert_eq!(first.tags.get("t"), Some(&TagOverride::Upsert("x".into())));
+    assert!(
+        matches!(first.tags.get("t"), Some(TagOverride::Upsert(read)) if read.source() == "request.host")
+    );
     assert_eq!(first.tags.get("u"), Some(&TagOverride::Remove));
-    assert_eq!(metrics.overrides[1].metric, None);
-    assert_eq!(metrics.overrides[2].metric.as_deref(), Some("c"));
+    let chosen: Vec<_> = metrics.overrides[1..].iter().map(|change| change.metric).collect();
+    assert_eq!(chosen, [MetricChoice::All, MetricChoice::One(Metric::RequestCount), MetricChoice::Each]);
     let log = &read.access_logging[0];
     assert_eq!((log.mode, log.disabled), (TelemetryMode::Client, None));
-    assert_eq!(log.filter.as_deref(), Some("response.code >= 400"));
+    assert_eq!(log.filter.as_ref().map(|read| read.source()), Some("response.code >= 400"));
     let traces = &read.tracing[0];
     assert_eq!((traces.sampling, traces.enable_istio_tags), (Ratio::from_percent(54.5), Some(false)));
-    assert_eq!(traces.custom_tags.len(), 4);
-    assert_eq!(traces.custom_tags.get("e"), Some(&CustomTag::Environment("E".into(), "d".into())));
+    let tags = traces.custom_tags.as_ref().unwrap();
+    assert_eq!(tags.len(), 4);
+    assert_eq!(tags.get("e"), Some(&CustomTag::Environment("E".into(), "d".into())));
     accepted(&resource("Telemetry", "{tracing: [{}, {}]}"), "only the first entry");
     accepted(&resource("Telemetry", "{tracing: [{providers: [{name: a}, {name: b}]}]}"), "only one provider");
 }
@@ -119,4 +123,31 @@ fn what_is_refused() {
 #[test]
 fn an_interval_of_any_precision() {
     accepted(&resource("Telemetry", "{metrics: [{reportingInterval: 1.5ms}]}"), "");
+}
+
+/// What Istio takes and the proxies do not do is read, and refused by `apply`.
+#[test]
+fn what_is_not_carried_out() {
+    let filter = |text: &str| format!("{{accessLogging: [{{filter: {{expression: \"{text}\"}}}}]}}");
+    let tag = |text: &str| {
+        format!("{{metrics: [{{overrides: [{{tagOverrides: {{t: {{value: \"{text}\"}}}}}}]}}]}}")
+    };
+    let at_filter = "spec.accessLogging[0].filter.expression";
+    let at_tag = "spec.metrics[0].overrides[0].tagOverrides.t.value";
+    for (spec, field, words) in [
+        (filter("request.hots == 'a'"), at_filter, "did you mean request.host?"),
+        (filter("request.time.getHours() == 1"), at_filter, "is no attribute"),
+        (tag("istio_operationId"), at_tag, "is no attribute that this mesh answers"),
+        (tag("request.host +"), at_tag, "the expression mismatched input"),
+        (
+            "{metrics: [{overrides: [{match: {customMetric: mine}}]}]}".to_owned(),
+            "spec.metrics[0].overrides[0].match.customMetric",
+            "there are requests_total",
+        ),
+    ] {
+        refused(&resource("Telemetry", &spec), field, words);
+    }
+    for spec in [filter("response.code >= 400 && connection.mtls"), tag("string(destination.port)")] {
+        specs(&resource("Telemetry", &spec));
+    }
 }

@@ -17,7 +17,7 @@ use super::changes::{Shape, Shapes, Subject};
 use super::keys::{MessageKey, RequestKey, StreamKey};
 use super::series::{MessageSeries, RequestSeries, StreamSeries};
 use super::{LOOKS, Metrics};
-use crate::telemetry::asked::Asked;
+use crate::telemetry::attributes::Known;
 use crate::telemetry::entry::Entry;
 use crate::telemetry::labels::{Party, ServiceLabels};
 use crate::telemetry::messages::Messages;
@@ -221,7 +221,7 @@ impl SeriesCache {
         declared: &declared::Metrics,
     ) -> (Rc<Shape>, Box<[Text]>) {
         let shape = self.shapes.borrow_mut().of(declared);
-        let values = shape.values(subject, &Asked::new(entry, self));
+        let values = shape.values(subject, &Known { entry, series: self });
         (shape, values)
     }
 
