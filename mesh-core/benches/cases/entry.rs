@@ -132,6 +132,7 @@ pub(super) fn workload(address: Ipv4Addr, policies: Vec<Text>) -> Section {
         view: None,
         recognition: Recognition::default(),
         probe: None,
+        telemetry: Default::default(),
     })
 }
 

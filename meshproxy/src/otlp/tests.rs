@@ -41,7 +41,7 @@ use crate::telemetry::metrics::Metrics;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn start() -> (Exporter, Exporting, Arc<Metrics>) {
-    let metrics = Arc::new(Metrics::new());
+    let metrics = Arc::new(Metrics::default());
     let resolvers = HostResolvers::new(vec![], "127.0.0.1:53".parse().unwrap());
     let reach = Reach {
         roots: Arc::new(Roots::new(Arc::clone(&metrics))),

@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn expressions_over_an_entry() {
-        let series = SeriesCache::new(Arc::new(Metrics::new()));
+        let series = SeriesCache::new(Arc::new(Metrics::default()));
         let (local, remote) = ("10.0.0.1:80".parse().unwrap(), "10.0.0.2:4000".parse().unwrap());
         let agent = HeaderValue::from_static("curl");
         let entry = Entry {

@@ -233,7 +233,7 @@ mod tests {
         keeps: usize,
         test: impl FnOnce(Arc<Hub>, Rc<Recorder>, SeriesCache) -> F,
     ) {
-        let metrics = Arc::new(Metrics::new());
+        let metrics = Arc::new(Metrics::default());
         let hub = Hub::new("h1", &metrics, std::env::temp_dir(), keeps);
         let local = LocalSet::new();
         local

@@ -160,7 +160,7 @@ mod tests {
     use crate::telemetry::metrics::Metrics;
 
     fn hub() -> Arc<Hub> {
-        Hub::new("h1", &Arc::new(Metrics::new()), std::env::temp_dir(), 4)
+        Hub::new("h1", &Arc::new(Metrics::default()), std::env::temp_dir(), 4)
     }
 
     #[test]

@@ -25,7 +25,6 @@ use mesh_core::snapshot::{Entry, Snapshot, Version};
 use mesh_core::tables::build::build;
 use mesh_core::telemetry::Telemetry;
 use mesh_core::telemetry::logs::Logs;
-use mesh_core::telemetry::{Side, Telemetry};
 use mesh_core::vocab::health::Health;
 use mesh_core::vocab::identity::SpiffeId;
 use mesh_core::vocab::locality::Locality;
@@ -100,8 +99,6 @@ pub(super) struct Plan {
     pub(super) telemetry: Telemetry,
     /// Access logs of the workloads, of their callers' side and their own.
     pub(super) declared: [Logs; 2],
-    /// What is told of the traffic of every workload.
-    pub(super) telemetry: Telemetry,
     /// Which requests are traced that were not sampled.
     pub(super) tail: Tail,
 }
@@ -133,7 +130,6 @@ impl Plan {
             rate_limits: Vec::new(),
             telemetry: Telemetry::default(),
             declared: Default::default(),
-            telemetry: Telemetry::default(),
             tail: Tail::default(),
         }
     }

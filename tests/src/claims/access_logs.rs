@@ -197,40 +197,40 @@ fn declared(context: &mut Context<'_>) -> anyhow::Result<()> {
         };
         wait(read)
     };
+    let mut found: Vec<(&str, bool, String)> = Vec::new();
     ask("declared-1", "/health")?;
     let line = has(&lines, "declared-1 jason 200 ");
-    context.report.claim(
-        "a format of text is written into its file",
-        line.is_some(),
-        line.unwrap_or_default(),
-    );
+    found.push(("a format of text is written into its file", line.is_some(), line.unwrap_or_default()));
     let object = has(&objects, "declared-1").and_then(|line| serde_json::from_str::<Value>(&line).ok());
     let holds = object.as_ref().is_some_and(|o| o["code"] == 200 && o["nothing"].is_null());
-    context.report.claim("labels are an object, with numbers and null", holds, shown(object.as_ref()));
+    found.push(("labels are an object, with numbers and null", holds, shown(object.as_ref())));
     ask("declared-2", "/nowhere-at-all")?;
     let line = has(&failed, "declared-2 404");
     let all = std::fs::read_to_string(&failed).unwrap_or_default();
-    context.report.claim(
+    found.push((
         "a filter lets through only what it says",
         line.is_some() && !all.contains("declared-1"),
         all.lines().take(3).collect::<Vec<_>>().join(" | "),
-    );
+    ));
     std::fs::rename(&lines, format!("{lines}.1"))?;
     lab.proxies[0].process.as_ref().map_or(Ok(()), |process| process.signal(Signal::USR1))?;
     ask("declared-3", "/health")?;
     let line = has(&lines, "declared-3");
     let moved = std::fs::read_to_string(format!("{lines}.1")).unwrap_or_default();
-    context.report.claim(
+    found.push((
         "a file that was moved away is opened anew, and nothing is lost",
         line.is_some() && moved.contains("declared-1") && moved.contains("declared-2"),
         line.unwrap_or_default(),
-    );
+    ));
     let stdout = lab.proxies[0].access_log();
     let silent = !stdout.iter().any(|line| line["request_id"] == "declared-2");
-    context.report.claim(
+    found.push((
         "what is declared goes before --access-log",
         silent,
         format!("{} lines on stdout", stdout.len()),
-    );
+    ));
+    for (claim, holds, figure) in found {
+        context.report.claim(claim, holds, figure);
+    }
     Ok(())
 }
