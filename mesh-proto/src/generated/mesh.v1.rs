@@ -4136,6 +4136,408 @@ pub mod identity_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TrafficReport {
+    /// Chosen at random when the proxy starts.
+    #[prost(uint64, tag = "1")]
+    pub incarnation: u64,
+    /// Ascending within an incarnation.
+    #[prost(uint64, tag = "2")]
+    pub sequence: u64,
+    /// How long ago the counts were taken.
+    #[prost(uint32, tag = "3")]
+    pub age_milliseconds: u32,
+    /// Texts that the rest names by their index; the first is empty.
+    #[prost(string, repeated, tag = "4")]
+    pub texts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(message, repeated, tag = "5")]
+    pub parties: ::prost::alloc::vec::Vec<TrafficParty>,
+    #[prost(message, repeated, tag = "6")]
+    pub cells: ::prost::alloc::vec::Vec<TrafficCell>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TrafficReported {
+    /// Cells that were not taken in, because they speak of workloads of other nodes.
+    #[prost(uint32, tag = "1")]
+    pub ignored: u32,
+}
+/// Each an index of a text.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TrafficParty {
+    #[prost(uint32, tag = "1")]
+    pub workload: u32,
+    #[prost(uint32, tag = "2")]
+    pub namespace: u32,
+    /// SPIFFE ID.
+    #[prost(uint32, tag = "3")]
+    pub identity: u32,
+    /// Label `version`.
+    #[prost(uint32, tag = "4")]
+    pub version: u32,
+}
+/// Counts of all that is alike in these things.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TrafficCell {
+    /// Whether the called side speaks.
+    #[prost(bool, tag = "1")]
+    pub destination_reports: bool,
+    /// Indices of parties.
+    #[prost(uint32, tag = "2")]
+    pub source: u32,
+    #[prost(uint32, tag = "3")]
+    pub destination: u32,
+    /// Indices of texts: the host of the service; `outbound|PORT|SUBSET|HOST` or `inbound|PORT||`; the resource of the rule
+    /// that decided.
+    #[prost(uint32, tag = "4")]
+    pub service: u32,
+    #[prost(uint32, tag = "5")]
+    pub cluster: u32,
+    #[prost(uint32, tag = "6")]
+    pub resource: u32,
+    /// Index of the rule in it.
+    #[prost(uint32, optional, tag = "7")]
+    pub rule: ::core::option::Option<u32>,
+    /// Whether proxies at both ends know each other by their certificates.
+    #[prost(bool, tag = "8")]
+    pub mutual_tls: bool,
+    #[prost(uint64, tag = "9")]
+    pub requests: u64,
+    #[prost(uint64, tag = "10")]
+    pub successes: u64,
+    /// Attempts that counted: none beside others that came too late, and at least one a request.
+    #[prost(uint64, tag = "11")]
+    pub attempts: u64,
+    #[prost(uint64, tag = "12")]
+    pub retries: u64,
+    /// Microseconds, of requests.
+    #[prost(uint64, tag = "13")]
+    pub shortest: u64,
+    #[prost(uint64, tag = "14")]
+    pub longest: u64,
+    #[prost(uint64, tag = "15")]
+    pub last: u64,
+    /// Pairs of the distance to the bucket before and its count, of mesh-core's sketch.
+    #[prost(uint32, repeated, tag = "16")]
+    pub durations: ::prost::alloc::vec::Vec<u32>,
+    /// Byte streams that began, that failed, and that are open now.
+    #[prost(uint64, tag = "17")]
+    pub streams: u64,
+    #[prost(uint64, tag = "18")]
+    pub streams_failed: u64,
+    #[prost(uint32, tag = "19")]
+    pub streams_open: u32,
+    #[prost(uint64, tag = "20")]
+    pub received: u64,
+    #[prost(uint64, tag = "21")]
+    pub sent: u64,
+    /// Clients' connections that are open now and whose last request was such a one.
+    #[prost(uint32, tag = "22")]
+    pub connections: u32,
+}
+/// Generated client implementations.
+pub mod traffic_reports_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// What proxies tell of their traffic. Called with the node's certificate: a proxy speaks of the calls that its own
+    /// workloads make and get, and of nobody else's.
+    #[derive(Debug, Clone)]
+    pub struct TrafficReportsClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl TrafficReportsClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> TrafficReportsClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> TrafficReportsClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            TrafficReportsClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Once a second: what has happened since the report before. One that was not answered is sent again with its number, and
+        /// counts once.
+        pub async fn report(
+            &mut self,
+            request: impl tonic::IntoRequest<super::TrafficReport>,
+        ) -> std::result::Result<
+            tonic::Response<super::TrafficReported>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mesh.v1.TrafficReports/Report",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mesh.v1.TrafficReports", "Report"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod traffic_reports_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with TrafficReportsServer.
+    #[async_trait]
+    pub trait TrafficReports: std::marker::Send + std::marker::Sync + 'static {
+        /// Once a second: what has happened since the report before. One that was not answered is sent again with its number, and
+        /// counts once.
+        async fn report(
+            &self,
+            request: tonic::Request<super::TrafficReport>,
+        ) -> std::result::Result<tonic::Response<super::TrafficReported>, tonic::Status>;
+    }
+    /// What proxies tell of their traffic. Called with the node's certificate: a proxy speaks of the calls that its own
+    /// workloads make and get, and of nobody else's.
+    #[derive(Debug)]
+    pub struct TrafficReportsServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> TrafficReportsServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for TrafficReportsServer<T>
+    where
+        T: TrafficReports,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/mesh.v1.TrafficReports/Report" => {
+                    #[allow(non_camel_case_types)]
+                    struct ReportSvc<T: TrafficReports>(pub Arc<T>);
+                    impl<
+                        T: TrafficReports,
+                    > tonic::server::UnaryService<super::TrafficReport>
+                    for ReportSvc<T> {
+                        type Response = super::TrafficReported;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::TrafficReport>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as TrafficReports>::report(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ReportSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for TrafficReportsServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "mesh.v1.TrafficReports";
+    impl<T> tonic::server::NamedService for TrafficReportsServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
 /// What a proxy is asked.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TapRequest {
@@ -4577,403 +4979,6 @@ pub mod tap_server {
     /// Generated gRPC service name
     pub const SERVICE_NAME: &str = "mesh.v1.Tap";
     impl<T> tonic::server::NamedService for TapServer<T> {
-        const NAME: &'static str = SERVICE_NAME;
-    }
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct TrafficReport {
-    /// Chosen at random when the proxy starts.
-    #[prost(uint64, tag = "1")]
-    pub incarnation: u64,
-    /// Ascending within an incarnation.
-    #[prost(uint64, tag = "2")]
-    pub sequence: u64,
-    /// How long ago the counts were taken.
-    #[prost(uint32, tag = "3")]
-    pub age_milliseconds: u32,
-    /// Texts that the rest names by their index; the first is empty.
-    #[prost(string, repeated, tag = "4")]
-    pub texts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    #[prost(message, repeated, tag = "5")]
-    pub parties: ::prost::alloc::vec::Vec<TrafficParty>,
-    #[prost(message, repeated, tag = "6")]
-    pub cells: ::prost::alloc::vec::Vec<TrafficCell>,
-}
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct TrafficReported {
-    /// Cells that were not taken in, because they speak of workloads of other nodes.
-    #[prost(uint32, tag = "1")]
-    pub ignored: u32,
-}
-/// Each an index of a text.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct TrafficParty {
-    #[prost(uint32, tag = "1")]
-    pub workload: u32,
-    #[prost(uint32, tag = "2")]
-    pub namespace: u32,
-    /// SPIFFE ID.
-    #[prost(uint32, tag = "3")]
-    pub identity: u32,
-    /// Label `version`.
-    #[prost(uint32, tag = "4")]
-    pub version: u32,
-}
-/// Counts of all that is alike in these things.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct TrafficCell {
-    /// Whether the called side speaks.
-    #[prost(bool, tag = "1")]
-    pub destination_reports: bool,
-    /// Indices of parties.
-    #[prost(uint32, tag = "2")]
-    pub source: u32,
-    #[prost(uint32, tag = "3")]
-    pub destination: u32,
-    /// Indices of texts: the host of the service; `outbound|PORT|SUBSET|HOST` or `inbound|PORT||`; the resource of the rule
-    /// that decided.
-    #[prost(uint32, tag = "4")]
-    pub service: u32,
-    #[prost(uint32, tag = "5")]
-    pub cluster: u32,
-    #[prost(uint32, tag = "6")]
-    pub resource: u32,
-    /// Index of the rule in it.
-    #[prost(uint32, optional, tag = "7")]
-    pub rule: ::core::option::Option<u32>,
-    /// Whether proxies at both ends know each other by their certificates.
-    #[prost(bool, tag = "8")]
-    pub mutual_tls: bool,
-    #[prost(uint64, tag = "9")]
-    pub requests: u64,
-    #[prost(uint64, tag = "10")]
-    pub successes: u64,
-    /// Attempts that counted: none beside others that came too late, and at least one a request.
-    #[prost(uint64, tag = "11")]
-    pub attempts: u64,
-    #[prost(uint64, tag = "12")]
-    pub retries: u64,
-    /// Microseconds, of requests.
-    #[prost(uint64, tag = "13")]
-    pub shortest: u64,
-    #[prost(uint64, tag = "14")]
-    pub longest: u64,
-    #[prost(uint64, tag = "15")]
-    pub last: u64,
-    /// Pairs of the distance to the bucket before and its count, of mesh-core's sketch.
-    #[prost(uint32, repeated, tag = "16")]
-    pub durations: ::prost::alloc::vec::Vec<u32>,
-    /// Byte streams that began, that failed, and that are open now.
-    #[prost(uint64, tag = "17")]
-    pub streams: u64,
-    #[prost(uint64, tag = "18")]
-    pub streams_failed: u64,
-    #[prost(uint32, tag = "19")]
-    pub streams_open: u32,
-    #[prost(uint64, tag = "20")]
-    pub received: u64,
-    #[prost(uint64, tag = "21")]
-    pub sent: u64,
-    /// Clients' connections that are open now and whose last request was such a one.
-    #[prost(uint32, tag = "22")]
-    pub connections: u32,
-}
-/// Generated client implementations.
-pub mod traffic_reports_client {
-    #![allow(
-        unused_variables,
-        dead_code,
-        missing_docs,
-        clippy::wildcard_imports,
-        clippy::let_unit_value,
-    )]
-    use tonic::codegen::*;
-    use tonic::codegen::http::Uri;
-    /// What proxies tell of their traffic. Called with the node's certificate: a proxy speaks of the calls that its own
-    /// workloads make and get, and of nobody else's.
-    #[derive(Debug, Clone)]
-    pub struct TrafficReportsClient<T> {
-        inner: tonic::client::Grpc<T>,
-    }
-    impl TrafficReportsClient<tonic::transport::Channel> {
-        /// Attempt to create a new client by connecting to a given endpoint.
-        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
-        where
-            D: TryInto<tonic::transport::Endpoint>,
-            D::Error: Into<StdError>,
-        {
-            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
-            Ok(Self::new(conn))
-        }
-    }
-    impl<T> TrafficReportsClient<T>
-    where
-        T: tonic::client::GrpcService<tonic::body::Body>,
-        T::Error: Into<StdError>,
-        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
-        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
-    {
-        pub fn new(inner: T) -> Self {
-            let inner = tonic::client::Grpc::new(inner);
-            Self { inner }
-        }
-        pub fn with_origin(inner: T, origin: Uri) -> Self {
-            let inner = tonic::client::Grpc::with_origin(inner, origin);
-            Self { inner }
-        }
-        pub fn with_interceptor<F>(
-            inner: T,
-            interceptor: F,
-        ) -> TrafficReportsClient<InterceptedService<T, F>>
-        where
-            F: tonic::service::Interceptor,
-            T::ResponseBody: Default,
-            T: tonic::codegen::Service<
-                http::Request<tonic::body::Body>,
-                Response = http::Response<
-                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
-                >,
-            >,
-            <T as tonic::codegen::Service<
-                http::Request<tonic::body::Body>,
-            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
-        {
-            TrafficReportsClient::new(InterceptedService::new(inner, interceptor))
-        }
-        /// Compress requests with the given encoding.
-        ///
-        /// This requires the server to support it otherwise it might respond with an
-        /// error.
-        #[must_use]
-        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.inner = self.inner.send_compressed(encoding);
-            self
-        }
-        /// Enable decompressing responses.
-        #[must_use]
-        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.inner = self.inner.accept_compressed(encoding);
-            self
-        }
-        /// Limits the maximum size of a decoded message.
-        ///
-        /// Default: `4MB`
-        #[must_use]
-        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
-            self.inner = self.inner.max_decoding_message_size(limit);
-            self
-        }
-        /// Limits the maximum size of an encoded message.
-        ///
-        /// Default: `usize::MAX`
-        #[must_use]
-        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
-            self.inner = self.inner.max_encoding_message_size(limit);
-            self
-        }
-        /// Once a second: what has happened since the report before. One that was not answered is sent again with its number, and
-        /// counts once.
-        pub async fn report(
-            &mut self,
-            request: impl tonic::IntoRequest<super::TrafficReport>,
-        ) -> std::result::Result<
-            tonic::Response<super::TrafficReported>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/mesh.v1.Telemetry/Report");
-            let mut req = request.into_request();
-            req.extensions_mut().insert(GrpcMethod::new("mesh.v1.Telemetry", "Report"));
-            self.inner.unary(req, path, codec).await
-        }
-    }
-}
-/// Generated server implementations.
-pub mod traffic_reports_server {
-    #![allow(
-        unused_variables,
-        dead_code,
-        missing_docs,
-        clippy::wildcard_imports,
-        clippy::let_unit_value,
-    )]
-    use tonic::codegen::*;
-    /// Generated trait containing gRPC methods that should be implemented for use with TrafficReportsServer.
-    #[async_trait]
-    pub trait TrafficReports: std::marker::Send + std::marker::Sync + 'static {
-        /// Once a second: what has happened since the report before. One that was not answered is sent again with its number, and
-        /// counts once.
-        async fn report(
-            &self,
-            request: tonic::Request<super::TrafficReport>,
-        ) -> std::result::Result<tonic::Response<super::TrafficReported>, tonic::Status>;
-    }
-    /// What proxies tell of their traffic. Called with the node's certificate: a proxy speaks of the calls that its own
-    /// workloads make and get, and of nobody else's.
-    #[derive(Debug)]
-    pub struct TrafficReportsServer<T> {
-        inner: Arc<T>,
-        accept_compression_encodings: EnabledCompressionEncodings,
-        send_compression_encodings: EnabledCompressionEncodings,
-        max_decoding_message_size: Option<usize>,
-        max_encoding_message_size: Option<usize>,
-    }
-    impl<T> TrafficReportsServer<T> {
-        pub fn new(inner: T) -> Self {
-            Self::from_arc(Arc::new(inner))
-        }
-        pub fn from_arc(inner: Arc<T>) -> Self {
-            Self {
-                inner,
-                accept_compression_encodings: Default::default(),
-                send_compression_encodings: Default::default(),
-                max_decoding_message_size: None,
-                max_encoding_message_size: None,
-            }
-        }
-        pub fn with_interceptor<F>(
-            inner: T,
-            interceptor: F,
-        ) -> InterceptedService<Self, F>
-        where
-            F: tonic::service::Interceptor,
-        {
-            InterceptedService::new(Self::new(inner), interceptor)
-        }
-        /// Enable decompressing requests with the given encoding.
-        #[must_use]
-        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.accept_compression_encodings.enable(encoding);
-            self
-        }
-        /// Compress responses with the given encoding, if the client supports it.
-        #[must_use]
-        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.send_compression_encodings.enable(encoding);
-            self
-        }
-        /// Limits the maximum size of a decoded message.
-        ///
-        /// Default: `4MB`
-        #[must_use]
-        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
-            self.max_decoding_message_size = Some(limit);
-            self
-        }
-        /// Limits the maximum size of an encoded message.
-        ///
-        /// Default: `usize::MAX`
-        #[must_use]
-        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
-            self.max_encoding_message_size = Some(limit);
-            self
-        }
-    }
-    impl<T, B> tonic::codegen::Service<http::Request<B>> for TrafficReportsServer<T>
-    where
-        T: TrafficReports,
-        B: Body + std::marker::Send + 'static,
-        B::Error: Into<StdError> + std::marker::Send + 'static,
-    {
-        type Response = http::Response<tonic::body::Body>;
-        type Error = std::convert::Infallible;
-        type Future = BoxFuture<Self::Response, Self::Error>;
-        fn poll_ready(
-            &mut self,
-            _cx: &mut Context<'_>,
-        ) -> Poll<std::result::Result<(), Self::Error>> {
-            Poll::Ready(Ok(()))
-        }
-        fn call(&mut self, req: http::Request<B>) -> Self::Future {
-            match req.uri().path() {
-                "/mesh.v1.Telemetry/Report" => {
-                    #[allow(non_camel_case_types)]
-                    struct ReportSvc<T: TrafficReports>(pub Arc<T>);
-                    impl<T: TrafficReports> tonic::server::UnaryService<super::TrafficReport>
-                    for ReportSvc<T> {
-                        type Response = super::TrafficReported;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::TrafficReport>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as TrafficReports>::report(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = ReportSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                _ => {
-                    Box::pin(async move {
-                        let mut response = http::Response::new(
-                            tonic::body::Body::default(),
-                        );
-                        let headers = response.headers_mut();
-                        headers
-                            .insert(
-                                tonic::Status::GRPC_STATUS,
-                                (tonic::Code::Unimplemented as i32).into(),
-                            );
-                        headers
-                            .insert(
-                                http::header::CONTENT_TYPE,
-                                tonic::metadata::GRPC_CONTENT_TYPE,
-                            );
-                        Ok(response)
-                    })
-                }
-            }
-        }
-    }
-    impl<T> Clone for TrafficReportsServer<T> {
-        fn clone(&self) -> Self {
-            let inner = self.inner.clone();
-            Self {
-                inner,
-                accept_compression_encodings: self.accept_compression_encodings,
-                send_compression_encodings: self.send_compression_encodings,
-                max_decoding_message_size: self.max_decoding_message_size,
-                max_encoding_message_size: self.max_encoding_message_size,
-            }
-        }
-    }
-    /// Generated gRPC service name
-    pub const SERVICE_NAME: &str = "mesh.v1.Telemetry";
-    impl<T> tonic::server::NamedService for TrafficReportsServer<T> {
         const NAME: &'static str = SERVICE_NAME;
     }
 }

@@ -102,6 +102,11 @@ families! {
         "Reports of live traffic that meshd did not take in time.";
     REPORTS_SWALLOWED = Counter "mesh_proxy_reports_swallowed_total":
         "Requests and streams that were reported as other, because too many kinds are told apart.";
+    OTLP_EXPORTED = Counter "mesh_proxy_otlp_exported_total": "Spans and log records that a collector has taken.";
+    OTLP_DROPPED = Counter "mesh_proxy_otlp_dropped_total": "Spans and log records that were lost, by why.";
+    TAPS = Gauge "mesh_proxy_taps": "Taps that want to see exchanges.";
+    TAP_EVENTS = Counter "mesh_proxy_tap_events_total": "Exchanges that taps are about, by what became of them.";
+    FLIGHT_SAVES = Counter "mesh_proxy_flight_saves_total": "Files that were saved because success fell.";
     PANICS = Counter "mesh_proxy_panics_total": "Panics on data threads.";
 }
 
