@@ -232,19 +232,9 @@ fn mesh_format(state: &MeshState) -> Format {
     let written = mesh.access_log_format.as_ref().filter(|format| !format.is_empty());
     match mesh.access_log_encoding {
         AccessLogEncoding::Text => Format::Text(written.cloned()),
-        AccessLogEncoding::Json => Format::Json(written.and_then(|format| pairs(format))),
+        // The JSON text of the whole.
+        AccessLogEncoding::Json => Format::Json(written.map(|format| vec![("".into(), format.clone())])),
     }
-}
-
-/// `accessLogFormat` as an object of names and formats; one that is none was refused when it was read.
-pub fn pairs(format: &str) -> Option<Vec<(Text, Text)>> {
-    let serde_json::Value::Object(object) = serde_json::from_str(format).ok()? else { return None };
-    let mut pairs = Vec::new();
-    for (name, value) in object {
-        let serde_json::Value::String(value) = value else { return None };
-        pairs.push((name.into(), value.into()));
-    }
-    Some(pairs)
 }
 
 /// `accessLogFile`.

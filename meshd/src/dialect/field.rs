@@ -281,6 +281,13 @@ impl<'a> Field<'a> {
         &self.node.value
     }
 
+    /// All of it as JSON. Nothing is checked.
+    pub(crate) fn json(&self) -> String {
+        let mut json = String::new();
+        self.node.write_json(&mut json, &mut Vec::new());
+        json
+    }
+
     /// The elements, if this is a list. Nothing is checked.
     pub(crate) fn elements(&self) -> &'a [Node] {
         match &self.node.value {

@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use mesh_core::balancing::locality::LocalityPolicy;
-use mesh_core::compile::telemetry::pairs;
 use mesh_core::message::path::Normalization;
 use mesh_core::resource::mesh_config::{AccessLogEncoding, DefaultProviders, MeshConfig};
 use mesh_core::resource::reach::ExportTo;
 use mesh_core::resource::sidecar::OutboundMode;
+use mesh_core::telemetry::logs::Format;
 use mesh_core::vocab::name::Text;
 
 use super::{connection_pool, extension_provider, locality, mesh_proxy, outlier_detection, resilience};
@@ -160,13 +160,8 @@ pub(crate) fn mesh_config(field: &Field<'_>) -> Option<MeshConfig> {
     }
     tls(&spec);
     let encoding = spec.get("accessLogEncoding").and_then(|field| field.choice(&["TEXT", "JSON"]));
-    if let Some(field) = spec.get("accessLogFormat")
-        && encoding == Some("JSON")
-        && field.text().is_some_and(|text| !text.is_empty() && pairs(text).is_none())
-    {
-        field.never(
-            "with accessLogEncoding JSON, accessLogFormat is an object of names and texts; nothing nested",
-        );
+    if let Some(field) = spec.get("accessLogFormat") {
+        log_format(&field, encoding == Some("JSON"));
     }
     let proxy = spec.get("defaultConfig").map(|field| mesh_proxy::proxy(&field)).unwrap_or_default();
     let traffic = spec.get("defaultTrafficPolicy").and_then(|field| field.object(&TRAFFIC));
@@ -339,5 +334,17 @@ fn tls(spec: &Object<'_>) {
                 seen.push(name);
             }
         }
+    }
+}
+
+/// Checks `accessLogFormat`: a line, or an object of JSON whose texts are formats.
+fn log_format(field: &Field<'_>, is_json: bool) {
+    let Some(text) = field.text().filter(|text| !text.is_empty()) else { return };
+    let read = match is_json {
+        true => Format::Json(Some(vec![("".into(), text.into())])).read(),
+        false => Format::Text(Some(text.into())).read(),
+    };
+    if let Err(error) = read {
+        field.fault(error.to_string());
     }
 }

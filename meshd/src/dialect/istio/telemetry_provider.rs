@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use mesh_core::telemetry::format::Template;
 use mesh_core::telemetry::logs::{Format, Sink};
 use mesh_core::telemetry::tracing::{Collector, Transport};
 use mesh_core::vocab::name::Text;
@@ -80,6 +81,13 @@ pub(super) fn log(field: &Field<'_>) -> Option<Sink> {
     let object = field.object(&LOG)?;
     let named = object.text("logName").filter(|name| !name.is_empty()).unwrap_or(LOG_NAME).into();
     let (body, attributes) = form(&object)?;
+    if let Some([(name, _)]) = attributes.as_deref()
+        && name.is_empty()
+    {
+        object
+            .get("logFormat")?
+            .never("a label of a collector's log is a text; objects, lists and numbers are not supported");
+    }
     let collector = collector(&object, Transport::Grpc, Vec::new(), TIMEOUT)?;
     Some(Sink::Otlp { collector, name: named, body, attributes: attributes.unwrap_or_default() })
 }
@@ -149,13 +157,28 @@ fn form(object: &Object<'_>) -> Option<Form> {
     let Some(field) = object.get("logFormat") else { return Some((None, None)) };
     let form = field.object(&FILE_FORMAT)?;
     let text = form.text("text").filter(|text| !text.is_empty()).map(Text::from);
+    if let (Some(text), Some(field)) = (&text, form.get("text"))
+        && let Err(error) = Template::parse(text)
+    {
+        field.fault(error.to_string());
+    }
     let Some(labels) = form.get("labels") else { return Some((text, None)) };
-    let mut pairs = Vec::new();
-    for (name, field) in labels.map() {
-        match field.value() {
-            Value::Text(value) => pairs.push((name.into(), Text::from(&**value))),
-            _ => field.never("a label is a text; objects, lists and numbers in it are not supported"),
-        }
+    let pairs = pairs(&labels);
+    if let Err(error) = Format::Json(Some(pairs.clone())).read() {
+        labels.fault(error.to_string());
     }
     Some((text, Some(pairs)))
+}
+
+/// Names and formats; where one of them is more than a text, the whole as JSON under no name.
+fn pairs(labels: &Field<'_>) -> Vec<(Text, Text)> {
+    let all = labels.map();
+    let flat = all.iter().map(|(name, field)| match field.value() {
+        Value::Text(value) => Some((Text::from(&**name), Text::from(&**value))),
+        _ => None,
+    });
+    match flat.collect::<Option<Vec<_>>>() {
+        Some(pairs) => pairs,
+        None => vec![("".into(), labels.json().into())],
+    }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use mesh_core::resource::telemetry::{CustomTag, Tracing};
+use mesh_core::telemetry::format::Template;
 use mesh_core::vocab::name::Text;
 use mesh_core::vocab::ratio::Ratio;
 
@@ -109,7 +110,11 @@ fn tag(field: &Field<'_>) -> Option<CustomTag> {
         return value(&field).map(CustomTag::Literal);
     }
     if let Some(field) = entry.get("formatter") {
-        return value(&field).map(CustomTag::Formatter);
+        let format = value(&field)?;
+        if let Err(error) = Template::parse(&format) {
+            field.fault(error.to_string());
+        }
+        return Some(CustomTag::Formatter(format));
     }
     if let Some(field) = entry.get("environment") {
         return named(&field).map(|(name, default)| CustomTag::Environment(name, default));

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use http::HeaderMap;
 use mesh_core::telemetry::attribute::Role;
+use mesh_core::telemetry::context::Heard;
 use mesh_core::telemetry::format::Template;
 use mesh_core::vocab::name::Text;
 use opentelemetry_proto::tonic::common::v1::AnyValue;
@@ -99,44 +99,18 @@ fn nanos(at: SystemTime) -> u64 {
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// The trace of an exchange and the span that the client was in, as its fields say: W3C, else B3.
+/// The trace of an exchange: its own span where requests are traced, else the one that the client was in, as its fields say.
 pub fn trace(entry: &Entry<'_>) -> Option<Ids> {
-    let fields = entry.request_headers?;
-    let get = |name: &str| fields.get(name)?.to_str().ok();
-    let (trace, span) = w3c(fields)
-        .or_else(|| {
-            let mut parts = get("b3")?.split('-');
-            Some((parts.next()?, parts.next()?))
-        })
-        .or_else(|| Some((get("x-b3-traceid")?, get("x-b3-spanid")?)))?;
-    let mut ids = ([0; 16], [0; 8]);
-    // Traces of B3 may have half the length.
-    let at = if trace.len() == 16 { 8 } else { 0 };
-    read(trace, &mut ids.0[at..])?;
-    read(span, &mut ids.1)?;
-    (ids.0 != [0; 16] && ids.1 != [0; 8]).then_some(ids)
-}
-
-/// The fields that [`trace`] reads.
-pub const TRACE_FIELDS: [&str; 4] = ["traceparent", "b3", "x-b3-traceid", "x-b3-spanid"];
-
-fn w3c(fields: &HeaderMap) -> Option<(&str, &str)> {
-    let mut parts = fields.get("traceparent")?.to_str().ok()?.split('-').skip(1);
-    Some((parts.next()?, parts.next()?))
-}
-
-fn read(hex: &str, out: &mut [u8]) -> Option<()> {
-    if hex.len() != out.len() * 2 || !hex.is_ascii() {
-        return None;
+    if let Some(traced) = entry.traced {
+        return Some((traced.context.trace, traced.context.span));
     }
-    for (index, byte) in out.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&hex[index * 2..index * 2 + 2], 16).ok()?;
-    }
-    Some(())
+    let parent = Heard::read(entry.request_headers?).parent?;
+    Some((parent.trace, parent.span))
 }
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderMap;
     use tokio::time::Instant;
 
     use super::*;

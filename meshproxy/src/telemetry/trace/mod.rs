@@ -27,9 +27,11 @@ use super::export::counters::Lost;
 use super::export::parcel::{Parcel, Place, Records, Signal};
 use super::export::{Exporter, LONGEST_WAIT, PARCEL};
 use super::metrics::{Reporter, SeriesCache};
+use formats::Formats;
 use span::Speaker;
 
-pub mod span;
+pub mod formats;
+mod span;
 
 /// The operation that a request is for, told by the caller's proxy.
 pub static OPERATION: HeaderName = HeaderName::from_static("x-envoy-decorator-operation");
@@ -160,6 +162,7 @@ pub struct Tracer {
     waiting: RefCell<Vec<Waiting>>,
     tail: Cell<usize>,
     filled: Notify,
+    formats: Formats,
 }
 
 /// Spans that wait for more of the same workload and collector.
@@ -174,6 +177,7 @@ impl Tracer {
     /// One that hands its spans over to the exporter.
     pub fn new(exporter: Exporter, settings: TraceSettings) -> Tracer {
         Tracer {
+            formats: Formats::on(settings.node.clone()),
             exporter,
             settings,
             places: RefCell::default(),
@@ -232,7 +236,8 @@ impl Tracer {
         let speaker =
             Speaker { node: &self.settings.node, party: &series.party(own), tracing: &side.tracing };
         let service = series.service(entry.service);
-        let span = span::make(entry, traced, kept, &speaker, &service);
+        let render = |format: &Text| self.formats.render(format, entry, series);
+        let span = span::make(entry, traced, kept, (&speaker, &render), &service);
         let resource = self.resource(own, &speaker);
         self.keep(place, resource, span);
     }

@@ -27,6 +27,9 @@ const LONGEST_VALUE: usize = 1024;
 /// So many earlier attempts are told.
 const MOST_EVENTS: usize = 32;
 
+/// What a format of the access log says of the exchange.
+pub(super) type Render<'a> = &'a dyn Fn(&Text) -> String;
+
 /// Who tells of an exchange.
 pub(super) struct Speaker<'a> {
     pub(super) node: &'a Text,
@@ -89,7 +92,7 @@ pub(super) fn make(
     entry: &Entry<'_>,
     traced: &Traced,
     kept: &Kept,
-    speaker: &Speaker<'_>,
+    (speaker, render): (&Speaker<'_>, Render<'_>),
     service: &ServiceLabels,
 ) -> Span {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -118,7 +121,7 @@ pub(super) fn make(
         kind: kind.into(),
         start_time_unix_nano: nanos(start),
         end_time_unix_nano: nanos(now),
-        attributes: attributes(entry, is_error, kept, speaker),
+        attributes: attributes(entry, is_error, kept, (speaker, render)),
         events: entry
             .earlier
             .iter()
@@ -165,14 +168,19 @@ fn event(entry: &Entry<'_>, earlier: &Earlier, try_: i64, start: Duration) -> Ev
     Event { time_unix_nano: nanos(at), name: "attempt failed".to_owned(), attributes, ..Event::default() }
 }
 
-fn attributes(entry: &Entry<'_>, is_error: bool, kept: &Kept, speaker: &Speaker<'_>) -> Vec<KeyValue> {
+fn attributes(
+    entry: &Entry<'_>,
+    is_error: bool,
+    kept: &Kept,
+    (speaker, render): (&Speaker<'_>, Render<'_>),
+) -> Vec<KeyValue> {
     let mut out = Vec::with_capacity(40);
     of_http(entry, is_error, &mut out);
     of_mesh(entry, &mut out);
     if speaker.tracing.istio_tags {
         of_istio(entry, speaker, &mut out);
     }
-    of_operator(entry, kept, speaker.tracing, &mut out);
+    of_operator(kept, speaker.tracing, render, &mut out);
     out
 }
 
@@ -283,7 +291,7 @@ fn of_istio(entry: &Entry<'_>, speaker: &Speaker<'_>, out: &mut Vec<KeyValue>) {
 }
 
 /// The tags that the operator wants.
-fn of_operator(entry: &Entry<'_>, kept: &Kept, tracing: &Tracing, out: &mut Vec<KeyValue>) {
+fn of_operator(kept: &Kept, tracing: &Tracing, render: Render<'_>, out: &mut Vec<KeyValue>) {
     for (index, (name, value)) in tracing.tags.iter().enumerate() {
         let value = match value {
             TagValue::Literal(value) => value.to_string(),
@@ -294,29 +302,12 @@ fn of_operator(entry: &Entry<'_>, kept: &Kept, tracing: &Tracing, out: &mut Vec<
                 Some((_, value)) => cut(value.as_bytes()),
                 None => default.to_string(),
             },
-            TagValue::Format(format) => formatted(entry, format),
+            TagValue::Format(format) => cut(render(format).as_bytes()),
         };
         if !value.is_empty() {
             out.retain(|known| known.key != **name);
             out.push(text(name, value));
         }
-    }
-}
-
-/// The variables of access logs that stand alone in a tag.
-fn formatted(entry: &Entry<'_>, format: &str) -> String {
-    match format {
-        "%REQ(:METHOD)%" => entry.method.to_owned(),
-        "%REQ(:AUTHORITY)%" => entry.authority.to_owned(),
-        "%REQ(:PATH)%" => path(entry).to_owned(),
-        "%PROTOCOL%" => entry.protocol.to_owned(),
-        "%RESPONSE_CODE%" => entry.code.to_string(),
-        "%RESPONSE_CODE_DETAILS%" => entry.details.to_owned(),
-        "%RESPONSE_FLAGS%" => entry.flags.to_string(),
-        "%ROUTE_NAME%" => entry.route.to_owned(),
-        "%UPSTREAM_CLUSTER%" => entry.cluster.to_owned(),
-        "%DURATION%" => entry.duration.as_millis().to_string(),
-        _ => String::new(),
     }
 }
 
