@@ -182,7 +182,7 @@ mod tests {
             ("string(destination.port)", "80"),
             ("connection.mtls", "false"),
             ("xds.route_name", "unknown"),
-            ("xds.node.metadata['CLUSTER_ID']", "Kubernetes"),
+            ("xds.node.metadata['CLUSTER_ID']", "unknown"),
         ] {
             let expression = Expression::new(source).unwrap();
             assert_eq!(expression.as_text(&known), text, "{source}");

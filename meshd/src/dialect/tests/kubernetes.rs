@@ -85,7 +85,7 @@ fn kinds() {
         format!("{{apiVersion: v1, kind: ConfigMap, metadata: {{name: istio}}, data: {{mesh: '{mesh}'}}}}")
     };
     assert_eq!(specs(&settings("")).len(), 1);
-    refused(&settings("enableTracing: true"), "data.mesh.enableTracing", "not carried out yet");
+    refused(&settings("dnsRefreshRate: 5s"), "data.mesh.dnsRefreshRate", "not carried out yet");
 }
 
 #[test]

@@ -288,5 +288,15 @@ fn providers_of_telemetry() {
     }
     let json = "accessLogEncoding: JSON, accessLogFormat: ";
     specs(&text(&format!("{json}'{{\"a\": \"%PROTOCOL%\"}}'")));
-    refused(&text(&format!("{json}'{{\"a\": {{}}}}'")), "accessLogFormat", "an object of names and texts");
+    specs(&text(&format!("{json}'{{\"a\": {{\"b\": \"%PROTOCOL%\"}}}}'")));
+    for (fields, words) in [
+        (format!("{json}'[]'"), "begins with {"),
+        (format!("{json}'{{\"a\": \"%NOBODY%\"}}'"), "NOBODY"),
+        ("accessLogFormat: '%RESPONSE_CODES%'".to_owned(), "RESPONSE_CODE"),
+    ] {
+        faulty(&text(&fields), "accessLogFormat", words);
+    }
+    let nested = providers("{name: a, envoyFileAccessLog: {logFormat: {labels: {x: {y: '%PROTOCOL%'}}}}}");
+    let whole = Format::Json(Some(vec![("".into(), r#"{"x":{"y":"%PROTOCOL%"}}"#.into())]));
+    assert_eq!(nested[0], file("/dev/stdout", whole));
 }
