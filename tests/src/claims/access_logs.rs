@@ -56,7 +56,13 @@ fn both_proxies(context: &mut Context<'_>) -> anyhow::Result<()> {
     ))?;
     let version = lab.control.must(["status", "-o", "json"])?.json()?[0]["acknowledged"].clone();
     lab.as_productpage(&Ask::get("http://reviews:9080/reviews/0?x=y").header("x-request-id", "both-1"))?;
-    let (here, there) = (line(&lab.proxies[0], "both-1"), line(&lab.proxies[1], "both-1"));
+    let here = line(&lab.proxies[0], "both-1");
+    // The called application passes the id on in a call of its own.
+    let called = |line: &Value| {
+        let cluster = line["upstream_cluster"].as_str().unwrap_or_default();
+        line["request_id"] == "both-1" && cluster.starts_with("inbound|")
+    };
+    let there = wait(|| lab.proxies[1].access_log().into_iter().find(called));
     let read =
         |line: &Option<Value>, key: &str| line.as_ref().map(|line| line[key].clone()).unwrap_or_default();
     let same = ["request_id", "snapshot_version", "path", "response_code"]
@@ -161,7 +167,7 @@ fn text(context: &mut Context<'_>) -> anyhow::Result<()> {
         "--access-log text is Istio's line, and what failed is told whatever is sampled",
         line.starts_with('[')
             && rest.starts_with("\"- - HTTP/1.1\" 400 DPE http1.")
-            && rest.contains(" - \"-\" 0 0 "),
+            && rest.contains(" - \"-\" 0 11 "),
         line,
     );
     Ok(())
