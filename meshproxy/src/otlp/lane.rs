@@ -60,6 +60,7 @@ impl Lane {
             }
             let message = Message::of(self.signal, batch);
             self.deliver(&message, count, &mut connection, &mut told).await;
+            self.metrics.exports.waiting(self.signal, -i32::try_from(count).unwrap_or(i32::MAX));
         }
     }
 

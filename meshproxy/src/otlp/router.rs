@@ -99,7 +99,10 @@ impl Router {
                 self.lanes.entry(key).insert_entry(sender).into_mut()
             }
         };
+        let many = i32::try_from(count).unwrap_or(i32::MAX);
+        self.metrics.exports.waiting(signal, many);
         if lane.try_send(parcel).is_err() {
+            self.metrics.exports.waiting(signal, -many);
             self.metrics.exports.dropped(signal, Lost::Queue, count);
         }
     }

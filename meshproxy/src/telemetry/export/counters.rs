@@ -1,6 +1,6 @@
 //! What becomes of the records that go to collectors, counted.
 
-use metrics::{Counter, Key, Label, Metadata, Recorder};
+use metrics::{Counter, Gauge, Key, Label, Metadata, Recorder};
 
 /// A kind of records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -59,6 +59,7 @@ impl Lost {
 /// Counters of records, by kind.
 pub struct Exports {
     exported: [Counter; 2],
+    waiting: [Gauge; 2],
     dropped: [[Counter; 6]; 2],
 }
 
@@ -70,6 +71,10 @@ impl Exports {
         let signal = |signal: Signal| Label::new("signal", signal.name());
         Exports {
             exported: Signal::ALL.map(|of| counter("mesh_proxy_otlp_exported_total", vec![signal(of)])),
+            waiting: Signal::ALL.map(|of| {
+                let key = Key::from_parts("mesh_proxy_otlp_waiting", vec![signal(of)]);
+                recorder.register_gauge(&key, metadata)
+            }),
             dropped: Signal::ALL.map(|of| {
                 Lost::ALL.map(|why| {
                     let labels = vec![signal(of), Label::new("reason", why.name())];
@@ -77,6 +82,11 @@ impl Exports {
                 })
             }),
         }
+    }
+
+    /// So many records more wait for their collector; less, if it is negative.
+    pub fn waiting(&self, signal: Signal, change: i32) {
+        self.waiting[signal as usize].increment(f64::from(change));
     }
 
     /// So many records were taken by their collector.

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use mesh_core::vocab::name::Text;
-use metrics::Counter;
+use metrics::{Counter, Gauge};
 
 use super::target::Target;
 use crate::telemetry::metrics::Metrics;
@@ -36,14 +36,21 @@ pub struct Way {
 struct Rest {
     /// Written buffers: to use them again is cheaper than new memory from another thread.
     spare: Mutex<Vec<Vec<u8>>>,
-    /// Lines that were lost.
-    dropped: OnceLock<Counter>,
+    /// Lines that were lost, and buffers that wait.
+    told: OnceLock<(Counter, Gauge)>,
 }
 
 impl Rest {
     fn lose(&self, lines: &[u8]) {
-        if let Some(dropped) = self.dropped.get() {
+        if let Some((dropped, _)) = self.told.get() {
             dropped.increment(lines.iter().filter(|byte| **byte == b'\n').count() as u64);
+        }
+    }
+
+    /// One buffer more waits, or one less.
+    fn wait(&self, change: f64) {
+        if let Some((_, waiting)) = self.told.get() {
+            waiting.increment(change);
         }
     }
 }
@@ -51,7 +58,7 @@ impl Rest {
 impl Way {
     /// Has what is lost counted.
     pub fn count(&self, metrics: &Metrics) {
-        self.rest.dropped.get_or_init(|| metrics.log_dropped(&self.name));
+        self.rest.told.get_or_init(|| (metrics.log_dropped(&self.name), metrics.log_waiting(&self.name)));
     }
 
     /// Hands a buffer over and leaves an empty one; what there is no room for is lost, and counted.
@@ -61,7 +68,10 @@ impl Way {
         }
         let spare = self.rest.spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let full = std::mem::replace(buffer, spare.unwrap_or_default());
+        // Before: the thread may be sooner than this one.
+        self.rest.wait(1.0);
         if let Err(TrySendError::Full(lost) | TrySendError::Disconnected(lost)) = self.sender.try_send(full) {
+            self.rest.wait(-1.0);
             self.rest.lose(&lost);
         }
     }
@@ -152,6 +162,10 @@ fn write_all(receiver: &Receiver<Vec<u8>>, rest: &Rest, mut target: Target, name
         let mut next = Some(first);
         while let Some(buffer) = next.take() {
             for buffer in std::iter::once(buffer).chain(receiver.try_iter()) {
+                // What only wakes was not counted.
+                if buffer.capacity() > 0 {
+                    rest.wait(-1.0);
+                }
                 match target.write(&buffer) {
                     Ok(()) if fails && !buffer.is_empty() => {
                         fails = false;

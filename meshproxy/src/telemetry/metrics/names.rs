@@ -102,6 +102,8 @@ families! {
         "Reports of live traffic that meshd did not take in time.";
     REPORTS_SWALLOWED = Counter "mesh_proxy_reports_swallowed_total":
         "Requests and streams that were reported as other, because too many kinds are told apart.";
+    ACCESS_LOG_WAITING = Gauge "mesh_proxy_access_log_waiting": "Buffers of an access log that wait to be written.";
+    OTLP_WAITING = Gauge "mesh_proxy_otlp_waiting": "Spans and log records that wait for their collector.";
     OTLP_EXPORTED = Counter "mesh_proxy_otlp_exported_total": "Spans and log records that a collector has taken.";
     OTLP_DROPPED = Counter "mesh_proxy_otlp_dropped_total": "Spans and log records that were lost, by why.";
     TAPS = Gauge "mesh_proxy_taps": "Taps that want to see exchanges.";

@@ -26,6 +26,16 @@ impl Metrics {
         counter
     }
 
+    /// Buffers of an access log that wait to be written.
+    pub fn log_waiting(&self, sink: &str) -> Gauge {
+        let labels = vec![Label::new("sink", sink.to_owned())];
+        let gauge = self
+            .recorder
+            .register_gauge(&Key::from_parts("mesh_proxy_access_log_waiting", labels), &METADATA);
+        gauge.increment(0.0);
+        gauge
+    }
+
     /// A fault of this kind happened to a connection or a request on purpose.
     pub fn fault(&self, kind: &'static str) {
         let key = Key::from_parts("mesh_proxy_faults_total", vec![Label::new("kind", kind)]);
