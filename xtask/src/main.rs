@@ -22,8 +22,8 @@ cargo xtask TASK
   e2e [FILTER] [--json]        prove each claim in the lab, or those whose names contain FILTER
   compare [FILTER] [--with mesh,nginx,haproxy,envoy]
                                send the messages of tests/messages through our proxies and through others
-  bench [NAME]                 measure pair (beside nginx and haproxy, with wrk), shake, slow (beside haproxy and
-                               envoy), storm, apply, idle, config, and the
+  bench [NAME]                 measure pair (beside nginx and haproxy, with wrk), telemetry (by valgrind), shake,
+                               slow (beside haproxy and envoy), storm, apply, idle, config, and the
                                core alone: match (times), instructions (by valgrind; --update writes the budget)
   tidy                         import rules, links, file sizes, licences, generated code
   codegen                      write mesh-proto/src/generated and docs/compatibility.md
