@@ -39,17 +39,6 @@ impl Tally {
     }
 }
 
-/// Whether an exchange counts as failed; `None` where it says nothing: no answer was given because the client left.
-pub fn is_failure(status: u16, grpc_status: Option<u16>) -> Option<bool> {
-    match (status, grpc_status) {
-        (0, _) => None,
-        // Unknown, deadline exceeded, internal, unavailable, data loss: what a server is to blame for.
-        (_, Some(2 | 4 | 13 | 14 | 15)) => Some(true),
-        (500.., _) => Some(true),
-        _ => Some(false),
-    }
-}
-
 /// A fall of success.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fall {
@@ -134,21 +123,5 @@ mod tests {
         }
         assert!(watch.is_idle());
         assert_eq!(watch.step(Tally { total: 100, failed: 100 }), None, "nothing to compare with");
-    }
-
-    #[test]
-    fn which_exchanges_fail() {
-        for (status, grpc, expected) in [
-            (200, None, Some(false)),
-            (404, None, Some(false)),
-            (500, None, Some(true)),
-            (504, None, Some(true)),
-            (0, None, None),
-            (200, Some(0), Some(false)),
-            (200, Some(5), Some(false)),
-            (200, Some(14), Some(true)),
-        ] {
-            assert_eq!(is_failure(status, grpc), expected, "{status} {grpc:?}");
-        }
     }
 }

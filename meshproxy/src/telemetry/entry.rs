@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue};
+use mesh_core::telemetry::success::Ending;
 use mesh_core::telemetry::tap::Told;
 use mesh_core::vocab::origin::Origin;
 use tokio::time::Instant;
@@ -13,6 +14,10 @@ use super::flags::Flags;
 use super::metrics::{MessageKey, Reporter, RequestKey, StreamKey};
 use super::tap::Tapped;
 use super::trace::{Earlier, Traced};
+
+/// Flags of exchanges that the upstream or the proxy broke off.
+const BROKEN_OFF: [&str; 14] =
+    ["UC", "UR", "UT", "UF", "UPE", "LR", "DPE", "OM", "UH", "NR", "NC", "RL", "SI", "DT"];
 
 /// What policies have written down: it changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,6 +138,13 @@ pub struct Entry<'a> {
 }
 
 impl Entry<'_> {
+    /// Whether it went well, as rates of success count it.
+    pub fn is_success(&self) -> bool {
+        let broken_off = !self.flags.is_empty() && BROKEN_OFF.iter().any(|flag| self.flags.contains(flag));
+        let Entry { code, grpc, grpc_status, details, .. } = *self;
+        Ending { code, grpc, grpc_status, details, broken_off }.is_success()
+    }
+
     /// Number of the party that the proxy speaks for.
     pub fn own(&self) -> u32 {
         match self.reporter {

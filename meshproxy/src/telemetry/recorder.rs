@@ -6,7 +6,7 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use mesh_core::telemetry::alarm::{Tally, is_failure};
+use mesh_core::telemetry::alarm::Tally;
 use tokio::sync::{mpsc, watch};
 
 use super::entry::Entry;
@@ -116,9 +116,9 @@ impl Recorder {
             self.show(entry, begun.as_deref(), series);
         }
         if self.keeps {
-            let grpc = if entry.grpc { entry.grpc_status } else { None };
-            if let Some(failed) = is_failure(entry.code, grpc) {
-                self.fared.borrow_mut().note((entry.service, entry.reporter), failed);
+            // Where there is no answer because the client left, that says nothing.
+            if entry.code > 0 {
+                self.fared.borrow_mut().note((entry.service, entry.reporter), !entry.is_success());
             }
             self.ring.borrow_mut().push(begun, entry);
         }

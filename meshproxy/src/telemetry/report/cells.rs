@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use foldhash::fast::RandomState;
-use mesh_core::telemetry::success::Ending;
 use mesh_core::vocab::name::Text;
 use mesh_core::vocab::origin::Origin;
 use metrics::Counter;
@@ -15,15 +14,11 @@ use tokio::sync::{mpsc, watch};
 
 use super::{Batch, Counts, Key, Portion, Reports, Told};
 use crate::telemetry::entry::Entry;
-use crate::telemetry::flags::Flags;
 
 /// A cell without news is kept for so many rounds: traffic that pauses finds its cell again.
 const KEPT_ROUNDS: u8 = 60;
 /// So many connections a thread follows; those beyond are not counted as open.
 const MOST_LINKS: usize = 65_536;
-/// Flags of exchanges that the upstream or the proxy broke off.
-const BROKEN_OFF: [&str; 14] =
-    ["UC", "UR", "UT", "UF", "UPE", "LR", "DPE", "OM", "UH", "NR", "NC", "RL", "SI", "DT"];
 
 /// What a data thread counts, until it hands it over.
 #[derive(Debug)]
@@ -96,20 +91,13 @@ impl Cells {
 
     /// An exchange has ended.
     pub fn exchange(&self, entry: &Entry<'_>) {
-        let ending = Ending {
-            code: entry.code,
-            grpc: entry.grpc,
-            grpc_status: entry.grpc_status,
-            details: entry.details,
-            broken_off: is_broken_off(entry.flags),
-        };
         // Of those that ran beside each other one counts.
         let attempts = u64::from(entry.attempts.saturating_sub(entry.beside).max(1));
         let duration = u64::try_from(entry.duration.as_micros()).unwrap_or(u64::MAX);
         let told = told(entry);
         let inner = &mut *self.inner.borrow_mut();
         let (key, cell) = self.cell(&mut inner.cells, &told);
-        cell.counts.request(duration, ending.is_success(), attempts, attempts - 1);
+        cell.counts.request(duration, entry.is_success(), attempts, attempts - 1);
         if let Some(connection) = entry.connection {
             inner.follow(connection, key);
         }
@@ -210,10 +198,6 @@ impl Cells {
             place.send(Batch { thread: self.thread, round: number, cells: self.take() });
         }
     }
-}
-
-fn is_broken_off(flags: Flags) -> bool {
-    !flags.is_empty() && BROKEN_OFF.iter().any(|flag| flags.contains(flag))
 }
 
 fn told<'a>(entry: &Entry<'a>) -> Told<'a> {

@@ -65,13 +65,9 @@ fn mesh_id(party: &Party) -> &str {
     domain.unwrap_or("cluster.local")
 }
 
-/// Whether an exchange failed: no answer, a server's error, or a word of the proxy against it.
+/// Whether the tail keeps an exchange: it did not go well, or a proxy has something to say of it.
 pub(super) fn is_failure(entry: &Entry<'_>) -> bool {
-    entry.code == 0
-        || entry.code >= 500
-        || !entry.flags.is_empty()
-        || entry.details.starts_with("rbac_")
-        || entry.grpc_status.is_some_and(is_server_error)
+    !entry.flags.is_empty() || !entry.is_success()
 }
 
 /// Statuses of gRPC for which a server answers.
