@@ -359,6 +359,33 @@ mod tests {
     }
 
     #[test]
+    fn a_kind_that_is_explained_only_is_refused_by_apply() {
+        let specs = [
+            (
+                Kind::Gateway,
+                "{selector: {a: b}, servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: ['*']}]}",
+            ),
+            (Kind::ProxyConfig, "{concurrency: 2}"),
+            (Kind::RequestAuthentication, "{jwtRules: [{issuer: a}]}"),
+            (Kind::Telemetry, "{tracing: [{randomSamplingPercentage: 5}]}"),
+            (Kind::Sidecar, "{egress: [{hosts: ['*/*']}]}"),
+        ];
+        for (kind, spec) in specs {
+            let version =
+                kind::all().into_iter().find(|known| known.name == kind.name()).unwrap().versions.remove(0);
+            let text = format!(
+                "{{apiVersion: {version}, kind: {}, metadata: {{name: a, namespace: b}}, spec: {spec}}}",
+                kind.name()
+            );
+            let input = crate::dialect::Input { file: "x.yaml", bytes: text.as_bytes() };
+            let parsed = crate::dialect::parse(&[input], &crate::dialect::Options::default());
+            assert!(parsed.diagnostics.is_empty(), "{text}");
+            let is_later = matches!(kind::fate(kind), Fate::Later);
+            assert_eq!(!parsed.pending.is_empty(), is_later, "{text}");
+        }
+    }
+
+    #[test]
     fn what_apply_would_refuse_is_said_in_the_table() {
         // A row as a pattern of the paths that messages name.
         let pattern = |row: Row| {

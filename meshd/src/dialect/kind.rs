@@ -80,7 +80,7 @@ const OWN: &str = "mesh.io";
 const SLICES: &str = "discovery.k8s.io";
 
 /// The kinds that have no effect on the wire yet, whatever they say; their reading says so.
-const LATER: [Kind; 4] = [Kind::Gateway, Kind::ProxyConfig, Kind::RequestAuthentication, Kind::Telemetry];
+const LATER: [Kind; 3] = [Kind::Gateway, Kind::ProxyConfig, Kind::RequestAuthentication];
 
 /// The kinds of Kubernetes' group `v1`.
 const CORE: [&str; 18] = [
